@@ -1,0 +1,86 @@
+"""The one exception tree. The API turns it into problem details, a job into its failure, the command line into exit 1."""
+
+from __future__ import annotations
+
+
+class PublisherError(Exception):
+    """Something a person has to know about.
+
+    `message` names the thing and the value; `field` is the path in the request body that is wrong
+    (`recipe.pruning.ratio`), `way_out` says what would be right.
+    """
+
+    status = 500
+    slug = "internal"
+    title = "Internal error"
+
+    def __init__(self, message: str, *, field: str | None = None, way_out: str | None = None) -> None:
+        super().__init__(message if way_out is None else f"{message} {way_out}")
+        self.message = message
+        self.field = field
+        self.way_out = way_out
+
+
+class RequestFault(PublisherError):
+    """The request itself is to blame; doing it again will not help."""
+
+    status = 422
+    slug = "invalid-request"
+    title = "Invalid request"
+
+
+class Unauthorized(RequestFault):
+    status = 401
+    slug = "unauthorized"
+    title = "Unauthorized"
+
+
+class NotFound(RequestFault):
+    status = 404
+    slug = "not-found"
+    title = "Not found"
+
+
+class Conflict(RequestFault):
+    status = 409
+    slug = "conflict"
+    title = "Conflict"
+
+
+class UnsupportedModel(RequestFault):
+    """A base model that cannot be pruned here: missing, unsafe, damaged, or of a family without support."""
+
+    slug = "unsupported-model"
+    title = "Base model cannot be used"
+
+
+class InfrastructureFault(PublisherError):
+    """A machine, disk, network or service is to blame; doing it again may help."""
+
+    status = 503
+    slug = "infrastructure"
+    title = "Infrastructure problem"
+
+
+class OutOfDisk(InfrastructureFault):
+    """No space left while writing. Retried with backoff, so freeing space lets the job go on."""
+
+    status = 507
+    slug = "out-of-disk"
+    title = "Disk full"
+
+
+class JobCancelled(PublisherError):
+    """Raised inside a stage when its job was asked to stop."""
+
+    status = 409
+    slug = "cancelled"
+    title = "Cancelled"
+
+
+class LeaseLost(PublisherError):
+    """This worker no longer owns the job; whatever it would write is refused."""
+
+    status = 409
+    slug = "lease-lost"
+    title = "Lease lost"
