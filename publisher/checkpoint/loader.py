@@ -1,0 +1,123 @@
+"""Layers of different widths in transformers: each decoder layer is built from its own config.
+
+transformers 5.23 lets a config say what differs per layer (`per_layer_config`), but the modelling code of most
+families builds every layer from the global config, on which such an attribute raises. `register` closes that gap
+for every family at once and touches only models whose config says that layers differ:
+
+- a decoder layer class (named by the model's `_no_split_modules`) gets `config.per_layer_config[layer_idx]`
+  in place of the global config when it is constructed;
+- architecture checks that read per-layer attributes from the global config are left out, and so is the rule that
+  head counts divide `hidden_size`: a pruned LLaMA-2-13B keeps 14 heads of 128 in a hidden size of 5120.
+
+Without it, stock transformers refuses such a config (AmbiguousGlobalPerLayerAttributeError).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_MARK = "_builds_from_layer_config"
+
+
+def register() -> None:
+    """Make transformers build layers from their own config. Idempotent; raises ImportError on other versions."""
+    if getattr(PreTrainedModel.__init__, _MARK, False):
+        return
+    for owner, name in ((PreTrainedConfig, "per_layer_config"), (PreTrainedModel, "set_attn_implementation")):
+        if not hasattr(owner, name):
+            raise ImportError(
+                f"transformers without {owner.__name__}.{name} cannot load layers of different widths; "
+                "install transformers>=5.23,<5.24"
+            )
+    PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
+    PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
+    _validate_layers_only_where_they_agree()
+
+
+def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., None]:
+    """PreTrainedModel.__init__ runs before a model makes its layers: the moment to prepare their class."""
+
+    @functools.wraps(original)
+    def init(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        if config.is_heterogeneous:
+            for layer_class in _decoder_layer_classes(type(self)):
+                _build_from_layer_config(layer_class)
+        original(self, config, *args, **kwargs)
+
+    setattr(init, _MARK, True)
+    return init
+
+
+def _decoder_layer_classes(model_class: type[PreTrainedModel]) -> list[type[nn.Module]]:
+    names = set(model_class._no_split_modules or ())
+    module = sys.modules[model_class.__module__]
+    found = [getattr(module, name) for name in sorted(names) if hasattr(module, name)]
+    return [cls for cls in found if {"config", "layer_idx"} <= inspect.signature(cls.__init__).parameters.keys()]
+
+
+def _build_from_layer_config(layer_class: type[nn.Module]) -> None:
+    original = layer_class.__init__
+    if getattr(original, _MARK, False):
+        return
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        config = bound.arguments["config"]
+        if config.is_heterogeneous:
+            bound.arguments["config"] = config.per_layer_config[bound.arguments["layer_idx"]]
+        original(*bound.args, **bound.kwargs)
+
+    setattr(init, _MARK, True)
+    layer_class.__init__ = init  # type: ignore[method-assign]
+
+
+def _reaching_layer_configs(original: Callable[..., None]) -> Callable[..., None]:
+    """Layer configs are copies: a later change of the attention implementation has to reach them too."""
+
+    @functools.wraps(original)
+    def set_attn_implementation(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        if not self.config.is_heterogeneous:
+            return
+        for module in self.modules():
+            config = getattr(module, "config", None)
+            if isinstance(config, type(self.config)) and config is not self.config:
+                config._attn_implementation = self.config._attn_implementation
+
+    return set_attn_implementation
+
+
+def _validate_layers_only_where_they_agree() -> None:
+    """Wrap `validate_architecture` in the validator list of each config class that becomes heterogeneous."""
+    original = PreTrainedConfig.per_layer_config
+    assert isinstance(original, property)
+    assert original.fset is not None
+    assign = original.fset
+
+    def set_per_layer_config(self: PreTrainedConfig, overrides: dict[int | str, dict[str, Any]] | None) -> None:
+        validators = type(self).__class_validators__
+        for position, validator in enumerate(validators):
+            if validator.__name__ == "validate_architecture" and not hasattr(validator, _MARK):
+                validators[position] = _only_homogeneous(validator)
+        assign(self, overrides)
+
+    PreTrainedConfig.per_layer_config = property(original.fget, set_per_layer_config)
+
+
+def _only_homogeneous(validator: Callable[[PreTrainedConfig], None]) -> Callable[[PreTrainedConfig], None]:
+    @functools.wraps(validator)
+    def validate_architecture(config: PreTrainedConfig) -> None:
+        if not config.is_heterogeneous:
+            validator(config)
+
+    setattr(validate_architecture, _MARK, True)
+    return validate_architecture
