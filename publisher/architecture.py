@@ -136,8 +136,7 @@ def pruned_widths(geometry: Geometry, pruning: Pruning) -> tuple[LayerWidths, ..
     pruned = LayerWidths(kv_heads * geometry.group_size, kv_heads, neurons)
     last = geometry.layers - pruning.protect_last
     return tuple(
-        pruned if pruning.protect_first <= index < last else geometry.full_width
-        for index in range(geometry.layers)
+        pruned if pruning.protect_first <= index < last else geometry.full_width for index in range(geometry.layers)
     )
 
 
@@ -153,7 +152,7 @@ def _refuse_protection(geometry: Geometry, pruning: Pruning) -> None:
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    family = config.get("model_type")
+    family = str(config.get("model_type"))
     if config.get("auto_map"):
         raise UnsupportedModel(
             "config.json asks for remote code (auto_map), which is never run here.",

@@ -1,4 +1,4 @@
-"""The one exception tree. The API turns it into problem details, a job into its failure, the command line into exit 1."""
+"""The one exception tree: problem details in the API, a failure in a job, exit 1 on the command line."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ class Pruning(_Part):
     def _text_for_criterion(self) -> Self:
         if self.criterion.needs_text and self.calibration is None:
             raise ValueError(
-                f'criterion {self.criterion} needs "calibration": {{"corpus": …}}; '
-                "magnitude and random do without"
+                f'criterion {self.criterion} needs "calibration": {{"corpus": …}}; magnitude and random do without'
             )
         return self
 

@@ -1,0 +1,29 @@
+"""The states of a job and the kinds of its events."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self in {JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
+
+
+class EventKind(StrEnum):
+    """`state` {state, attempt, failure?}; `stage` {stage, state: started|finished|reused, seconds?};
+    `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message}."""
+
+    STATE = "state"
+    STAGE = "stage"
+    PROGRESS = "progress"
+    METRIC = "metric"
+    LOG = "log"

@@ -1,0 +1,102 @@
+"""Every setting of every process, from PUBLISHER_* variables. The defaults are the embedded form."""
+
+from __future__ import annotations
+
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One machine by default: SQLite, a filesystem broker and the embedded Hub, all below `data_dir`."""
+
+    model_config = SettingsConfigDict(env_prefix="PUBLISHER_", extra="ignore")
+
+    data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
+    database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
+    broker_url: str = Field(default="filesystem://", description="Celery broker; filesystem:// lies in data_dir")
+    public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")
+    secret: SecretStr | None = Field(default=None, description="signs links and job tokens; empty: a file in data_dir")
+
+    hub_endpoint: str | None = Field(default=None, description="Hub to publish to; empty: the embedded one")
+    hub_token: SecretStr | None = Field(default=None, description="write token for hub_endpoint")
+    base_model_endpoint: str = Field(default="https://huggingface.co", description="Hub that base models come from")
+    base_model_token: SecretStr | None = Field(default=None, description="read token for gated base models")
+    local_roots: list[Path] = Field(
+        default_factory=list, description="folders from which models and corpora may be registered by path"
+    )
+
+    lease_seconds: float = Field(default=30, gt=0, description="a worker silent for this long has lost its job")
+    heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker renews its lease")
+    reaper_seconds: float = Field(default=5, gt=0, description="how often lost and undispatched jobs are looked for")
+    redispatch_seconds: float = Field(default=20, gt=0, description="a queued job that no worker took is sent again")
+    cancel_grace_seconds: float = Field(default=30, gt=0, description="then a cancelled job's process is killed")
+    max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
+    retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
+
+    worker_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @field_validator("public_url", "base_model_endpoint")
+    @classmethod
+    def _without_trailing_slash(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is not an http(s) URL")
+        return url.rstrip("/")
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data_dir / 'publisher.db').absolute()}"
+
+    @property
+    def resolved_hub_endpoint(self) -> str:
+        return (self.hub_endpoint or f"{self.public_url}/hub").rstrip("/")
+
+    @property
+    def hub_is_embedded(self) -> bool:
+        return self.hub_endpoint is None
+
+    @property
+    def hub_dir(self) -> Path:
+        return self.data_dir / "hub"
+
+    @property
+    def stages_dir(self) -> Path:
+        """Finished and half-finished stages; each machine with workers has its own."""
+        return self.data_dir / "stages"
+
+    @property
+    def allowed_roots(self) -> list[Path]:
+        """Folders that a path in a request may lie in, resolved."""
+        roots = self.local_roots or [self.data_dir / "models", self.data_dir / "corpora"]
+        return [root.resolve() for root in roots]
+
+    def secret_bytes(self) -> bytes:
+        """The signing secret; made once and kept in data_dir with mode 600 if none is set."""
+        if self.secret is not None:
+            return self.secret.get_secret_value().encode()
+        path = self.data_dir / "secret"
+        if not path.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            _create_private(path, secrets.token_urlsafe(48))
+        return path.read_bytes()
+
+
+def _create_private(path: Path, text: str) -> None:
+    """Write once, readable by the owner only; the first of two processes wins."""
+    candidate = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    candidate.touch(mode=0o600)
+    candidate.write_text(text)
+    try:
+        path.hardlink_to(candidate)
+    except FileExistsError:
+        pass
+    finally:
+        candidate.unlink()
+
+
+@lru_cache
+def settings() -> Settings:
+    return Settings()

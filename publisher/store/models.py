@@ -1,0 +1,168 @@
+"""Tables. Times are UTC in seconds since 1970, taken from the database's clock where they decide anything."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from publisher.jobs.states import JobState
+
+
+def new_id(prefix: str) -> str:
+    """`job_0192f3a1c2b4d5e6f7a8b9`: 12 hex digits of milliseconds, then randomness, so that ids sort by age."""
+    return f"{prefix}_{int(time.time() * 1000):012x}{secrets.token_hex(5)}"
+
+
+class Table(DeclarativeBase):
+    type_annotation_map = {
+        dict[str, Any]: JSON(none_as_null=True),
+        str: String(),
+        float: Float(),
+        int: BigInteger(),
+        bool: Boolean(),
+    }
+
+
+class Tenant(Table):
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("ten"))
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class ApiKey(Table):
+    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("key"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    revoked_at: Mapped[float | None]
+
+
+class BaseModel(Table):
+    """`facts` is publisher.base_model.BaseModelFacts as JSON."""
+
+    __tablename__ = "base_models"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("base"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    repo_id: Mapped[str]
+    revision: Mapped[str]
+    path: Mapped[str | None]
+    facts: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Corpus(Table):
+    """`source` is publisher.corpus.CorpusSource as JSON, `facts` what was counted at registration."""
+
+    __tablename__ = "corpora"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("corpus"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str]
+    source: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Variant(Table):
+    """`publication` is {endpoint, repo_id, commit, url} and `manifest` the checkpoint's loram.json, once published."""
+
+    __tablename__ = "variants"
+    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("var"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
+    recipe: Mapped[dict[str, Any]]
+    recipe_digest: Mapped[str]
+    publish_repo_id: Mapped[str]
+    publish_private: Mapped[bool]
+    idempotency_key: Mapped[str | None]
+    request_digest: Mapped[str]
+    publication: Mapped[dict[str, Any] | None]
+    manifest: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+    base_model: Mapped[BaseModel] = relationship()
+    jobs: Mapped[list[Job]] = relationship(back_populates="variant", order_by="Job.id")
+    files: Mapped[list[VariantFile]] = relationship(order_by="VariantFile.path")
+
+
+class VariantFile(Table):
+    """`size` in bytes."""
+
+    __tablename__ = "variant_files"
+
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    sha256: Mapped[str]
+
+
+class Job(Table):
+    """One run that makes a variant. `lease_token` grows with every claim; a write that names an older one is refused.
+
+    `failure` is {blame: "request" | "infrastructure", stage, message, way_out}. `event_seq` is the number of the
+    last event. `claimable_at` puts off a retry. `stages` maps a stage to its state and seconds, for display.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
+    state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
+    stage: Mapped[str | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[float | None]
+    worker: Mapped[str | None]
+    dispatched_at: Mapped[float | None]
+    claimable_at: Mapped[float] = mapped_column(default=0.0)
+    cancel_requested_at: Mapped[float | None]
+    event_seq: Mapped[int] = mapped_column(default=0)
+    failure: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+    variant: Mapped[Variant] = relationship(back_populates="jobs")
+
+
+class JobEvent(Table):
+    """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.jobs.states.EventKind."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    at: Mapped[float]
+    data: Mapped[dict[str, Any]]
+
+
+class Worker(Table):
+    """What a worker process measured of itself when it started; plans take their speed from it."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(Text)
+    flops_per_second: Mapped[float]
+    memory_bytes: Mapped[int]
+    seen_at: Mapped[float]

@@ -1,0 +1,41 @@
+"""Everything that a build needs to know, resolved: what the pipeline runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from publisher.corpus import CorpusSource
+from publisher.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class BaseModelSource:
+    """A base model pinned to a commit of a Hub repository, or a local folder pinned by its files' digests.
+
+    `repo_id` is what recovered adapters name as their base model; for a local folder it is the path.
+    """
+
+    repo_id: str
+    revision: str
+    path: Path | None = None
+    endpoint: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class PublishTarget:
+    endpoint: str
+    repo_id: str
+    private: bool
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    base: BaseModelSource
+    recipe: Recipe
+    corpora: Mapping[str, CorpusSource]
+    publish: PublishTarget | None = None
+    device: str = "cpu"
