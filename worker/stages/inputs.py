@@ -1,0 +1,73 @@
+"""What each stage reads of the stages before it. Paths lie in finished folders and are never written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FetchInputs:
+    """Nothing comes before fetch: the base model is named by the request."""
+
+
+@dataclass(frozen=True)
+class CalibrateInputs:
+    """`base`: config.json, tokenizer files and safetensors of the base model."""
+
+    base: Path
+
+
+@dataclass(frozen=True)
+class PruneInputs:
+    """`importance`: calibrate's importance.safetensors."""
+
+    base: Path
+    importance: Path
+
+
+@dataclass(frozen=True)
+class AlignInputs:
+    """`pruned`: prune's `model` folder."""
+
+    base: Path
+    pruned: Path
+
+
+@dataclass(frozen=True)
+class QuantizeInputs:
+    """`model`: the folder to quantize: align's, or prune's when alignment is skipped."""
+
+    model: Path
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """`quantized`: quantize's `model` folder; `masks`: pruning_masks.safetensors."""
+
+    base: Path
+    pruned: Path
+    aligned: Path | None
+    quantized: Path
+    masks: Path
+
+
+@dataclass(frozen=True)
+class PackageInputs:
+    """`alignment` and `evaluation` are their stages' JSON files; `stage_seconds` maps stage name to seconds."""
+
+    base: Path
+    base_json: Path
+    quantized: Path
+    masks: Path
+    alignment: Path | None
+    evaluation: Path | None
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PublishInputs:
+    """`checkpoint`: package's output, the folder that is published."""
+
+    checkpoint: Path
