@@ -1,4 +1,12 @@
-"""What each stage reads of the stages before it. Paths lie in finished folders and are never written to."""
+"""What each stage reads of the stages before it. Paths lie in finished folders and are never written to.
+
+A stage's `digest(request, …)` takes the digests of the stages that these paths lie in: positional, in the order
+of the fields, each stage once, None for a skipped one.
+
+    fetch()                  calibrate(fetch)      prune(fetch, calibrate)      align(fetch, prune)
+    quantize(align or prune)                       evaluate(fetch, prune, align | None, quantize)
+    package(fetch, quantize, prune, align | None, evaluate | None)              publish(package)
+"""
 
 from __future__ import annotations
 
