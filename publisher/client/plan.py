@@ -1,0 +1,83 @@
+"""`publisher plan`: what a recipe will cost, from a config.json alone; no service, no weights."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from publisher.architecture import Geometry
+from publisher.errors import RequestFault
+from publisher.plan import GIB, Plan, make_plan
+from publisher.recipe import Recipe
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--config", required=True, type=FILE, help="the base model's config.json")
+@click.option("--recipe", "recipe_file", required=True, type=FILE, help="the recipe, as JSON")
+@click.option("--flops", type=click.FloatRange(min=1), help="speed of the worker in FLOP/s; measured here if left out")
+@click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
+def plan(config: Path, recipe_file: Path, flops: float | None, as_json: bool) -> None:
+    """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
+    geometry = Geometry.from_config(_read_object(config))
+    result = make_plan(geometry, read_recipe(recipe_file), flops_per_second=flops or local_flops())
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        Console().print(plan_table(result))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a file; RequestFault names each field that is wrong."""
+    try:
+        return Recipe.model_validate(_read_object(path))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RequestFault(f"{path}: {wrong}.") from error
+
+
+def plan_table(plan: Plan) -> Table:
+    """A plan for people."""
+    table = Table(title="Plan", show_header=False, title_justify="left")
+    counts, sizes, memory = plan.parameters, plan.bytes, plan.memory
+    table.add_row("parameters", f"{counts.base:,} → {counts.pruned:,} ({plan.reduction.parameters:.2f} × fewer)")
+    table.add_row("bytes", f"{_mib(sizes.base)} → {_mib(sizes.checkpoint)} ({plan.reduction.bytes:.2f} × smaller)")
+    table.add_row("memory to train LoRA on it", f"{_mib(memory.train_lora)} (base: {_mib(memory.train_lora_on_base)})")
+    if memory.align is not None:
+        table.add_row("memory to align", f"{_mib(memory.align)}, {plan.align_gpus_80gib} GPU(s) of 80 GiB")
+    minutes = ", ".join(f"{stage} {value:.1f}" for stage, value in plan.minutes.items())
+    table.add_row("expected minutes", f"{sum(plan.minutes.values()):.1f} ({minutes})")
+    return table
+
+
+def local_flops(seconds: float = 0.2, width: int = 1024) -> float:
+    """This machine's FLOP/s in fp32 matrix products of `width`; a stand-in for a worker that measured itself."""
+    matrix = np.ones((width, width), dtype=np.float32)
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        matrix @ matrix
+        products += 1
+    return 2 * width**3 * products / (time.perf_counter() - started)
+
+
+def _mib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestFault(f"{path} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise RequestFault(f"{path} is not a JSON object.")
+    return value

@@ -1,0 +1,172 @@
+"""`publisher up`: the whole service on one machine: API, dashboard, embedded Hub and a worker, nothing to install."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import click
+import httpx
+
+from publisher.errors import InfrastructureFault, RequestFault
+
+START_SECONDS = 120
+#: a process that ends sooner than this after its start is not started again at once
+SETTLED_SECONDS = 5
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--data",
+    "data_dir",
+    default=Path("data"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder that keeps everything",
+)
+@click.option(
+    "--allow",
+    "roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="folder from which models and corpora may be registered by path; may be repeated",
+)
+def up(host: str, port: int, data_dir: Path, roots: tuple[Path, ...]) -> None:
+    """Start the service with a worker and keep both running until Ctrl-C."""
+    refuse_taken_port(host, port)
+    environment = service_environment(host, port, data_dir.absolute(), [root.absolute() for root in roots])
+    supervisor = Supervisor({"api": api_command(host, port), "worker": worker_command()}, environment)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, supervisor.stop)
+    supervisor.start()
+    try:
+        wait_until_ready(environment["PUBLISHER_PUBLIC_URL"], supervisor)
+        click.echo(f"dashboard: {environment['PUBLISHER_PUBLIC_URL']}   Hub: {environment['PUBLISHER_PUBLIC_URL']}/hub")
+        click.echo("Ctrl-C stops the service; finished stages of running jobs are kept.")
+        supervisor.supervise()
+    finally:
+        supervisor.end()
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RequestFault(
+                f"cannot listen on {host} port {port}: {error.strerror}.", way_out="Choose another with --port."
+            ) from error
+
+
+def service_environment(host: str, port: int, data_dir: Path, roots: list[Path]) -> dict[str, str]:
+    """This process's environment with what both processes must agree on; settings already there win."""
+    reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    name = f"[{reachable}]" if ":" in reachable else reachable
+    environment = {
+        "PUBLISHER_DATA_DIR": str(data_dir),
+        "PUBLISHER_PUBLIC_URL": f"http://{name}:{port}",
+        "HF_HUB_DISABLE_XET": "1",  # huggingface_hub decides on Xet at import and does not fall back
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    if roots:
+        environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in roots])
+    return environment | os.environ
+
+
+def api_command(host: str, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "uvicorn", "publisher.app:app"),
+        *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+    ]
+
+
+def worker_command() -> list[str]:
+    return [
+        *(sys.executable, "-m", "celery", "-A", "worker.celery", "worker"),
+        *("--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"),
+    ]
+
+
+class Supervisor:
+    """Keeps named processes running: one that ends is started again until `stop` is called."""
+
+    def __init__(self, commands: Mapping[str, list[str]], environment: Mapping[str, str]) -> None:
+        self._commands = commands
+        self._environment = environment
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, float] = {}
+        self._stopping = False
+
+    def start(self) -> None:
+        for name in self._commands:
+            self._start(name)
+
+    def _start(self, name: str) -> None:
+        self._started_at[name] = time.monotonic()
+        self._processes[name] = subprocess.Popen(self._commands[name], env=dict(self._environment))
+
+    @property
+    def ended(self) -> list[str]:
+        return [name for name, process in self._processes.items() if process.poll() is not None]
+
+    def supervise(self) -> None:
+        """Until told to stop."""
+        while not self._stopping:
+            for name in self.ended:
+                self._restart(name)
+            time.sleep(0.2)
+
+    def _restart(self, name: str) -> None:
+        lived = time.monotonic() - self._started_at[name]
+        if lived < SETTLED_SECONDS:
+            raise InfrastructureFault(f"the {name} process ends at once; its last lines above say why.")
+        click.echo(f"the {name} process ended (status {self._processes[name].returncode}); starting it again", err=True)
+        self._start(name)
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Ask `supervise` to return; a signal handler."""
+        self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def end(self, patience: float = 15) -> None:
+        """Terminate all processes, the worker first, and kill what does not go within `patience` seconds."""
+        running = [process for process in reversed(self._processes.values()) if process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + patience
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until_ready(url: str, supervisor: Supervisor) -> None:
+    """Return when /readyz says so or a stop was asked for; InfrastructureFault if a process ends before."""
+    deadline = time.monotonic() + START_SECONDS
+    while not supervisor.stopping:
+        if supervisor.ended:
+            raise InfrastructureFault(f"the {supervisor.ended[0]} process did not start; its lines above say why.")
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise InfrastructureFault(f"{url} did not get ready within {START_SECONDS} seconds.")
+        time.sleep(0.2)
