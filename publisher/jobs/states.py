@@ -18,6 +18,10 @@ class JobState(StrEnum):
         return self in {JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
 
 
+#: A worker holds the lease.
+ACTIVE = (JobState.RUNNING, JobState.CANCELLING)
+
+
 class EventKind(StrEnum):
     """`state` {state, attempt, failure?}; `stage` {stage, state: started|finished|reused, seconds?};
     `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message}."""

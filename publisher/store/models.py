@@ -6,7 +6,19 @@ import secrets
 import time
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from publisher.jobs.states import JobState
@@ -15,6 +27,10 @@ from publisher.jobs.states import JobState
 def new_id(prefix: str) -> str:
     """`job_0192f3a1c2b4d5e6f7a8b9`: 12 hex digits of milliseconds, then randomness, so that ids sort by age."""
     return f"{prefix}_{int(time.time() * 1000):012x}{secrets.token_hex(5)}"
+
+
+#: The state's own word in a plain column, so that a new state needs no change of a database type.
+STATE = Enum(JobState, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 
 
 class Table(DeclarativeBase):
@@ -125,7 +141,7 @@ class Job(Table):
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
-    state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
+    state: Mapped[JobState] = mapped_column(STATE, default=JobState.QUEUED)
     stage: Mapped[str | None]
     stages: Mapped[dict[str, Any]] = mapped_column(default=dict)
     attempt: Mapped[int] = mapped_column(Integer, default=0)

@@ -1,0 +1,55 @@
+"""Celery as both sides see it: the API sends by name, workers receive ids. JSON only, no result backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from publisher.settings import Settings
+
+RUN_JOB = "publisher.run_job"
+QUEUE = "publisher"
+
+
+def create_celery(settings: Settings) -> Celery:
+    """A Celery app for the broker of these settings; connects when first used."""
+    app = Celery("publisher", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        # acknowledged at the end: a worker with one slot then holds one message, not one more in reserve that an
+        # idle worker could run. A message that comes twice does no harm: only one claim wins.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(settings),
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=True,
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    # kombu reads the first three for the connection that a sender opens: without them it tries for ever
+    limits = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+    if not settings.broker_url.startswith("filesystem:"):
+        return {**limits, "socket_connect_timeout": 2, "socket_keepalive": True}
+    return {**limits, **_folders(settings.data_dir.absolute() / "broker")}
+
+
+def _folders(root: Path) -> dict[str, Any]:
+    """Both sides read and write one folder; kombu's defaults lie in the working directory."""
+    for name in ("messages", "processed", "control"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(root / "messages"),
+        "data_folder_out": str(root / "messages"),
+        "processed_folder": str(root / "processed"),
+        "control_folder": str(root / "control"),
+        "store_processed": False,
+    }

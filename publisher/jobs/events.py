@@ -1,0 +1,94 @@
+"""A job's events: numbered from 1 without gaps, so that a listener who knows the last number misses nothing.
+
+The number comes from the job's own row, which stays locked until the commit: number n+1 is visible only after n.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from publisher.errors import LeaseLost
+from publisher.jobs.states import ACTIVE, EventKind, JobState
+from publisher.store.models import Job, JobEvent
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """What is known of an event before it has a number; `at` in seconds since 1970."""
+
+    kind: EventKind
+    data: dict[str, Any]
+    at: float = field(default_factory=time.time)
+
+
+def append(session: Session, job_id: str, token: int, events: Sequence[NewEvent]) -> None:
+    """Write what the holder of a lease reports. Raises LeaseLost if `token` is not the job's current one."""
+    if not events:
+        return
+    last = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token, Job.state.in_(ACTIVE))
+        .values(event_seq=Job.event_seq + len(events))
+        .returning(Job.event_seq)
+        .execution_options(synchronize_session=False)
+    )
+    if last is None:
+        raise LeaseLost(f"lease {token} of {job_id} is over: its events are refused.")
+    _insert(session, job_id, last, events)
+
+
+def move(
+    session: Session,
+    job_id: str,
+    to: JobState,
+    *,
+    only_from: Collection[JobState],
+    token: int | None = None,
+    **values: Any,
+) -> bool:
+    """Change the state by compare-and-swap and say so in a `state` event; False if the job is not where expected.
+
+    With `token`, only while that lease holds. `values` are columns that change with the state.
+    """
+    statement = update(Job).where(Job.id == job_id, Job.state.in_(only_from))
+    if token is not None:
+        statement = statement.where(Job.lease_token == token)
+    moved = session.execute(
+        statement.values(state=to, event_seq=Job.event_seq + 1, **values)
+        .returning(Job.event_seq, Job.attempt, Job.failure)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if moved is None:
+        return False
+    data = {"state": to.value, "attempt": moved.attempt}
+    if values.get("failure") is not None:
+        data["failure"] = moved.failure
+    _insert(session, job_id, moved.event_seq, [NewEvent(EventKind.STATE, data)])
+    return True
+
+
+def _insert(session: Session, job_id: str, last: int, events: Sequence[NewEvent]) -> None:
+    first = last - len(events) + 1
+    rows = [
+        {"job_id": job_id, "seq": seq, "kind": event.kind.value, "at": event.at, "data": event.data}
+        for seq, event in enumerate(events, first)
+    ]
+    session.execute(insert(JobEvent), rows)
+
+
+def read_after(session: Session, job_id: str, seq: int, limit: int = 500) -> list[JobEvent]:
+    """The events with a number above `seq`, oldest first, `limit` at most."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq)
+    return list(session.scalars(statement.order_by(JobEvent.seq).limit(limit)))
+
+
+def metrics(session: Session, job_id: str) -> list[JobEvent]:
+    """All `metric` events, oldest first. A stage that ran again reported its steps again: the last one counts."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.METRIC.value)
+    return list(session.scalars(statement.order_by(JobEvent.seq)))

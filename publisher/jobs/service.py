@@ -1,0 +1,68 @@
+"""What a person can do to a job: have one queued, cancel it, retry it. The caller dispatches after the commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from publisher.errors import Conflict
+from publisher.jobs import events
+from publisher.jobs.states import JobState
+from publisher.store.database import database_now
+from publisher.store.models import Job, Variant
+
+
+def enqueue(session: Session, variant: Variant) -> Job:
+    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`."""
+    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id)
+    session.add(job)
+    session.flush()
+    # queued → queued: the first event, so that a listener sees the job from its start
+    events.move(session, job.id, JobState.QUEUED, only_from=[JobState.QUEUED])
+    return _reload(session, job.id)
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Queued: cancelled at once. Running: cancelling, and the worker stops within seconds.
+
+    Cancelling twice changes nothing; Conflict if the job already succeeded or failed.
+    """
+    now = database_now()
+    at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now}
+    if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], **at_once):
+        return _reload(session, job_id)
+    if events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.RUNNING], cancel_requested_at=now):
+        return _reload(session, job_id)
+    job = _reload(session, job_id)
+    if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
+        way_out = "Only a queued or running job can be cancelled."
+        raise Conflict(f"job {job_id} has already {job.state}.", way_out=way_out)
+    return job
+
+
+def retry(session: Session, job_id: str) -> Job:
+    """A failed or cancelled job is queued again with all its tries; finished stages are reused.
+
+    Conflict in any other state. After the commit hand its id to `Dispatcher.send`.
+    """
+    fresh: dict[str, Any] = {
+        "attempt": 0,
+        "stage": None,
+        "stages": {},
+        "failure": None,
+        "worker": None,
+        "dispatched_at": None,
+        "claimable_at": 0.0,
+        "cancel_requested_at": None,
+        "started_at": None,
+        "finished_at": None,
+    }
+    if not events.move(session, job_id, JobState.QUEUED, only_from=[JobState.FAILED, JobState.CANCELLED], **fresh):
+        state = _reload(session, job_id).state
+        raise Conflict(f"job {job_id} is {state}.", way_out="Only a failed or cancelled job can be retried.")
+    return _reload(session, job_id)
+
+
+def _reload(session: Session, job_id: str) -> Job:
+    return session.get_one(Job, job_id, populate_existing=True)
