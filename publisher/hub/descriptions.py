@@ -1,0 +1,80 @@
+"""What the Hub says about a model: files, tags, parameters."""
+
+from __future__ import annotations
+
+from publisher.hub.card import CardError, read_metadata, tags
+from publisher.hub.commits import Commit, CommittedFile
+from publisher.hub.protocol import ModelDescription, ParameterCounts, Sibling, SiblingPointer
+from publisher.hub.references import DEFAULT_BRANCH
+from publisher.hub.repositories import Repository
+from publisher.hub.weights import count_parameters
+
+
+def describe(repository: Repository, revision: str, *, with_sizes: bool) -> ModelDescription:
+    """Everything about one revision; with file sizes and digests if asked for. Raises RevisionMissing."""
+    commit = repository.commit_at(revision)
+    model = _describe(repository, commit)
+    model.siblings = [_sibling(path, file, with_sizes=with_sizes) for path, file in commit.files.items()]
+    model.safetensors = _parameters(repository, commit)
+    model.used_storage = sum({file.sha256: file.size for file in commit.files.values()}.values())
+    return model
+
+
+def describe_briefly(repository: Repository, *, with_files: bool) -> ModelDescription:
+    """What lists show."""
+    commit = repository.commit_at(DEFAULT_BRANCH)
+    model = _describe(repository, commit)
+    if with_files:
+        model.siblings = [_sibling(path, file, with_sizes=False) for path, file in commit.files.items()]
+    return model
+
+
+def _describe(repository: Repository, commit: Commit) -> ModelDescription:
+    settings = repository.settings
+    card = _card(repository, commit)
+    return ModelDescription(
+        id=str(repository.id),
+        model_id=str(repository.id),
+        author=repository.id.namespace,
+        sha=commit.id,
+        last_modified=commit.date,
+        created_at=settings.created,
+        private=settings.private,
+        tags=tags(card) + (["safetensors"] if _weights(commit) and "safetensors" not in tags(card) else []),
+        library_name=_text(card.get("library_name")),
+        pipeline_tag=_text(card.get("pipeline_tag")),
+        card_data=card or None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _card(repository: Repository, commit: Commit) -> dict[str, object]:
+    """Metadata of README.md; empty where it has none that can be read."""
+    readme = commit.files.get("README.md")
+    if readme is None or readme.lfs:
+        return {}
+    text = repository.blobs.path(readme.sha256).read_bytes().decode("utf-8", "replace")
+    try:
+        return read_metadata(text)
+    except CardError:
+        return {}
+
+
+def _weights(commit: Commit) -> list[CommittedFile]:
+    """The model's weight files: `model*.safetensors` at the top, so that masks are not counted."""
+    return [file for path, file in commit.files.items() if path.startswith("model") and path.endswith(".safetensors")]
+
+
+def _parameters(repository: Repository, commit: Commit) -> ParameterCounts | None:
+    counts = count_parameters(repository.blobs.path(file.sha256) for file in _weights(commit))
+    return ParameterCounts(parameters=counts, total=sum(counts.values())) if counts else None
+
+
+def _sibling(path: str, file: CommittedFile, *, with_sizes: bool) -> Sibling:
+    if not with_sizes:
+        return Sibling(rfilename=path)
+    pointer = SiblingPointer(sha256=file.sha256, size=file.size, pointer_size=file.pointer_size) if file.lfs else None
+    return Sibling(rfilename=path, size=file.size, blob_id=file.oid, lfs=pointer)

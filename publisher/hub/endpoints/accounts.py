@@ -1,0 +1,35 @@
+"""Who am I; and the check of a model card's metadata that clients ask for before they upload it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from publisher.hub.access import KnownCaller
+from publisher.hub.card import CardError, read_metadata
+from publisher.hub.protocol import CardText
+
+router = APIRouter()
+
+
+@router.get("/api/whoami-v2")
+def who_am_i(caller: KnownCaller) -> dict[str, object]:
+    return {
+        "type": "user",
+        "id": caller.tenant,
+        "name": caller.name,
+        "fullname": caller.name,
+        "orgs": [],
+        "auth": {"type": "access_token", "accessToken": {"displayName": caller.name, "role": "write"}},
+    }
+
+
+@router.post("/api/validate-yaml")
+def validate_card(card: CardText) -> JSONResponse:
+    try:
+        metadata = read_metadata(card.content)
+    except CardError as error:
+        problem = {"message": str(error)}
+        return JSONResponse({"error": str(error), "errors": [problem], "warnings": []}, status_code=400)
+    missing = {"message": "empty or missing yaml metadata in repo card"}
+    return JSONResponse({"errors": [], "warnings": [] if metadata else [missing]})

@@ -1,0 +1,65 @@
+"""Making commits, and reading the history."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from publisher.hub.access import CurrentHub, KnownCaller, Readable, Segment, Writable
+from publisher.hub.commits import Commit
+from publisher.hub.drafts import CommitDraft, read_lines
+from publisher.hub.pages import Cursor, add_next_link
+from publisher.hub.protocol import CommitAuthor, CommitDone, CommitEntry, FormattedText
+from publisher.hub.uploads import refuse_pull_request
+
+router = APIRouter(prefix="/api/models/{namespace}/{name}")
+_PAGE = 100
+
+
+@router.post("/commit/{revision}")
+async def commit(
+    *,
+    request: Request,
+    hub: CurrentHub,
+    repository: Writable,
+    caller: KnownCaller,
+    revision: Segment,
+    create_pr: str = "",
+) -> CommitDone:
+    """All operations or none."""
+    refuse_pull_request(create_pr)
+    draft = CommitDraft(repository)
+    async for line in read_lines(request.stream()):
+        await run_in_threadpool(draft.add, line)
+    change = draft.change(branch=revision.removeprefix("refs/heads/"), author=caller.name)
+    made = await run_in_threadpool(repository.commit, change)
+    return CommitDone(commit_oid=made.id, commit_url=f"{hub.url(request)}/{repository.id}/commit/{made.id}")
+
+
+@router.get("/commits/{revision}")
+def list_commits(
+    *,
+    request: Request,
+    response: Response,
+    hub: CurrentHub,
+    repository: Readable,
+    revision: Segment,
+    cursor: Cursor = 0,
+) -> list[CommitEntry]:
+    """Newest first."""
+    found = list(islice(repository.history(revision), cursor, cursor + _PAGE + 1))
+    add_next_link(request, response, hub.url(request), cursor + _PAGE if len(found) > _PAGE else None)
+    return [_entry(commit) for commit in found[:_PAGE]]
+
+
+def _entry(commit: Commit) -> CommitEntry:
+    return CommitEntry(
+        id=commit.id,
+        title=commit.title,
+        message=commit.message,
+        authors=[CommitAuthor(user=commit.author)],
+        date=commit.date,
+        formatted=FormattedText(title=commit.title, message=commit.message),
+    )

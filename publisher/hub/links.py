@@ -1,0 +1,55 @@
+"""Absolute addresses in answers, and upload links that carry their own authorisation."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from publisher.hub.faults import Forbidden
+from publisher.hub.names import RepositoryId
+
+# Long enough for a shard of 50 GB over a slow line, since the link is checked when the upload starts.
+_LIFETIME_SECONDS = 6 * 3600
+_NEW_LINK = "Start the upload again, that asks for a new one."
+
+
+def hub_url(request: Request, public_url: str | None) -> str:
+    """Address of the Hub without a trailing slash: the service's public address, if set, plus where it is mounted."""
+    root_path: str = request.scope.get("root_path", "")
+    if public_url is None:
+        return f"{request.url.scheme}://{request.url.netloc}{root_path}".rstrip("/")
+    mounted_at = root_path.removeprefix(request.scope.get("app_root_path", ""))
+    return public_url.rstrip("/") + mounted_at
+
+
+class UploadLinks:
+    """Signs and checks links that let anybody who holds one upload exactly one blob to one repository.
+
+    Clients send uploads without their token, so the link itself is the permission. It says which sha256, how many
+    bytes, for which repository, until when.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"publisher.hub upload link", hashlib.sha256)
+
+    def path(self, id: RepositoryId, sha256: str, size: int, *, expires: int | None = None) -> str:
+        """Path and query below the Hub. `expires` is in seconds since 1970; six hours from now by default."""
+        until = int(time.time()) + _LIFETIME_SECONDS if expires is None else expires
+        query = {"size": size, "expires": until, "signature": self._sign(id, sha256, size, until)}
+        return f"/api/uploads/{id}/{sha256}?{urlencode(query)}"
+
+    def check(self, id: RepositoryId, sha256: str, *, size: int, expires: int, signature: str) -> None:
+        """Raises Forbidden for a link that was changed, made for something else, or has expired."""
+        expected = self._sign(id, sha256, size, expires)
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise Forbidden("This upload link is not genuine.", way_out=_NEW_LINK)
+        if expires < time.time():
+            raise Forbidden("This upload link has expired.", way_out=_NEW_LINK)
+
+    def _sign(self, id: RepositoryId, sha256: str, size: int, expires: int) -> str:
+        text = f"{id}\n{sha256}\n{size}\n{expires}".encode()
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()

@@ -1,0 +1,233 @@
+"""One repository on disk: settings, branches and tags, commits, and which large files it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
+
+from publisher.errors import InfrastructureFault
+from publisher.hub.blobs import BlobStore
+from publisher.hub.changes import Change, apply_operations
+from publisher.hub.commits import Commit, CommittedFile
+from publisher.hub.disk import write_atomically
+from publisher.hub.faults import (
+    AlreadyExists,
+    BadRequest,
+    EntryMissing,
+    RepositoryMissing,
+    RevisionMissing,
+    StaleParent,
+)
+from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
+from publisher.hub.owner import Owner
+from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References
+
+# A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
+_LOCK_TIMEOUT_SECONDS = 60
+
+
+class RepositorySettings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    tenant: str
+    private: bool
+    created: datetime
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a commit, and where its bytes lie: `path` is on this machine's disk, to be read only."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+    lfs: bool
+    etag: str
+    commit: str
+
+
+class Repository:
+    """Reading needs no lock: commits never change, and branches move by one atomic rename."""
+
+    def __init__(self, id: RepositoryId, folder: Path, lock: Path, blobs: BlobStore) -> None:
+        self.id = id
+        self.blobs = blobs
+        self.references = References(folder / "refs")
+        self._folder = folder
+        self._lock = lock
+
+    @property
+    def settings(self) -> RepositorySettings:
+        try:
+            return RepositorySettings.model_validate_json((self._folder / "repo.json").read_bytes())
+        except FileNotFoundError:
+            raise RepositoryMissing(f"There is no repository {str(self.id)!r}.", field="repo_id") from None
+
+    def owned_by(self, owner: Owner | None) -> bool:
+        return owner is not None and owner.tenant == self.settings.tenant
+
+    def readable_by(self, owner: Owner | None) -> bool:
+        settings = self.settings
+        return not settings.private or (owner is not None and owner.tenant == settings.tenant)
+
+    # -- reading
+
+    def commit_id(self, revision: str) -> str:
+        """The commit that a branch, a tag or a commit id names; raises RevisionMissing."""
+        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        found = self.references.get(ReferenceKind.BRANCH, name) or self.references.get(ReferenceKind.TAG, name)
+        if found is not None:
+            return found
+        if is_commit_id(revision) and self._commit_path(revision).is_file():
+            return revision
+        raise RevisionMissing(
+            f"{str(self.id)!r} has no revision {revision!r}.",
+            field="revision",
+            way_out="Use a branch, a tag or a commit id of 40 digits.",
+        )
+
+    def commit_at(self, revision: str) -> Commit:
+        return self._read_commit(self.commit_id(revision))
+
+    def history(self, revision: str) -> Iterator[Commit]:
+        """Commits from `revision` back to the first."""
+        current: str | None = self.commit_id(revision)
+        while current is not None:
+            commit = self._read_commit(current)
+            yield commit
+            current = commit.parent
+
+    def resolve(self, revision: str, path: str) -> StoredFile:
+        """Finds a file. Raises RevisionMissing or EntryMissing."""
+        commit = self.commit_at(revision)
+        file = commit.files.get(path)
+        if file is None:
+            raise EntryMissing(
+                f"{str(self.id)!r} has no file {path!r} at {revision!r}.", field="path", commit=commit.id
+            )
+        return StoredFile(
+            name=path,
+            path=self.blobs.path(file.sha256),
+            size=file.size,
+            sha256=file.sha256,
+            lfs=file.lfs,
+            etag=file.etag,
+            commit=commit.id,
+        )
+
+    def large_objects(self) -> Iterator[str]:
+        """sha256 of every large file that was uploaded here."""
+        folder = self._folder / "objects"
+        return (path.name for path in folder.iterdir()) if folder.is_dir() else iter(())
+
+    def all_commits(self) -> Iterator[Commit]:
+        """Every commit that is stored, in no order, also those that no branch leads to."""
+        for path in (self._folder / "commits").glob("[!.]*.json"):
+            yield self._read_commit(path.stem)
+
+    def large_file(self, sha256: str) -> CommittedFile | None:
+        """The large file as it can be committed here, or None where it was not uploaded to this repository.
+
+        That another repository has the same blob does not count: knowing a digest must not give access to content.
+        """
+        size = self.blobs.size(sha256)
+        if size is None or not (self._folder / "objects" / sha256).is_file() or not self.blobs.keep(sha256):
+            return None
+        return CommittedFile.large(sha256, size)
+
+    # -- writing
+
+    def commit(self, change: Change) -> Commit:
+        """Makes one commit, or none at all. A change that changes nothing gives the head as it is.
+
+        Raises StaleParent if `change.parent` is not the head, RevisionMissing if there is no such branch.
+        """
+        with self._writing():
+            head = self._read_commit(self.references.require(ReferenceKind.BRANCH, change.branch))
+            if change.parent is not None and change.parent != head.id:
+                raise StaleParent(
+                    f"A commit has happened since: {change.branch!r} is at {head.id}, not at {change.parent}.",
+                    way_out="Read the head again and repeat the commit on it.",
+                )
+            files = apply_operations(head.files, change.operations)
+            return head if files == head.files else self._append(change, head.id, files)
+
+    def _append(self, change: Change, parent: str, files: dict[str, CommittedFile]) -> Commit:
+        commit = Commit.sealed(
+            parent=parent, author=change.author, title=change.title, message=change.message, files=files
+        )
+        self._publish(commit, change.branch)
+        return commit
+
+    def initialise(self, settings: RepositorySettings, author: str) -> None:
+        """Writes the empty first commit and, last of all, the settings that make the repository exist."""
+        with self._writing(create=True):
+            if (self._folder / "repo.json").exists():
+                raise AlreadyExists(f"Repository {str(self.id)!r} exists already.", field="repo_id")
+            first = Commit.sealed(parent=None, author=author, title="initial commit", message="", files={})
+            self._publish(first, DEFAULT_BRANCH)
+            self._write_settings(settings)
+
+    def set_private(self, private: bool) -> None:
+        with self._writing():
+            self._write_settings(self.settings.model_copy(update={"private": private}))
+
+    def add_large_object(self, sha256: str) -> None:
+        """Records that the blob was uploaded to this repository."""
+        write_atomically(self._folder / "objects" / sha256, b"")
+
+    def create_reference(self, kind: ReferenceKind, name: str, revision: str) -> None:
+        """Raises AlreadyExists, RevisionMissing, or BadRequest for a name that cannot be."""
+        check_reference_name(name)
+        with self._writing():
+            target = self.commit_id(revision)
+            if self.references.get(kind, name) is not None:
+                word = "Branch" if kind is ReferenceKind.BRANCH else "Tag"
+                raise AlreadyExists(f"{word} {name!r} exists already.", field="revision")
+            self.references.move(kind, name, target)
+
+    def delete_reference(self, kind: ReferenceKind, name: str) -> None:
+        if kind is ReferenceKind.BRANCH and name == DEFAULT_BRANCH:
+            raise BadRequest(f"Branch {DEFAULT_BRANCH!r} is the default and cannot be deleted.", field="revision")
+        with self._writing():
+            self.references.delete(kind, name)
+
+    @contextmanager
+    def _writing(self, *, create: bool = False) -> Iterator[None]:
+        """One writer at a time, over all threads and processes."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._lock, timeout=_LOCK_TIMEOUT_SECONDS):
+                if not create:
+                    _ = self.settings  # deleted while we waited: RepositoryMissing
+                yield
+        except Timeout as error:
+            raise InfrastructureFault(
+                f"{str(self.id)!r} is locked by another writer for {_LOCK_TIMEOUT_SECONDS} seconds.",
+                way_out="Try again.",
+            ) from error
+
+    def _publish(self, commit: Commit, branch: str) -> None:
+        # The commit is durable before the branch names it; a crash in between leaves the old head.
+        write_atomically(self._commit_path(commit.id), commit.model_dump_json().encode())
+        self.references.move(ReferenceKind.BRANCH, branch, commit.id)
+
+    def _write_settings(self, settings: RepositorySettings) -> None:
+        write_atomically(self._folder / "repo.json", settings.model_dump_json().encode())
+
+    def _read_commit(self, id: str) -> Commit:
+        try:
+            return Commit.model_validate_json(self._commit_path(id).read_bytes())
+        except FileNotFoundError:
+            _ = self.settings  # deleted while we read: RepositoryMissing
+            raise
+
+    def _commit_path(self, id: str) -> Path:
+        return self._folder / "commits" / f"{id}.json"

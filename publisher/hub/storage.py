@@ -1,0 +1,103 @@
+"""All repositories under one folder. No database: what is on disk is the state.
+
+blobs/ab/<sha256>                          content of every file
+incoming/                                  uploads that have not finished
+namespaces/<namespace>.json                which tenant a namespace belongs to
+repos/<namespace>/<name>/repo.json         owner, private, created; a repository exists once this does
+repos/<namespace>/<name>/commits/<id>.json
+repos/<namespace>/<name>/refs/heads|tags/<name>
+repos/<namespace>/<name>/objects/<sha256>  large files that were uploaded to this repository
+locks/  trash/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from publisher.hub.blobs import BlobStore
+from publisher.hub.disk import remove_folder, write_atomically
+from publisher.hub.faults import Forbidden, RepositoryMissing
+from publisher.hub.names import RepositoryId
+from publisher.hub.owner import Owner
+from publisher.hub.repositories import Repository, RepositorySettings
+
+
+class HubStorage:
+    """Opens, creates and deletes repositories. Any number of processes may share `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root)
+        self.trash = root / "trash"
+
+    def open_repository(self, repo_id: str | RepositoryId) -> Repository:
+        """Raises RepositoryMissing, or BadRequest for what cannot be a repository id."""
+        repository = self._at(repo_id if isinstance(repo_id, RepositoryId) else RepositoryId.parse(repo_id))
+        _ = repository.settings
+        return repository
+
+    def repositories(self) -> Iterator[Repository]:
+        """All repositories, sorted by id."""
+        for settings in sorted((self.root / "repos").glob("*/*/repo.json")):
+            yield self._at(RepositoryId(settings.parent.parent.name, settings.parent.name))
+
+    def create_repository(self, id: RepositoryId, owner: Owner, *, private: bool) -> Repository:
+        """The namespace becomes the tenant's if it is nobody's yet.
+
+        Raises Forbidden where it is somebody else's, AlreadyExists where the repository exists.
+        """
+        self._claim_namespace(id.namespace, owner)
+        repository = self._at(id)
+        repository.initialise(
+            RepositorySettings(tenant=owner.tenant, private=private, created=datetime.now(UTC)), author=owner.name
+        )
+        return repository
+
+    def delete_repository(self, id: RepositoryId) -> None:
+        """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
+        lock = self._lock(id)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            if not (self._folder(id) / "repo.json").exists():
+                raise RepositoryMissing(f"There is no repository {str(id)!r}.", field="repo_id")
+            remove_folder(self._folder(id), self.trash)
+
+    def namespace_tenant(self, namespace: str) -> str | None:
+        """The tenant that the namespace belongs to, or None."""
+        try:
+            record = json.loads(self._namespace_path(namespace).read_bytes())
+        except FileNotFoundError:
+            return None
+        return str(record["tenant"])
+
+    def _claim_namespace(self, namespace: str, owner: Owner) -> None:
+        path = self._namespace_path(namespace)
+        lock = self.root / "locks" / "namespaces" / f"{namespace}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            tenant = self.namespace_tenant(namespace)
+            if tenant is None:
+                write_atomically(path, json.dumps({"tenant": owner.tenant}).encode())
+            elif tenant != owner.tenant:
+                raise Forbidden(
+                    f"Namespace {namespace!r} belongs to somebody else.",
+                    field="repo_id",
+                    way_out="Use a namespace of your own.",
+                )
+
+    def _at(self, id: RepositoryId) -> Repository:
+        return Repository(id, self._folder(id), self._lock(id), self.blobs)
+
+    def _folder(self, id: RepositoryId) -> Path:
+        return self.root / "repos" / id.namespace / id.name
+
+    def _lock(self, id: RepositoryId) -> Path:
+        return self.root / "locks" / "repositories" / id.namespace / f"{id.name}.lock"
+
+    def _namespace_path(self, namespace: str) -> Path:
+        return self.root / "namespaces" / f"{namespace}.json"
