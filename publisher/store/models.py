@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    MetaData,
     String,
     Text,
     UniqueConstraint,
@@ -33,7 +34,17 @@ def new_id(prefix: str) -> str:
 STATE = Enum(JobState, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 
 
+#: Every constraint has a name, so that a later migration can change it on SQLite, too.
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
 class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {
         dict[str, Any]: JSON(none_as_null=True),
         str: String(),

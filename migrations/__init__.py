@@ -1,0 +1,1 @@
+"""Alembic revisions of the tables in publisher.store.models; run by publisher.store.migrate."""

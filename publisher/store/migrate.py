@@ -1,0 +1,65 @@
+"""Bring a database to the tables that this version of the code expects. Safe to run from every process at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, text
+
+from publisher.store.database import create_database_engine
+
+#: PostgreSQL's advisory locks are numbers; this one is "loram" in ASCII.
+_ADVISORY_LOCK = 0x6C6F72616D
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Run the revisions that are missing; of several processes one does it and the others wait."""
+    _run(url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Undo revisions down to `revision` (`base`: all of them, and all data with them)."""
+    _run(url, lambda config: command.downgrade(config, revision))
+
+
+def _run(url: str, work: Callable[[Config], None]) -> None:
+    engine = create_database_engine(url)
+    try:
+        with _alone(engine), engine.begin() as connection:
+            work(_config(connection))
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Nobody else migrates this database meanwhile."""
+    if engine.dialect.name == "sqlite":
+        with FileLock(f"{engine.url.database}.migrating"):
+            yield
+        return
+    # a session's lock, on a connection of its own: it holds beyond the commit of the migration
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+        yield
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> Path:
+    spec = find_spec("migrations")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(next(iter(spec.submodule_search_locations)))

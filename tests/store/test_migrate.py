@@ -1,0 +1,45 @@
+"""The migrations make the tables that the models describe, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from publisher.store import migrate
+from publisher.store.database import Database
+from publisher.store.models import Table
+
+
+def test_migrated_tables_are_those_of_the_models(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+def test_upgrading_again_changes_nothing(database: Database, database_url: str) -> None:
+    migrate.upgrade(database_url)
+    assert set(inspect(database.engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
+
+
+def test_downgrade_removes_every_table(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    migrate.upgrade(database_url)
+    assert "jobs" in inspect(database.engine).get_table_names()
+
+
+def test_processes_that_upgrade_at_once_do_not_disturb_each_other(empty_database_url: str) -> None:
+    script = "import sys; from publisher.store import migrate; migrate.upgrade(sys.argv[1])"
+    command = [sys.executable, "-c", script, empty_database_url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    outcomes = [(process.communicate()[1], process.returncode) for process in processes]
+    assert [code for _, code in outcomes] == [0, 0, 0], outcomes
+
+
+def test_other_databases_are_refused_with_the_supported_ones() -> None:
+    with pytest.raises(ValueError, match=r"'mysql'.*sqlite.*postgresql.*PUBLISHER_DATABASE_URL"):
+        Database("mysql://localhost/x")
