@@ -1,0 +1,130 @@
+"""The service as `publisher up` starts it, for the time of the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from publisher.client.progress import progress_bars
+from publisher.client.rest import ServiceClient
+from publisher.errors import InfrastructureFault
+
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """Where the demo's service answers and with which key."""
+
+    url: str
+    key: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def hub(self) -> str:
+        return f"{self.url}/hub"
+
+    def client(self) -> ServiceClient:
+        return ServiceClient(self.url, self.key)
+
+
+@contextmanager
+def running_service(data_dir: Path, console: Console, port: int = 8000) -> Iterator[RunningService]:
+    """Start `publisher up` on `port` (or a free one) over `data_dir`; stop it at the end."""
+    port = port if _free(port) else _free_port()
+    key = _demo_key(data_dir / "key")
+    environment = os.environ | {"PUBLISHER_BOOTSTRAP_KEY": key}
+    command = [sys.executable, "-m", "publisher.client.main", "up", "--port", str(port), "--data", str(data_dir)]
+    log = data_dir / "service.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    service = RunningService(f"http://127.0.0.1:{port}", key, process)
+    try:
+        with console.status("starting the service"):
+            _wait(service, log)
+        yield service
+    finally:
+        stop(process)
+
+
+def _wait(service: RunningService, log: Path) -> None:
+    for _ in range(START_SECONDS * 2):
+        try:
+            if httpx.get(f"{service.url}/readyz", timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        try:
+            service.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise InfrastructureFault(f"the service did not start; the end of {log}:\n{tail}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, as Ctrl-C would; SIGKILL to the group if that takes more than half a minute."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def downstream(console: Console, title: str, arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run publisher.client.demo.downstream with a progress bar; answers its result."""
+    command = [sys.executable, "-m", "publisher.client.demo.downstream", *arguments]
+    result: dict[str, Any] | None = None
+    with (
+        progress_bars(console) as bars,
+        subprocess.Popen(
+            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        task = bars.add_task(title, total=None, unit="", note="")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            said = json.loads(line)
+            result = said.get("result", result)
+            if "done" in said:
+                bars.update(task, completed=said["done"], total=said["total"], note=said["note"])
+        errors = process.stderr.read()
+    if process.returncode or result is None:
+        raise InfrastructureFault(f"{title} failed:\n{errors[-2000:]}")
+    return result
+
+
+def _demo_key(path: Path) -> str:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(f"loram_{secrets.token_urlsafe(32)}")
+    return path.read_text()
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

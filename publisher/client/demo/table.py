@@ -1,0 +1,71 @@
+"""The demo's last word: one table of perplexity, bytes and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rich.table import Table
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Perplexities are on the novel's held-out documents; bytes are of weight files; peaks are of processes."""
+
+    base: float
+    pruned: float
+    aligned: float
+    quantized: float
+    probe: float
+    recovered: float
+    bytes: dict[str, int]
+    peaks: dict[str, int]
+
+    @classmethod
+    def of(
+        cls, manifest: dict[str, Any], publication: dict[str, Any], training: dict[str, Any], user: dict[str, Any]
+    ) -> Self:
+        """From the published manifest and what the downstream user measured."""
+        evaluation = manifest["evaluation"]
+        perplexity, certificate = evaluation["perplexity"]["novel"], evaluation["certificate"]
+        return cls(
+            base=user["base"],
+            pruned=perplexity["pruned"],
+            aligned=perplexity["aligned"],
+            quantized=perplexity["quantized"],
+            probe=certificate["recovered"]["novel"],
+            recovered=user["recovered"],
+            bytes=evaluation["bytes"],
+            peaks={
+                "alignment": manifest["alignment"]["peak_memory_bytes"],
+                "probe": certificate["training"]["peak_memory_bytes"],
+                "user": training["peak_memory_bytes"],
+            },
+        )
+
+
+def results_table(measured: Measured) -> Table:
+    """Rows in the order in which the models come to be."""
+    table = Table(title="Held-out perplexity on the novel (lower is better)", title_justify="left")
+    table.add_column("model")
+    for heading in ("perplexity", "weights", "peak memory of training"):
+        table.add_column(heading, justify="right")
+    sizes, peaks = measured.bytes, measured.peaks
+    table.add_row("base", f"{measured.base:.2f}", _mib(sizes["base"]), "")
+    table.add_row("pruned", f"{measured.pruned:.2f}", _mib(sizes["pruned"]), "")
+    table.add_row("aligned", f"{measured.aligned:.2f}", _mib(sizes["aligned"]), f"{_mib(peaks['alignment'])} (align)")
+    table.add_row("4-bit, as published", f"{measured.quantized:.2f}", _mib(sizes["quantized"]), "")
+    table.add_row("base + recovered probe (certificate)", f"{measured.probe:.2f}", "", f"{_mib(peaks['probe'])} (LoRA)")
+    table.add_row(
+        "[bold]base + your recovered adapter[/]",
+        f"[bold]{measured.recovered:.2f}[/]",
+        "",
+        f"{_mib(peaks['user'])} (LoRA)",
+    )
+    return table
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB"
