@@ -1,0 +1,50 @@
+"""An adapter's adapter_config.json: what recovery can keep its promise for, and what it becomes for the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from publisher.errors import RequestFault
+
+#: Initialisations that only choose where A and B start. The others (pissa, olora, corda, loftq, lora_ga) also
+#: subtract from the weights they start on, so that the adapter alone is not the whole change.
+_INITIALISATIONS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+
+#: LoraConfig fields that change the method, and why zeros at the removed rows would not be enough.
+_METHODS: Mapping[str, str] = {
+    "use_dora": "DoRA scales every row by a learned magnitude over the row's norm, also the rows that were pruned "
+    "away and whose norms the checkpoint does not hold",
+    "use_qalora": "QA-LoRA pools the inputs in groups that pruning took apart",
+    "use_bdlora": "BD-LoRA's blocks do not line up with the base model's rows",
+    "kasa_config": "KaSA truncates the weights it is trained on",
+    "monteclora_config": "MonteCLoRA keeps parameters beside A and B",
+    "arrow_config": "Arrow routes between adapters",
+    "layer_replication": "its layers are not the base model's layers",
+    "target_parameters": "it trains parameters that are not linear layers",
+}
+
+
+def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
+    """Raise RequestFault naming the PEFT method or option for which recovery would not be exact."""
+    method = str(config.get("peft_type")).removeprefix("PeftType.")
+    if method != "LORA":
+        raise RequestFault(
+            f"The adapter is of PEFT type {method}, which has no recovery.", way_out="Train a LoRA (peft_type LORA)."
+        )
+    for field, reason in _METHODS.items():
+        if config.get(field):
+            raise RequestFault(f"The adapter was trained with {field}: {reason}.", way_out="Train a plain LoRA.")
+    initialisation = config.get("init_lora_weights", True)
+    if initialisation not in _INITIALISATIONS:
+        raise RequestFault(
+            f"The adapter was trained with init_lora_weights={initialisation!r}, which also changes the checkpoint's "
+            "own weights; the saved A and B alone are not the update.",
+            way_out="Save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
+        )
+
+
+def for_base_model(config: Mapping[str, Any], base_model: str, revision: str | None) -> dict[str, Any]:
+    """The same adapter on the base model. Training is over, so it names no initialisation: PEFT would redo it."""
+    changed: dict[str, Any] = {"base_model_name_or_path": base_model, "revision": revision, "init_lora_weights": True}
+    return dict(config) | changed | {"eva_config": None}

@@ -1,0 +1,53 @@
+"""Finding a checkpoint: a folder on this machine, or a repository on a Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from publisher.checkpoint import manifest, masks
+from publisher.checkpoint.hub_faults import hub_faults
+from publisher.errors import NotFound, RequestFault
+
+_CONFIG = "config.json"
+#: What recovery reads: kilobytes, where the weights are gigabytes.
+_DESCRIPTION = (manifest.FILE_NAME, masks.FILE_NAME, _CONFIG)
+
+
+def open_checkpoint(
+    dir_or_repo: str | Path, revision: str | None = None, endpoint: str | None = None, *, weights: bool = True
+) -> Path:
+    """The folder of a checkpoint, downloaded if `dir_or_repo` is not a folder.
+
+    `weights=False` downloads only manifest, masks and config. Raises RequestFault naming what a folder lacks,
+    NotFound if there is neither such a folder nor such a repository, InfrastructureFault if no Hub answers.
+    """
+    folder = Path(dir_or_repo)
+    if not folder.is_dir():
+        folder = _download(str(dir_or_repo), revision, endpoint, weights)
+    missing = [name for name in _DESCRIPTION if not (folder / name).is_file()]
+    if missing:
+        raise RequestFault(
+            f"{dir_or_repo} is not a LoRAM checkpoint: it has no {', '.join(missing)}.",
+            way_out="Name the folder or repository that the adapter was trained on.",
+        )
+    return folder
+
+
+def _download(repo_id: str, revision: str | None, endpoint: str | None, weights: bool) -> Path:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise NotFound(f"{repo_id} is neither a folder nor a repository's name.") from error
+    with hub_faults(repo_id, endpoint, setting="HF_TOKEN"):
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                endpoint=endpoint,
+                allow_patterns=None if weights else list(_DESCRIPTION),
+            )
+        )

@@ -1,0 +1,145 @@
+"""`loram.json`, the manifest: what a checkpoint is, from what and how it was made, and every file's sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.errors import RequestFault
+
+FILE_NAME = "loram.json"
+#: major.minor: readers refuse a newer major; a newer minor only adds keys.
+FORMAT_VERSION = "1.0"
+_CHUNK = 8 << 20
+
+
+class _Part(BaseModel):
+    """Keys that this version does not know are kept, so that reading and writing loses nothing."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class FileRecord(_Part):
+    size: int = Field(ge=0, description="bytes")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class BaseModelRecord(_Part):
+    """The model that was pruned. `endpoint` is the Hub it came from, None for a local folder."""
+
+    repo_id: str = Field(description="what a recovered adapter names as its base model; a path if local")
+    revision: str = Field(description="the commit; for a local folder, a digest over its files")
+    endpoint: str | None = None
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def commit(self) -> str | None:
+        """The revision that a Hub understands; None for a local folder."""
+        return self.revision if self.endpoint else None
+
+
+class Widths(_Part):
+    """Query heads, KV heads and neurons of one decoder layer."""
+
+    query_heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    neurons: int = Field(ge=1)
+
+
+class BeforeAndAfter(_Part):
+    base: int = Field(ge=0)
+    checkpoint: int = Field(ge=0)
+
+    @property
+    def reduction(self) -> float:
+        """How many times smaller the checkpoint is."""
+        return self.base / max(self.checkpoint, 1)
+
+
+class Manifest(_Part):
+    format_version: str = FORMAT_VERSION
+    base: BaseModelRecord
+    recipe: dict[str, Any] = Field(description="as in the API; defaults written out")
+    recipe_digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the recipe's canonical JSON")
+    parameters: BeforeAndAfter
+    bytes: BeforeAndAfter = Field(description="of the safetensors weight files")
+    base_widths: Widths = Field(description="of every layer of the base model")
+    widths: list[Widths] = Field(description="of each layer of the checkpoint")
+    alignment: dict[str, Any] | None = Field(default=None, description="steps, tokens, losses; None: not aligned")
+    evaluation: EvaluationReport | None = Field(default=None, description="with the certificate; None: not measured")
+    software: dict[str, str] = Field(default_factory=dict, description="package → version")
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    created_at: datetime
+    files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read `folder/loram.json`; RequestFault if it is missing, not a manifest, or of a newer major version."""
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RequestFault(f"{folder} has no {FILE_NAME}; it is not a LoRAM checkpoint.") from error
+        except ValueError as error:
+            raise RequestFault(f"{path} is not JSON: {error}.") from error
+        _refuse_newer(path, content)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise RequestFault(f"{path} is not a manifest: {error}") from error
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def verify(self, folder: Path, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+        """What is wrong with the files in `folder`, one sentence each; empty: all are as the manifest says.
+
+        Files that the manifest does not name are nobody's business here. `on_bytes` hears of every chunk read.
+        """
+        problems = (_problem(folder / name, name, record, on_bytes) for name, record in sorted(self.files.items()))
+        return [problem for problem in problems if problem]
+
+
+def verify(folder: Path) -> list[str]:
+    """Read the manifest of `folder` and check every file's size and sha256 against it."""
+    return Manifest.read(folder).verify(folder)
+
+
+def record(path: Path, on_bytes: Callable[[int], None] | None = None) -> FileRecord:
+    """Size and sha256 of a file; `on_bytes` hears of every chunk read."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            if on_bytes:
+                on_bytes(len(chunk))
+    return FileRecord(size=size, sha256=digest.hexdigest())
+
+
+def _problem(path: Path, name: str, expected: FileRecord, on_bytes: Callable[[int], None] | None) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing."
+    if path.stat().st_size != expected.size:
+        return f"{name} has {path.stat().st_size} bytes; {expected.size} were published."
+    found = record(path, on_bytes).sha256
+    return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was published."
+
+
+def _refuse_newer(path: Path, content: object) -> None:
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise RequestFault(f"{path} has no format_version; it is not a manifest.")
+    major = str(content["format_version"]).partition(".")[0]
+    if not major.isdecimal() or int(major) > int(FORMAT_VERSION.partition(".")[0]):
+        raise RequestFault(
+            f"{path} has format_version {content['format_version']}; this version reads up to {FORMAT_VERSION}.",
+            way_out="Upgrade loram-publisher.",
+        )

@@ -1,0 +1,46 @@
+"""`publisher recover`: an adapter trained on a checkpoint becomes one for the base model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from publisher.errors import PublisherError
+
+if TYPE_CHECKING:
+    from publisher.checkpoint.recovery import RecoveryReport
+
+
+@click.command()
+@click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--checkpoint", required=True, metavar="DIR_OR_REPO", help="What the adapter was trained on.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="A folder that does not exist yet.")
+@click.option("--revision", help="Commit, branch or tag of the checkpoint's repository.")
+@click.option("--endpoint", metavar="URL", help="Hub of the checkpoint's repository; HF_ENDPOINT by default.")
+def recover(adapter: Path, checkpoint: str, output: Path, revision: str | None, endpoint: str | None) -> None:
+    """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model."""
+    from publisher.checkpoint.folder import open_checkpoint
+    from publisher.checkpoint.recovery import recover_adapter
+
+    try:
+        folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
+        report = recover_adapter(adapter, folder, output)
+    except PublisherError as error:
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    click.echo(_account(report))
+
+
+def _account(report: RecoveryReport) -> str:
+    """What was done, and three lines of Python to use it."""
+    pinned = f", revision={report.revision!r}" if report.revision else ""
+    return (
+        f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"
+        f"Trained on: {report.trained_on or 'not named by the adapter'}\n\n"
+        "from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
+        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n"
+        f"model = PeftModel.from_pretrained(base, {str(report.output)!r})"
+    )
