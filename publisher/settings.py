@@ -21,6 +21,10 @@ class Settings(BaseSettings):
     public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")
     secret: SecretStr | None = Field(default=None, description="signs links and job tokens; empty: a file in data_dir")
 
+    bootstrap_key: SecretStr | None = Field(
+        default=None, description="API key that is made to exist at start, for setups without a person"
+    )
+
     hub_endpoint: str | None = Field(default=None, description="Hub to publish to; empty: the embedded one")
     hub_token: SecretStr | None = Field(default=None, description="write token for hub_endpoint")
     base_model_endpoint: str = Field(default="https://huggingface.co", description="Hub that base models come from")
