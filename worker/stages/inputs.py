@@ -63,7 +63,10 @@ class EvaluateInputs:
 
 @dataclass(frozen=True)
 class PackageInputs:
-    """`alignment` and `evaluation` are their stages' JSON files; `stage_seconds` maps stage name to seconds."""
+    """`alignment` and `evaluation` are their stages' JSON files; `stage_seconds` maps stage name to seconds.
+
+    `base_json` is {"repo_id", "revision", "files": {name: {"size": bytes, "sha256": hex}}}.
+    """
 
     base: Path
     base_json: Path

@@ -1,0 +1,90 @@
+"""fetch: the base model's files in one place, every one with its sha256.
+
+A Hub repository is downloaded at its pinned commit; of a local folder there are only links. Writes `base/` and
+`base.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.errors import InfrastructureFault, RequestFault
+from worker.stages.context import Stage, StageContext
+from worker.stages.download import download
+from worker.stages.folder import STATE, hash_file, write_json
+from worker.stages.inputs import FetchInputs
+from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.store import stage_digest
+
+VERSION = 1
+
+
+def digest(request: BuildRequest) -> str:
+    base = request.base
+    where = {"path": str(base.path)} if base.path is not None else {"repo_id": base.repo_id}
+    return stage_digest(Stage.FETCH, VERSION, where | {"revision": base.revision})
+
+
+def run(request: BuildRequest, inputs: FetchInputs, output: Path, context: StageContext) -> None:
+    """Raises RequestFault if a local folder is not the one that was registered, InfrastructureFault if the Hub
+    does not answer or sends something else than it lists."""
+    facts = inspect(request.base)
+    folder = output / "base"
+    expected: Mapping[str, str] = {}
+    if request.base.path is not None:
+        _link(request.base.path, facts, folder)
+    else:
+        downloads = output / STATE / "download"
+        expected = download(request.base, facts.files, downloads, context)
+        downloads.rename(folder)
+    files = _hash(folder, facts.files, context)
+    _refuse_other_content(request.base, files, expected)
+    write_json(
+        output / "base.json", {"repo_id": request.base.repo_id, "revision": request.base.revision, "files": files}
+    )
+
+
+def inspect(base: BaseModelSource) -> BaseModelFacts:
+    """Facts of exactly the pinned base model."""
+    if base.path is None:
+        return inspect_repository(base.repo_id, base.revision, base.endpoint, base.token)
+    facts = inspect_folder(base.path)
+    if facts.revision != base.revision:
+        raise RequestFault(
+            f"{base.path} has changed: it was registered as {base.revision[:12]} and is {facts.revision[:12]} now.",
+            way_out="Register the folder again and ask for the variant of the new base model.",
+        )
+    return facts
+
+
+def _link(source: Path, facts: BaseModelFacts, folder: Path) -> None:
+    folder.mkdir()
+    for name in facts.files:
+        (folder / name).symlink_to((source / name).resolve())
+
+
+def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict[str, dict[str, int | str]]:
+    total, done = sum(sizes.values()), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        context.progress(done, total, "bytes")
+
+    return {
+        name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name, advance)}
+        for name in sorted(sizes)
+    }
+
+
+def _refuse_other_content(
+    base: BaseModelSource, files: Mapping[str, Mapping[str, int | str]], expected: Mapping[str, str]
+) -> None:
+    for name, sha256 in expected.items():
+        if files[name]["sha256"] != sha256:
+            raise InfrastructureFault(
+                f"{name} of {base.repo_id} arrived with sha256 {files[name]['sha256']}; the Hub lists {sha256}.",
+                way_out="Try again; if it repeats, a proxy or the disk changes files.",
+            )

@@ -1,0 +1,181 @@
+"""The stages in order: what each gets of those before it, and which are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from publisher.checkpoint.masks import FILE_NAME as MASKS
+from worker.stages.calibrate import FILE_NAME as IMPORTANCE
+from worker.stages.context import Stage, StageContext
+from worker.stages.inputs import (
+    AlignInputs,
+    CalibrateInputs,
+    EvaluateInputs,
+    FetchInputs,
+    PackageInputs,
+    PruneInputs,
+    PublishInputs,
+    QuantizeInputs,
+)
+from worker.stages.request import BuildRequest
+from worker.stages.store import StageStore
+
+#: the stages whose digests a stage's `digest` takes, in that order (see worker.stages.inputs)
+_DEPENDENCIES: dict[Stage, tuple[Stage, ...]] = {
+    Stage.FETCH: (),
+    Stage.CALIBRATE: (Stage.FETCH,),
+    Stage.PRUNE: (Stage.FETCH, Stage.CALIBRATE),
+    Stage.ALIGN: (Stage.FETCH, Stage.PRUNE),
+    Stage.EVALUATE: (Stage.FETCH, Stage.PRUNE, Stage.ALIGN, Stage.QUANTIZE),
+    Stage.PACKAGE: (Stage.FETCH, Stage.QUANTIZE, Stage.PRUNE, Stage.ALIGN, Stage.EVALUATE),
+    Stage.PUBLISH: (Stage.PACKAGE,),
+}
+
+
+class StageState(StrEnum):
+    STARTED = "started"
+    FINISHED = "finished"
+    REUSED = "reused"
+
+
+#: (stage, state, seconds that making it took, None when it starts)
+OnStage = Callable[[Stage, StageState, float | None], None]
+
+
+class StageModule(Protocol):
+    """What worker.stages.<stage> offers."""
+
+    def digest(self, request: BuildRequest, *inputs: str | None) -> str: ...
+
+    def run(self, request: BuildRequest, inputs: Any, output: Path, context: StageContext) -> None: ...
+
+
+def _silent(stage: Stage, state: StageState, seconds: float | None) -> None:
+    return None
+
+
+def planned_stages(request: BuildRequest, until: Stage | None = None) -> list[Stage]:
+    """The stages that the request asks for, in order, up to and including `until`."""
+    recipe = request.recipe
+    skipped = {
+        Stage.ALIGN: recipe.alignment is None,
+        Stage.EVALUATE: recipe.evaluation is None,
+        Stage.PUBLISH: request.publish is None,
+    }
+    stages = list(Stage)
+    if until is not None:
+        stages = stages[: stages.index(until) + 1]
+    return [stage for stage in stages if not skipped.get(stage, False)]
+
+
+def run_pipeline(
+    request: BuildRequest,
+    store: StageStore,
+    context_for: Callable[[Stage], StageContext],
+    until: Stage | None = None,
+    on_stage: OnStage = _silent,
+) -> dict[Stage, Path]:
+    """Run what is not finished yet; returns each stage's folder. Raises whatever a stage raises, after which
+    the same call goes on from the last finished stage."""
+    build = _Build(request, store)
+    for stage in planned_stages(request, until):
+        context = context_for(stage)
+        context.check()
+        build.run(stage, context, on_stage)
+    return build.folders
+
+
+class _Build:
+    """What is known of the stages so far."""
+
+    def __init__(self, request: BuildRequest, store: StageStore) -> None:
+        self.request = request
+        self.store = store
+        self.folders: dict[Stage, Path] = {}
+        self.digests: dict[Stage, str] = {}
+        self.seconds: dict[Stage, float] = {}
+
+    def run(self, stage: Stage, context: StageContext, on_stage: OnStage) -> None:
+        module = _module(stage)
+        inputs = self._inputs(stage)
+        dependencies = self._dependencies(stage)
+        digest = module.digest(self.request, *(self.digests.get(needed) for needed in dependencies))
+        known = {needed.value: self.digests[needed] for needed in dependencies if needed in self.digests}
+
+        def make(output: Path) -> None:
+            module.run(self.request, inputs, output, context)
+
+        if self.store.find(stage, digest) is None:
+            on_stage(stage, StageState.STARTED, None)
+        folder, reused = self.store.produce(stage, digest, make, inputs=known, check=context.check)
+        self._remember(stage, digest, folder)
+        on_stage(stage, StageState.REUSED if reused else StageState.FINISHED, self.seconds[stage])
+
+    def _remember(self, stage: Stage, digest: str, folder: Path) -> None:
+        record = self.store.record(stage, digest)
+        assert record is not None, f"{folder} was just finished"
+        self.folders[stage] = folder
+        self.seconds[stage] = record.seconds
+        # What was fetched counts, not where from: a folder whose weights change under the same headers gives
+        # other variants, the same files from elsewhere give the same ones.
+        self.digests[stage] = record.files["base.json"].sha256 if stage is Stage.FETCH else digest
+
+    def _dependencies(self, stage: Stage) -> tuple[Stage, ...]:
+        return (self._last_model(),) if stage is Stage.QUANTIZE else _DEPENDENCIES[stage]
+
+    def _last_model(self) -> Stage:
+        return Stage.ALIGN if Stage.ALIGN in self.folders else Stage.PRUNE
+
+    def _inputs(self, stage: Stage) -> object:
+        makers: dict[Stage, Callable[[], object]] = {
+            Stage.FETCH: FetchInputs,
+            Stage.CALIBRATE: lambda: CalibrateInputs(base=self._base()),
+            Stage.PRUNE: self._prune_inputs,
+            Stage.ALIGN: lambda: AlignInputs(base=self._base(), pruned=self._model(Stage.PRUNE)),
+            Stage.QUANTIZE: lambda: QuantizeInputs(model=self._model(self._last_model())),
+            Stage.EVALUATE: self._evaluate_inputs,
+            Stage.PACKAGE: self._package_inputs,
+            Stage.PUBLISH: lambda: PublishInputs(checkpoint=self.folders[Stage.PACKAGE]),
+        }
+        return makers[stage]()
+
+    def _prune_inputs(self) -> PruneInputs:
+        return PruneInputs(base=self._base(), importance=self.folders[Stage.CALIBRATE] / IMPORTANCE)
+
+    def _evaluate_inputs(self) -> EvaluateInputs:
+        return EvaluateInputs(
+            base=self._base(),
+            pruned=self._model(Stage.PRUNE),
+            aligned=self._model(Stage.ALIGN) if Stage.ALIGN in self.folders else None,
+            quantized=self._model(Stage.QUANTIZE),
+            masks=self.folders[Stage.PRUNE] / MASKS,
+        )
+
+    def _package_inputs(self) -> PackageInputs:
+        return PackageInputs(
+            base=self._base(),
+            base_json=self.folders[Stage.FETCH] / "base.json",
+            quantized=self._model(Stage.QUANTIZE),
+            masks=self.folders[Stage.PRUNE] / MASKS,
+            alignment=self._report(Stage.ALIGN, "alignment.json"),
+            evaluation=self._report(Stage.EVALUATE, "evaluation.json"),
+            stage_seconds={stage.value: seconds for stage, seconds in self.seconds.items()},
+        )
+
+    def _base(self) -> Path:
+        return self.folders[Stage.FETCH] / "base"
+
+    def _model(self, stage: Stage) -> Path:
+        return self.folders[stage] / "model"
+
+    def _report(self, stage: Stage, name: str) -> Path | None:
+        return self.folders[stage] / name if stage in self.folders else None
+
+
+def _module(stage: Stage) -> StageModule:
+    """Imported when it is its turn: a build that ends with prune needs neither bitsandbytes nor matplotlib."""
+    return cast(StageModule, import_module(f"worker.stages.{stage}"))
