@@ -7,6 +7,7 @@ base model's sizes, so that the file alone says where every row and column of th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from publisher.errors import RequestFault
@@ -127,9 +128,18 @@ class Masks:
 
 
 def save_masks(masks: Masks, path: Path) -> None:
-    """Write the file, its tensors in a fixed order."""
+    """Write the file; equal masks give equal bytes."""
     metadata = {"format": _FORMAT} | {size: str(getattr(masks, size)) for size in _SIZES}
-    save_file(masks.tensors(), path, metadata=metadata)
+    path.write_bytes(_with_sorted_metadata(save(masks.tensors(), metadata)))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """safetensors writes metadata in another order every time; sorting it does not change the header's length."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    return content[:8] + text + content[8 + length :]
 
 
 def load_masks(path: Path) -> Masks:
