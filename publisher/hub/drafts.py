@@ -136,7 +136,9 @@ class CommitDraft:
     def _regular_file(self, file: _File) -> AddFile:
         path = check_file_path(file.path)
         try:
-            content = base64.b64decode(file.content) if file.encoding == "base64" else file.content.encode()
+            content = file.content.encode()
+            if file.encoding == "base64":
+                content = base64.b64decode(content, validate=True)
         except binascii.Error as error:
             raise BadRequest(f"The content of {path!r} is not base64: {error}.", field="content") from error
         return AddFile(path, CommittedFile.regular(content, self._repository.blobs.put(content)))

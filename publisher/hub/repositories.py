@@ -122,11 +122,6 @@ class Repository:
             commit=commit.id,
         )
 
-    def large_objects(self) -> Iterator[str]:
-        """sha256 of every large file that was uploaded here."""
-        folder = self._folder / "objects"
-        return (path.name for path in folder.iterdir()) if folder.is_dir() else iter(())
-
     def all_commits(self) -> Iterator[Commit]:
         """Every commit that is stored, in no order, also those that no branch leads to."""
         for path in (self._folder / "commits").glob("[!.]*.json"):

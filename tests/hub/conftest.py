@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,8 +86,13 @@ def anybody(hub: RunningHub) -> HfApi:
 @pytest.fixture
 def repo(alice: HfApi, request: pytest.FixtureRequest) -> str:
     """A fresh public repository of alice."""
-    name = request.node.name.split("[")[0].removeprefix("test_")[:90].strip("_")
-    return str(alice.create_repo(f"alice/{name}").repo_id)
+    return str(alice.create_repo(f"alice/{name_of(request)}").repo_id)
+
+
+def name_of(request: pytest.FixtureRequest) -> str:
+    """The test's name, as far as it can name a repository; never the same twice."""
+    readable = re.sub(r"\W+", "_", str(request.node.name), flags=re.ASCII).removeprefix("test_")
+    return f"{readable[:80]}_{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
