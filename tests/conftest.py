@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import redis
 
+from publisher.settings import Settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from tests import servers
@@ -72,3 +73,9 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The embedded form below a folder of the test, whatever the environment says."""
+    return Settings(data_dir=tmp_path / "data", broker_url="filesystem://")

@@ -25,7 +25,7 @@ class Dispatcher:
 
     def send(self, job_id: str) -> bool:
         """Send a committed job; False, and no error, while the broker is down (the reaper tries again)."""
-        if not self._publish(job_id):
+        if not self.publish(job_id):
             return False
         with self._database.write() as session:
             # not if a worker was faster: a finished try clears the field for the next one
@@ -33,7 +33,8 @@ class Dispatcher:
             session.execute(statement.values(dispatched_at=database_now()))
         return True
 
-    def _publish(self, job_id: str) -> bool:
+    def publish(self, job_id: str) -> bool:
+        """Only the message; whoever calls keeps `dispatched_at`."""
         try:
             self._celery.send_task(RUN_JOB, args=[job_id], retry=False)
         except (OperationalError, OSError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
@@ -49,18 +49,17 @@ def move(
     to: JobState,
     *,
     only_from: Collection[JobState],
-    token: int | None = None,
+    where: Sequence[ColumnElement[bool]] = (),
     **values: Any,
 ) -> bool:
     """Change the state by compare-and-swap and say so in a `state` event; False if the job is not where expected.
 
-    With `token`, only while that lease holds. `values` are columns that change with the state.
+    `where` are further conditions of the swap, `values` columns that change with the state.
     """
-    statement = update(Job).where(Job.id == job_id, Job.state.in_(only_from))
-    if token is not None:
-        statement = statement.where(Job.lease_token == token)
     moved = session.execute(
-        statement.values(state=to, event_seq=Job.event_seq + 1, **values)
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(only_from), *where)
+        .values(state=to, event_seq=Job.event_seq + 1, **values)
         .returning(Job.event_seq, Job.attempt, Job.failure)
         .execution_options(synchronize_session=False)
     ).one_or_none()

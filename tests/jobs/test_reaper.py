@@ -1,0 +1,175 @@
+"""Nothing gets lost: silent workers, wiped and absent brokers, several reapers at once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from publisher.jobs import leases, service
+from publisher.jobs.dispatch import Dispatcher
+from publisher.jobs.reaper import Reaper
+from publisher.jobs.states import JobState
+from publisher.settings import Settings
+from publisher.store.database import Database, database_now
+from publisher.store.models import Worker
+from tests import servers
+from tests.jobs import rows
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    return "filesystem://" if request.param == "filesystem" else str(request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def settings(settings: Settings, broker_url: str) -> Settings:
+    return settings.model_copy(update={"broker_url": broker_url})
+
+
+def messages(settings: Settings) -> int:
+    """How many messages wait in the broker."""
+    if settings.broker_url.startswith("redis"):
+        with redis.Redis.from_url(settings.broker_url) as client:
+            return int(client.llen("publisher"))
+    return len(list((settings.data_dir / "broker" / "messages").iterdir()))
+
+
+def wipe(settings: Settings) -> None:
+    """All messages are gone."""
+    if settings.broker_url.startswith("redis"):
+        with redis.Redis.from_url(settings.broker_url) as client:
+            client.flushall()
+    else:
+        for message in (settings.data_dir / "broker" / "messages").iterdir():
+            message.unlink()
+
+
+def add_worker(database: Database, name: str) -> None:
+    with database.write() as session:
+        session.add(Worker(id=name, device="cpu", flops_per_second=1e9, memory_bytes=2**30, seen_at=database_now()))
+
+
+def test_job_of_a_silent_worker_is_queued_again_and_claimed_by_another(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    rows.claim(database, job_id, "dead", seconds=30)
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    assert rows.load(database, job_id).state is JobState.RUNNING
+    rows.let_pass(database, job_id, 31)
+    reaper.run_once()
+    job = rows.load(database, job_id)
+    assert job.state is JobState.QUEUED
+    assert job.failure is not None
+    assert "dead has been silent" in job.failure["message"]
+    rows.let_pass(database, job_id, 3600)
+    reaper.run_once()
+    assert messages(settings) == 1
+    assert rows.claim(database, job_id, "alive").token == 2
+
+
+def test_job_whose_worker_dies_every_time_fails_in_the_end(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    reaper = Reaper(database, settings)
+    for _ in range(settings.max_attempts):
+        rows.let_pass(database, job_id, 3600)
+        rows.claim(database, job_id)
+        rows.let_pass(database, job_id, 3600)
+        reaper.run_once()
+    job = rows.load(database, job_id)
+    assert (job.state, job.attempt) == (JobState.FAILED, settings.max_attempts)
+
+
+def test_cancelling_job_of_a_silent_worker_is_cancelled(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    rows.claim(database, job_id)
+    with database.write() as session:
+        service.cancel(session, job_id)
+    rows.let_pass(database, job_id, 3600)
+    Reaper(database, settings).run_once()
+    assert rows.load(database, job_id).state is JobState.CANCELLED
+
+
+def test_job_that_was_never_sent_is_sent_once(database: Database, settings: Settings) -> None:
+    rows.add_job(database)
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    reaper.run_once()
+    assert messages(settings) == 1
+
+
+def test_message_lost_by_the_broker_is_sent_again_when_a_worker_is_idle(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    assert Dispatcher(database, settings).send(job_id)
+    assert messages(settings) == 1
+    wipe(settings)
+    add_worker(database, "idle")
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    assert messages(settings) == 0
+    rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
+    reaper.run_once()
+    assert messages(settings) == 1
+
+
+def test_busy_workers_do_not_fill_the_broker_with_repeats(database: Database, settings: Settings) -> None:
+    add_worker(database, "busy")
+    rows.claim(database, rows.add_job(database), "busy")
+    waiting = rows.add_job(database)
+    reaper = Reaper(database, settings)
+    for _ in range(5):
+        reaper.run_once()
+        rows.let_pass(database, waiting, settings.redispatch_seconds + 1)
+    assert messages(settings) == 1
+
+
+def test_reapers_of_several_replicas_send_each_job_once(database: Database, settings: Settings) -> None:
+    for _ in range(10):
+        rows.add_job(database)
+    reapers = [Reaper(database, settings) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Reaper.run_once, reapers))
+    assert messages(settings) == 10
+
+
+def test_reapers_of_several_replicas_count_one_failed_try(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    rows.claim(database, job_id)
+    rows.let_pass(database, job_id, 3600)
+    reapers = [Reaper(database, settings) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Reaper.run_once, reapers))
+    assert rows.states(database, job_id) == ["queued", "running", "queued"]
+
+
+def test_job_created_while_the_broker_is_down_is_sent_when_it_is_back(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    port = servers.free_port()
+    down = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}/0"})
+    job_id = rows.add_job(database)
+    dispatcher, reaper = Dispatcher(database, down), Reaper(database, down)
+    started = time.monotonic()
+    assert not dispatcher.send(job_id)
+    assert not dispatcher.is_reachable()
+    assert time.monotonic() - started < 10
+    reaper.run_once()
+    assert rows.load(database, job_id).dispatched_at is None
+    with servers.redis_server(tmp_path, port):
+        reaper.run_once()
+        assert messages(down) == 1
+        assert dispatcher.is_reachable()
+
+
+def test_thread_finds_a_lost_job_by_itself_and_stops(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    rows.claim(database, job_id, seconds=0.01)
+    reaper = Reaper(database, settings.model_copy(update={"reaper_seconds": 0.05}))
+    reaper.start()
+    servers.wait_until(lambda: rows.load(database, job_id).state is JobState.QUEUED, "requeue")
+    reaper.stop()
+    with database.write() as session:
+        assert leases.claim(session, job_id, "w2", 60) is None
