@@ -1,0 +1,76 @@
+"""A tiny alignment to run: in this process, or as a program of its own that can be killed.
+
+    python -m tests.worker.alignment.builds FOLDER OUTPUT
+
+prints a line after each step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import publisher.checkpoint  # noqa: F401 - layers of different widths
+from publisher.corpus import CorpusSource
+from publisher.recipe import Recipe
+from tests.models import tiny_llama
+from worker.stages import align
+from worker.stages.context import RecordingContext
+from worker.stages.inputs import AlignInputs
+from worker.stages.request import BaseModelSource, BuildRequest
+
+STEPS, BATCH_TOKENS, LENGTH = 12, 64, 32
+
+
+@dataclass
+class PrintingContext(RecordingContext):
+    def progress(self, done: float, total: float, unit: str) -> None:
+        super().progress(done, total, unit)
+        print(f"{done:.0f}/{total:.0f} {unit}", flush=True)
+
+
+def prepare(folder: Path, *, tied: bool = False, dropout: float = 0.1) -> AlignInputs:
+    """A base model, a narrower one in its place of the pruned one, and a corpus. Dropout makes chance matter."""
+    common = {"tie_word_embeddings": tied, "attention_dropout": dropout}
+    base = tiny_llama(folder / "base", **common)
+    narrow = {"1": {"intermediate_size": 24}, "2": {"num_attention_heads": 2, "num_key_value_heads": 1}}
+    pruned = tiny_llama(folder / "pruned", seed=1, per_layer_config=narrow, head_dim=8, **common)
+    lines = (json.dumps({"text": f"chapter {number}: " + "the whale swims " * (number % 70)}) for number in range(200))
+    (folder / "sea.jsonl").write_text("\n".join(lines))
+    return AlignInputs(base=base, pruned=pruned)
+
+
+def inputs_in(folder: Path) -> AlignInputs:
+    return AlignInputs(base=folder / "base", pruned=folder / "pruned")
+
+
+def request(folder: Path, **alignment: object) -> BuildRequest:
+    recipe = {
+        "pruning": {"ratio": 0.5, "criterion": "random"},
+        "alignment": {
+            "corpora": [{"name": "sea"}],
+            "tokens": STEPS * BATCH_TOKENS,
+            "batch_tokens": BATCH_TOKENS,
+            "sequence_length": LENGTH,
+            "learning_rate": 1e-3,
+        }
+        | alignment,
+    }
+    return BuildRequest(
+        base=BaseModelSource(repo_id=str(folder / "base"), revision="0", path=folder / "base"),
+        recipe=Recipe.model_validate(recipe),
+        corpora={"sea": CorpusSource(name="sea", path=folder / "sea.jsonl")},
+    )
+
+
+def main(folder: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    align.run(request(folder), inputs_in(folder), output, PrintingContext(), save_seconds=0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
