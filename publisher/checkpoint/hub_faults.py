@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -59,4 +60,5 @@ def _said(error: HfHubHTTPError) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Without queries of URLs: those of upload and download links are signatures that open them."""
+    return re.sub(r"\?[^\s'\"]+", "", (str(error).strip().splitlines() or [type(error).__name__])[0])

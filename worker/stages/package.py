@@ -1,0 +1,177 @@
+"""package: the checkpoint folder as it will be published (DESIGN 5.3), with its plots, card and manifest.
+
+Model files are hard links where the disk allows it, so that packaging costs no second copy of the weights.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from publisher.architecture import Geometry, LayerWidths
+from publisher.base_model import INDEX_FILE
+from publisher.checkpoint import card, manifest
+from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.checkpoint.manifest import BaseModelRecord, BeforeAndAfter, FileRecord, Manifest, Widths
+from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.checkpoint.masks import Masks, load_masks
+from worker.stages.context import Stage, StageContext
+from worker.stages.folder import RECORD
+from worker.stages.inputs import PackageInputs
+from worker.stages.plots import draw_plots
+from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.store import stage_digest
+from worker.stages.weights import read_geometry
+
+VERSION = 1
+_HUGGING_FACE = "https://huggingface.co"
+_SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
+#: Of the base model's files, those that are the model and so come from the quantized folder instead.
+_REPLACED = (".safetensors", INDEX_FILE, "config.json", card.FILE_NAME)
+
+
+def digest(request: BuildRequest, *inputs: str | None) -> str:
+    """`inputs`: digests of fetch, quantize, prune, align and evaluate. The card names base and target: they count."""
+    return stage_digest(
+        Stage.PACKAGE,
+        VERSION,
+        {
+            "inputs": list(inputs),
+            "recipe": request.recipe.digest,
+            "base": [request.base.repo_id, request.base.revision, request.base.endpoint],
+            "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
+        },
+    )
+
+
+def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: StageContext) -> None:
+    """Writes the checkpoint into `output`, the manifest last."""
+    _place_files(inputs, output, context)
+    evaluation = _evaluation(inputs.evaluation)
+    alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else None
+    plots = draw_plots(output, alignment, evaluation)
+    described = _describe(request, inputs, output, alignment, evaluation)
+    subject = card.CardSubject(
+        manifest=described,
+        repo_id=request.publish.repo_id if request.publish else "path/to/checkpoint",
+        endpoint=request.publish.endpoint if request.publish else None,
+        license=_license(request.base, inputs.base),
+        plots=plots,
+    )
+    (output / card.FILE_NAME).write_text(card.model_card(subject), encoding="utf-8")
+    described.model_copy(update={"files": _records(output, context)}).write(output)
+
+
+def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:
+    """Tokenizer, chat template, licence texts of the base model; then the quantized model over them; the masks."""
+    sources = [path for path in sorted(inputs.base.iterdir()) if not path.name.endswith(_REPLACED)]
+    sources += sorted(inputs.quantized.iterdir())
+    by_name = {path.name: path for path in sources if path.is_file()} | {MASKS: inputs.masks}
+    for done, (name, source) in enumerate(by_name.items(), 1):
+        _link_or_copy(source.resolve(), output / name)
+        context.progress(done, len(by_name), "files")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _describe(
+    request: BuildRequest,
+    inputs: PackageInputs,
+    output: Path,
+    alignment: dict[str, Any] | None,
+    evaluation: EvaluationReport | None,
+) -> Manifest:
+    """The manifest without the files' digests."""
+    geometry = read_geometry(inputs.base)
+    widths = _widths(geometry, load_masks(inputs.masks))
+    base_files = {
+        name: FileRecord(**facts) for name, facts in json.loads(inputs.base_json.read_bytes())["files"].items()
+    }
+    return Manifest(
+        base=_base_record(request.base, base_files),
+        recipe=request.recipe.model_dump(mode="json"),
+        recipe_digest=request.recipe.digest,
+        parameters=BeforeAndAfter(base=geometry.parameters(), checkpoint=geometry.parameters(widths)),
+        bytes=BeforeAndAfter(base=_weight_bytes(base_files), checkpoint=_folder_weight_bytes(output)),
+        base_widths=_as_record(geometry.full_width),
+        widths=[_as_record(width) for width in widths],
+        alignment=_alignment_summary(alignment),
+        evaluation=evaluation,
+        software={name: version(name) for name in _SOFTWARE},
+        stage_seconds=dict(inputs.stage_seconds),
+        created_at=datetime.now(UTC),
+        files={},
+    )
+
+
+def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseModelRecord:
+    endpoint = None if base.path is not None else base.endpoint or _HUGGING_FACE
+    return BaseModelRecord(repo_id=base.repo_id, revision=base.revision, endpoint=endpoint, files=files)
+
+
+def _alignment_summary(alignment: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Without the loss of every step, which the plot shows."""
+    if alignment is None:
+        return None
+    losses = alignment["loss"]
+    ends = {"first_loss": losses[0], "last_loss": losses[-1]} if losses else {}
+    return {name: value for name, value in alignment.items() if name != "loss"} | ends
+
+
+def _widths(geometry: Geometry, masks: Masks) -> list[LayerWidths]:
+    kv_heads = [len(masks.kept_kv_heads.get(layer, range(masks.kv_heads))) for layer in range(geometry.layers)]
+    neurons = [len(masks.kept_neurons.get(layer, range(masks.neurons))) for layer in range(geometry.layers)]
+    return [LayerWidths(kv * masks.group_size, kv, width) for kv, width in zip(kv_heads, neurons, strict=True)]
+
+
+def _as_record(width: LayerWidths) -> Widths:
+    return Widths(query_heads=width.query_heads, kv_heads=width.kv_heads, neurons=width.neurons)
+
+
+def _weight_bytes(files: dict[str, FileRecord]) -> int:
+    return sum(facts.size for name, facts in files.items() if name.endswith(".safetensors"))
+
+
+def _folder_weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+
+
+def _evaluation(path: Path | None) -> EvaluationReport | None:
+    return EvaluationReport.model_validate_json(path.read_bytes()) if path else None
+
+
+def _license(base: BaseModelSource, folder: Path) -> str | None:
+    """What the base model's own card says, where there is one."""
+    for place in (folder, base.path):
+        if place is not None and (place / card.FILE_NAME).is_file():
+            data = ModelCard.load(place / card.FILE_NAME, ignore_metadata_errors=True).data
+            return data.license if isinstance(data.license, str) else None
+    return None
+
+
+def _records(folder: Path, context: StageContext) -> dict[str, FileRecord]:
+    """Size and sha256 of all that will be published, except the manifest."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    total, done = sum((folder / name).stat().st_size for name in names), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        context.progress(done, total, "bytes")
+
+    return {name: manifest.record(folder / name, advance) for name in names if name not in (manifest.FILE_NAME, RECORD)}

@@ -1,0 +1,208 @@
+"""publish: the checkpoint as one commit in a Hub repository, read back and compared byte by byte.
+
+Doing it again is free of effect: if the repository's head already is this checkpoint, it is the publication. So a
+worker that dies between the commit and its own record publishes once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+from publisher.checkpoint.hub_faults import hub_faults
+from publisher.checkpoint.manifest import FILE_NAME as MANIFEST
+from publisher.checkpoint.manifest import FileRecord, Manifest, record
+from publisher.errors import InfrastructureFault, RequestFault
+from publisher.repo_id import check_repo_id
+from worker.stages.context import Stage, StageContext
+from worker.stages.folder import write_json
+from worker.stages.inputs import PublishInputs
+from worker.stages.request import BuildRequest, PublishTarget
+from worker.stages.store import stage_digest
+from worker.stages.uploads import CountedFile, received, received_record, sending
+
+VERSION = 1
+_TRIES = 5
+_PASSES = 3  # each byte is hashed, sent and read back
+_SETTING = "PUBLISHER_HUB_TOKEN"
+_MOVED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
+
+
+def digest(request: BuildRequest, package: str) -> str:
+    target = _target(request)
+    return stage_digest(
+        Stage.PUBLISH, VERSION, {"package": package, "endpoint": target.endpoint, "repo_id": target.repo_id}
+    )
+
+
+def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: StageContext) -> None:
+    """Writes `publication.json`: endpoint, repo_id, commit, url, files.
+
+    Raises RequestFault if the Hub refuses name or token or the repository is public where private was asked for,
+    InfrastructureFault if the Hub does not answer, or gives back something else than was sent.
+    """
+    _refuse_xet()
+    target = _target(request)
+    check_repo_id(target.repo_id)
+    api = HfApi(endpoint=target.endpoint, token=target.token)
+    with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
+        publication = Publication.of(api, target, inputs.checkpoint, context)
+        api.create_repo(target.repo_id, private=target.private, exist_ok=True)
+        commit = publication.make()
+        publication.compare(commit)
+    url = f"{target.endpoint}/{target.repo_id}"
+    files = {name: facts.model_dump() for name, facts in publication.files.items()}
+    facts = {"endpoint": target.endpoint, "repo_id": target.repo_id, "commit": commit, "url": url, "files": files}
+    write_json(output / "publication.json", facts)
+
+
+@dataclass
+class Publication:
+    """A checkpoint on its way into a repository. `files`: what its manifest names, and the manifest."""
+
+    api: HfApi
+    target: PublishTarget
+    checkpoint: Path
+    context: StageContext
+    files: Mapping[str, FileRecord]
+    done_bytes: int = field(default=0, init=False)
+
+    @classmethod
+    def of(cls, api: HfApi, target: PublishTarget, checkpoint: Path, context: StageContext) -> Publication:
+        files = {**Manifest.read(checkpoint).files, MANIFEST: record(checkpoint / MANIFEST)}
+        return cls(api, target, checkpoint, context, files)
+
+    def make(self) -> str:
+        """The commit whose files are the checkpoint's: the head if it is one already, or a new one."""
+        for _ in range(_TRIES):
+            head = self._info()
+            _refuse_public(self.target, head)
+            stale = self._stale(head)
+            if not stale and not self._differences(head):
+                self.context.log(f"{self.target.repo_id} already holds this checkpoint at {head.sha}.")
+                return str(head.sha)
+            commit = self._commit(head, stale)
+            if commit is not None:
+                return commit
+            self.context.log(f"{self.target.repo_id} has moved on from {head.sha}; reading it again.")
+        raise InfrastructureFault(
+            f"{self.target.repo_id} was changed by others during each of {_TRIES} attempts to publish.",
+            way_out="Stop what else commits to it, and try again.",
+        )
+
+    def compare(self, commit: str) -> None:
+        """Read the published revision back: what the Hub lists, and every byte of every file."""
+        problems = self._differences(self._info(commit))
+        for name, facts in self.files.items():
+            found = received_record(received(self.api, self.target.repo_id, name, commit), self._advance)
+            if found != facts:
+                problems.append(f"{name} came back with {found.size} bytes, sha256 {found.sha256}")
+        if problems:
+            raise InfrastructureFault(
+                f"{self.target.repo_id} at {commit} is not what was sent: {'; '.join(problems)}.",
+                way_out="Try again; if it repeats, the Hub's storage or a proxy changes files.",
+            )
+
+    def _commit(self, head: ModelInfo, stale: list[str]) -> str | None:
+        """One commit on top of `head`; None if the repository has moved on from it."""
+        with ExitStack() as opened:
+            additions = []
+            for name in self.files:
+                file = opened.enter_context(CountedFile(self.checkpoint / name, self._advance))
+                additions.append(CommitOperationAdd(name, file))
+                with sending(name):
+                    self.api.preupload_lfs_files(self.target.repo_id, additions[-1:], num_threads=1, free_memory=False)
+            self.context.check()
+            try:
+                return self._send([*additions, *map(CommitOperationDelete, stale)], head)
+            except HfHubHTTPError as error:
+                if error.response.status_code in _MOVED:
+                    return None
+                raise
+
+    def _send(self, operations: list[CommitOperationAdd | CommitOperationDelete], head: ModelInfo) -> str:
+        done = self.api.create_commit(
+            self.target.repo_id,
+            operations,
+            commit_message="Publish LoRAM checkpoint",
+            commit_description=f"{MANIFEST} has sha256 {self.files[MANIFEST].sha256}",
+            parent_commit=head.sha,
+        )
+        return str(done.oid)
+
+    def _info(self, revision: str | None = None) -> ModelInfo:
+        return self.api.model_info(self.target.repo_id, revision=revision, files_metadata=True)
+
+    def _differences(self, info: ModelInfo) -> list[str]:
+        """Files that the Hub lists otherwise than the checkpoint has them, one phrase each."""
+        listed = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        missing = [f"{name} is missing" for name in self.files if name not in listed]
+        return missing + [
+            f"{name} is listed with another content"
+            for name, facts in self.files.items()
+            if name in listed and not _is_file(listed[name], self.checkpoint / name, facts)
+        ]
+
+    def _stale(self, head: ModelInfo) -> list[str]:
+        """Files of the checkpoint that the head holds, and weights that a loader could take for ours."""
+        present = {sibling.rfilename for sibling in head.siblings or []}
+        weights = {name for name in present if name.startswith("model") and "safetensors" in name}
+        listed = self._listed(head) if MANIFEST in present else set()
+        return sorted((weights | listed) & present - self.files.keys())
+
+    def _listed(self, head: ModelInfo) -> set[str]:
+        """What the head's manifest names; nothing if it is not a manifest at all."""
+        text = b"".join(received(self.api, self.target.repo_id, MANIFEST, str(head.sha)))
+        try:
+            return set(json.loads(text)["files"])
+        except (ValueError, KeyError, TypeError):
+            return set()
+
+    def _advance(self, count: int) -> None:
+        self.done_bytes += count
+        total = _PASSES * sum(facts.size for facts in self.files.values())
+        self.context.progress(min(self.done_bytes, total), total, "bytes")
+
+
+def _target(request: BuildRequest) -> PublishTarget:
+    assert request.publish is not None, "publish runs only for a request that says where to"
+    return request.publish
+
+
+def _refuse_xet() -> None:
+    if not constants.HF_HUB_DISABLE_XET:
+        raise InfrastructureFault(
+            "huggingface_hub was imported without HF_HUB_DISABLE_XET=1 and would upload through Xet, which only "
+            "huggingface.co has.",
+            way_out="Set HF_HUB_DISABLE_XET=1 in the worker's environment.",
+        )
+
+
+def _refuse_public(target: PublishTarget, head: ModelInfo) -> None:
+    if target.private and not head.private:
+        raise RequestFault(
+            f"{target.repo_id} exists and is public; the checkpoint was to be private.",
+            field="publish.private",
+            way_out="Make the repository private, or publish to another.",
+        )
+
+
+def _is_file(sibling: RepoSibling, path: Path, facts: FileRecord) -> bool:
+    """Large files are listed by sha256, small ones by git's own digest of the content."""
+    if sibling.lfs is not None:
+        return bool(sibling.lfs.sha256 == facts.sha256)
+    return sibling.size == facts.size and sibling.blob_id == _git_blob_id(path)
+
+
+def _git_blob_id(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
