@@ -1,0 +1,25 @@
+"""API keys in requests and answers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ApiKeyRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "ci"}]})
+
+    name: str = Field(min_length=1, max_length=100, description="to tell keys apart")
+
+
+class ApiKeyAnswer(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    prefix: str = Field(description="the key's first characters")
+    created_at: float = Field(description="seconds since 1970")
+    revoked_at: float | None
+
+
+class NewApiKeyAnswer(ApiKeyAnswer):
+    key: str = Field(description="the key itself; shown this once")

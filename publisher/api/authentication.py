@@ -1,0 +1,36 @@
+"""Who calls: a bearer key stands for a tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from publisher.api.service import CurrentService
+from publisher.errors import Unauthorized
+from publisher.store import keys
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
+
+
+@dataclass(frozen=True)
+class Caller:
+    tenant_id: str
+    tenant_name: str
+
+
+def authenticate(
+    service: CurrentService, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """One refusal for every reason, so that nothing can be learned from it."""
+    if credentials is not None:
+        with service.database.read() as session:
+            tenant = keys.tenant_of(session, credentials.credentials)
+            if tenant is not None:
+                return Caller(tenant.id, tenant.name)
+    raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
+
+
+CurrentCaller = Annotated[Caller, Depends(authenticate)]

@@ -1,0 +1,95 @@
+"""Base models: registered once, pinned, refused if they cannot be pruned."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response, status
+from sqlalchemy.exc import IntegrityError
+
+from publisher.api.authentication import Caller, CurrentCaller
+from publisher.api.base_models_schema import BaseModelAnswer, BaseModelRequest
+from publisher.api.errors import documented
+from publisher.api.local_paths import allowed_path
+from publisher.api.paging import Page, RequestedPage
+from publisher.api.service import CurrentService, Service
+from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.errors import Conflict
+from publisher.settings import Settings
+from publisher.store.models import BaseModel
+from publisher.store.paging import newest_first
+from publisher.store.resources import find_base_model, variants_of
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/v1/base-models", tags=["base models"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422, 503))
+def register(
+    request: BaseModelRequest, service: CurrentService, caller: CurrentCaller, response: Response
+) -> BaseModelAnswer:
+    """Register a base model.
+
+    Reads `config.json` and the headers of the weights, no weights. The same commit again is answered 200 with
+    what is there already.
+    """
+    facts = _inspect(request, service.settings)
+    row, is_new = _find_or_add(service, caller, facts)
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return BaseModelAnswer.of(row)
+
+
+def _inspect(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
+    if request.path is not None:
+        return inspect_folder(allowed_path(request.path, settings))
+    assert request.repo_id is not None
+    token = settings.base_model_token.get_secret_value() if settings.base_model_token else None
+    return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
+
+
+def _find_or_add(service: Service, caller: Caller, facts: BaseModelFacts) -> tuple[BaseModel, bool]:
+    with service.database.write() as session:
+        found = find_base_model(session, caller.tenant_id, facts.repo_id, facts.revision)
+        if found is not None:
+            return found, False
+        row = BaseModel(
+            tenant_id=caller.tenant_id,
+            repo_id=facts.repo_id,
+            revision=facts.revision,
+            path=None if facts.path is None else str(facts.path),
+            facts=facts.model_dump(mode="json"),
+        )
+        session.add(row)
+        return row, True
+
+
+@router.get("", responses=documented(401))
+def list_base_models(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[BaseModelAnswer]:
+    """List base models."""
+    with service.database.read() as session:
+        mine = readable_by(caller.tenant_id, BaseModel)
+        rows = newest_first(session, mine, BaseModel, page.cursor, page.limit)
+    return Page(items=[BaseModelAnswer.of(row) for row in rows.items], next_cursor=rows.next_cursor)
+
+
+@router.get("/{id}", responses=documented(401, 404))
+def get_base_model(id: str, service: CurrentService, caller: CurrentCaller) -> BaseModelAnswer:
+    """Get a base model."""
+    with service.database.read() as session:
+        return BaseModelAnswer.of(owned(session, BaseModel, caller.tenant_id, id))
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
+def delete_base_model(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+    """Forget a base model that no variant uses. Its files stay where they are."""
+    try:
+        with service.database.write() as session:
+            row = owned(session, BaseModel, caller.tenant_id, id)
+            if variants_of(session, row.id):
+                raise _in_use(id)
+            session.delete(row)
+    except IntegrityError as error:  # a variant was made from it at this moment
+        raise _in_use(id) from error
+
+
+def _in_use(id: str) -> Conflict:
+    return Conflict(f"base model {id} is used by variants.", way_out="Their manifests refer to it, so it stays.")

@@ -1,0 +1,58 @@
+"""Base models in requests and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from publisher.architecture import Geometry
+from publisher.base_model import BaseModelFacts
+from publisher.store import models as tables
+
+
+class BaseModelRequest(BaseModel):
+    """Either a Hub repository, pinned to the commit that `revision` points to now, or a folder of this service."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"repo_id": "meta-llama/Llama-3.1-8B", "revision": "main"}, {"path": "/models/llama"}]
+        },
+    )
+
+    repo_id: str | None = Field(default=None, min_length=1, max_length=200, description="repository on the Hub")
+    revision: str | None = Field(default=None, min_length=1, max_length=200, description="branch, tag or commit")
+    path: str | None = Field(default=None, min_length=1, max_length=4096, description="folder below an allowed root")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.repo_id is None) == (self.path is None):
+            raise ValueError('give either "repo_id" or "path", not both and not neither')
+        if self.path is not None and self.revision is not None:
+            raise ValueError('"revision" belongs to "repo_id"; a folder is pinned by its content')
+        return self
+
+
+class BaseModelAnswer(BaseModel):
+    """`revision` is a commit, or the digest of a folder's files; `bytes` is the size of the weight files."""
+
+    id: str
+    repo_id: str
+    revision: str
+    path: Path | None
+    geometry: Geometry
+    parameters: int
+    bytes: int
+    dtype: str
+    files: dict[str, int] = Field(description="bytes of each file")
+    created_at: float = Field(description="seconds since 1970")
+
+    @classmethod
+    def of(cls, row: tables.BaseModel) -> Self:
+        return cls.model_validate(row.facts | {"id": row.id, "created_at": row.created_at})
+
+
+def facts_of(row: tables.BaseModel) -> BaseModelFacts:
+    return BaseModelFacts.model_validate(row.facts)

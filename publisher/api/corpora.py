@@ -1,0 +1,108 @@
+"""Corpora: text by name, read through once when registered."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response, status
+from sqlalchemy.exc import IntegrityError
+
+from publisher.api.authentication import Caller, CurrentCaller
+from publisher.api.corpora_schema import CorpusAnswer, CorpusFacts, CorpusRequest, source_of
+from publisher.api.errors import documented
+from publisher.api.local_paths import allowed_path
+from publisher.api.paging import Page, RequestedPage
+from publisher.api.service import CurrentService, Service
+from publisher.corpus import CorpusSource, Split
+from publisher.errors import Conflict, RequestFault
+from publisher.store.models import Corpus
+from publisher.store.paging import newest_first
+from publisher.store.resources import find_corpus
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/v1/corpora", tags=["corpora"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 409, 422))
+def register(
+    request: CorpusRequest, service: CurrentService, caller: CurrentCaller, response: Response
+) -> CorpusAnswer:
+    """Register a corpus.
+
+    Every document is read and counted. The same name and source again is answered 200, with fresh counts; the
+    same name with another source is a conflict.
+    """
+    path = allowed_path(request.path, service.settings)
+    source = CorpusSource.model_validate(request.model_dump() | {"path": path})
+    _refuse_taken_name(service, caller, source)
+    row, is_new = _save(service, caller, source, _count(source))
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return CorpusAnswer.of(row)
+
+
+def _count(source: CorpusSource) -> CorpusFacts:
+    documents = characters = total_bytes = 0
+    for text in source.documents():
+        documents, characters, total_bytes = documents + 1, characters + len(text), total_bytes + _utf8_bytes(text)
+    if not documents:
+        raise RequestFault(f"corpus {source.name}: {source.path} holds no text.", field="path")
+    held_out = [_utf8_bytes(text) for text in source.documents(Split.HELD_OUT)]
+    return CorpusFacts(
+        documents=documents,
+        characters=characters,
+        train_documents=documents - len(held_out),
+        train_bytes=total_bytes - sum(held_out),
+        held_out_documents=len(held_out),
+        held_out_bytes=sum(held_out),
+        content_digest=source.content_digest(),
+    )
+
+
+def _utf8_bytes(text: str) -> int:
+    # JSON may hold half of a surrogate pair, which UTF-8 has no bytes for
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _refuse_taken_name(service: Service, caller: Caller, source: CorpusSource) -> None:
+    with service.database.read() as session:
+        found = find_corpus(session, caller.tenant_id, source.name)
+    if found is not None and source_of(found) != source:
+        raise _name_taken(source.name)
+
+
+def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts) -> tuple[Corpus, bool]:
+    try:
+        with service.database.write() as session:
+            found = find_corpus(session, caller.tenant_id, source.name)
+            row = found or Corpus(
+                tenant_id=caller.tenant_id, name=source.name, source=source.model_dump(mode="json"), facts={}
+            )
+            if source_of(row) != source:
+                raise _name_taken(source.name)
+            row.facts = facts.model_dump()
+            session.add(row)
+            return row, found is None
+    except IntegrityError as error:
+        raise _name_taken(source.name) from error
+
+
+def _name_taken(name: str) -> Conflict:
+    return Conflict(
+        f"there is already a corpus {name} with another source.",
+        field="name",
+        way_out="Choose another name: recipes that ran refer to the old one.",
+    )
+
+
+@router.get("", responses=documented(401))
+def list_corpora(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[CorpusAnswer]:
+    """List corpora."""
+    with service.database.read() as session:
+        rows = newest_first(session, readable_by(caller.tenant_id, Corpus), Corpus, page.cursor, page.limit)
+    return Page(items=[CorpusAnswer.of(row) for row in rows.items], next_cursor=rows.next_cursor)
+
+
+@router.get("/{id}", responses=documented(401, 404))
+def get_corpus(id: str, service: CurrentService, caller: CurrentCaller) -> CorpusAnswer:
+    """Get a corpus."""
+    with service.database.read() as session:
+        return CorpusAnswer.of(owned(session, Corpus, caller.tenant_id, id))

@@ -1,0 +1,106 @@
+"""One answer for everything that goes wrong: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError, TimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from publisher.api.invalid_fields import InvalidField, invalid_fields
+from publisher.errors import InfrastructureFault, PublisherError, RequestFault
+
+MEDIA_TYPE = "application/problem+json"
+_logger = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """Problem details. `detail` says what is wrong and what would be right, `errors` where in the body."""
+
+    type: str = Field(examples=["urn:loram:problem:invalid-request"])
+    title: str = Field(examples=["Invalid request"])
+    status: int = Field(examples=[422])
+    detail: str
+    instance: str = Field(description="path of the request")
+    errors: list[InvalidField] = []
+
+
+def add_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(PublisherError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_invalid)
+    app.add_exception_handler(HTTPException, _refuse_unknown)
+    for unreachable in (OperationalError, TimeoutError):
+        app.add_exception_handler(unreachable, _report_database)
+    app.add_exception_handler(Exception, _report_bug)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of an endpoint: these statuses come as problem details."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def problem(path: str, fault: PublisherError, errors: list[InvalidField] | None = None) -> JSONResponse:
+    """`path` of the request that is refused."""
+    return _answer(path, fault.status, slug=fault.slug, title=fault.title, detail=str(fault), errors=errors or [])
+
+
+def _answer(
+    path: str,
+    status: int,
+    *,
+    slug: str,
+    title: str,
+    detail: str,
+    errors: list[InvalidField],
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    body = Problem(
+        type=f"urn:loram:problem:{slug}", title=title, status=status, detail=detail, instance=path, errors=errors
+    )
+    extra = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    return JSONResponse(
+        body.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers={**extra, **(headers or {})}
+    )
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    fault = cast(PublisherError, error)
+    errors = [InvalidField(field=fault.field, message=str(fault))] if fault.field else []
+    return problem(request.url.path, fault, errors)
+
+
+def _refuse_invalid(request: Request, error: Exception) -> Response:
+    found = invalid_fields(cast(RequestValidationError, error).errors())
+    detail = "; ".join(f"{entry.field}: {entry.message}" for entry in found[:5])
+    return problem(request.url.path, RequestFault(detail), found)
+
+
+def _refuse_unknown(request: Request, error: Exception) -> Response:
+    http = cast(HTTPException, error)
+    status = HTTPStatus(http.status_code)
+    detail = f"{request.method} {request.url.path}: {http.detail}."
+    slug = status.phrase.lower().replace(" ", "-")
+    return _answer(
+        request.url.path, status, slug=slug, title=status.phrase, detail=detail, errors=[], headers=http.headers
+    )
+
+
+def _report_database(request: Request, error: Exception) -> Response:
+    _logger.error("database does not answer %s %s: %s", request.method, request.url.path, error)
+    return problem(
+        request.url.path, InfrastructureFault("The database does not answer.", way_out="Try again in a moment.")
+    )
+
+
+def _report_bug(request: Request, error: Exception) -> Response:
+    # the server logs the traceback; it may name paths and data, which are nobody's business outside
+    return problem(request.url.path, PublisherError("Something went wrong inside the service; it has been logged."))

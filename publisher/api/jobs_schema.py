@@ -1,0 +1,50 @@
+"""Jobs in answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from publisher.jobs.states import JobState
+
+
+class FailureAnswer(BaseModel):
+    """Whether the request or the infrastructure is to blame, in which stage, and what to do."""
+
+    blame: str
+    stage: str | None
+    message: str
+    way_out: str | None = None
+
+
+class JobAnswer(BaseModel):
+    """Times are seconds since 1970. `stages` maps a stage to its state and seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    variant_id: str
+    state: JobState
+    stage: str | None = Field(description="the one that runs, or ran last")
+    stages: dict[str, Any]
+    attempt: int = Field(description="tries so far")
+    worker: str | None
+    failure: FailureAnswer | None
+    event_seq: int = Field(description="number of the last event")
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    cancel_requested_at: float | None
+
+
+class MetricPoint(BaseModel):
+    step: int
+    value: float | None = Field(description="null where it was not a number")
+    at: float = Field(description="seconds since 1970")
+
+
+class JobMetrics(BaseModel):
+    """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step."""
+
+    series: dict[str, list[MetricPoint]]

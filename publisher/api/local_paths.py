@@ -1,0 +1,41 @@
+"""Paths in requests: only what lies below the allowed folders, wherever symbolic links lead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from publisher.errors import RequestFault
+from publisher.settings import Settings
+
+#: entries of a folder that are looked at; more is no model and no corpus
+_MOST_ENTRIES = 100_000
+
+
+def allowed_path(text: str, settings: Settings) -> Path:
+    """The real path behind `text`; RequestFault if it, or anything in that folder, lies outside the allowed roots."""
+    if "\0" in text:
+        raise RequestFault("the path holds a NUL character.", field="path")
+    path = Path(text)
+    if not path.is_absolute():
+        raise RequestFault(f"path {text!r} is relative.", field="path", way_out="Give an absolute path.")
+    roots = settings.allowed_roots
+    try:
+        real = path.resolve()
+        _require_within(real, path, roots)
+        for entry in islice(real.rglob("*"), _MOST_ENTRIES) if real.is_dir() else ():
+            if entry.is_symlink():
+                _require_within(entry.resolve(), entry, roots)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise RequestFault(f"path {text!r} cannot be read: {error}.", field="path") from error
+    return real
+
+
+def _require_within(real: Path, given: Path, roots: Sequence[Path]) -> None:
+    if not any(real.is_relative_to(root) for root in roots):
+        raise RequestFault(
+            f"{given} lies outside the folders that may be read.",
+            field="path",
+            way_out=f"Move it below {' or '.join(map(str, roots))}, or add its folder to PUBLISHER_LOCAL_ROOTS.",
+        )

@@ -1,0 +1,29 @@
+"""Plans: what a recipe costs and gives. Nothing is created."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from publisher.api.authentication import CurrentCaller
+from publisher.api.base_models_schema import facts_of
+from publisher.api.errors import documented
+from publisher.api.plans_schema import PlanRequest
+from publisher.api.service import CurrentService
+from publisher.plan import Plan, make_plan
+from publisher.store.models import BaseModel
+from publisher.store.resources import worker_speed
+from publisher.store.tenancy import owned
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"])
+
+#: FLOP/s until a worker has measured itself: two CPU cores in float32
+UNMEASURED_SPEED = 1e11
+
+
+@router.post("", responses=documented(401, 404, 422))
+def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> Plan:
+    """Plan a variant: parameters, bytes, memory, minutes per stage. Nothing is created."""
+    with service.database.read() as session:
+        facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
+        speed = worker_speed(session) or UNMEASURED_SPEED
+    return make_plan(facts.geometry, request.recipe, base_bytes=facts.bytes, flops_per_second=speed)

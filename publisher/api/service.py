@@ -1,0 +1,30 @@
+"""What every endpoint works with; one per application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from publisher.hub.storage import HubStorage
+from publisher.jobs.dispatch import Dispatcher
+from publisher.settings import Settings
+from publisher.store.database import Database
+
+
+@dataclass(frozen=True)
+class Service:
+    """`hub` is None when checkpoints are published to a Hub elsewhere."""
+
+    settings: Settings
+    database: Database
+    dispatcher: Dispatcher
+    hub: HubStorage | None
+
+
+def current_service(request: Request) -> Service:
+    return cast(Service, request.app.state.service)
+
+
+CurrentService = Annotated[Service, Depends(current_service)]

@@ -1,0 +1,130 @@
+"""What can be known to fail before a job is queued: hours are not spent to find it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from publisher.api import base_models_schema, corpora_schema
+from publisher.api.authentication import Caller
+from publisher.api.corpora_schema import CorpusFacts
+from publisher.api.service import Service
+from publisher.api.variants_schema import PublishRequest, VariantRequest
+from publisher.architecture import pruned_widths
+from publisher.base_model import BaseModelFacts
+from publisher.corpus import Split
+from publisher.errors import InfrastructureFault, RequestFault
+from publisher.hub.faults import Forbidden
+from publisher.hub.names import RepositoryId
+from publisher.hub.storage import HubStorage
+from publisher.recipe import Recipe
+from publisher.repo_id import check_repo_id
+from publisher.store.models import BaseModel
+from publisher.store.resources import corpora_by_name, corpus_names
+from publisher.store.tenancy import owned
+
+
+@dataclass(frozen=True)
+class TextNeed:
+    """A place in the recipe that reads `tokens` tokens of one side of a corpus."""
+
+    field: str
+    corpus: str
+    split: Split
+    tokens: int
+
+
+def check_variant(service: Service, caller: Caller, request: VariantRequest) -> None:
+    """Raises RequestFault, naming the field, for a request whose job could only fail."""
+    check_repo_id(request.publish.repo_id)
+    _check_publishing(service, caller, request.publish)
+    with service.database.read() as session:
+        base = owned(session, BaseModel, caller.tenant_id, request.base_model_id)
+        facts = base_models_schema.facts_of(base)
+        pruned_widths(facts.geometry, request.recipe.pruning)
+        _check_tokenizer(facts, request)
+        _check_text(session, caller, request.recipe)
+
+
+def _check_publishing(service: Service, caller: Caller, publish: PublishRequest) -> None:
+    if service.hub is not None:
+        _check_namespace(service.hub, caller, publish)
+    elif service.settings.hub_token is None:
+        raise InfrastructureFault(
+            f"this service has no token to publish to {service.settings.hub_endpoint}.",
+            way_out="Its operator sets PUBLISHER_HUB_TOKEN.",
+        )
+
+
+def _check_namespace(hub: HubStorage, caller: Caller, publish: PublishRequest) -> None:
+    try:
+        id = RepositoryId.parse(publish.repo_id)
+    except RequestFault as error:
+        raise RequestFault(error.message, field="publish.repo_id", way_out=error.way_out) from error
+    if hub.namespace_tenant(id.namespace) not in {None, caller.tenant_id}:
+        raise Forbidden(
+            f"namespace {id.namespace!r} belongs to somebody else.",
+            field="publish.repo_id",
+            way_out="Use a namespace of your own.",
+        )
+
+
+def _check_tokenizer(facts: BaseModelFacts, request: VariantRequest) -> None:
+    if request.recipe.corpus_names() and not facts.has_tokenizer:
+        raise RequestFault(
+            f"base model {facts.repo_id} has no tokenizer, and the recipe reads text.",
+            field="base_model_id",
+            way_out="Register a copy with its tokenizer.json.",
+        )
+
+
+def _check_text(session: Session, caller: Caller, recipe: Recipe) -> None:
+    rows = corpora_by_name(session, caller.tenant_id, recipe.corpus_names())
+    facts = {name: corpora_schema.facts_of(row) for name, row in rows.items()}
+    for need in text_needs(recipe):
+        if need.corpus not in facts:
+            known = corpus_names(session, caller.tenant_id)
+            raise RequestFault(
+                f"there is no corpus {need.corpus!r}.",
+                field=need.field,
+                way_out=f"Registered: {', '.join(known)}." if known else "Register it with POST /v1/corpora.",
+            )
+        _check_amount(need, facts)
+
+
+def text_needs(recipe: Recipe) -> Iterator[TextNeed]:
+    """Every place of the recipe that reads text."""
+    if calibration := recipe.pruning.calibration:
+        tokens = calibration.samples * calibration.sequence_length
+        yield TextNeed("recipe.pruning.calibration.corpus", calibration.corpus, Split.TRAIN, tokens)
+    if alignment := recipe.alignment:
+        total, weights = alignment.steps * alignment.batch_tokens, sum(item.weight for item in alignment.corpora)
+        for index, corpus in enumerate(alignment.corpora):
+            share = int(total * corpus.weight / weights)
+            yield TextNeed(f"recipe.alignment.corpora.{index}.name", corpus.name, Split.TRAIN, share)
+    if evaluation := recipe.evaluation:
+        for index, name in enumerate(evaluation.corpora):
+            yield TextNeed(f"recipe.evaluation.corpora.{index}", name, Split.HELD_OUT, evaluation.sequence_length)
+        if evaluation.probe:
+            length = evaluation.probe_budget.sequence_length
+            yield TextNeed("recipe.evaluation.corpora.0", evaluation.corpora[0], Split.TRAIN, length)
+
+
+def _check_amount(need: TextNeed, facts: Mapping[str, CorpusFacts]) -> None:
+    found = facts[need.corpus]
+    held_out = need.split is Split.HELD_OUT
+    documents = found.held_out_documents if held_out else found.train_documents
+    text_bytes = found.held_out_bytes if held_out else found.train_bytes
+    # No tokenizer makes more tokens than bytes, and one between documents. That is several times too
+    # generous for most text: the stage counts exactly, this only refuses what cannot be enough.
+    if text_bytes + documents < need.tokens:
+        side = "held-out documents" if held_out else "documents that are not held out"
+        raise RequestFault(
+            f"corpus {need.corpus} has {text_bytes:,} bytes of text in its {documents:,} {side}; "
+            f"{need.tokens:,} tokens are asked of it.",
+            field=need.field,
+            way_out="Ask for fewer tokens, or register a corpus with more text"
+            + (" or a larger held_out_fraction." if held_out else "."),
+        )

@@ -1,0 +1,66 @@
+"""A variant's published files: list, and content whole or by range."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from fastapi import APIRouter, status
+from fastapi.responses import FileResponse, RedirectResponse, Response
+
+from publisher.api.authentication import CurrentCaller
+from publisher.api.errors import documented
+from publisher.api.service import CurrentService, Service
+from publisher.api.variants_schema import Publication, VariantFileAnswer, VariantFiles
+from publisher.errors import NotFound
+from publisher.store.models import Variant, VariantFile
+from publisher.store.resources import find_file
+from publisher.store.tenancy import owned
+
+router = APIRouter(prefix="/v1/variants", tags=["variants"])
+
+
+@router.get("/{id}/files", responses=documented(401, 404))
+def list_files(id: str, service: CurrentService, caller: CurrentCaller) -> VariantFiles:
+    """List the files of the published checkpoint; none before it is published."""
+    with service.database.read() as session:
+        rows = owned(session, Variant, caller.tenant_id, id).files
+        return VariantFiles(items=[VariantFileAnswer.model_validate(row) for row in rows])
+
+
+@router.head("/{id}/files/{path:path}", response_class=Response, include_in_schema=False)
+@router.get(
+    "/{id}/files/{path:path}",
+    response_class=Response,
+    responses=documented(401, 404)
+    | {206: {"description": "the range asked for"}, 307: {"description": "at another Hub"}},
+)
+def read_file(id: str, path: str, service: CurrentService, caller: CurrentCaller) -> Response:
+    """Read a file of the published checkpoint; `Range` gives a part. A Hub elsewhere is redirected to."""
+    with service.database.read() as session:
+        variant = owned(session, Variant, caller.tenant_id, id)
+        file = find_file(session, variant.id, path)
+    if file is None or variant.publication is None:
+        why = f"has no file {path!r}" if variant.publication else "is not published yet"
+        raise NotFound(f"variant {id} {why}.", way_out=f"GET /v1/variants/{id}/files lists its files.")
+    publication = Publication.model_validate(variant.publication)
+    return _stored(service, publication, file) or _redirect(publication, file)
+
+
+def _stored(service: Service, publication: Publication, file: VariantFile) -> Response | None:
+    """From the embedded Hub's disk; None if it was published elsewhere."""
+    if service.hub is None or publication.endpoint.rstrip("/") != service.settings.resolved_hub_endpoint:
+        return None
+    stored = service.hub.open_repository(publication.repo_id).resolve(publication.commit, file.path)
+    return FileResponse(
+        stored.path,
+        media_type="application/octet-stream",
+        filename=file.path.rpartition("/")[-1],
+        headers={"ETag": f'"{file.sha256}"', "X-Content-Type-Options": "nosniff"},
+    )
+
+
+def _redirect(publication: Publication, file: VariantFile) -> Response:
+    place = f"{publication.repo_id}/resolve/{publication.commit}/{quote(file.path)}"
+    return RedirectResponse(
+        f"{publication.endpoint.rstrip('/')}/{place}", status_code=status.HTTP_307_TEMPORARY_REDIRECT
+    )

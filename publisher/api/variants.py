@@ -1,0 +1,129 @@
+"""Variants: a base model × a recipe, and the job that makes it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response, status
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, selectinload
+
+from publisher.api.authentication import Caller, CurrentCaller
+from publisher.api.errors import documented
+from publisher.api.paging import Page, RequestedPage
+from publisher.api.service import CurrentService, Service
+from publisher.api.variant_checks import check_variant
+from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
+from publisher.errors import Conflict
+from publisher.jobs.service import enqueue
+from publisher.store.models import BaseModel, Variant
+from publisher.store.paging import newest_first
+from publisher.store.resources import find_request
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/v1/variants", tags=["variants"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="the same key and body gives the same variant, however often it is sent",
+    ),
+]
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422))
+def create_variant(
+    request: VariantRequest,
+    service: CurrentService,
+    caller: CurrentCaller,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> VariantAnswer:
+    """Make a variant: queues a job that prunes, aligns, quantizes, evaluates and publishes.
+
+    Whatever can be checked is checked before anything is created. Follow `job.id` at `/v1/jobs/{id}/events`.
+    """
+    answer = _earlier_answer(service, caller, request, key)
+    if answer is None:
+        check_variant(service, caller, request)
+        answer, job_id = _create(service, caller, request, key)
+        if job_id is not None:
+            service.dispatcher.send(job_id)
+            return answer
+    response.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def _earlier_answer(service: Service, caller: Caller, request: VariantRequest, key: str | None) -> VariantAnswer | None:
+    if key is None:
+        return None
+    with service.database.read() as session:
+        found = find_request(session, caller.tenant_id, key)
+        return None if found is None else _answer_again(found, request, key)
+
+
+def _answer_again(found: Variant, request: VariantRequest, key: str) -> VariantAnswer:
+    if found.request_digest != request.digest:
+        raise Conflict(
+            f"Idempotency-Key {key!r} was used with another body; it made variant {found.id}.",
+            field="Idempotency-Key",
+            way_out="Send a new key with a new request.",
+        )
+    return VariantAnswer.of(found)
+
+
+def _create(
+    service: Service, caller: Caller, request: VariantRequest, key: str | None
+) -> tuple[VariantAnswer, str | None]:
+    """The answer, and the job to dispatch: None if the same request was made at the same time elsewhere."""
+    try:
+        with service.database.write() as session:
+            found = find_request(session, caller.tenant_id, key) if key is not None else None
+            if found is not None and key is not None:
+                return _answer_again(found, request, key), None
+            variant = _add(session, caller, request, key)
+            job = enqueue(session, variant)
+            session.refresh(variant)
+            return VariantAnswer.of(variant), job.id
+    except IntegrityError:
+        # PostgreSQL lets two transactions look before either writes; the unique key lets one of them win
+        answer = _earlier_answer(service, caller, request, key)
+        if answer is None:
+            raise
+        return answer, None
+
+
+def _add(session: Session, caller: Caller, request: VariantRequest, key: str | None) -> Variant:
+    owned(session, BaseModel, caller.tenant_id, request.base_model_id)  # it may have been deleted since the checks
+    variant = Variant(
+        tenant_id=caller.tenant_id,
+        base_model_id=request.base_model_id,
+        recipe=request.recipe.model_dump(mode="json"),
+        recipe_digest=request.recipe.digest,
+        publish_repo_id=request.publish.repo_id,
+        publish_private=request.publish.private,
+        idempotency_key=key,
+        request_digest=request.digest,
+    )
+    session.add(variant)
+    session.flush()
+    return variant
+
+
+@router.get("", responses=documented(401))
+def list_variants(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[VariantSummary]:
+    """List variants."""
+    with service.database.read() as session:
+        mine = readable_by(caller.tenant_id, Variant).options(selectinload(Variant.jobs))
+        rows = newest_first(session, mine, Variant, page.cursor, page.limit)
+    return Page(items=[VariantSummary.of(row) for row in rows.items], next_cursor=rows.next_cursor)
+
+
+@router.get("/{id}", responses=documented(401, 404))
+def get_variant(id: str, service: CurrentService, caller: CurrentCaller) -> VariantAnswer:
+    """Get a variant with its manifest."""
+    with service.database.read() as session:
+        return VariantAnswer.of(owned(session, Variant, caller.tenant_id, id))

@@ -1,0 +1,125 @@
+"""The API process: REST, the embedded Hub, the dashboard. `uvicorn publisher.app:app`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from publisher.api import (
+    api_keys,
+    base_models,
+    corpora,
+    health,
+    job_events,
+    jobs,
+    plans,
+    variant_files,
+    variants,
+)
+from publisher.api.errors import Problem, add_handlers
+from publisher.api.hub_access import hub_authentication
+from publisher.api.job_watch import JobWatch
+from publisher.api.middleware import BoundedBodies, CarefulHeaders
+from publisher.api.service import Service
+from publisher.hub.router import create_hub
+from publisher.hub.storage import HubStorage
+from publisher.jobs.dispatch import Dispatcher
+from publisher.jobs.reaper import Reaper
+from publisher.settings import Settings, settings
+from publisher.store import migrate
+from publisher.store.database import Database
+from publisher.store.keys import ensure_first_key
+
+_DESCRIPTION = """
+Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
+
+Every call under `/v1` needs `Authorization: Bearer <key>`. Errors are problem details (RFC 9457). Lists are newest
+first and page by `?cursor=`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings. Nothing is touched before it starts but the signing secret."""
+    service = _create_service(settings)
+    app = FastAPI(
+        title="LoRAM publisher", version="1", description=_DESCRIPTION, lifespan=_lifespan(service), redoc_url=None
+    )
+    app.state.service = service
+    app.state.watch = JobWatch(service.database)
+    app.state.registry = health.create_registry(service.database)
+    add_handlers(app)
+    app.add_middleware(BoundedBodies, prefix="/v1/")
+    app.add_middleware(CarefulHeaders)
+    for resource in (base_models, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health):
+        app.include_router(resource.router)
+    _document_problems(app)
+    _mount_hub(app, service)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app`, made when a server asks for it: importing this module reads no settings."""
+    if name == "app":
+        return create_app(settings())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _create_service(settings: Settings) -> Service:
+    database = Database(settings.resolved_database_url)
+    hub = HubStorage(settings.hub_dir) if settings.hub_is_embedded else None
+    return Service(settings, database, Dispatcher(database, settings), hub)
+
+
+def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await to_thread.run_sync(_prepare, service)
+        reaper = Reaper(service.database, service.settings)
+        reaper.start()
+        app.state.watch.start()
+        try:
+            yield
+        finally:
+            await app.state.watch.stop()
+            await to_thread.run_sync(reaper.stop)
+            service.dispatcher.close()
+            service.database.close()
+
+    return lifespan
+
+
+def _prepare(service: Service) -> None:
+    service.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    migrate.upgrade(service.settings.resolved_database_url)
+    chosen = service.settings.bootstrap_key
+    key = ensure_first_key(service.database, chosen.get_secret_value() if chosen else None)
+    if key is not None:
+        print(f"\nFirst start. Your API key, shown this once:\n\n    {key}\n", file=sys.stderr, flush=True)
+
+
+def _mount_hub(app: FastAPI, service: Service) -> None:
+    if service.hub is None:
+        return
+    secret = service.settings.secret_bytes()
+    # without a configured address, links lead to where the request came in: that works from every network
+    public_url = service.settings.public_url if "public_url" in service.settings.model_fields_set else None
+    authenticate = hub_authentication(service.database, secret)
+    app.mount("/hub", create_hub(service.hub, authenticate=authenticate, secret=secret, public_url=public_url))
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the schema of problem details, which every endpoint refers to, into the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = generate()
+        template = "#/components/schemas/{model}"
+        schema = Problem.model_json_schema(ref_template=template)
+        document["components"]["schemas"] |= schema.pop("$defs", {}) | {"Problem": schema}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,98 @@
+"""API keys and the tenants they stand for. Of a key only its sha256 is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from publisher.store.database import Database, database_now
+from publisher.store.models import ApiKey, Tenant
+
+FIRST_TENANT = "default"
+_PREFIX_LETTERS = 12
+
+
+def new_key() -> str:
+    """`loram_` and 256 random bits."""
+    return f"loram_{secrets.token_urlsafe(32)}"
+
+
+def add_tenant(session: Session, name: str) -> Tenant:
+    tenant = Tenant(name=name)
+    session.add(tenant)
+    session.flush()
+    return tenant
+
+
+def add_key(session: Session, tenant_id: str, name: str, key: str) -> ApiKey:
+    """Keep the digest of `key`; the caller shows the key itself, once."""
+    row = ApiKey(tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key))
+    session.add(row)
+    session.flush()
+    return row
+
+
+def tenant_of(session: Session, key: str) -> Tenant | None:
+    """Whose key it is; None if nobody's, or if it was revoked."""
+    return session.scalar(
+        select(Tenant)
+        .join(ApiKey, ApiKey.tenant_id == Tenant.id)
+        .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
+    )
+
+
+def find_key(session: Session, key: str) -> ApiKey | None:
+    """The row of this key; None if there is none or it was revoked."""
+    return session.scalar(select(ApiKey).where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None)))
+
+
+def active_key(session: Session, id: str) -> ApiKey | None:
+    """The key with this id; None if there is none or it was revoked."""
+    return session.scalar(select(ApiKey).where(ApiKey.id == id, ApiKey.revoked_at.is_(None)))
+
+
+def active_keys(session: Session, tenant_id: str) -> int:
+    statement = select(func.count()).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+    return session.scalar(statement) or 0
+
+
+def revoke(session: Session, key: ApiKey) -> None:
+    key.revoked_at = session.scalar(select(database_now()))
+
+
+def ensure_first_key(database: Database, chosen: str | None = None) -> str | None:
+    """Make the tenant "default" with a key if there is no tenant yet; the key, to be shown once, or None.
+
+    A `chosen` key (a setting, for containers and scripts) is added to that tenant instead, if it is not known.
+    """
+    try:
+        with database.write() as session:
+            if chosen is None:
+                return _add_first(session)
+            _add_chosen(session, chosen)
+    except IntegrityError:
+        pass  # another process that started at the same time was faster
+    return None
+
+
+def _add_first(session: Session) -> str | None:
+    if session.scalar(select(Tenant.id).limit(1)) is not None:
+        return None
+    key = new_key()
+    add_key(session, add_tenant(session, FIRST_TENANT).id, "first key", key)
+    return key
+
+
+def _add_chosen(session: Session, key: str) -> None:
+    if session.scalar(select(ApiKey.id).where(ApiKey.digest == _digest(key))) is not None:
+        return
+    tenant = session.scalar(select(Tenant).where(Tenant.name == FIRST_TENANT)) or add_tenant(session, FIRST_TENANT)
+    add_key(session, tenant.id, "from PUBLISHER_BOOTSTRAP_KEY", key)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,31 @@
+"""Pages by cursor: newest first, and what is added meanwhile does not shift the next page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from sqlalchemy import Select
+from sqlalchemy.orm import Session
+
+from publisher.store.tenancy import Owned
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Owned]):
+    """`next_cursor` is None on the last page."""
+
+    items: Sequence[Owned]
+    next_cursor: str | None
+
+
+def newest_first(
+    session: Session, statement: Select[Owned], model: type[Owned], cursor: str | None, limit: int
+) -> Rows[Owned]:
+    """One page of `statement` after the row whose id is `cursor`. Ids sort by age."""
+    if cursor is not None:
+        statement = statement.where(model.id < cursor)
+    found = session.scalars(statement.order_by(model.id.desc()).limit(limit + 1)).all()
+    items = found[:limit]
+    return Rows(items, items[-1].id if len(found) > limit else None)

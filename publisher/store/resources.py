@@ -1,0 +1,49 @@
+"""Queries of the REST resources beyond "the tenant's row with this id" (tenancy) and pages (paging)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from publisher.store.models import BaseModel, Corpus, Variant, VariantFile, Worker
+from publisher.store.tenancy import readable_by
+
+
+def find_base_model(session: Session, tenant_id: str, repo_id: str, revision: str) -> BaseModel | None:
+    statement = readable_by(tenant_id, BaseModel).where(BaseModel.repo_id == repo_id, BaseModel.revision == revision)
+    return session.scalars(statement.order_by(BaseModel.id).limit(1)).first()
+
+
+def variants_of(session: Session, base_model_id: str) -> int:
+    """How many variants were made, or are being made, from this base model."""
+    return session.scalar(select(func.count()).where(Variant.base_model_id == base_model_id)) or 0
+
+
+def find_corpus(session: Session, tenant_id: str, name: str) -> Corpus | None:
+    return session.scalar(readable_by(tenant_id, Corpus).where(Corpus.name == name))
+
+
+def corpora_by_name(session: Session, tenant_id: str, names: Iterable[str]) -> dict[str, Corpus]:
+    found = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(list(names))))
+    return {corpus.name: corpus for corpus in found}
+
+
+def corpus_names(session: Session, tenant_id: str, limit: int = 20) -> list[str]:
+    found = session.scalars(readable_by(tenant_id, Corpus).order_by(Corpus.name).limit(limit))
+    return [corpus.name for corpus in found]
+
+
+def find_request(session: Session, tenant_id: str, idempotency_key: str) -> Variant | None:
+    """The variant that an earlier request with this key made."""
+    return session.scalar(readable_by(tenant_id, Variant).where(Variant.idempotency_key == idempotency_key))
+
+
+def find_file(session: Session, variant_id: str, path: str) -> VariantFile | None:
+    return session.get(VariantFile, (variant_id, path))
+
+
+def worker_speed(session: Session) -> float | None:
+    """FLOP/s that the worker seen last measured of itself; None if no worker ever came."""
+    return session.scalar(select(Worker.flops_per_second).order_by(Worker.seen_at.desc()).limit(1))
