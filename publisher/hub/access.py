@@ -43,7 +43,7 @@ class UnknownRepository(RepositoryMissing):
         self.status = 401 if caller is None else 404
 
 
-def current_hub(request: Request) -> Hub:
+async def current_hub(request: Request) -> Hub:
     return cast(Hub, request.app.state.hub)
 
 
@@ -65,7 +65,7 @@ def current_caller(request: Request, hub: CurrentHub) -> Owner | None:
 Caller = Annotated[Owner | None, Depends(current_caller)]
 
 
-def known_caller(caller: Caller) -> Owner:
+async def known_caller(caller: Caller) -> Owner:
     if caller is None:
         raise LoginNeeded("This needs an access token.", way_out="Set HF_TOKEN to one of your API keys.")
     return caller

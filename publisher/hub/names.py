@@ -79,6 +79,8 @@ def check_reference_name(name: str) -> str:
 
 def is_reference_name(name: str) -> bool:
     broken = ".." in name or "//" in name or "/." in name or "./" in name or name.endswith(".lock")
+    # `refs/heads/main` is another way to say `main`.
+    broken = broken or name.startswith("refs/")
     return not broken and _REFERENCE.fullmatch(name) is not None and not is_commit_id(name)
 
 

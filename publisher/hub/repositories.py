@@ -15,7 +15,7 @@ from publisher.errors import InfrastructureFault
 from publisher.hub.blobs import BlobStore
 from publisher.hub.changes import Change, apply_operations
 from publisher.hub.commits import Commit, CommittedFile
-from publisher.hub.disk import write_atomically
+from publisher.hub.disk import remove_folder, write_atomically
 from publisher.hub.faults import (
     AlreadyExists,
     BadRequest,
@@ -81,10 +81,10 @@ class Repository:
 
     def commit_id(self, revision: str) -> str:
         """The commit that a branch, a tag or a commit id names; raises RevisionMissing."""
-        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
-        found = self.references.get(ReferenceKind.BRANCH, name) or self.references.get(ReferenceKind.TAG, name)
-        if found is not None:
-            return found
+        for kind in ReferenceKind:
+            found = self.references.get(kind, revision.removeprefix(f"refs/{kind}/"))
+            if found is not None:
+                return found
         if is_commit_id(revision) and self._commit_path(revision).is_file():
             return revision
         raise RevisionMissing(
@@ -169,6 +169,11 @@ class Repository:
             first = Commit.sealed(parent=None, author=author, title="initial commit", message="", files={})
             self._publish(first, DEFAULT_BRANCH)
             self._write_settings(settings)
+
+    def delete(self, trash: Path) -> None:
+        """Gone at once for readers and writers. Raises RepositoryMissing."""
+        with self._writing():
+            remove_folder(self._folder, trash)
 
     def set_private(self, private: bool) -> None:
         with self._writing():

@@ -14,6 +14,9 @@ from publisher.hub.middleware import EncodedSegments, UnloggedSignatures
 from publisher.hub.owner import Owner
 from publisher.hub.storage import HubStorage
 
+# For bodies that are read into memory; commits and uploads are streamed and have limits of their own.
+_MAX_BODY_BYTES = 16 * 1024**2
+
 
 def create_hub(
     storage: HubStorage,
@@ -31,7 +34,7 @@ def create_hub(
     """
     if len(secret) < 16:
         raise ValueError(f"The Hub's secret has {len(secret)} bytes; use at least 16 random ones.")
-    app = FastAPI(title="Embedded Hub", openapi_url=None, redirect_slashes=False)
+    app = FastAPI(title="Embedded Hub", openapi_url=None, redirect_slashes=False, max_body_size=_MAX_BODY_BYTES)
     app.state.hub = Hub(storage, authenticate, UploadLinks(secret), public_url)
     app.add_middleware(EncodedSegments)
     app.add_middleware(UnloggedSignatures)

@@ -20,8 +20,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from publisher.hub.blobs import BlobStore
-from publisher.hub.disk import remove_folder, write_atomically
-from publisher.hub.faults import Forbidden, RepositoryMissing
+from publisher.hub.disk import write_atomically
+from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository, RepositorySettings
@@ -60,12 +60,7 @@ class HubStorage:
 
     def delete_repository(self, id: RepositoryId) -> None:
         """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
-        lock = self._lock(id)
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            if not (self._folder(id) / "repo.json").exists():
-                raise RepositoryMissing(f"There is no repository {str(id)!r}.", field="repo_id")
-            remove_folder(self._folder(id), self.trash)
+        self._at(id).delete(self.trash)
 
     def namespace_tenant(self, namespace: str) -> str | None:
         """The tenant that the namespace belongs to, or None."""

@@ -62,7 +62,7 @@ def serve(app: FastAPI) -> Iterator[int]:
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     storage = HubStorage(tmp_path_factory.mktemp("hub"))
-    app = FastAPI()
+    app = FastAPI(max_body_size=1_000_000)  # the service's own limit must not stop uploads
     app.mount("/hub", create_hub(storage, authenticate=TOKENS.get, secret=SECRET))
     with serve(app) as port:
         yield RunningHub(f"http://127.0.0.1:{port}/hub", storage)

@@ -190,6 +190,11 @@ def test_unknown_addresses_answer_in_the_hubs_format(hub: RunningHub) -> None:
     assert "body.name" in answer.json()["error"]
 
 
+def test_bodies_that_are_held_in_memory_are_bounded(hub: RunningHub) -> None:
+    answer = httpx.post(f"{hub.endpoint}/api/validate-yaml", json={"content": "x" * 17_000_000})
+    assert answer.status_code == 413
+
+
 def test_links_have_the_public_address(tmp_path: Path) -> None:
     hub = create_hub(
         HubStorage(tmp_path), authenticate=TOKENS.get, secret=SECRET, public_url="https://models.example.org/"

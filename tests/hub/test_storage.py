@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from publisher.errors import OutOfDisk
 from publisher.hub.changes import AddFile, Change, DeleteFile
 from publisher.hub.commits import CommittedFile
-from publisher.hub.faults import EntryMissing, RepositoryMissing, RevisionMissing
+from publisher.hub.disk import disk_full_is_named
+from publisher.hub.faults import EntryMissing, Forbidden, RepositoryMissing, RevisionMissing
 from publisher.hub.garbage import collect_garbage
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
@@ -25,6 +28,7 @@ LAB = Owner("tenant", "lab")
 
 COMMITTING_FOREVER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.hub.test_storage import add
 from publisher.hub.storage import HubStorage
@@ -36,6 +40,7 @@ for number in range(10**6):
 
 UPLOADING_FOREVER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from publisher.hub.storage import HubStorage
 with HubStorage(Path(sys.argv[1])).blobs.receive("0" * 64, 10**9) as incoming:
@@ -157,3 +162,29 @@ def test_another_process_sees_what_is_on_disk(storage: HubStorage) -> None:
     assert [str(repository.id) for repository in again.repositories()] == ["lab/model"]
     assert again.open_repository("lab/model").resolve("main", "a.txt").commit == oid
     assert again.namespace_tenant("lab") == "tenant"
+
+
+def test_a_namespace_that_two_tenants_want_goes_to_one(storage: HubStorage) -> None:
+    def claim(number: int) -> bool:
+        try:
+            storage.create_repository(RepositoryId("new", f"m{number}"), Owner(f"t{number}", "x"), private=False)
+        except Forbidden:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(8))) == 1
+
+
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(OutOfDisk, match="Free space, then try again"), disk_full_is_named(Path("/dev")):
+        Path("/dev/full").write_bytes(b"x")
+
+
+def test_a_repository_whose_creation_was_cut_short_can_be_created(storage: HubStorage) -> None:
+    other = storage.create_repository(RepositoryId("lab", "half"), LAB, private=False)
+    (storage.root / "repos/lab/half/repo.json").unlink()  # written last
+    with pytest.raises(RepositoryMissing):
+        storage.open_repository(other.id)
+    storage.create_repository(other.id, LAB, private=True)
+    assert storage.open_repository(other.id).settings.private

@@ -117,6 +117,8 @@ def test_branches_and_tags(alice: HfApi, repo: str) -> None:
     assert {ref.ref: ref.target_commit for ref in refs.branches} == {
         "refs/heads/feature/x": first, "refs/heads/main": second, "refs/heads/old": first,
     }  # fmt: skip
+    assert alice.model_info(repo, revision="refs/tags/v1").sha == first
+    assert alice.model_info(repo, revision="refs/heads/main").sha == second
     alice.delete_tag(repo, tag="v1")
     alice.delete_branch(repo, branch="feature/x")
     refs = alice.list_repo_refs(repo)
@@ -134,7 +136,7 @@ def test_references_that_cannot_be_are_refused(alice: HfApi, repo: str) -> None:
         alice.create_tag(repo, tag="v2", revision="nowhere")
     with pytest.raises(RevisionNotFoundError):
         alice.delete_tag(repo, tag="v2")
-    for name in ("../main", "a..b", "0" * 40, "a.lock", "-x", "a b", "x" * 101):
+    for name in ("../main", "a..b", "0" * 40, "a.lock", "-x", "a b", "refs/heads/main", "x" * 101):
         with pytest.raises(HfHubHTTPError, match="not a name for a branch or tag"):
             alice.create_branch(repo, branch=name)
     with pytest.raises(HfHubHTTPError, match="cannot be deleted"):

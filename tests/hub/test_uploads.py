@@ -216,3 +216,13 @@ def test_a_card_with_broken_metadata_is_refused_before_anything_is_sent(alice: H
 def test_pull_requests_are_refused_clearly(alice: HfApi, repo: str) -> None:
     with pytest.raises(ValueError, match="no pull requests"):
         alice.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=repo, create_pr=True)
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_sent(hub: RunningHub, repo: str) -> None:
+    answer = httpx.post(
+        f"{hub.endpoint}/{repo}.git/info/lfs/objects/batch",
+        headers={"Authorization": "Bearer token-of-alice"},
+        json={"operation": "upload", "objects": [{"oid": "0" * 64, "size": 2**60}]},
+    )
+    assert answer.status_code == 507
+    assert f"needs {2**60}" in answer.json()["error"]

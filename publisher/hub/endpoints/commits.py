@@ -16,9 +16,11 @@ from publisher.hub.uploads import refuse_pull_request
 
 router = APIRouter(prefix="/api/models/{namespace}/{name}")
 _PAGE = 100
+# All small files of a commit together, in base64. They go to disk one by one; this only bounds the disk.
+_MAX_COMMIT_BYTES = 2 * 1024**3
 
 
-@router.post("/commit/{revision}")
+@router.post("/commit/{revision}", max_body_size=_MAX_COMMIT_BYTES)
 async def commit(
     *,
     request: Request,

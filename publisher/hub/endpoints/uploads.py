@@ -19,6 +19,8 @@ from publisher.hub.uploads import refuse_pull_request, upload_mode
 
 router = APIRouter()
 _PIECE_BYTES = 1024**2
+# The link says how many bytes may come; a limit of the application that mounts the Hub must not stop them.
+_NO_LIMIT = 2**62
 
 
 @router.post("/api/models/{namespace}/{name}/preupload/{revision}", response_model_exclude_none=True)
@@ -61,7 +63,7 @@ def _require_space(hub: Hub, size: int) -> None:
         )
 
 
-@router.put("/api/uploads/{namespace}/{name}/{sha256}")
+@router.put("/api/uploads/{namespace}/{name}/{sha256}", max_body_size=_NO_LIMIT)
 async def upload(
     *,
     request: Request,
