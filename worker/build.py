@@ -1,0 +1,185 @@
+"""`publisher build`: the same stages as a job, in this process, without service, database or broker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import torch
+from huggingface_hub import get_token
+from pydantic import ValidationError
+from transformers.utils import logging as transformers_logging
+
+from publisher.architecture import pruned_widths
+from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.corpus import CorpusSource
+from publisher.errors import PublisherError, RequestFault
+from publisher.recipe import Recipe
+from worker.stages.context import Stage
+from worker.stages.disk import full_disk_as_fault
+from worker.stages.folder import RECORD, empty
+from worker.stages.pipeline import planned_stages, run_pipeline
+from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.store import StageStore
+from worker.terminal import shown_progress
+
+_WORK = ".stages"
+_STOPPED_BY_KEYBOARD = 130
+
+
+@click.command()
+@click.argument("base")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--recipe", "recipe_file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--corpus", "corpora", multiple=True, metavar="NAME=PATH", help="Text that the recipe names; repeatable.")
+@click.option(
+    "--until",
+    type=click.Choice([stage.value for stage in Stage if stage is not Stage.PUBLISH]),
+    help="Stop after this stage; OUT gets its output.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps finished stages for other builds. Without it they lie in OUT/.stages until OUT is whole.",
+)
+def build(
+    *,
+    base: str,
+    out: Path,
+    recipe_file: Path,
+    corpora: tuple[str, ...],
+    until: str | None,
+    device: str,
+    work: Path | None,
+) -> None:
+    """Make a checkpoint of BASE (a folder or a Hub repository) in the new folder OUT.
+
+    A build that is stopped or fails goes on from its last finished stage when the same command is given again.
+    """
+    try:
+        last = Stage(until) if until else Stage.PACKAGE
+        refuse_occupied(out)
+        recipe = read_recipe(recipe_file)
+        request = BuildRequest(
+            base=base_source(base, recipe),
+            recipe=recipe,
+            corpora=corpus_sources(recipe, corpora),
+            device=resolve_device(device),
+        )
+        make(request, out, work, last)
+    except PublisherError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Finished stages are kept: the same command goes on from there.", err=True)
+        raise SystemExit(_STOPPED_BY_KEYBOARD) from None
+    click.echo(str(out))
+
+
+def make(request: BuildRequest, out: Path, work: Path | None, last: Stage) -> None:
+    """Run the stages up to `last` and put its output into `out`."""
+    if last not in planned_stages(request, last):
+        raise RequestFault(f"--until {last}: the recipe leaves this stage out.", way_out="Choose another stage.")
+    transformers_logging.disable_progress_bar()
+    store = StageStore(work or out / _WORK)
+    with shown_progress() as shown:
+        folders = run_pipeline(request, store, shown.context, last, shown.on_stage)
+    with full_disk_as_fault(last, out):
+        deliver(folders[last], out, own_store=work is None)
+
+
+def deliver(folder: Path, out: Path, *, own_store: bool) -> None:
+    """Put a finished stage's files into `out`, all or none; the stage store inside `out` has then done its work."""
+    ready = out / _WORK / ".ready"
+    empty(ready, keep_state=False)
+    shutil.copytree(
+        folder,
+        ready,
+        dirs_exist_ok=True,
+        ignore=lambda at, names: [RECORD] if Path(at) == folder else [],
+        copy_function=_link_or_copy if own_store else shutil.copyfile,
+    )
+    for path in ready.iterdir():
+        path.rename(out / path.name)
+    shutil.rmtree(out / _WORK)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """The store goes away, so a second name is enough; not so for files that only the base model's owner has."""
+    if os.path.islink(source):
+        shutil.copyfile(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def refuse_occupied(out: Path) -> None:
+    """`out` may be missing, empty, or hold nothing but an earlier build's unfinished stages."""
+    if out.exists() and any(path.name != _WORK for path in out.iterdir()):
+        raise RequestFault(f"{out} is not empty.", way_out="Name a new folder; nothing is overwritten.")
+
+
+def read_recipe(path: Path) -> Recipe:
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or path.name}: {item['msg']}" for item in error.errors())
+        raise RequestFault(f"{path} is not a recipe: {'; '.join(problems)}.") from error
+
+
+def base_source(base: str, recipe: Recipe) -> BaseModelSource:
+    """Pin the base model as it is now; refuses what cannot be pruned by this recipe before anything is fetched."""
+    folder = Path(base)
+    facts: BaseModelFacts
+    if folder.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
+        facts = inspect_folder(folder.expanduser().resolve())
+    else:
+        facts = inspect_repository(base, token=get_token())
+    pruned_widths(facts.geometry, recipe.pruning)
+    return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token())
+
+
+def corpus_sources(recipe: Recipe, options: tuple[str, ...]) -> Mapping[str, CorpusSource]:
+    """The corpora that the recipe names, from NAME=PATH options; each has files that can be read."""
+    given = dict(_named_path(option) for option in options)
+    missing = [name for name in recipe.corpus_names() if name not in given]
+    if missing:
+        raise RequestFault(
+            f"the recipe names corpus {', '.join(missing)}, which no --corpus option gives.",
+            way_out=f"Add --corpus {missing[0]}=PATH. Given: {', '.join(sorted(given)) or 'none'}.",
+        )
+    sources = {name: CorpusSource(name=name, path=given[name]) for name in recipe.corpus_names()}
+    for source in sources.values():
+        source.files()
+    return sources
+
+
+def _named_path(option: str) -> tuple[str, Path]:
+    name, equals, path = option.partition("=")
+    if not (name and equals and path):
+        raise click.BadParameter(f"{option!r} is not NAME=PATH.", param_hint="--corpus")
+    return name, Path(path).expanduser().resolve()
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is CUDA where there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise click.BadParameter(f"{device!r} is none of auto, cpu, cuda, cuda:N.", param_hint="--device") from error
+    if parsed.type not in {"cpu", "cuda"}:
+        raise click.BadParameter(f"{device!r} is none of auto, cpu, cuda, cuda:N.", param_hint="--device")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise RequestFault(f"there is no device {device}: {torch.cuda.device_count()} CUDA devices are here.")
+    return device
+
+
+if __name__ == "__main__":
+    build()

@@ -66,10 +66,10 @@ def _importance(request: BuildRequest, base: Path, context: StageContext) -> dic
             return magnitude_importance(groups, geometry.layers, _reported_tensors(base, geometry, context))
         case Criterion.TAYLOR:
             calibration = _calibration(request)
+            documents = _corpus(request, calibration).documents(Split.TRAIN)
             sequences = calibration_sequences(
-                _corpus(request, calibration), calibration, AutoTokenizer.from_pretrained(base), request.recipe.seed
+                shuffled(_checked(documents, context), request.recipe.seed), calibration, load_tokenizer(base)
             )
-            context.check()
             model = _load(base, request.device)
             return taylor_importance(
                 model,
@@ -81,23 +81,31 @@ def _importance(request: BuildRequest, base: Path, context: StageContext) -> dic
 
 
 def calibration_sequences(
-    corpus: CorpusSource, calibration: Calibration, tokenizer: PreTrainedTokenizerBase, seed: int
+    documents: Iterable[str], calibration: Calibration, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """`(samples, sequence_length)` int64 of the corpus's training documents, in an order that the seed decides.
-
-    Raises RequestFault if the corpus has less text.
-    """
+    """`(samples, sequence_length)` int64, documents in their order; RequestFault if they hold less text."""
     wanted, length = calibration.samples, calibration.sequence_length
-    documents = shuffled(corpus.documents(Split.TRAIN), seed)
     sequences = pack_tokens(documents, tokenizer, length, wanted)
     if len(sequences) < wanted:
         raise RequestFault(
-            f"corpus {corpus.name}: its training documents fill {len(sequences)} sequences of {length} tokens "
+            f"corpus {calibration.corpus}: its training documents fill {len(sequences)} sequences of {length} tokens "
             f"({len(sequences) * length:,} tokens); {wanted} sequences ({wanted * length:,} tokens) are needed.",
             field="recipe.pruning.calibration.samples",
             way_out="Lower samples or sequence_length, or name a larger corpus.",
         )
     return sequences.long()
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """RequestFault if the base model comes without a tokenizer."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise RequestFault(
+            f"the base model's tokenizer cannot be loaded: {error}",
+            way_out="Put the tokenizer's files beside the weights, or use a criterion that reads no text.",
+        ) from error
+    return tokenizer
 
 
 def shuffled(documents: Iterable[str], seed: int) -> Iterator[str]:
@@ -111,6 +119,12 @@ def shuffled(documents: Iterable[str], seed: int) -> Iterator[str]:
         window[position] = document
     choice.shuffle(window)
     yield from window
+
+
+def _checked(documents: Iterable[str], context: StageContext) -> Iterator[str]:
+    for document in documents:
+        context.check()
+        yield document
 
 
 def _load(base: Path, device: str) -> PreTrainedModel:

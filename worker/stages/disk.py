@@ -15,8 +15,11 @@ from publisher.errors import OutOfDisk
 from worker.stages.context import Stage
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-#: what safetensors (Rust) and torch's zip writer say in place of an errno
-_FULL_TEXT = re.compile(r"No space left|Disk quota exceeded|os error (28|122)\b|PytorchStreamWriter failed writing")
+#: what safetensors (Rust) and torch.save say in place of an errno; torch only notices that bytes are missing
+_FULL_TEXT = re.compile(
+    r"No space left|Disk quota exceeded|os error (28|122)\b|PytorchStreamWriter failed writing"
+    r"|inline_container\.cc:\d+\] \. unexpected pos"
+)
 _TOO_LARGE_TEXT = re.compile(r"File too large|os error 27\b")
 
 

@@ -1,0 +1,213 @@
+"""Fetch, calibrate and prune one after the other: reuse, kills, and bad input that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import JobCancelled, PublisherError, RequestFault
+from publisher.recipe import Recipe
+from tests.models import tiny_llama
+from tests.worker.stages.building import prose, recipe, request_for
+from worker.stages.context import RecordingContext, Stage
+from worker.stages.pipeline import StageState, planned_stages, run_pipeline
+from worker.stages.store import StageStore
+
+
+class Watcher:
+    """Remembers what the pipeline said."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[Stage, StageState]] = []
+        self.contexts: dict[Stage, RecordingContext] = {}
+
+    def context(self, stage: Stage) -> RecordingContext:
+        return self.contexts.setdefault(stage, RecordingContext())
+
+    def on_stage(self, stage: Stage, state: StageState, seconds: float | None) -> None:
+        assert (seconds is None) == (state is StageState.STARTED)
+        self.states.append((stage, state))
+
+    def outcomes(self) -> list[StageState]:
+        return [state for _, state in self.states if state is not StageState.STARTED]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path / "base", max_shard_size="30KB")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return prose(tmp_path / "prose.jsonl")
+
+
+def prune(base: Path, corpus: Path, stages: Path, wanted: Recipe) -> tuple[Path, Watcher]:
+    watcher = Watcher()
+    folders = run_pipeline(
+        request_for(base, corpus, wanted), StageStore(stages), watcher.context, Stage.PRUNE, watcher.on_stage
+    )
+    return folders[Stage.PRUNE], watcher
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the record, which holds the seconds."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "stage.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_every_stage_reports_its_start_end_and_full_progress(base: Path, corpus: Path, tmp_path: Path) -> None:
+    _, watcher = prune(base, corpus, tmp_path / "stages", recipe())
+    assert watcher.states == [
+        (stage, state)
+        for stage in (Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE)
+        for state in (StageState.STARTED, StageState.FINISHED)
+    ]
+    assert {stage: context.fraction for stage, context in watcher.contexts.items()} == {
+        Stage.FETCH: 1.0,
+        Stage.CALIBRATE: 1.0,
+        Stage.PRUNE: 1.0,
+    }
+
+
+def test_another_ratio_shares_fetch_and_calibration(base: Path, corpus: Path, tmp_path: Path) -> None:
+    first, _ = prune(base, corpus, tmp_path / "stages", recipe(ratio=0.5))
+    second, watcher = prune(base, corpus, tmp_path / "stages", recipe(ratio=0.6))
+    assert watcher.outcomes() == [StageState.REUSED, StageState.REUSED, StageState.FINISHED]
+    assert first != second
+
+
+def test_two_builds_in_two_places_are_byte_identical(base: Path, corpus: Path, tmp_path: Path) -> None:
+    first, second = (prune(base, corpus, tmp_path / name, recipe())[0] for name in ("one", "two"))
+    assert contents(first) == contents(second)
+
+
+def test_other_weights_under_the_same_headers_are_calibrated_anew(base: Path, corpus: Path, tmp_path: Path) -> None:
+    first, _ = prune(base, corpus, tmp_path / "stages", recipe())
+    tiny_llama(base, seed=1, max_shard_size="30KB")
+    second, watcher = prune(base, corpus, tmp_path / "stages", recipe())
+    assert watcher.outcomes() == [StageState.FINISHED] * 3
+    assert contents(first) != contents(second)
+
+
+def test_fetch_lists_every_file_with_its_digest(base: Path, corpus: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    folders = run_pipeline(
+        request_for(base, corpus, recipe()), StageStore(tmp_path / "stages"), watcher.context, Stage.FETCH
+    )
+    listed = json.loads((folders[Stage.FETCH] / "base.json").read_text())["files"]
+    assert set(listed) == {path.name for path in base.iterdir()}
+    assert {name: facts["size"] for name, facts in listed.items()} == {
+        path.name: path.stat().st_size for path in base.iterdir()
+    }
+
+
+@pytest.mark.parametrize("stage", ["fetch", "calibrate", "prune"])
+def test_a_kill_within_a_stage_changes_nothing_of_the_result(
+    base: Path, corpus: Path, tmp_path: Path, stage: str
+) -> None:
+    """A process that is killed when the stage reports its first progress, then the same build again."""
+    script = f"""
+import sys
+from pathlib import Path
+from tests.worker.stages.building import recipe, request_for
+from worker.stages.context import RecordingContext, Stage
+from worker.stages.pipeline import run_pipeline
+from worker.stages.store import StageStore
+
+class Blocking(RecordingContext):
+    def progress(self, done, total, unit):
+        print("inside", flush=True)
+        sys.stdin.read()
+
+request = request_for(Path({str(base)!r}), Path({str(corpus)!r}), recipe())
+store = StageStore(Path({str(tmp_path / "stages")!r}))
+run_pipeline(request, store, lambda stage: Blocking() if stage == {stage!r} else RecordingContext(), Stage.PRUNE)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "inside\n"
+        process.kill()
+    assert not list((tmp_path / "stages").glob(f"{stage}-*"))
+    after_kill, _ = prune(base, corpus, tmp_path / "stages", recipe())
+    undisturbed, _ = prune(base, corpus, tmp_path / "undisturbed", recipe())
+    assert contents(after_kill) == contents(undisturbed)
+
+
+def test_a_cancel_stops_the_stage_and_leaves_nothing_of_it(base: Path, corpus: Path, tmp_path: Path) -> None:
+    class Cancelled(RecordingContext):
+        def check(self) -> None:
+            if self.fraction > 0.3:
+                raise JobCancelled("cancelled")
+
+    store = StageStore(tmp_path / "stages")
+    with pytest.raises(JobCancelled):
+        run_pipeline(
+            request_for(base, corpus, recipe()),
+            store,
+            lambda stage: Cancelled() if stage is Stage.PRUNE else RecordingContext(),
+            Stage.PRUNE,
+        )
+    assert sorted(path.name.split("-")[0] for path in store.root.glob("[!.]*")) == ["calibrate", "fetch"]
+
+
+def append_a_byte(base: Path) -> None:
+    with min(base.glob("*.safetensors")).open("ab") as shard:
+        shard.write(b"x")
+
+
+def rename_a_token(base: Path) -> None:
+    config = base / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("<pad>", "<pat>"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (append_a_byte, "holds 1 bytes that its header does not describe"),
+        (lambda base: min(base.glob("*.safetensors")).unlink(), "shards are missing"),
+        (rename_a_token, "has changed: it was registered as"),
+    ],
+    ids=["corrupt shard", "missing shard", "changed since registration"],
+)
+def test_a_base_model_that_changed_is_refused(
+    base: Path, corpus: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    request = request_for(base, corpus, recipe())
+    damage(base)
+    with pytest.raises(PublisherError, match=message):
+        run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.PRUNE)
+    assert not list((tmp_path / "stages").glob("fetch-*"))
+
+
+def test_too_little_text_is_refused_with_both_counts(base: Path, tmp_path: Path) -> None:
+    short = prose(tmp_path / "short.jsonl", documents=2)
+    wanted = recipe(calibration={"corpus": "prose", "samples": 100, "sequence_length": 32})
+    with pytest.raises(RequestFault, match=r"\(\d+ tokens\); 100 sequences \(3,200 tokens\) are needed"):
+        prune(base, short, tmp_path / "stages", wanted)
+    assert not list((tmp_path / "stages").glob("calibrate-*"))
+
+
+def test_weights_that_overflow_are_refused(tmp_path: Path, corpus: Path) -> None:
+    base = tiny_llama(tmp_path / "wild", initializer_range=1e30)
+    with pytest.raises(RequestFault, match=r"importance of model\.layers\.\d+\.\w+\.\w+ is not finite"):
+        prune(base, corpus, tmp_path / "stages", recipe())
+
+
+def test_magnitude_looks_neither_at_text_nor_seed(base: Path, corpus: Path, tmp_path: Path) -> None:
+    wanted = recipe(criterion="magnitude", calibration=None)
+    prune(base, corpus, tmp_path / "stages", wanted)
+    _, watcher = prune(base, corpus, tmp_path / "stages", wanted.model_copy(update={"seed": 5}))
+    assert watcher.outcomes() == [StageState.REUSED] * 3
+
+
+def test_stages_that_the_recipe_leaves_out_are_not_planned(base: Path, corpus: Path) -> None:
+    request = request_for(base, corpus, recipe())
+    assert planned_stages(request) == [Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.QUANTIZE, Stage.PACKAGE]
+    assert planned_stages(request, Stage.CALIBRATE) == [Stage.FETCH, Stage.CALIBRATE]
