@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-import httpx
+import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -23,7 +23,7 @@ from publisher.errors import InfrastructureFault, NotFound, PublisherError, Requ
 
 @contextmanager
 def hub_faults(repo_id: str, endpoint: str | None, *, setting: str) -> Iterator[None]:
-    """Turn errors of huggingface_hub and httpx into PublisherErrors that name the Hub and the repository.
+    """Turn errors of huggingface_hub and its HTTP client into PublisherErrors that name the Hub and the repository.
 
     `setting` is where the reader sets the token. Tokens never appear in a message:
     of the Hub's own errors only the status and the server's sentence are passed on.
@@ -33,7 +33,7 @@ def hub_faults(repo_id: str, endpoint: str | None, *, setting: str) -> Iterator[
         yield
     except HfHubHTTPError as error:
         raise _from_answer(error, where, setting) from error
-    except (httpx.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise _from_answer(error.__cause__, where, setting) from error
         raise InfrastructureFault(f"Hub not reachable for {where}: {_first_line(error)}") from error

@@ -56,7 +56,8 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
     api = HfApi(endpoint=target.endpoint, token=target.token)
     with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
         publication = Publication.of(api, target, inputs.checkpoint, context)
-        api.create_repo(target.repo_id, private=target.private, exist_ok=True)
+        if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write
+            api.create_repo(target.repo_id, private=target.private, exist_ok=True)
         commit = publication.make()
         publication.compare(commit)
     url = f"{target.endpoint}/{target.repo_id}"

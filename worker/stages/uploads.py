@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
@@ -41,7 +41,7 @@ def sending(name: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error.__cause__, (PublisherError, HfHubHTTPError, httpx.HTTPError)):
+        if isinstance(error.__cause__, (PublisherError, HfHubHTTPError, httpx2.HTTPError)):
             raise error.__cause__ from None
         raise
     except ValueError as error:
