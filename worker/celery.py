@@ -1,0 +1,35 @@
+"""The worker's Celery application: celery -A worker.celery worker --pool threads --concurrency 1
+
+The process never imports torch: it claims jobs and watches over the processes that run them.
+"""
+
+from __future__ import annotations
+
+from celery.apps.worker import Worker as CeleryWorker
+from celery.signals import worker_init, worker_ready, worker_shutdown
+
+from publisher.errors import InfrastructureFault
+from publisher.jobs.broker import create_celery
+from publisher.settings import settings
+from publisher.store import migrate
+from publisher.store.database import Database
+from worker.registration import Registration, measure
+
+app = create_celery(settings())
+app.conf.imports = ("worker.tasks",)
+
+
+def prepare(sender: CeleryWorker, **_: object) -> None:
+    """Before the first message is taken, while nothing else disturbs the measurement."""
+    migrate.upgrade(settings().resolved_database_url)
+    try:
+        measured = measure(settings())
+    except InfrastructureFault as error:
+        # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
+        raise SystemExit(str(error)) from error
+    registration = Registration(Database(settings().resolved_database_url), settings(), str(sender.hostname), measured)
+    worker_ready.connect(lambda **_: registration.start(), weak=False)
+    worker_shutdown.connect(lambda **_: registration.stop(), weak=False)
+
+
+worker_init.connect(prepare)

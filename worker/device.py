@@ -1,0 +1,40 @@
+"""Which device this machine computes on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from publisher.errors import InfrastructureFault
+
+
+@dataclass(frozen=True)
+class Device:
+    """`name` is torch's (`cpu`, `cuda:0`), `model` the maker's; `memory` in bytes."""
+
+    name: str
+    model: str
+    memory: int
+
+
+def choose_device(setting: str) -> Device:
+    """The device that PUBLISHER_WORKER_DEVICE names; `auto`: the first GPU, or else the CPU.
+
+    Raises InfrastructureFault if it is not there.
+    """
+    available = torch.cuda.device_count()
+    if setting == "cpu" or (setting == "auto" and not available):
+        return Device("cpu", platform.processor() or platform.machine(), _physical_memory())
+    device = torch.device("cuda" if setting == "auto" else setting)
+    if (device.index or 0) >= available:
+        way_out = "Set PUBLISHER_WORKER_DEVICE to auto, cpu, or a device that is there."
+        raise InfrastructureFault(f"there is no {setting}: this machine has {available} CUDA devices.", way_out=way_out)
+    properties = torch.cuda.get_device_properties(device)
+    return Device(str(device), str(properties.name), int(properties.total_memory))
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

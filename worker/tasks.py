@@ -1,0 +1,41 @@
+"""The one task. Its message is a hint that a job may wait; the database says whether it does."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+from celery import Task
+from celery.worker import state as celery_state
+
+from publisher.jobs import leases
+from publisher.jobs.broker import RUN_JOB
+from publisher.settings import settings
+from publisher.store.database import Database
+from worker.celery import app
+from worker.supervision import Supervision
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def database() -> Database:
+    return Database(settings().resolved_database_url)
+
+
+def is_stopping() -> bool:
+    """Whether this worker was told to shut down: Celery's signal handlers then set an exit code, 0 for SIGTERM."""
+    return celery_state.should_stop is not None or celery_state.should_terminate is not None
+
+
+@app.task(name=RUN_JOB, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_job(self: Task, job_id: str) -> None:
+    """Run the job to its end if it is to be had; otherwise another worker has it, or it is over."""
+    if is_stopping():
+        return
+    with database().write() as session:
+        lease = leases.claim(session, job_id, str(self.request.hostname), settings().lease_seconds)
+    if lease is None:
+        logger.info("%s is not to be claimed: running elsewhere, over, or not due", job_id)
+        return
+    Supervision(database(), settings(), lease, is_stopping).run()
