@@ -25,6 +25,7 @@ class WeightBytes(_Measured):
 
     base: int = Field(ge=0)
     pruned: int = Field(ge=0)
+    aligned: int | None = Field(default=None, ge=0)
     quantized: int = Field(ge=0)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError, RequestFault
-from worker.alignment.batch_loss import BatchLoss
+from worker.alignment.batch_loss import BatchLoss, accumulate_gradients
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import (
     TrainingProgress,
@@ -30,12 +30,9 @@ from worker.alignment.state import (
     training_tensors,
 )
 from worker.alignment.termination import DeferredSigterm
-from worker.measure import compute_dtype, current_peak
+from worker.measure import current_peak
 from worker.stages.context import StageContext
 
-#: Tokens that go through the models at once. On two CPU cores 1,024 take about 3 seconds, which is how long a cancel
-#: may wait; a GPU is busy with 8,192.
-_MICRO_TOKENS = {"cpu": 1024, "cuda": 8192}
 _GRADIENT_NORM = 1.0
 _BETAS = (0.9, 0.95)
 #: Saving may take this share of the time; a slow disk makes it rarer.
@@ -94,7 +91,8 @@ class Training:
     def _step(self) -> None:
         started, step = time.perf_counter(), self.progress.steps
         self._random = random_state(self.device)
-        loss = self._accumulate(self._batch(step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = accumulate_gradients(self.model, self.batch_loss, self._batch(step), self._pause_point)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
         _refuse_divergence(step, loss, float(norm))
         for group in self.optimizer.param_groups:
@@ -106,20 +104,6 @@ class Training:
     def _batch(self, step: int) -> Tensor:
         size = self.schedule.batch_sequences
         return self.sequences[step * size : (step + 1) * size].to(self.device)
-
-    def _accumulate(self, batch: Tensor) -> float:
-        """Gradients of the batch's mean loss; returns that loss in nats per token."""
-        self.optimizer.zero_grad(set_to_none=True)
-        rows = max(1, _MICRO_TOKENS[self.device.type] // batch.shape[1])
-        positions = self.batch_loss.positions(batch)
-        losses = []
-        for tokens in torch.split(batch, rows):
-            self._pause_point()
-            with torch.autocast(self.device.type, compute_dtype(self.device), enabled=self.device.type == "cuda"):
-                loss = self.batch_loss(self.model, tokens) / positions
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        return float(torch.stack(losses).sum())
 
     def _finish(self, loss: float, seconds: float) -> None:
         """Book a step and tell about it."""

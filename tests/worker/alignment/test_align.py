@@ -134,8 +134,8 @@ def test_sigterm_saves_and_then_ends_the_process(tmp_path: Path) -> None:
 def test_cancelled_and_resumed_gives_the_same_bits(tmp_path: Path, checks: int) -> None:
     two_micro_batches_a_step = {"batch_tokens": 2048, "tokens": 4 * 2048}
     whole = _aligned(tmp_path, tmp_path / "whole", **two_micro_batches_a_step)
+    cancelling = CancellingContext(steps=2, checks=checks)
     with pytest.raises(JobCancelled):
-        cancelling = CancellingContext(steps=2, checks=checks)
         _aligned(tmp_path, tmp_path / "cancelled", cancelling, **two_micro_batches_a_step)
     context = RecordingContext()
     _assert_same_weights(whole, _aligned(tmp_path, tmp_path / "cancelled", context, **two_micro_batches_a_step))
