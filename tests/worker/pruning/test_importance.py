@@ -54,7 +54,8 @@ def test_taylor_is_weight_times_gradient_summed_over_the_group(tmp_path: Path) -
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
     for ids in SEQUENCES:  # one sample at a time, the plain definition: mean over samples of their mean losses
         logits = model(input_ids=ids[None]).logits[0, :-1]
-        (functional.cross_entropy(logits, ids[1:]) / len(SEQUENCES)).backward()
+        loss: Tensor = functional.cross_entropy(logits, ids[1:]) / len(SEQUENCES)
+        loss.backward()  # type: ignore[no-untyped-call]
     products = {name: (p * p.grad).abs().detach() for name, p in model.named_parameters() if p.grad is not None}
 
     fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)

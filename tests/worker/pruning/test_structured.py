@@ -22,7 +22,7 @@ from worker.stages import prune
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import PruneInputs
 from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.weights import read_geometry
+from worker.stages.weights import read_config, read_geometry
 
 MODELS = {
     "grouped queries": {},
@@ -70,7 +70,8 @@ def with_removed_weights_zeroed(base: Path, masks_file: Path) -> PreTrainedModel
 def logits(model: PreTrainedModel) -> torch.Tensor:
     ids = torch.arange(48).reshape(2, 24) * 5
     with torch.no_grad():
-        return model(input_ids=ids).logits
+        result: torch.Tensor = model(input_ids=ids).logits
+    return result
 
 
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS.keys())
@@ -110,7 +111,7 @@ def test_a_small_ratio_takes_neurons_and_no_head(tmp_path: Path) -> None:
 def test_layers_of_one_width_load_with_stock_transformers(tmp_path: Path) -> None:
     base = tiny_llama(tmp_path / "base")
     output = prune_into(tmp_path / "pruned", base, pruning(first=0, last=0))
-    config = prune.read_config(output / "model")
+    config = read_config(output / "model")
     assert "per_layer_config" not in config
     assert (config["num_attention_heads"], config["head_dim"], config["intermediate_size"]) == (2, 8, 24)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from publisher.errors import JobCancelled, PublisherError, RequestFault
 from publisher.recipe import Recipe
@@ -195,7 +196,10 @@ def test_too_little_text_is_refused_with_both_counts(base: Path, tmp_path: Path)
 
 
 def test_weights_that_overflow_are_refused(tmp_path: Path, corpus: Path) -> None:
-    base = tiny_llama(tmp_path / "wild", initializer_range=1e30)
+    base = tiny_llama(tmp_path / "wild")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.2.mlp.up_proj.weight"][0, 0] = float("inf")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RequestFault, match=r"importance of model\.layers\.\d+\.\w+\.\w+ is not finite"):
         prune(base, corpus, tmp_path / "stages", recipe())
 

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ def test_a_kill_in_the_middle_leaves_nothing_and_the_next_run_is_whole(tmp_path:
 
 
 def test_a_finished_stage_is_not_made_again(tmp_path: Path) -> None:
-    store, calls = StageStore(tmp_path), []
+    store = StageStore(tmp_path)
+    calls: list[Path] = []
     first = store.produce(Stage.PRUNE, DIGEST, calls.append)
     second = store.produce(Stage.PRUNE, DIGEST, calls.append)
     assert first == (store.folder(Stage.PRUNE, DIGEST), False)
@@ -101,7 +103,8 @@ def test_a_finished_stage_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_digest_make_it_once(tmp_path: Path) -> None:
-    inside, go_on, calls = threading.Event(), threading.Event(), []
+    inside, go_on = threading.Event(), threading.Event()
+    calls: list[Path] = []
 
     def slowly(partial: Path) -> None:
         calls.append(partial)
@@ -132,16 +135,17 @@ def test_waiting_for_another_writer_can_be_cancelled(tmp_path: Path) -> None:
     StageStore(tmp_path).produce(Stage.PRUNE, DIGEST, waits)
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
-def test_a_stage_whose_file_was_lost_or_cut_is_made_again(tmp_path: Path, damage: object) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"short")], ids=["lost", "cut"])
+def test_a_stage_whose_file_is_not_whole_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    def make(partial: Path) -> None:
+        (partial / "weights").write_bytes(b"x" * 100)
+
     store = StageStore(tmp_path)
     for _ in range(2):
-        folder, reused = store.produce(
-            Stage.PRUNE, DIGEST, lambda partial: (partial / "weights").write_bytes(b"x" * 100) and None
-        )
+        folder, reused = store.produce(Stage.PRUNE, DIGEST, make)
         assert not reused
         assert (folder / "weights").stat().st_size == 100
-        damage(folder / "weights")  # type: ignore[operator]
+        damage(folder / "weights")
 
 
 def test_a_link_to_a_file_that_changed_is_made_again(tmp_path: Path) -> None:
