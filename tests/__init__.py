@@ -1,4 +1,8 @@
 import os
+import tempfile
 
 # Read once, when huggingface_hub is imported; tests publish as workers do, to a Hub without Xet.
 os.environ["HF_HUB_DISABLE_XET"] = "1"
+# Downloads of tests stay out of the cache of whoever runs them; removed at the end of the process.
+_HOME = tempfile.TemporaryDirectory(prefix="publisher-tests-")
+os.environ["HF_HOME"] = _HOME.name

@@ -43,13 +43,13 @@ def _from_answer(error: HfHubHTTPError, where: str, setting: str) -> PublisherEr
     status = error.response.status_code
     if isinstance(error, RevisionNotFoundError):
         return NotFound(f"{where} does not have that revision.")
-    if isinstance(error, GatedRepoError) or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        return NotFound(f"{where} does not exist, or {setting} may not see it.")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return RequestFault(
             f"The Hub refuses {where} with {status}: {_said(error)}",
             way_out=f"Set {setting} to a token that may use it.",
         )
-    if isinstance(error, RepositoryNotFoundError) or status == HTTPStatus.NOT_FOUND:
-        return NotFound(f"{where} does not exist, or {setting} may not see it.")
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500:
         return InfrastructureFault(f"The Hub answered {status} for {where}: {_said(error)}")
     return RequestFault(f"The Hub refuses {where} with {status}: {_said(error)}")

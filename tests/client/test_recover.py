@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from publisher.client.recover import recover
+from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    pair = make_pair()
+    pair.base.save_pretrained(tmp_path / "base")
+    return save_checkpoint(tmp_path / "checkpoint", pair.pruned, base=str(tmp_path / "base"))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    lora(make_pair().pruned).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    output = tmp_path / "recovered"
+    result = CliRunner().invoke(recover, [str(adapter), "--checkpoint", str(checkpoint), "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert f"into {output}\n" in result.stdout
+    scope: dict[str, object] = {}
+    exec(result.stdout.split("\n\n")[1], scope)
+    assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+
+
+def test_refusal_is_one_line_and_exit_1(checkpoint: Path, tmp_path: Path) -> None:
+    lora(make_pair().base).save_pretrained(tmp_path / "other")
+    arguments = [str(tmp_path / "other"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "recovered")]
+    result = CliRunner().invoke(recover, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: The adapter does not fit the checkpoint: base_model.model.model.layers.1.")
+    assert not (tmp_path / "recovered").exists()
+
+
+def test_checkpoint_that_is_none_is_one_line_and_exit_1(adapter: Path, tmp_path: Path) -> None:
+    arguments = [str(adapter), "--checkpoint", str(tmp_path), "--output", str(tmp_path / "recovered")]
+    result = CliRunner().invoke(recover, arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is not a LoRAM checkpoint: it has no loram.json" in result.stderr
+
+
+def test_asking_for_help_does_not_load_torch() -> None:
+    code = "import sys, publisher.client.recover; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

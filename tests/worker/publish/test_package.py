@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from publisher.checkpoint.manifest import Manifest, record, verify
+from publisher.checkpoint.masks import save_masks
+from tests.checkpoint.pruned import MASKS, make_pair
+from tests.checkpoint.test_card import evaluation
+from tests.models import byte_tokenizer
+from tests.worker.publish.conftest import RECIPE
+from worker.stages import package
+from worker.stages.context import RecordingContext
+from worker.stages.inputs import PackageInputs
+from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
+
+Output = Callable[[], Path]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> PackageInputs:
+    """What the stages before leave: the base model with its tokenizer, the pruned one, masks and reports."""
+    pair = make_pair(vocab_size=260)
+    pair.base.save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "base" / "LICENSE.txt").write_text("Do good.")
+    (tmp_path / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# The base model\n")
+    pair.pruned.save_pretrained(tmp_path / "quantized")
+    save_masks(MASKS, tmp_path / "masks.safetensors")
+    files = {path.name: record(path).model_dump() for path in (tmp_path / "base").iterdir()}
+    (tmp_path / "base.json").write_text(json.dumps({"repo_id": "org/base", "revision": "c" * 40, "files": files}))
+    (tmp_path / "alignment.json").write_text(json.dumps({"steps": 3, "tokens": 300, "loss": [3.0, 2.5, 2.25]}))
+    (tmp_path / "evaluation.json").write_text(evaluation(64.0).model_dump_json())
+    return PackageInputs(
+        base=tmp_path / "base",
+        base_json=tmp_path / "base.json",
+        quantized=tmp_path / "quantized",
+        masks=tmp_path / "masks.safetensors",
+        alignment=tmp_path / "alignment.json",
+        evaluation=tmp_path / "evaluation.json",
+        stage_seconds={"fetch": 1.0, "prune": 2.5},
+    )
+
+
+def request(**target: object) -> BuildRequest:
+    publish = PublishTarget("https://hub.example", "org/small", False, "secret") if not target else None
+    return BuildRequest(BaseModelSource("org/base", "c" * 40), RECIPE, {}, publish=publish)
+
+
+def packaged(inputs: PackageInputs, folder: Path) -> Path:
+    package.run(request(), inputs, folder, RecordingContext())
+    return folder
+
+
+def test_checkpoint_is_whole_and_says_what_it_is(inputs: PackageInputs, output: Output) -> None:
+    folder = packaged(inputs, output())
+    manifest = Manifest.read(folder)
+    assert verify(folder) == []
+    assert manifest.files.keys() == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {
+        "loram.json"
+    }
+    assert (manifest.base.repo_id, manifest.base.commit) == ("org/base", "c" * 40)
+    assert (manifest.recipe_digest, manifest.recipe["seed"]) == (RECIPE.digest, 0)
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.certificate is not None
+    assert manifest.evaluation.certificate.improves
+    assert manifest.alignment == {"steps": 3, "tokens": 300, "first_loss": 3.0, "last_loss": 2.25}
+    assert manifest.software["transformers"].startswith("5.23")
+
+
+def test_counts_are_those_of_the_weights(inputs: PackageInputs, output: Output) -> None:
+    manifest = Manifest.read(packaged(inputs, output()))
+    pair = make_pair(vocab_size=260)
+    assert manifest.parameters.base == sum(p.numel() for p in pair.base.parameters())
+    assert manifest.parameters.checkpoint == sum(p.numel() for p in pair.pruned.parameters())
+    assert manifest.bytes.checkpoint == (inputs.quantized / "model.safetensors").stat().st_size
+    assert [width.kv_heads for width in manifest.widths] == [3, 2, 3, 3]
+    assert [width.neurons for width in manifest.widths] == [20, 6, 8, 20]
+
+
+def test_checkpoint_loads_with_the_base_models_tokenizer(inputs: PackageInputs, output: Output) -> None:
+    folder = packaged(inputs, output())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == "{{ messages }}"
+    tokens = tokenizer("whale", return_tensors="pt").input_ids
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    expected = AutoModelForCausalLM.from_pretrained(inputs.quantized)
+    torch.testing.assert_close(loaded(tokens).logits, expected(tokens).logits, rtol=0, atol=0)
+    assert (folder / "LICENSE.txt").read_text() == "Do good."
+
+
+def test_weights_are_not_copied(inputs: PackageInputs, output: Output) -> None:
+    folder = packaged(inputs, output())
+    assert (folder / "model.safetensors").samefile(inputs.quantized / "model.safetensors")
+
+
+def test_linked_base_files_become_real_ones(inputs: PackageInputs, output: Output, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in inputs.base.iterdir():
+        (linked / path.name).symlink_to(path)
+    folder = output()
+    package.run(request(), PackageInputs(**(vars(inputs) | {"base": linked})), folder, RecordingContext())
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_card_shows_plots_licence_and_target(inputs: PackageInputs, output: Output) -> None:
+    folder = packaged(inputs, output())
+    card = (folder / "README.md").read_text()
+    assert "license: apache-2.0" in card
+    assert "# org/small\n\n> **Certified" in card
+    for name in ("alignment_loss", "perplexity"):
+        assert f"](plots/{name}.png)" in card
+        assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_variant_without_alignment_and_evaluation_is_packaged(inputs: PackageInputs, output: Output) -> None:
+    bare = PackageInputs(**(vars(inputs) | {"alignment": None, "evaluation": None}))
+    folder = output()
+    package.run(request(target=None), bare, folder, RecordingContext())
+    assert not (folder / "plots").exists()
+    assert "**Not certified.**" in (folder / "README.md").read_text()
+    assert verify(folder) == []
+
+
+def test_digest_follows_every_input_and_the_target() -> None:
+    stages = ["fetch", "quantize", "prune", None, "evaluate"]
+    digests = {package.digest(request(), *stages), package.digest(request(target=None), *stages)}
+    digests |= {package.digest(request(), *stages[:i], "other", *stages[i + 1 :]) for i in range(5)}
+    assert len(digests) == 7
