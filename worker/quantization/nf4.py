@@ -45,10 +45,15 @@ def load_published(folder: Path, device: torch.device | str) -> PreTrainedModel:
 
 
 def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """transformers leaves a quantized model's other weights in the dtype that they were saved in."""
+    """transformers leaves a quantized model's other weights in the dtype that they were saved in.
+
+    On CPUs with bf16 instructions bitsandbytes repacks 4-bit weights at the first inference, and fails for widths
+    that are not a multiple of 64, as pruned ones seldom are (537 of 1,536 neurons): its plain path takes any width.
+    """
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.compute_dtype = dtype
+            module.support_avx512bf16_for_cpu = False
     for weight in model.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)

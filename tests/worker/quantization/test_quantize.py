@@ -109,3 +109,11 @@ def test_quantizing_says_nothing_on_standard_error() -> None:
     program = "import worker.quantization.nf4, peft"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@torch.no_grad()
+def test_published_model_runs_with_the_odd_widths_that_pruning_leaves(tmp_path: Path) -> None:
+    odd = tiny_llama(tmp_path / "in", hidden_size=64, intermediate_size=75, dtype=torch.bfloat16)
+    saved = _quantized(odd, tmp_path / "out", "nf4")
+    quantized, original = load_published(saved, "cpu")(TOKENS).logits, _logits(odd).float()
+    assert torch.corrcoef(torch.stack([quantized.flatten(), original.flatten()]))[0, 1] > 0.9

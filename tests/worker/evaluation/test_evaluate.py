@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.corpus import CorpusSource, Split
+from publisher.errors import JobCancelled, RequestFault
+from publisher.recipe import Recipe
+from tests.models import tiny_llama
+from tests.worker.stages.building import PRUNING, prose, request_for
+from worker.evaluation.perplexity import cut_windows, perplexity
+from worker.stages.context import RecordingContext, Stage
+from worker.stages.pipeline import run_pipeline
+from worker.stages.request import BuildRequest
+from worker.stages.store import StageStore
+
+PROBE = {"steps": 12, "batch_size": 2, "sequence_length": 32, "rank": 4, "learning_rate": 1e-2}
+
+
+def _request(folder: Path, *, scheme: str = "nf4", align: bool = True, **evaluation: Any) -> BuildRequest:
+    alignment = {"corpora": [{"name": "prose"}], "tokens": 256, "batch_tokens": 64, "sequence_length": 32}
+    recipe = {
+        "pruning": PRUNING,
+        "alignment": alignment if align else None,
+        "quantization": {"scheme": scheme},
+        "evaluation": {"corpora": ["prose"], "sequence_length": 32, "tokens": 300, "probe_budget": PROBE} | evaluation,
+    }
+    if not (folder / "base").exists():
+        tiny_llama(folder / "base")
+        prose(folder / "prose.jsonl", documents=60)
+    return request_for(folder / "base", folder / "prose.jsonl", Recipe.model_validate(recipe))
+
+
+def _evaluate(folder: Path, request: BuildRequest) -> tuple[dict[Stage, Path], EvaluationReport, RecordingContext]:
+    contexts: dict[Stage, RecordingContext] = {}
+    folders = run_pipeline(
+        request, StageStore(folder / "stages"), lambda s: contexts.setdefault(s, RecordingContext()), Stage.EVALUATE
+    )
+    report = EvaluationReport.model_validate_json((folders[Stage.EVALUATE] / "evaluation.json").read_text())
+    return folders, report, contexts[Stage.EVALUATE]
+
+
+def test_certificate_is_what_plain_peft_measures_on_the_base_model(tmp_path: Path) -> None:
+    request = _request(tmp_path)
+    folders, report, context = _evaluate(tmp_path, request)
+    certificate = report.certificate
+    assert certificate is not None
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
+    assert certificate.base == report.perplexity["prose"].base == perplexity(base, windows, lambda _: None)
+    adapted = PeftModel.from_pretrained(base, folders[Stage.EVALUATE] / "probe").eval()
+    measured = perplexity(adapted.get_base_model(), windows, lambda _: None)
+    assert certificate.recovered == pytest.approx(measured, rel=1e-6)
+    assert certificate.recovered_perplexity == {"prose": certificate.recovered}
+    assert certificate.improves
+    assert certificate.gain > 1
+    assert context.fraction == 1.0
+
+
+def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
+    folders, report, context = _evaluate(tmp_path, _request(tmp_path))
+    forms = report.perplexity["prose"]
+    assert forms.aligned is not None
+    assert len({forms.base, forms.pruned, forms.aligned, forms.quantized}) == 4
+    assert report.held_out_tokens == {"prose": 300}
+    assert report.bytes.base == (tmp_path / "base" / "model.safetensors").stat().st_size
+    assert report.bytes.quantized == (folders[Stage.QUANTIZE] / "model" / "model.safetensors").stat().st_size
+    assert report.certificate is not None
+    assert report.certificate.training.tokens == 12 * 2 * 32
+    assert report.certificate.training.peak_memory_bytes > 0
+    names = [name for name, _, _ in context.metrics]
+    assert (names.count("perplexity"), names.count("probe_loss")) == (5, 12)
+    written = json.loads((folders[Stage.EVALUATE] / "evaluation.json").read_text())
+    assert written["certificate"]["improves"] is True
+
+
+def test_recovered_probe_has_the_base_model_s_shapes_and_name(tmp_path: Path) -> None:
+    request = _request(tmp_path)
+    folders, _, _ = _evaluate(tmp_path, request)
+    probe = folders[Stage.EVALUATE] / "probe"
+    with safe_open(probe / "adapter_model.safetensors", framework="pt") as file:
+        widened = file.get_tensor("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight")
+    assert widened.shape == (48, 4)
+    assert int((widened.abs().sum(-1) == 0).sum()) == 24
+    assert json.loads((probe / "adapter_config.json").read_text())["base_model_name_or_path"] == request.base.repo_id
+    assert not (folders[Stage.EVALUATE] / "trained").exists()
+
+
+def test_without_probe_and_alignment_there_is_no_certificate_and_no_aligned_form(tmp_path: Path) -> None:
+    _, report, context = _evaluate(tmp_path, _request(tmp_path, scheme="none", align=False, probe=False))
+    assert report.certificate is None
+    assert report.perplexity["prose"].aligned is None
+    assert report.perplexity["prose"].quantized == report.perplexity["prose"].pruned
+    assert context.fraction == 1.0
+
+
+def test_a_corpus_without_held_out_text_is_refused(tmp_path: Path) -> None:
+    request = _request(tmp_path, scheme="none", align=False)
+    request = BuildRequest(
+        base=request.base,
+        recipe=request.recipe,
+        corpora={"prose": CorpusSource(name="prose", path=tmp_path / "prose.jsonl", held_out_fraction=0)},
+    )
+    with pytest.raises(RequestFault, match="corpus prose has no held-out text"):
+        _evaluate(tmp_path, request)
+
+
+def test_a_corpus_that_is_all_held_out_cannot_train_a_probe(tmp_path: Path) -> None:
+    request = _request(tmp_path, scheme="none", align=False)
+    everything = CorpusSource(name="prose", path=tmp_path / "prose.jsonl", held_out_fraction=1)
+    recipe = request.recipe.model_copy(
+        update={
+            "pruning": request.recipe.pruning.model_validate(
+                {"criterion": "random", "ratio": 0.5, "protect_first": 1, "protect_last": 1}
+            )
+        }
+    )
+    with pytest.raises(RequestFault, match="less text to train the probe on than one sequence"):
+        _evaluate(tmp_path, BuildRequest(base=request.base, recipe=recipe, corpora={"prose": everything}))
+
+
+def test_cancel_reaches_the_probe(tmp_path: Path) -> None:
+    class CancelledInProbe(RecordingContext):
+        def check(self) -> None:
+            if any(name == "probe_loss" for name, _, _ in self.metrics):
+                raise JobCancelled("cancelled by the test.")
+
+    contexts = {Stage.EVALUATE: CancelledInProbe()}
+    with pytest.raises(JobCancelled):
+        run_pipeline(
+            _request(tmp_path, scheme="none", align=False),
+            StageStore(tmp_path / "stages"),
+            lambda stage: contexts.get(stage, RecordingContext()),
+            Stage.EVALUATE,
+        )
+    assert sum(name == "probe_loss" for name, _, _ in contexts[Stage.EVALUATE].metrics) == 1
+
+
+@pytest.mark.gpu
+def test_pipeline_runs_on_the_gpu(tmp_path: Path) -> None:
+    request = _request(tmp_path)
+    on_gpu = BuildRequest(base=request.base, recipe=request.recipe, corpora=request.corpora, device="cuda")
+    _, report, _ = _evaluate(tmp_path, on_gpu)
+    assert report.certificate is not None
+    assert report.certificate.improves
