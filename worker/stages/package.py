@@ -35,7 +35,7 @@ VERSION = 1
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: Of the base model's files, those that are the model and so come from the quantized folder instead.
-_REPLACED = (".safetensors", INDEX_FILE, "config.json", card.FILE_NAME)
+_REPLACED = (INDEX_FILE, "config.json", card.FILE_NAME)
 
 
 def digest(request: BuildRequest, *inputs: str | None) -> str:
@@ -72,7 +72,8 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
 
 def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:
     """Tokenizer, chat template, licence texts of the base model; then the quantized model over them; the masks."""
-    sources = [path for path in sorted(inputs.base.iterdir()) if not path.name.endswith(_REPLACED)]
+    taken_over = (path for path in inputs.base.iterdir() if path.suffix != ".safetensors")
+    sources = sorted(path for path in taken_over if path.name not in _REPLACED)
     sources += sorted(inputs.quantized.iterdir())
     by_name = {path.name: path for path in sources if path.is_file()} | {MASKS: inputs.masks}
     for done, (name, source) in enumerate(by_name.items(), 1):

@@ -92,7 +92,11 @@ def test_checkpoint_loads_with_the_base_models_tokenizer(inputs: PackageInputs, 
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     expected = AutoModelForCausalLM.from_pretrained(inputs.quantized)
     torch.testing.assert_close(loaded(tokens).logits, expected(tokens).logits, rtol=0, atol=0)
-    assert (folder / "LICENSE.txt").read_text() == "Do good."
+    assert tokenizer.pad_token == "<pad>"
+    for name in ("tokenizer.json", "tokenizer_config.json", "LICENSE.txt"):
+        assert (folder / name).read_bytes() == (inputs.base / name).read_bytes()
+    for name in ("config.json", "generation_config.json"):
+        assert (folder / name).read_bytes() == (inputs.quantized / name).read_bytes()
 
 
 def test_weights_are_not_copied(inputs: PackageInputs, output: Output) -> None:
