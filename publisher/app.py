@@ -23,7 +23,7 @@ from publisher.api import (
 from publisher.api.errors import Problem, add_handlers
 from publisher.api.hub_access import hub_authentication
 from publisher.api.job_watch import JobWatch
-from publisher.api.middleware import BoundedBodies, CarefulHeaders
+from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.service import Service
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
@@ -46,16 +46,20 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Nothing is touched before it starts but the signing secret."""
     service = _create_service(settings)
     app = FastAPI(
-        title="LoRAM publisher", version="1", description=_DESCRIPTION, lifespan=_lifespan(service), redoc_url=None
+        title="LoRAM publisher",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=_lifespan(service),
+        redoc_url=None,
     )
     app.state.service = service
     app.state.watch = JobWatch(service.database)
     app.state.registry = health.create_registry(service.database)
     add_handlers(app)
-    app.add_middleware(BoundedBodies, prefix="/v1/")
+    app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
     for resource in (base_models, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health):
-        app.include_router(resource.router)
+        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
     _document_problems(app)
     _mount_hub(app, service)
     return app

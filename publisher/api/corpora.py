@@ -42,10 +42,11 @@ def register(
 def _count(source: CorpusSource) -> CorpusFacts:
     documents = characters = total_bytes = 0
     for text in source.documents():
-        documents, characters, total_bytes = documents + 1, characters + len(text), total_bytes + _utf8_bytes(text)
+        documents, characters = documents + 1, characters + len(text)
+        total_bytes += _utf8_bytes(text, documents)
     if not documents:
         raise RequestFault(f"corpus {source.name}: {source.path} holds no text.", field="path")
-    held_out = [_utf8_bytes(text) for text in source.documents(Split.HELD_OUT)]
+    held_out = [len(text.encode()) for text in source.documents(Split.HELD_OUT)]
     return CorpusFacts(
         documents=documents,
         characters=characters,
@@ -57,9 +58,15 @@ def _count(source: CorpusSource) -> CorpusFacts:
     )
 
 
-def _utf8_bytes(text: str) -> int:
-    # JSON may hold half of a surrogate pair, which UTF-8 has no bytes for
-    return len(text.encode("utf-8", "surrogatepass"))
+def _utf8_bytes(text: str, document: int) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise RequestFault(
+            f"document {document} holds half of a surrogate pair, which is no text: {error}.",
+            field="path",
+            way_out="Repair the file: \\ud83d without its other half was cut from an emoji.",
+        ) from error
 
 
 def _refuse_taken_name(service: Service, caller: Caller, source: CorpusSource) -> None:

@@ -1,0 +1,1 @@
+"""The REST API of a real server, called over HTTP."""

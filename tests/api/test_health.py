@@ -1,0 +1,61 @@
+"""What load balancers and Prometheus ask, with everything there and with the broker away."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import httpx
+
+from tests.api.conftest import Body, RunningApi, created, recipe, serve_api, write_corpus
+from tests.models import tiny_llama
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_ready_when_everything_is_there(api: RunningApi) -> None:
+    assert httpx.get(f"{api.url}/healthz").json() == {"status": "ok"}
+    answer = httpx.get(f"{api.url}/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "database": "ok", "broker": "ok", "storage": "ok"}
+
+
+def test_jobs_are_counted_by_state(api: RunningApi, client: httpx.Client, variant_body: Body) -> None:
+    before = number_of_jobs(api, "queued")
+    created(client.post("/v1/variants", json=variant_body))
+    assert number_of_jobs(api, "queued") == before + 1
+    assert "process_resident_memory_bytes" in httpx.get(f"{api.url}/metrics").text
+
+
+def number_of_jobs(api: RunningApi, state: str) -> float:
+    lines = httpx.get(f"{api.url}/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith(f'publisher_jobs{{state="{state}"}}')]
+    return float(line.split()[-1])
+
+
+def test_without_its_broker_the_service_accepts_jobs_and_says_so(tmp_path: Path) -> None:
+    with (
+        serve_api(tmp_path, broker_url=f"redis://127.0.0.1:{closed_port()}/0") as api,
+        api.tenant().client() as client,
+    ):
+        answer = httpx.get(f"{api.url}/readyz", timeout=30)
+        assert answer.status_code == 503
+        assert answer.json()["broker"].startswith("away")
+        assert answer.json()["database"] == "ok"
+        base = created(client.post("/v1/base-models", json={"path": str(tiny_llama(api.roots / "tiny"))}))
+        corpus = write_corpus(api.roots / "novel.jsonl")
+        created(client.post("/v1/corpora", json={"name": "novel", "path": str(corpus)}))
+        body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": "a/b"}}
+        variant = created(client.post("/v1/variants", json=body))
+        assert client.get(f"/v1/jobs/{variant['job']['id']}").json()["state"] == "queued"
+
+
+def test_answers_carry_security_headers(api: RunningApi, client: httpx.Client) -> None:
+    headers = client.get("/v1/jobs").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert "default-src 'self'" in headers["content-security-policy"]

@@ -1,0 +1,93 @@
+"""Jobs as seen from outside; a test plays the worker."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from publisher.jobs import leases, transitions
+from publisher.jobs.events import NewEvent
+from publisher.jobs.states import EventKind
+from publisher.jobs.transitions import Blame, Failure, RetryPolicy
+from tests.api.conftest import Body, RunningApi, created, refused
+from tests.jobs.rows import claim
+
+
+@pytest.fixture
+def job(client: httpx.Client, variant_body: Body) -> Body:
+    return dict(created(client.post("/v1/variants", json=variant_body))["job"])
+
+
+def fail(api: RunningApi, job_id: str) -> None:
+    failure = Failure(Blame.REQUEST, "align", "not enough text", "Register more.")
+    lease = claim(api.database, job_id)
+    with api.database.write() as session:
+        transitions.fail(session, lease, failure, RetryPolicy.of(api.settings))
+
+
+def test_a_queued_job_is_cancelled_at_once(client: httpx.Client, job: Body) -> None:
+    answer = client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert answer.json()["state"] == "cancelled"
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+
+
+def test_a_running_job_is_asked_to_stop(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    claim(api.database, job["id"])
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelling"
+
+
+def test_a_failed_job_says_why_and_can_be_retried(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    fail(api, job["id"])
+    found = client.get(f"/v1/jobs/{job['id']}").json()
+    assert found["state"] == "failed"
+    assert found["failure"] == {
+        "blame": "request", "stage": "align", "message": "not enough text", "way_out": "Register more.",
+    }  # fmt: skip
+    refused(client.post(f"/v1/jobs/{job['id']}/cancel"), 409)
+    assert client.post(f"/v1/jobs/{job['id']}/retry").json()["state"] == "queued"
+
+
+def test_a_queued_job_cannot_be_retried(client: httpx.Client, job: Body) -> None:
+    assert "Only a failed or cancelled job" in refused(client.post(f"/v1/jobs/{job['id']}/retry"), 409)
+
+
+def test_jobs_are_filtered_by_state_and_variant(api: RunningApi, client: httpx.Client, variant_body: Body) -> None:
+    first, second = (created(client.post("/v1/variants", json=variant_body)) for _ in range(2))
+    fail(api, first["job"]["id"])
+    by_state = client.get("/v1/jobs", params={"state": "failed"}).json()["items"]
+    assert [job["id"] for job in by_state] == [first["job"]["id"]]
+    by_variant = client.get("/v1/jobs", params={"variant_id": second["id"]}).json()["items"]
+    assert [job["id"] for job in by_variant] == [second["job"]["id"]]
+    refused(client.get("/v1/jobs", params={"state": "lost"}), 422, "state.0")
+
+
+def test_jobs_page_by_cursor(client: httpx.Client, variant_body: Body) -> None:
+    made = [created(client.post("/v1/variants", json=variant_body))["job"]["id"] for _ in range(3)]
+    first = client.get("/v1/jobs", params={"limit": 2}).json()
+    second = client.get("/v1/jobs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [job["id"] for job in first["items"] + second["items"]] == sorted(made, reverse=True)
+    assert second["next_cursor"] is None
+
+
+def test_metrics_are_series_by_rising_step(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    lease = claim(api.database, job["id"])
+    points = [("loss", 1, 3.0), ("loss", 2, 2.0), ("perplexity", 0, 9.0), ("loss", 2, 2.5)]
+    reported = [NewEvent(EventKind.METRIC, {"name": n, "step": s, "value": v}) for n, s, v in points]
+    with api.database.write() as session:
+        leases.report(session, lease, reported, "align", {})
+    series = client.get(f"/v1/jobs/{job['id']}/metrics").json()["series"]
+    assert [(point["step"], point["value"]) for point in series["loss"]] == [(1, 3.0), (2, 2.5)]
+    assert [point["value"] for point in series["perplexity"]] == [9.0]
+
+
+@pytest.mark.parametrize("action", ["", "/events", "/metrics"])
+def test_somebody_elses_job_is_not_found(stranger: httpx.Client, job: Body, action: str) -> None:
+    refused(stranger.get(f"/v1/jobs/{job['id']}{action}"), 404)
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry"])
+def test_somebody_elses_job_cannot_be_changed(
+    client: httpx.Client, stranger: httpx.Client, job: Body, action: str
+) -> None:
+    refused(stranger.post(f"/v1/jobs/{job['id']}/{action}"), 404)
+    assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "queued"

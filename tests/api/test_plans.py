@@ -1,0 +1,36 @@
+"""Plans promise what pruning does, and create nothing."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.api.conftest import Body, recipe, refused
+
+# 4 layers of 32 × (32 + 16 + 16 + 32) attention, 3 × 32 × 48 MLP and 64 norm weights; 2 × 320 × 32 + 32 outside
+BASE = 4 * (32 * 96 + 3 * 32 * 48 + 64) + 2 * 320 * 32 + 32
+# the 2 layers in the middle lose half of the KV groups and of the neurons
+LOST = 2 * (32 * 48 + 3 * 32 * 24)
+
+
+def test_a_plan_counts_parameters_by_the_papers_rule(client: httpx.Client, base_model: Body) -> None:
+    plan = client.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": recipe()}).json()
+    assert plan["parameters"] == {"base": BASE, "pruned": BASE - LOST}
+    assert set(plan["minutes"]) == {
+        "fetch", "calibrate", "prune", "align", "quantize", "evaluate", "package", "publish",
+    }  # fmt: skip
+
+
+def test_a_plan_creates_nothing(client: httpx.Client, base_model: Body) -> None:
+    assert client.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": recipe()}).is_success
+    assert client.get("/v1/variants").json()["items"] == client.get("/v1/jobs").json()["items"] == []
+
+
+def test_more_protected_layers_than_layers_are_refused(client: httpx.Client, base_model: Body) -> None:
+    body = {"base_model_id": base_model["id"], "recipe": recipe(protect_first=3)}
+    message = refused(client.post("/v1/plans", json=body), 422, "recipe.pruning.protect_first")
+    assert "none of the 4 decoder layers" in message
+
+
+def test_an_unknown_base_model_is_not_found(client: httpx.Client, stranger: httpx.Client, base_model: Body) -> None:
+    refused(client.post("/v1/plans", json={"base_model_id": "base_0", "recipe": recipe()}), 404)
+    refused(stranger.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": recipe()}), 404)
