@@ -179,11 +179,9 @@ class JobContext:
         self._reporter.check()
 
     def metric(self, name: str, step: int, value: float) -> None:
-        if math.isfinite(value):
-            self._reporter.emit(EventKind.METRIC, {"name": name, "step": step, "value": value})
-        else:
-            # JSON has no word for it
-            self.log(f"{name} at step {step} is {value}.")
+        # JSON has no word for infinity and for what is not a number
+        point = value if math.isfinite(value) else None
+        self._reporter.emit(EventKind.METRIC, {"name": name, "step": step, "value": point})
 
     def log(self, message: str) -> None:
         self._reporter.emit(EventKind.LOG, {"message": message})
