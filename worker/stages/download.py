@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import tqdm
 
 from publisher.errors import InfrastructureFault
@@ -38,7 +38,7 @@ def download(base: BaseModelSource, sizes: Mapping[str, int], folder: Path, cont
             )
             done += size
             context.progress(done, total, "bytes")
-    except (HfHubHTTPError, httpx.TransportError, OfflineModeIsEnabled) as error:
+    except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise InfrastructureFault(
             f"{base.repo_id} could not be downloaded: {type(error).__name__}: {error}.",
             way_out="What has arrived is kept; try again when the Hub answers.",

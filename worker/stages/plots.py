@@ -43,6 +43,8 @@ def _perplexity(evaluation: EvaluationReport) -> Figure:
     """Logarithmic: a pruned model is often a hundred times worse than its base."""
     figure, axes = _canvas("", "held-out perplexity")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     recovered = evaluation.certificate.recovered_perplexity if evaluation.certificate else {}
     for corpus, measured in evaluation.perplexity.items():
         stages = _stages(measured, recovered.get(corpus))
