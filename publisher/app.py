@@ -25,6 +25,7 @@ from publisher.api.hub_access import hub_authentication
 from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.service import Service
+from publisher.dashboard.router import create_dashboard
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.jobs.dispatch import Dispatcher
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(CarefulHeaders)
     for resource in (base_models, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health):
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
+    app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
     _document_problems(app)
     _mount_hub(app, service)
     return app

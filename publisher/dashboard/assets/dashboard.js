@@ -1,0 +1,213 @@
+// Keeps a page that the server has rendered up to date. The page is complete without this script.
+"use strict";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+
+// --- the server's clock: its times are shown, so this browser's offset is taken out
+const loaded = performance.now();
+const startedAt = Number(document.body.dataset.now);
+const now = () => startedAt + (performance.now() - loaded) / 1000;
+
+function duration(seconds) {
+  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
+  let rest = Math.round(seconds);
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const first = units.findIndex(([length]) => rest >= length);
+  return units.slice(first, first + 2).map(([length, unit]) => {
+    const whole = Math.floor(rest / length);
+    rest -= whole * length;
+    return whole ? `${whole} ${unit}` : "";
+  }).filter(Boolean).join(" ");
+}
+
+function size(bytes) {
+  const units = ["TiB", "GiB", "MiB", "KiB"];
+  const index = units.findIndex((_, place) => bytes >= 1024 ** (4 - place));
+  return index < 0 ? `${Math.round(bytes)} B` : `${(bytes / 1024 ** (4 - index)).toFixed(1)} ${units[index]}`;
+}
+
+const amount = (value, unit) => (unit === "bytes" ? size(value) : Math.round(value).toLocaleString("en"));
+
+const number = (value) =>
+  value && Math.abs(value) < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e")
+    : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
+
+setInterval(() => {
+  for (const element of document.querySelectorAll("[data-since]")) {
+    element.textContent = duration(now() - Number(element.dataset.since));
+  }
+}, 1000);
+
+// --- take parts of the page as the server renders it now
+async function refresh(...ids) {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
+  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const id of ids) {
+    const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
+    if (!old || !next || old.outerHTML === next.outerHTML) continue;
+    const focus = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    old.replaceWith(next);
+    if (focus) $(`a[href="${CSS.escape(focus)}"]`, next)?.focus();
+  }
+}
+
+// One refresh at a time; what was asked for meanwhile is fetched after it.
+const wanted = new Set();
+let refreshing = false;
+async function want(...ids) {
+  ids.forEach((id) => wanted.add(id));
+  if (refreshing) return;
+  refreshing = true;
+  try {
+    while (wanted.size) {
+      const parts = [...wanted];
+      wanted.clear();
+      await refresh(...parts);
+    }
+  } catch {
+    lost();
+  } finally {
+    refreshing = false;
+  }
+}
+
+function lost() {
+  const notice = $("#connection");
+  if (notice) notice.hidden = false;
+}
+
+const list = $("[data-refresh]");
+if (list) {
+  setInterval(() => { if (!document.hidden) want(list.id); }, Number(list.dataset.refresh));
+}
+
+// --- a job's page
+const job = $("#job[data-events]");
+const FINISHED = ["succeeded", "failed", "cancelled"];
+
+function announce(text) {
+  $("#announcement").textContent = text;
+}
+
+function onState(event, data) {
+  announce(`Job ${data.state}`);
+  want("status", "charts");
+}
+
+function onStage(event, data) {
+  announce(`${data.stage} ${data.state}`);
+  want("status");
+}
+
+function onProgress(event, data) {
+  const status = $("#status"), box = $("#progress");
+  if (Number(event.lastEventId) <= Number(status.dataset.seq)) return;
+  if (!box || box.dataset.stage !== data.stage) { want("status"); return; }
+  const percent = data.total ? Math.min(100, (100 * data.done) / data.total) : 0;
+  const tens = Math.floor(percent / 10);
+  if (box.dataset.tens !== undefined && tens > Number(box.dataset.tens)) announce(`${data.stage} ${tens * 10} percent`);
+  box.dataset.tens = tens;
+  $("#bar").value = percent;
+  $("#percent").textContent = `${percent.toFixed(0)} %`;
+  const unit = data.unit === "bytes" ? "" : ` ${data.unit}`;
+  $("#amount").textContent = `${amount(data.done, data.unit)} of ${amount(data.total, data.unit)}${unit}`;
+  const done = data.done - Number(box.dataset.firstDone), passed = data.at - Number(box.dataset.firstAt);
+  $("#eta").textContent = done > 0 && passed > 0 ? `${duration(((data.total - data.done) * passed) / done)} left` : "";
+}
+
+const pair = (text) => text.split(" ").map(Number);
+
+function onMetric(event, data) {
+  if (data.value === null) return;
+  const chart = [...document.querySelectorAll("[data-chart]")].find((one) => one.dataset.chart === data.name);
+  if (!chart) { want("charts"); return; }
+  const [[x0, x1], [y0, y1]] = [pair(chart.dataset.x), pair(chart.dataset.y)];
+  if (data.step <= Number(chart.dataset.last)) {
+    // known already: from the page, or a stage that runs again and draws over its old line
+    if (Number(event.lastEventId) > Number(chart.dataset.seq)) want("charts");
+    return;
+  }
+  if (data.step > x1 || data.value < y0 || data.value > y1) { want("charts"); return; }
+  const [left, right, top, bottom] = pair(chart.dataset.box);
+  const x = left + ((data.step - x0) / (x1 - x0)) * (right - left);
+  const y = bottom - ((data.value - y0) / (y1 - y0)) * (bottom - top);
+  const line = $(".line", chart), end = $(".end", chart);
+  const point = $("svg", chart).createSVGPoint();
+  [point.x, point.y] = [x, y];
+  line.points.appendItem(point);
+  end.setAttribute("cx", x);
+  end.setAttribute("cy", y);
+  chart.dataset.last = data.step;
+  $("output", chart).textContent = `${number(data.value)} at step ${data.step.toLocaleString("en")}`;
+}
+
+const LOG_LINES = 500;
+
+function onLog(event, data) {
+  const log = $("#log");
+  const below = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  const line = document.createElement("li");
+  const time = document.createElement("time"), text = document.createElement("span");
+  const at = new Date(data.at * 1000).toISOString();
+  [time.dateTime, time.textContent, text.textContent] = [at, at.slice(11, 19), data.message];
+  line.append(time, " ", text);
+  log.append(line);
+  while (log.children.length > LOG_LINES) log.firstElementChild.remove();
+  if (below) log.scrollTop = log.scrollHeight;
+}
+
+if (job) {
+  const source = new EventSource(job.dataset.events);
+  const kinds = { state: onState, stage: onStage, progress: onProgress, metric: onMetric, log: onLog };
+  for (const [kind, handle] of Object.entries(kinds)) {
+    source.addEventListener(kind, (event) => {
+      const data = JSON.parse(event.data);
+      handle(event, data);
+      if (kind === "state" && FINISHED.includes(data.state)) source.close();
+    });
+  }
+  let opened = false;
+  source.onopen = () => {
+    $("#connection").hidden = true;
+    // a part of the page may have been asked for while the service was away
+    if (opened) want("status", "charts");
+    opened = true;
+  };
+  // CONNECTING: the browser tries again by itself and goes on after the last event
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) lost(); };
+  addEventListener("pagehide", () => source.close());
+  // back from the browser's own cache the stream is closed and the page old
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+}
+
+const log = $("#log");
+if (log) log.scrollTop = log.scrollHeight;
+
+// --- the value under the pointer
+document.addEventListener("pointermove", (event) => {
+  const svg = event.target.closest?.(".chart svg");
+  for (const other of document.querySelectorAll(".chart .pointer")) {
+    if (!svg?.contains(other)) other.setAttribute("visibility", "hidden");
+  }
+  if (!svg) return;
+  const chart = svg.closest(".chart"), points = $(".line", svg).points;
+  const wantedX = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).x;
+  let nearest = points.getItem(0);
+  for (const point of points) if (Math.abs(point.x - wantedX) < Math.abs(nearest.x - wantedX)) nearest = point;
+  const [[x0, x1], [y0, y1]] = [pair(chart.dataset.x), pair(chart.dataset.y)];
+  const [left, right, top, bottom] = pair(chart.dataset.box);
+  const step = x0 + ((nearest.x - left) / (right - left)) * (x1 - x0);
+  const value = y0 + ((bottom - nearest.y) / (bottom - top)) * (y1 - y0);
+  const pointer = $(".pointer", svg);
+  pointer.setAttribute("visibility", "visible");
+  pointer.setAttribute("transform", `translate(${nearest.x} 0)`);
+  $("circle", pointer).setAttribute("cy", nearest.y);
+  $("output", chart).textContent = `${number(value)} at step ${Math.round(step).toLocaleString("en")}`;
+});
+
+// --- ask before what cannot be taken back
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
+});

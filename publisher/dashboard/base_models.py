@@ -1,0 +1,61 @@
+"""Pages of base models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+
+from publisher.api.service import CurrentService
+from publisher.base_model import BaseModelFacts
+from publisher.dashboard.access import CurrentVisitor
+from publisher.dashboard.answers import PageRoute, page
+from publisher.dashboard.first_steps import first_steps, order_command
+from publisher.dashboard.listing import PAGE, Cursor
+from publisher.store.database import database_now
+from publisher.store.models import BaseModel, Variant
+from publisher.store.paging import newest_first
+from publisher.store.resources import corpus_names
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/base-models", route_class=PageRoute)
+
+
+@router.get("")
+def base_models(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+    with service.database.read() as session:
+        rows = newest_first(session, readable_by(visitor.tenant_id, BaseModel), BaseModel, cursor, PAGE)
+        return page(
+            "base_models.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            base_models=rows.items,
+            cursor=cursor,
+            next_cursor=rows.next_cursor,
+            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+        )
+
+
+@router.get("/{id}")
+def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
+    with service.database.read() as session:
+        row = owned(session, BaseModel, visitor.tenant_id, id)
+        facts = BaseModelFacts.model_validate(row.facts)
+        made = readable_by(visitor.tenant_id, Variant).where(Variant.base_model_id == id)
+        corpus = next(iter(corpus_names(session, visitor.tenant_id, 1)), None)
+        return page(
+            "base_model.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            model=row,
+            facts=facts,
+            geometry=[(name.replace("_", " "), _word(value)) for name, value in vars(facts.geometry).items()],
+            variants=session.scalars(made.order_by(Variant.id.desc()).limit(PAGE)).all(),
+            order=order_command(service.settings.public_url, id, corpus),
+        )
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

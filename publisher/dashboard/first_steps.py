@@ -1,0 +1,62 @@
+"""What to do where there is nothing yet: commands to paste, with this service's address and what it already knows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from publisher.store import models
+from publisher.store.resources import corpus_names
+from publisher.store.tenancy import readable_by
+
+_EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_EXAMPLE_REPOSITORY = "my-org/small-model"
+
+
+@dataclass(frozen=True)
+class FirstSteps:
+    """`register` and `order` are shell commands; `order` names the newest base model if there is one."""
+
+    base_model_id: str | None
+    base_model_name: str | None
+    register: str
+    order: str
+
+
+def first_steps(session: Session, tenant_id: str, public_url: str) -> FirstSteps:
+    """For the tenant's newest base model, if any."""
+    newest = readable_by(tenant_id, models.BaseModel).order_by(models.BaseModel.id.desc()).limit(1)
+    model = session.scalar(newest)
+    corpus = next(iter(corpus_names(session, tenant_id, 1)), None)
+    return FirstSteps(
+        base_model_id=model.id if model else None,
+        base_model_name=model.repo_id if model else None,
+        register=curl(f"{public_url}/v1/base-models", {"repo_id": _EXAMPLE_MODEL}),
+        order=order_command(public_url, model.id if model else "base_…", corpus),
+    )
+
+
+def order_command(public_url: str, base_model_id: str, corpus: str | None) -> str:
+    """Asks for a variant: with Taylor importance on `corpus`, or by magnitude, which needs no text."""
+    pruning: dict[str, Any] = {"ratio": 0.5, "criterion": "magnitude"}
+    if corpus is not None:
+        pruning = {"ratio": 0.5, "criterion": "taylor", "calibration": {"corpus": corpus}}
+    body = {
+        "base_model_id": base_model_id,
+        "recipe": {"pruning": pruning},
+        "publish": {"repo_id": _EXAMPLE_REPOSITORY, "private": False},
+    }
+    return curl(f"{public_url}/v1/variants", body)
+
+
+def curl(address: str, body: dict[str, Any]) -> str:
+    """A POST as a command for a POSIX shell."""
+    # inside single quotes a shell reads everything as it stands, except the quote itself
+    text = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
+    return (
+        f'curl {address} \\\n  -H "Authorization: Bearer $PUBLISHER_API_KEY" \\\n'
+        f"  -H \"Content-Type: application/json\" \\\n  -d '{text}'"
+    )

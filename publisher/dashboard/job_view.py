@@ -1,0 +1,167 @@
+"""A job as its page shows it, told by its events up to one number; the event stream goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from publisher.api.jobs import metric_series
+from publisher.dashboard.charts import Chart, Point, draw
+from publisher.jobs.states import EventKind, JobState
+from publisher.store import job_history
+from publisher.store.models import Job, JobEvent
+
+STAGES = ("fetch", "calibrate", "prune", "align", "quantize", "evaluate", "package", "publish")
+#: the newest lines; the API has all of them
+LOG_LINES = 200
+
+
+class StepState(StrEnum):
+    """Where a stage stands: `started`, `finished` and `reused` come from events, the rest follows from the job."""
+
+    WAITING = "waiting"
+    STARTED = "started"
+    FINISHED = "finished"
+    REUSED = "reused"
+    SKIPPED = "skipped"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+#: what people read
+WORDS = {StepState.STARTED: "running", StepState.FINISHED: "done"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """`seq` and `at` are the event's that said so; `seconds` is None until the stage ended."""
+
+    stage: str
+    state: StepState
+    seconds: float | None = None
+    seq: int = 0
+    at: float = 0.0
+
+    @property
+    def word(self) -> str:
+        return WORDS.get(self.state, self.state.value)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the running stage. `first_done` and `first_at` are of its first report: the speed counts from there."""
+
+    stage: str
+    done: float
+    total: float
+    unit: str
+    at: float
+    first_done: float
+    first_at: float
+
+    @property
+    def percent(self) -> float:
+        return min(100.0, 100 * self.done / self.total) if self.total else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end of the stage at the speed so far; None while that is unknown."""
+        done, passed = self.done - self.first_done, self.at - self.first_at
+        return (self.total - self.done) * passed / done if done > 0 and passed > 0 else None
+
+
+@dataclass(frozen=True)
+class JobView:
+    """Everything that events up to `last_seq` say."""
+
+    last_seq: int
+    steps: list[Step]
+    progress: Progress | None
+    charts: list[Chart]
+    log: Sequence[JobEvent]
+
+    @property
+    def log_is_cut(self) -> bool:
+        return len(self.log) == LOG_LINES
+
+
+def read_view(session: Session, job: Job) -> JobView:
+    """The view as of `job.event_seq`: rows that come meanwhile are left to the stream, none twice, none missing."""
+    until = job.event_seq
+    told = job_history.of_kinds(session, job.id, [EventKind.STATE, EventKind.STAGE], until)
+    steps = fold_steps(told, job, skipped_stages(job.variant.recipe))
+    running = next((step.stage for step in steps if step.state is StepState.STARTED), None)
+    metrics = job_history.of_kinds(session, job.id, [EventKind.METRIC], until)
+    growing = not job.state.finished
+    drawn = [draw(name, points, growing=growing) for name, points in series(metrics).items()]
+    return JobView(
+        last_seq=until,
+        steps=steps,
+        progress=read_progress(session, job, running) if running else None,
+        charts=[chart for chart in drawn if chart is not None],
+        log=job_history.last_of_kind(session, job.id, EventKind.LOG, until, LOG_LINES),
+    )
+
+
+def fold_steps(events: Iterable[JobEvent], job: Job, skipped: frozenset[str]) -> list[Step]:
+    """One step per stage. A job that is queued again starts over; what it can reuse, it will say."""
+    known: dict[str, Step] = {}
+    for event in events:
+        if event.kind == EventKind.STAGE:
+            known[event.data["stage"]] = _step(event)
+        elif event.data["state"] == JobState.QUEUED:
+            known = {}
+    return [_settle(known.get(stage, Step(stage, StepState.WAITING)), job, stage in skipped) for stage in STAGES]
+
+
+def _step(event: JobEvent) -> Step:
+    state = StepState(event.data["state"])
+    return Step(event.data["stage"], state, event.data.get("seconds"), event.seq, event.at)
+
+
+def _settle(step: Step, job: Job, skipped: bool) -> Step:
+    """What a step without a last word of its own means, now that the job is where it is."""
+    if step.state is StepState.WAITING and (skipped or job.state is JobState.SUCCEEDED):
+        return Step(step.stage, StepState.SKIPPED)
+    if job.state is JobState.FAILED and step.stage == (job.failure or {}).get("stage"):
+        return Step(step.stage, StepState.FAILED, step.seconds, step.seq, step.at)
+    if step.state is StepState.STARTED and job.state.finished:
+        return Step(step.stage, StepState.STOPPED, step.seconds, step.seq, step.at)
+    return step
+
+
+def skipped_stages(recipe: Mapping[str, Any]) -> frozenset[str]:
+    """Stages that this recipe leaves out."""
+    stages = {"align": "alignment", "evaluate": "evaluation"}
+    return frozenset(stage for stage, part in stages.items() if recipe.get(part) is None)
+
+
+def series(events: Iterable[JobEvent]) -> dict[str, list[Point]]:
+    """Metric name → points by step, `loss` first, without those that are not numbers."""
+    found = metric_series(events)
+    names = sorted(found, key=lambda name: (name != "loss", name))
+    return {name: [(point.step, point.value) for point in found[name] if point.value is not None] for name in names}
+
+
+def read_progress(session: Session, job: Job, stage: str | None) -> Progress | None:
+    """The last report of `stage` in the current try; None if it has not reported yet."""
+    told = job_history.last_of_kind(session, job.id, EventKind.PROGRESS, job.event_seq, 1)
+    started = job_history.last_of_kind(session, job.id, EventKind.STAGE, job.event_seq, 1)
+    if not told or not started or told[0].seq < started[0].seq or told[0].data["stage"] != stage:
+        return None
+    first = job_history.first_after(session, job.id, EventKind.PROGRESS, started[0].seq, job.event_seq)
+    assert first is not None
+    data = told[0].data
+    return Progress(
+        stage=data["stage"],
+        done=data["done"],
+        total=data["total"],
+        unit=data["unit"],
+        at=told[0].at,
+        first_done=first.data["done"],
+        first_at=first.at,
+    )

@@ -1,0 +1,97 @@
+"""Pages of jobs: the list, one job, its event stream, cancel and retry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from publisher.api import job_events
+from publisher.api.authentication import Caller
+from publisher.api.job_events import Position
+from publisher.api.service import CurrentService
+from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor
+from publisher.dashboard.answers import PageRoute, page, see_other
+from publisher.dashboard.first_steps import first_steps
+from publisher.dashboard.job_view import Progress, read_progress, read_view
+from publisher.dashboard.listing import PAGE, Cursor
+from publisher.jobs import service as job_service
+from publisher.store.database import database_now
+from publisher.store.models import Job, Variant
+from publisher.store.paging import newest_first
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/jobs", route_class=PageRoute)
+
+_WITH_NAMES = joinedload(Job.variant).joinedload(Variant.base_model)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the list; `progress` of the running stage."""
+
+    job: Job
+    progress: Progress | None
+
+
+@router.get("")
+def jobs(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+    with service.database.read() as session:
+        mine = readable_by(visitor.tenant_id, Job).options(_WITH_NAMES)
+        rows = newest_first(session, mine, Job, cursor, PAGE)
+        return page(
+            "jobs.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            jobs=[_entry(session, job) for job in rows.items],
+            cursor=cursor,
+            next_cursor=rows.next_cursor,
+            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+        )
+
+
+def _entry(session: Session, job: Job) -> Entry:
+    return Entry(job, None if job.state.finished else read_progress(session, job, job.stage))
+
+
+@router.get("/{id}")
+def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
+    with service.database.read() as session:
+        row = owned(session, Job, visitor.tenant_id, id)
+        return page(
+            "job.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            job=row,
+            view=read_view(session, row),
+            max_attempts=service.settings.max_attempts,
+        )
+
+
+@router.get("/{id}/events")
+def events(id: str, request: Request, service: CurrentService, visitor: CurrentVisitor, position: Position) -> Response:
+    """The API's stream, for a session instead of a key."""
+    return job_events.follow(id, request, service, caller_of(visitor), position)
+
+
+@router.post("/{id}/cancel")
+def cancel(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+    with service.database.write() as session:
+        job_service.cancel(session, owned(session, Job, visitor.tenant_id, id).id)
+    return see_other(f"/jobs/{id}")
+
+
+@router.post("/{id}/retry")
+def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+    with service.database.write() as session:
+        job_service.retry(session, owned(session, Job, visitor.tenant_id, id).id)
+    service.dispatcher.send(id)
+    return see_other(f"/jobs/{id}")
+
+
+def caller_of(visitor: Visitor) -> Caller:
+    """The visitor as the API's own functions know who calls."""
+    return Caller(visitor.tenant_id, visitor.key_name)

@@ -1,0 +1,88 @@
+"""Who is signed in: a signed, expiring cookie that carries nothing but the API key's id."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+SESSION_COOKIE = "publisher_session"
+#: exists only between the sign-in form and its answer, so that the form has a CSRF token, too
+SIGN_IN_COOKIE = "publisher_sign_in"
+#: a working day; signing in again takes one paste
+SESSION_SECONDS = 12 * 3600
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a genuine cookie says; whether the key still exists only the database knows."""
+
+    key_id: str
+    csrf: str
+
+
+class Sessions:
+    """Writes and reads the cookies. `secure`: only over https."""
+
+    def __init__(self, secret: bytes, *, secure: bool) -> None:
+        self._secret = secret
+        self._secure = secure
+
+    def seal(self, key_id: str, expires: float | None = None) -> str:
+        """The session cookie's value; `expires` in seconds since 1970, 12 hours from now by default."""
+        until = int(time.time() + SESSION_SECONDS if expires is None else expires)
+        claims = f"{key_id}.{until}"
+        return f"{claims}.{self._mac('session', claims)}"
+
+    def open(self, value: str) -> Session | None:
+        """None if the value is none of ours, changed, or over."""
+        claims, _, mac = value.rpartition(".")
+        if not _same(mac, self._mac("session", claims)):
+            return None
+        key_id, _, until = claims.rpartition(".")
+        return Session(key_id, self.csrf(value)) if time.time() < int(until) else None
+
+    def csrf(self, cookie: str) -> str:
+        """The token that a form must carry beside this cookie: no other site can read or compute it."""
+        return self._mac("csrf", cookie)
+
+    def is_genuine(self, token: str, cookie: str | None) -> bool:
+        """Whether a form came from a page that was served together with this cookie."""
+        return bool(cookie) and _same(token, self.csrf(cookie or ""))
+
+    def begin(self, response: Response, key_id: str) -> None:
+        """Sign in."""
+        self._set(response, SESSION_COOKIE, self.seal(key_id), SESSION_SECONDS, path="/")
+        response.delete_cookie(SIGN_IN_COOKIE, path="/login")
+
+    def end(self, response: Response) -> None:
+        """Sign out."""
+        response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure)
+
+    def offer(self, request: Request, response: Response, cookie: str) -> None:
+        """Keep `cookie` for as long as somebody may look at the sign-in form."""
+        if request.cookies.get(SIGN_IN_COOKIE) != cookie:
+            self._set(response, SIGN_IN_COOKIE, cookie, SESSION_SECONDS, path="/login")
+
+    @staticmethod
+    def sign_in_cookie(request: Request) -> str:
+        """The form's cookie: the one that the browser already has (forms in two tabs both work), or a new one."""
+        return request.cookies.get(SIGN_IN_COOKIE) or secrets.token_urlsafe(24)
+
+    def _set(self, response: Response, name: str, value: str, seconds: int, *, path: str) -> None:
+        response.set_cookie(
+            name, value, max_age=seconds, path=path, httponly=True, samesite="strict", secure=self._secure
+        )
+
+    def _mac(self, purpose: str, text: str) -> str:
+        # the label keeps these signatures apart from whatever else the secret signs
+        return hmac.digest(self._secret, f"dashboard {purpose}:{text}".encode(), hashlib.sha256).hex()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

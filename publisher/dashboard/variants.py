@@ -1,0 +1,121 @@
+"""Pages of variants, and their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload, selectinload
+
+from publisher.api import variant_files
+from publisher.api.service import CurrentService
+from publisher.dashboard.access import CurrentVisitor
+from publisher.dashboard.answers import PageRoute, page
+from publisher.dashboard.first_steps import first_steps
+from publisher.dashboard.jobs import caller_of
+from publisher.dashboard.listing import PAGE, Cursor
+from publisher.dashboard.variant_numbers import VariantNumbers
+from publisher.jobs.states import JobState
+from publisher.store.database import database_now
+from publisher.store.models import Variant
+from publisher.store.paging import newest_first
+from publisher.store.tenancy import owned, readable_by
+
+router = APIRouter(prefix="/variants", route_class=PageRoute)
+
+_WITH_LISTED = (joinedload(Variant.base_model), selectinload(Variant.jobs))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the list; `state` is the latest job's."""
+
+    variant: Variant
+    state: JobState
+    numbers: VariantNumbers
+
+
+@router.get("")
+def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+    with service.database.read() as session:
+        mine = readable_by(visitor.tenant_id, Variant).options(*_WITH_LISTED)
+        rows = newest_first(session, mine, Variant, cursor, PAGE)
+        return page(
+            "variants.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            variants=[Entry(row, row.jobs[-1].state, VariantNumbers.of(row)) for row in rows.items],
+            cursor=cursor,
+            next_cursor=rows.next_cursor,
+            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+        )
+
+
+@router.get("/{id}")
+def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
+    with service.database.read() as session:
+        row = owned(session, Variant, visitor.tenant_id, id)
+        return page(
+            "variant.html",
+            visitor=visitor,
+            now=session.scalar(select(database_now())),
+            variant=row,
+            job=row.jobs[-1],
+            numbers=VariantNumbers.of(row),
+            files=row.files,
+            publication_url=web_address((row.publication or {}).get("url")),
+            recipe=list(in_groups(row.recipe)),
+            recipe_json=json.dumps(row.recipe, indent=2, ensure_ascii=False),
+        )
+
+
+@router.get("/{id}/files/{path:path}")
+def file(id: str, path: str, service: CurrentService, visitor: CurrentVisitor) -> Response:
+    """The API's download, for a session instead of a key."""
+    return variant_files.read_file(id, path, service, caller_of(visitor))
+
+
+def web_address(address: str | None) -> str | None:
+    """`address` if a link may lead there: escaping does not stop `javascript:`."""
+    return address if address and address.startswith(("https://", "http://")) else None
+
+
+def in_groups(recipe: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A recipe's parts with their fields in words; what stands alone (the seed, a part left out) comes last."""
+    alone = []
+    for part, content in recipe.items():
+        if isinstance(content, Mapping):
+            yield part, list(flatten(content))
+        else:
+            alone.append((part, _words(content)))
+    yield "other", alone
+
+
+def flatten(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """`{"calibration": {"sequence_length": 256}}` → `("calibration sequence length", "256")`, in order."""
+    for name, value in part.items():
+        words = f"{above} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from flatten(value, words)
+        else:
+            yield words, _words(value)
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_listed(item) for item in value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _listed(item: object) -> str:
+    """A corpus with its share is `name × weight`."""
+    return " × ".join(_words(part) for part in item.values()) if isinstance(item, Mapping) else str(item)

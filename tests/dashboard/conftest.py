@@ -1,0 +1,92 @@
+"""A real server with the dashboard; each test signs in as a tenant of its own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from publisher.app import create_app
+from publisher.settings import Settings
+from publisher.store.database import Database
+from tests.dashboard.rows import Account
+
+CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
+
+
+@dataclass(frozen=True)
+class RunningDashboard:
+    url: str
+    database: Database
+
+    def account(self, key_name: str = "laptop") -> Account:
+        return Account.create(self.database, f"tenant-{secrets.token_hex(6)}", key_name)
+
+    def browser(self) -> httpx.Client:
+        """Keeps cookies, follows nothing by itself."""
+        return httpx.Client(base_url=self.url, timeout=30)
+
+    @contextmanager
+    def signed_in(self, account: Account) -> Iterator[httpx.Client]:
+        with self.browser() as browser:
+            assert sign_in(browser, account.key).status_code == 303
+            yield browser
+
+
+def sign_in(browser: httpx.Client, key: str, **fields: str) -> httpx.Response:
+    """Load the form and send it."""
+    form = browser.get("/login")
+    return browser.post("/login", data={"csrf": csrf(form), "key": key} | fields)
+
+
+def csrf(response: httpx.Response) -> str:
+    found = CSRF.search(response.text)
+    assert found is not None, response.text
+    return found[1]
+
+
+@contextmanager
+def serve(data: Path, **changes: Any) -> Iterator[RunningDashboard]:
+    """The application on a free port until the block is left. The reaper sleeps, so that tests decide."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    defaults: dict[str, Any] = {"data_dir": data / "data", "public_url": url, "reaper_seconds": 3600}
+    settings = Settings(**(defaults | changes))
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
+        yield RunningDashboard(url, app.state.service.database)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="package")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    with serve(tmp_path_factory.mktemp("dashboard")) as running:
+        yield running
+
+
+@pytest.fixture
+def account(dashboard: RunningDashboard) -> Account:
+    return dashboard.account()
+
+
+@pytest.fixture
+def browser(dashboard: RunningDashboard, account: Account) -> Iterator[httpx.Client]:
+    """Signed in."""
+    with dashboard.signed_in(account) as browser:
+        yield browser

@@ -1,0 +1,80 @@
+"""Axes and lines by their properties."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf, log10, nan
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.dashboard.charts import MOST_POINTS, draw, nice_ticks, number, thin
+from publisher.dashboard.presentation import amount, duration, size
+
+VALUES = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-9)
+
+
+@given(VALUES, VALUES)
+def test_ticks_enclose_the_values_in_even_round_steps(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    ticks = nice_ticks(low, high)
+    spread = abs(high) + abs(low) + 1e-9
+    assert ticks[0] <= low + 1e-6 * spread
+    assert ticks[-1] >= high - 1e-6 * spread
+    assert 2 <= len(ticks) <= 8
+    gaps = [after - before for before, after in pairwise(ticks)]
+    assert max(gaps) - min(gaps) < 1e-6 * spread
+
+
+def test_step_of_ticks_is_one_two_or_five() -> None:
+    for high in (0.03, 0.7, 1, 3.3, 8, 42, 999, 12345):
+        first, second = nice_ticks(0, high)[:2]
+        step = second - first
+        assert round(step / 10 ** int(log10(step) // 1), 6) in (1, 2, 5)
+
+
+def test_line_lies_within_the_axes() -> None:
+    chart = draw("loss", [(step, 10 / step) for step in range(1, 300)], growing=True)
+    assert chart is not None
+    points = [tuple(map(float, pair.split(","))) for pair in chart.line.split()]
+    assert all(chart.x.start <= x <= chart.x.end and chart.y.end <= y <= chart.y.start for x, y in points)
+    assert points[-1] == chart.end
+    assert points[-1][0] < chart.x.end
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    assert draw("loss", [(1, nan), (2, inf)], growing=False) is None
+    chart = draw("loss", [(1, nan), (2, 3.0)], growing=False)
+    assert chart is not None
+    assert chart.first == chart.last == (2, 3.0)
+
+
+@given(st.integers(MOST_POINTS + 1, 20 * MOST_POINTS), st.integers())
+def test_thinning_keeps_ends_and_spikes(length: int, seed: int) -> None:
+    random = Random(seed)
+    values = [random.gauss(0, 1) for _ in range(length)]
+    points = list(enumerate(values))
+    thinned = list(thin(points))
+    assert len(thinned) <= MOST_POINTS
+    assert (thinned[0], thinned[-1]) == (points[0], points[-1])
+    assert set(thinned) <= set(points)
+    assert thinned == sorted(thinned)
+    for extreme in (min, max):
+        assert extreme(value for _, value in thinned) == extreme(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (2.10449, "2.104"), (76.62, "76.62"), (13540.4, "13,540"), (1e-4, "1e-4"), (-2.5e-5, "-2.5e-5")],
+)
+def test_numbers_have_four_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_times_and_sizes_are_for_people() -> None:
+    times = [duration(seconds) for seconds in (0, 9.94, 9.96, 59.6, 192, 3600, 7500, 90000)]
+    assert times == ["0.0 s", "9.9 s", "10 s", "1 min", "3 min 12 s", "1 h", "2 h 5 min", "1 d 1 h"]
+    assert [size(value) for value in (12, 1024, 85301888)] == ["12 B", "1.0 KiB", "81.4 MiB"]
+    assert amount(12345, "tokens") == "12,345"

@@ -1,0 +1,251 @@
+"""Pages over rows that the real job functions wrote; complete without a script."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from html import unescape
+
+import httpx
+import pytest
+
+from publisher.jobs.transitions import Blame, Failure
+from tests.dashboard.conftest import RunningDashboard, csrf
+from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, manifest, metric, progress, stage_event
+
+STEP = re.compile(r'<li data-state="(\w+)"[^>]*> <span class="stage">(\w+)</span>')
+
+
+def look(browser: httpx.Client, path: str) -> str:
+    """The page's source, entities resolved, white space folded."""
+    answer = browser.get(path)
+    assert answer.status_code == 200, answer.text
+    return " ".join(unescape(answer.text).split())
+
+
+def steps(page: str) -> dict[str, str]:
+    return {stage: state for state, stage in STEP.findall(page)}
+
+
+def test_empty_pages_say_what_to_do(browser: httpx.Client) -> None:
+    for path in ("/jobs", "/variants", "/base-models"):
+        page = look(browser, path)
+        assert "Nothing here yet" in page
+        assert "/v1/base-models" in page
+
+
+def test_command_on_an_empty_page_works_as_it_stands(account: Account, browser: httpx.Client) -> None:
+    base = account.base_model()
+    source = unescape(browser.get("/jobs").text)
+    command = re.findall(r"<code>(curl.*?)</code>", source, re.DOTALL)[0]
+    words = shlex.split(command.replace("\\\n", "").replace("my-org", account.key_id.replace("_", "-")))
+    address, body = words[1], json.loads(words[-1])
+    assert body["base_model_id"] == base
+    sent = {name: value for name, _, value in (words[index].partition(": ") for index in (3, 5))}
+    sent["Authorization"] = sent["Authorization"].replace("$PUBLISHER_API_KEY", account.key)
+    answer = httpx.post(address, headers=sent, json=body, timeout=30)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["job"]["id"] in look(browser, "/jobs")
+
+
+def test_queued_job_waits_for_a_worker(account: Account, browser: httpx.Client) -> None:
+    work = account.job()
+    page = look(browser, f"/jobs/{work.job_id}")
+    assert "Waiting for a worker." in page
+    assert set(steps(page).values()) == {"waiting"}
+    assert 'action="/jobs/' in page
+    assert "Cancel" in page
+
+
+def test_running_job_shows_steps_progress_curve_and_log(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start("gpu-7").stages("fetch", running="calibrate")
+    work.report(stage_event("calibrate", "reused"), stage_event("prune", "finished", 75.0))
+    work.report(stage_event("align", "started"), progress("align", 1000, 4000), stage="align")
+    work.report(*[metric("loss", step, 10 / step) for step in range(1, 6)], log("half way"))
+    work.report(progress("align", 3000, 4000), stage="align")
+    page = look(browser, f"/jobs/{work.job_id}")
+    assert list(steps(page).items())[:5] == [
+        ("fetch", "finished"),
+        ("calibrate", "reused"),
+        ("prune", "finished"),
+        ("align", "started"),
+        ("quantize", "waiting"),
+    ]
+    for told in ("1 min 15 s", "3,000 of 4,000 tokens", 'value="75.0"', " left", "half way", "gpu-7", "1 of 5"):
+        assert told in page
+    assert 'aria-label="Loss by step: 10 at step 1, 2 at step 5; lowest 2, highest 10"' in page
+    assert f"/jobs/{work.job_id}/events?after={work.last_seq}" in page
+
+
+def test_stage_that_ran_again_is_drawn_once(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages(running="align")
+    work.report(*[metric("loss", step, 9.0) for step in range(1, 8)])
+    work.report(*[metric("loss", step, 3.0) for step in range(1, 5)])
+    page = look(browser, f"/jobs/{work.job_id}")
+    line = re.search(r'class="line" points="([^"]*)"', page)
+    assert line is not None
+    heights = [point.split(",")[1] for point in line[1].split()]
+    assert len(heights) == 7
+    assert len(set(heights[:4])) == len(set(heights[4:])) == 1
+    assert heights[0] != heights[4]
+
+
+def test_failed_job_says_who_is_to_blame_and_what_to_do(account: Account, browser: httpx.Client) -> None:
+    broken = account.job().start().stages("fetch", running="align").fail(OUT_OF_DISK)
+    page = look(browser, f"/jobs/{broken.job_id}")
+    for told in ("Failed in align", "The infrastructure is to blame", OUT_OF_DISK.message, "Free space, then retry."):
+        assert told in page
+    assert steps(page)["align"] == "failed"
+    assert "data-events" not in page
+    wrong = account.job().start().stages(running="prune").fail(Failure(Blame.REQUEST, "prune", "Ratio too high."))
+    assert "The request is to blame" in look(browser, f"/jobs/{wrong.job_id}")
+
+
+def test_job_that_will_be_tried_again_says_when(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", running="align").fail(OUT_OF_DISK, tries=5)
+    page = look(browser, f"/jobs/{work.job_id}")
+    assert "The last try failed in align" in page
+    assert "The next try starts in" in page
+    assert set(steps(page).values()) == {"waiting"}
+
+
+def test_succeeded_job_skipped_what_it_did_not_run(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", "calibrate", "prune", "quantize", "package", "publish")
+    work.succeed(manifest())
+    shown = steps(look(browser, f"/jobs/{work.job_id}"))
+    assert shown["publish"] == "finished"
+    assert shown["align"] == shown["evaluate"] == "skipped"
+
+
+def test_cancelled_job_stopped_where_it_was(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", running="align").cancel()
+    assert "Stopping" in look(browser, f"/jobs/{work.job_id}")
+    work.stop()
+    page = look(browser, f"/jobs/{work.job_id}")
+    assert steps(page)["align"] == "stopped"
+    assert "Retry" in page
+
+
+def test_buttons_cancel_and_retry(account: Account, browser: httpx.Client) -> None:
+    work = account.job()
+    page = f"/jobs/{work.job_id}"
+    token = {"csrf": csrf(browser.get(page))}
+    assert browser.post(f"{page}/cancel", data=token).headers["location"] == page
+    assert 'data-state="cancelled"' in browser.get(page).text
+    assert browser.post(f"{page}/retry", data=token).headers["location"] == page
+    assert 'data-state="queued"' in browser.get(page).text
+    refused = browser.post(f"{page}/retry", data=token)
+    assert refused.status_code == 409
+    assert "Only a failed or cancelled job can be retried." in refused.text
+
+
+def test_list_shows_every_state(account: Account, browser: httpx.Client) -> None:
+    base = account.base_model()
+    account.job("org/queued", base)
+    account.job("org/running", base).start().stages("fetch", running="align").report(
+        progress("align", 1, 4), stage="align"
+    )
+    account.job("org/cancelling", base).start().cancel()
+    account.job("org/cancelled", base).cancel()
+    account.job("org/failed", base).start().stages(running="align").fail(OUT_OF_DISK)
+    account.job("org/succeeded", base).start().succeed(manifest())
+    page = look(browser, "/jobs")
+    states = re.findall(r'class="badge" data-state="(\w+)"', page)
+    assert states == ["succeeded", "failed", "cancelled", "cancelling", "running", "queued"]
+    assert "25 %" in page
+    assert "failed in align" in page
+
+
+def test_lists_are_paged_newest_first(account: Account, browser: httpx.Client) -> None:
+    base = account.base_model()
+    for number in range(27):
+        account.job(f"org/v{number:02}", base)
+    for path in ("/jobs", "/variants"):
+        first = look(browser, path)
+        assert re.findall(r"org/v(\d\d)<", first) == [f"{number:02}" for number in range(26, 1, -1)]
+        older = re.search(rf'href="({path}\?cursor=[^"]+)" rel="next"', first)
+        assert older is not None
+        assert re.findall(r"org/v(\d\d)<", look(browser, older[1])) == ["01", "00"]
+
+
+def test_variant_is_planned_until_it_is_measured(account: Account, browser: httpx.Client) -> None:
+    work = account.job("org/small")
+    page = look(browser, f"/variants/{work.variant_id}")
+    assert "134.5 M → 86.0 M" in page
+    assert "(planned)" in page
+    assert "classics × 3, docs × 1" in page
+    work.start().succeed(manifest())
+    page = look(browser, f"/variants/{work.variant_id}")
+    assert "134.5 M → 84.0 M" in page
+    assert "(planned)" not in page
+    for told in ("419.10", "131.70", "Certificate: adapters carry over", "76.62 to <strong>64.00</strong>"):
+        assert told in page
+    assert 'href="https://hub.example/org/small"' in page
+
+
+def test_certificate_without_improvement_says_so(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().succeed(manifest(recovered=80.0))
+    assert "no improvement shown" in look(browser, f"/variants/{work.variant_id}")
+    assert "no improvement" in look(browser, "/variants")
+
+
+def test_base_model_shows_geometry_counts_and_files(account: Account, browser: httpx.Client) -> None:
+    page = look(browser, f"/base-models/{account.base_model()}")
+    for told in ("134,515,008", "256.6 MiB", "<dt>hidden size</dt><dd>576</dd>", "tokenizer.json", "bfloat16"):
+        assert told in page
+    assert "HuggingFaceTB/SmolLM2-135M-Instruct" in look(browser, "/base-models")
+
+
+PAGES = ("/jobs/{0.job_id}", "/jobs/{0.job_id}/events", "/variants/{0.variant_id}", "/variants/{0.variant_id}/files/a")
+
+
+def test_another_tenants_pages_do_not_exist(dashboard: RunningDashboard, account: Account) -> None:
+    work = account.job("org/private-name").start().succeed(manifest())
+    base = account.base_model("org/private-base")
+    with dashboard.signed_in(dashboard.account()) as stranger:
+        paths = [path.format(work) for path in PAGES] + [f"/base-models/{base}"]
+        for path in paths:
+            assert stranger.get(path).status_code == 404, path
+        token = {"csrf": csrf(stranger.get("/jobs"))}
+        assert stranger.post(f"/jobs/{work.job_id}/cancel", data=token).status_code == 404
+        assert stranger.post(f"/jobs/{work.job_id}/retry", data=token).status_code == 404
+        for path in ("/jobs", "/variants", "/base-models"):
+            assert "org/private" not in look(stranger, path)
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+
+def hostile_job(account: Account) -> Work:
+    """Names and messages that try to be markup, wherever somebody outside chooses them."""
+    work = account.job(HOSTILE, account.base_model(HOSTILE)).start(HOSTILE).stages(running="align")
+    work.report(progress("align", 1, 2, HOSTILE), stage="align")
+    return work.report(log(HOSTILE), metric(HOSTILE, 1, 2.0), stage="align")
+
+
+def test_hostile_names_stay_text(dashboard: RunningDashboard, browser: httpx.Client, account: Account) -> None:
+    work = hostile_job(account)
+    paths = ["/jobs", "/variants", "/base-models", f"/jobs/{work.job_id}", f"/variants/{work.variant_id}"]
+    pages = [browser.get(path).text for path in paths]
+    work.fail(Failure(Blame.REQUEST, "align", HOSTILE, HOSTILE))
+    pages.append(browser.get(f"/jobs/{work.job_id}").text)
+    with dashboard.signed_in(dashboard.account(key_name=HOSTILE)) as other:
+        pages.append(other.get("/jobs").text)
+    for page in pages:
+        assert "&lt;script&gt;" in page
+        assert "<script>" not in page
+        assert "<img src=x" not in page
+
+
+def test_publication_with_a_script_address_is_no_link(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().succeed(manifest(), endpoint="javascript:alert(1)//")
+    assert "javascript:" not in look(browser, f"/variants/{work.variant_id}")
+
+
+@pytest.mark.parametrize(
+    "path", ["/jobs?cursor=" + "x" * 65, "/jobs/%00", "/variants/" + "é" * 9, "/assets/..%2fjobs.py"]
+)
+def test_odd_addresses_are_answered_with_a_page(browser: httpx.Client, path: str) -> None:
+    answer = browser.get(path)
+    assert answer.status_code == 404
