@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class ApiKeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "ci"}]})
 
-    name: str = Field(min_length=1, max_length=100, description="to tell keys apart")
+    name: str = Field(
+        min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="to tell keys apart, one line"
+    )
 
 
 class ApiKeyAnswer(BaseModel):

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -37,6 +37,8 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PublisherError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _refuse_unknown)
+    for unstorable in (DataError, UnicodeEncodeError):
+        app.add_exception_handler(unstorable, _refuse_characters)
     for unreachable in (OperationalError, TimeoutError):
         app.add_exception_handler(unreachable, _report_database)
     app.add_exception_handler(Exception, _report_bug)
@@ -92,6 +94,11 @@ def _refuse_unknown(request: Request, error: Exception) -> Response:
     return _answer(
         request.url.path, status, slug=slug, title=status.phrase, detail=detail, errors=[], headers=http.headers
     )
+
+
+def _refuse_characters(request: Request, error: Exception) -> Response:
+    fault = RequestFault("the request holds a character that is no text: NUL, or half of a surrogate pair.")
+    return problem(request.url.path, fault)
 
 
 def _report_database(request: Request, error: Exception) -> Response:

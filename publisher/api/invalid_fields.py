@@ -30,7 +30,9 @@ def _invalid_field(error: Mapping[str, Any]) -> InvalidField:
     if error["type"] == "json_invalid":
         reason = error.get("ctx", {}).get("error", error["msg"])
         return InvalidField(field="body", message=f"the body is not JSON, at character {path[-1]}: {reason}")
-    return InvalidField(field=".".join(map(str, path)) or str(error["loc"][0]), message=_message(error, path))
+    field = ".".join(map(str, path)) or str(error["loc"][0])
+    # names come from the body, too, and may hold what UTF-8 cannot
+    return InvalidField(field=field.encode(errors="backslashreplace").decode(), message=_message(error, path))
 
 
 def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
