@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.lora import LoraConfig as PeftLoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -271,7 +270,7 @@ def test_damaged_adapter_is_refused_and_leaves_nothing(tmp_path: Path, checkpoin
 
 
 def test_folder_with_a_named_adapter_says_where_it_is(tmp_path: Path, checkpoint: Path) -> None:
-    model = get_peft_model(make_pair().pruned, PeftLoraConfig(target_modules=["q_proj"]), adapter_name="mine")
+    model = get_peft_model(make_pair().pruned, LoraConfig(target_modules=["q_proj"]), adapter_name="mine")
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(RequestFault, match="There are adapters in its folders mine"):
         recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "out")
