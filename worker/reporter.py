@@ -91,6 +91,9 @@ class JobReporter:
         """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more."""
         if self._interruption is not None:
             raise self._interruption
+        # the thread may hang in a connection that is neither there nor gone
+        if time.monotonic() > self._deadline:
+            raise leases.lost(self._lease)
 
     def finish(self, end: Callable[[Session], object]) -> None:
         """Write what is left and `end` the job in one transaction; tries until the lease would have run out.

@@ -20,6 +20,10 @@ from sqlalchemy.sql.functions import GenericFunction
 #: last milliseconds, so half a minute is reached only when a disk hangs.
 BUSY_TIMEOUT = 30_000
 
+#: A server that vanished without a word is noticed within this time: seconds to connect, milliseconds for an answer
+#: to what was sent. Without them the kernel waits for a quarter of an hour.
+POSTGRESQL_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 20_000}
+
 
 class database_now(GenericFunction[float]):
     """The database's clock in seconds since 1970: one clock for every API replica and worker."""
@@ -72,7 +76,8 @@ def create_database_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _create_sqlite(parsed)
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        url_of_driver = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(url_of_driver, pool_pre_ping=True, connect_args=POSTGRESQL_PATIENCE)
     raise ValueError(
         f"database URL of kind {parsed.get_backend_name()!r}: only sqlite:///… and postgresql://… are supported; "
         "set PUBLISHER_DATABASE_URL"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
@@ -143,25 +141,6 @@ def test_reapers_of_several_replicas_count_one_failed_try(database: Database, se
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(Reaper.run_once, reapers))
     assert rows.states(database, job_id) == ["queued", "running", "queued"]
-
-
-def test_job_created_while_the_broker_is_down_is_sent_when_it_is_back(
-    database: Database, settings: Settings, tmp_path: Path
-) -> None:
-    port = servers.free_port()
-    down = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}/0"})
-    job_id = rows.add_job(database)
-    dispatcher, reaper = Dispatcher(database, down), Reaper(database, down)
-    started = time.monotonic()
-    assert not dispatcher.send(job_id)
-    assert not dispatcher.is_reachable()
-    assert time.monotonic() - started < 10
-    reaper.run_once()
-    assert rows.load(database, job_id).dispatched_at is None
-    with servers.redis_server(tmp_path, port):
-        reaper.run_once()
-        assert messages(down) == 1
-        assert dispatcher.is_reachable()
 
 
 def test_thread_finds_a_lost_job_by_itself_and_stops(database: Database, settings: Settings) -> None:

@@ -1,0 +1,54 @@
+"""A broker that is down is no error: jobs wait in the database until it is back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import redis
+
+from publisher.jobs.dispatch import Dispatcher
+from publisher.jobs.reaper import Reaper
+from publisher.settings import Settings
+from publisher.store.database import Database
+from tests import servers
+from tests.jobs import rows
+
+
+def messages(settings: Settings) -> int:
+    with redis.Redis.from_url(settings.broker_url) as client:
+        return int(client.llen("publisher"))
+
+
+def test_job_created_while_the_broker_is_down_is_sent_when_it_is_back(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    port = servers.free_port()
+    down = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}/0"})
+    job_id = rows.add_job(database)
+    dispatcher, reaper = Dispatcher(database, down), Reaper(database, down)
+    started = time.monotonic()
+    assert not dispatcher.send(job_id)
+    assert not dispatcher.is_reachable()
+    assert time.monotonic() - started < 10
+    reaper.run_once()
+    assert rows.load(database, job_id).dispatched_at is None
+    with servers.redis_server(tmp_path, port):
+        reaper.run_once()
+        assert messages(down) == 1
+        assert dispatcher.is_reachable()
+
+
+def test_broker_that_goes_away_after_use_is_no_error_either(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    port = servers.free_port()
+    settings = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}/0"})
+    dispatcher = Dispatcher(database, settings)
+    with servers.redis_server(tmp_path, port):
+        assert dispatcher.send(rows.add_job(database))
+    assert not dispatcher.send(rows.add_job(database))
+    assert not dispatcher.is_reachable()
+    with servers.redis_server(tmp_path, port):
+        assert dispatcher.send(rows.add_job(database))
+        assert messages(settings) == 1
