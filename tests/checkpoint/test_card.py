@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -36,6 +37,11 @@ def described(tmp_path: Path, **changes: object) -> Manifest:
     return manifest(tmp_path, "org/base", "c" * 40).model_copy(update=changes)
 
 
+def metadata(card: str) -> Any:
+    """As huggingface_hub reads it; its attributes are the YAML's keys."""
+    return ModelCard(card).data
+
+
 def headline(card: str) -> str:
     """The first paragraph below the title."""
     return re.split(r"\n# .+\n\n", card, maxsplit=1)[1].split("\n\n")[0]
@@ -58,7 +64,7 @@ def test_metadata_is_what_the_hub_understands(tmp_path: Path) -> None:
     subject = CardSubject(
         described(tmp_path, recipe={"quantization": {"scheme": "nf4"}}), "org/small", license="apache-2.0"
     )
-    data = ModelCard(model_card(subject)).data
+    data = metadata(model_card(subject))
     assert (data.base_model, data.base_model_relation) == ("org/base", "quantized")
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
     assert {"loram", "pruned"} <= set(data.tags)
@@ -66,7 +72,7 @@ def test_metadata_is_what_the_hub_understands(tmp_path: Path) -> None:
 
 def test_local_base_model_is_not_offered_to_the_hub_as_a_repository(tmp_path: Path) -> None:
     local = described(tmp_path).base.model_copy(update={"endpoint": None, "repo_id": "/models/base"})
-    data = ModelCard(model_card(CardSubject(described(tmp_path, base=local), "org/small"))).data
+    data = metadata(model_card(CardSubject(described(tmp_path, base=local), "org/small")))
     assert data.base_model is None
     assert data.license is None
 

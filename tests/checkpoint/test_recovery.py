@@ -121,7 +121,7 @@ def test_recovered_weights_keep_their_dtype(tmp_path: Path, checkpoint: Path) ->
     mixed = {name: tensor.to(dtypes[i % 4]) for i, (name, tensor) in enumerate(state.items())}
     save_file(mixed, adapter / "adapter_model.safetensors")
     recover_adapter(adapter, checkpoint, tmp_path / "out")
-    shapes = CheckpointShapes(MASKS, SIZES["hidden_size"], SIZES["num_hidden_layers"])
+    shapes = CheckpointShapes(MASKS, hidden_size=24, layers=4)
     written = load_file(tmp_path / "out" / "adapter_model.safetensors")
     expected = recover_state(mixed, shapes)
     assert written.keys() == expected.keys()

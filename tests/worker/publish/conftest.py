@@ -60,7 +60,7 @@ class Damaging:
         async def flipping(message: Message) -> None:
             body = message.get("body", b"")
             if body:
-                message = message | {"body": bytes([body[0] ^ 1]) + body[1:]}
+                message = {**message, "body": bytes([body[0] ^ 1]) + body[1:]}
             await send(message)
 
         return flipping

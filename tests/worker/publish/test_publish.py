@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, snapshot_download
@@ -61,7 +62,7 @@ def files(hub: RunningHub, repo_id: str) -> set[str]:
     return set(hub.api().list_repo_files(repo_id)) - {".gitattributes"}
 
 
-def run(hub: RunningHub, repo_id: str, checkpoint: Path, folder: Path, **request: object) -> str:
+def run(hub: RunningHub, repo_id: str, checkpoint: Path, folder: Path, **request: Any) -> str:
     publish.run(hub.request(repo_id, **request), PublishInputs(checkpoint), folder, RecordingContext())
     return str(json.loads((folder / "publication.json").read_text())["commit"])
 
