@@ -40,10 +40,10 @@ class Repeated(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": TOKENS[0], "labels": TOKENS[0]}
 
 
-def widths(model: torch.nn.Module) -> list[tuple[int, int, int]]:
-    layers = model.get_submodule("model.layers")
+def widths(model: LlamaForCausalLM) -> list[tuple[int, int, int]]:
     return [
-        (m.self_attn.q_proj.out_features, m.self_attn.k_proj.out_features, m.mlp.up_proj.out_features) for m in layers
+        (m.self_attn.q_proj.out_features, m.self_attn.k_proj.out_features, m.mlp.up_proj.out_features)
+        for m in model.model.layers
     ]
 
 
