@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from publisher.api.jobs import metric_series
 from publisher.dashboard.charts import Chart, Point, draw
 from publisher.jobs.states import EventKind, JobState
 from publisher.store import job_history
@@ -95,7 +94,7 @@ def read_view(session: Session, job: Job) -> JobView:
     told = job_history.of_kinds(session, job.id, [EventKind.STATE, EventKind.STAGE], until)
     steps = fold_steps(told, job, skipped_stages(job.variant.recipe))
     running = next((step.stage for step in steps if step.state is StepState.STARTED), None)
-    metrics = job_history.of_kinds(session, job.id, [EventKind.METRIC], until)
+    metrics = job_history.metric_points(session, job.id, until)
     growing = not job.state.finished
     drawn = [draw(name, points, growing=growing) for name, points in series(metrics).items()]
     return JobView(
@@ -140,11 +139,13 @@ def skipped_stages(recipe: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(stage for stage, part in stages.items() if recipe.get(part) is None)
 
 
-def series(events: Iterable[JobEvent]) -> dict[str, list[Point]]:
-    """Metric name → points by step, `loss` first, without those that are not numbers."""
-    found = metric_series(events)
+def series(points: Iterable[tuple[str, int, float | None]]) -> dict[str, list[Point]]:
+    """Metric name → points by step, `loss` first. A stage that ran again told its steps again: the last one counts."""
+    found: dict[str, dict[int, float | None]] = {}
+    for name, step, value in points:
+        found.setdefault(name, {})[step] = value
     names = sorted(found, key=lambda name: (name != "loss", name))
-    return {name: [(point.step, point.value) for point in found[name] if point.value is not None] for name in names}
+    return {name: [(step, value) for step, value in sorted(found[name].items()) if value is not None] for name in names}
 
 
 def read_progress(session: Session, job: Job, stage: str | None) -> Progress | None:

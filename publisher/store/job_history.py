@@ -17,6 +17,20 @@ def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: i
     return list(session.scalars(statement.order_by(JobEvent.seq)))
 
 
+def metric_points(session: Session, job_id: str, until: int) -> list[tuple[str, int, float | None]]:
+    """(name, step, value) of all metric events with a number up to `until`, oldest first.
+
+    Taken apart by the database: a job of 20,000 steps has 60,000 of them, and as objects they take four times as long.
+    """
+    data = JobEvent.data
+    columns = data["name"].as_string(), data["step"].as_integer(), data["value"].as_float()
+    wanted = JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind == EventKind.METRIC
+    return [
+        (name, step, value)
+        for name, step, value in session.execute(select(*columns).where(*wanted).order_by(JobEvent.seq))
+    ]
+
+
 def last_of_kind(session: Session, job_id: str, kind: EventKind, until: int, limit: int) -> list[JobEvent]:
     """The last `limit` events of this kind with a number up to `until`, oldest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind == kind)

@@ -56,9 +56,9 @@ def csrf(response: httpx.Response) -> str:
 
 
 @contextmanager
-def serve(data: Path, **changes: Any) -> Iterator[RunningDashboard]:
-    """The application on a free port until the block is left. The reaper sleeps, so that tests decide."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboard]:
+    """The application on `port` (0: a free one) until the block is left. The reaper sleeps, so that tests decide."""
+    listener = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     defaults: dict[str, Any] = {"data_dir": data / "data", "public_url": url, "reaper_seconds": 3600}
     settings = Settings(**(defaults | changes))

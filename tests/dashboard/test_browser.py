@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dashboard.chromium import Chromium, chromium
-from tests.dashboard.conftest import RunningDashboard
+from tests.dashboard.conftest import RunningDashboard, serve
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, metric, progress, stage_event
 from tests.dashboard.test_pages import HOSTILE, hostile_job
 
@@ -27,12 +27,16 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.fixture
 def signed_in(window: Chromium, dashboard: RunningDashboard, account: Account) -> Iterator[Chromium]:
     window.problems()
+    enter(window, dashboard, account)
+    yield window
+    assert window.problems() == []
+
+
+def enter(window: Chromium, dashboard: RunningDashboard, account: Account) -> None:
     window.open(f"{dashboard.url}/login")
     window.type("#key", account.key)
     window.click("button.primary")
     window.wait_for("location.pathname === '/jobs'")
-    yield window
-    assert window.problems() == []
 
 
 def aligning(account: Account) -> Work:
@@ -97,6 +101,23 @@ def test_stage_that_runs_again_redraws_its_curve(
     page.wait_for(f"{POINTS} === 30")
     heights = "[...document.querySelector('[data-chart=loss] .line').points].slice(10).map(point => point.y.toFixed(1))"
     page.wait_for(f"new Set({heights}).size === 1")
+
+
+def test_page_goes_on_after_the_service_was_away(window: Chromium, tmp_path: Path) -> None:
+    with serve(tmp_path) as dashboard:
+        account = dashboard.account()
+        enter(window, dashboard, account)
+        work = aligning(account)
+        window.open(f"{dashboard.url}/jobs/{work.job_id}")
+        window.wait_for("document.querySelectorAll('#log li').length === 1")
+    with serve(tmp_path, int(dashboard.url.rpartition(":")[2])) as again:
+        work.database = again.database
+        work.report(log("line 1"), metric("loss", 21, 6.0), stage="align")
+        window.wait_for("document.querySelectorAll('#log li').length === 2")
+        assert window.run(LINES) == ["line 0", "line 1"]
+        window.wait_for(f"{POINTS} === 21")
+        assert window.run("document.querySelector('#connection').hidden")
+    window.problems()
 
 
 def test_cancel_asks_first(signed_in: Chromium, dashboard: RunningDashboard, account: Account) -> None:
