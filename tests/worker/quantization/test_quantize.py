@@ -120,6 +120,8 @@ def test_published_model_runs_with_the_odd_widths_that_pruning_leaves(tmp_path: 
     published, dense = load_published(saved, "cpu"), AutoModelForCausalLM.from_pretrained(odd, dtype=torch.float32)
     for name, module in published.named_modules():
         if isinstance(module, Linear4bit):
-            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            state = module.weight.quant_state
+            state.dtype = torch.float32
+            weight = dequantize_4bit(module.weight.data, state)
             dense.get_submodule(name).weight.copy_(weight)
     torch.testing.assert_close(published(TOKENS).logits, dense(TOKENS).logits, rtol=1e-3, atol=1e-3)
