@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from publisher.dashboard.jobs import caller_of
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
 from publisher.jobs.states import JobState
+from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Variant
 from publisher.store.paging import newest_first
@@ -68,7 +70,8 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
             job=row.jobs[-1],
             numbers=VariantNumbers.of(row),
             files=row.files,
-            publication_url=web_address((row.publication or {}).get("url")),
+            publication_url=publication_page(row.publication or {}, service.settings),
+            download=download_command(row.publication) if row.publication else None,
             recipe=list(in_groups(row.recipe)),
             recipe_json=json.dumps(row.recipe, indent=2, ensure_ascii=False),
         )
@@ -80,9 +83,19 @@ def file(id: str, path: str, service: CurrentService, visitor: CurrentVisitor) -
     return variant_files.read_file(id, path, service, caller_of(visitor))
 
 
-def web_address(address: str | None) -> str | None:
-    """`address` if a link may lead there: escaping does not stop `javascript:`."""
-    return address if address and address.startswith(("https://", "http://")) else None
+def publication_page(publication: Mapping[str, Any], settings: Settings) -> str | None:
+    """Where a person can look at it; None for the embedded Hub, which serves files to programs and has no pages."""
+    address = str(publication.get("url", ""))
+    if settings.hub_is_embedded and publication.get("endpoint") == settings.resolved_hub_endpoint:
+        return None
+    # escaping does not stop a link to `javascript:`
+    return address if address.startswith(("https://", "http://")) else None
+
+
+def download_command(publication: Mapping[str, Any]) -> str:
+    """Gets exactly this checkpoint, for a POSIX shell."""
+    endpoint, repo_id, commit = (shlex.quote(publication[name]) for name in ("endpoint", "repo_id", "commit"))
+    return f"HF_ENDPOINT={endpoint} hf download {repo_id} \\\n  --revision {commit}"
 
 
 def in_groups(recipe: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

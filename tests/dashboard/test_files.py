@@ -27,6 +27,9 @@ def test_file_of_a_private_publication_comes_with_the_session(
     address = f"/variants/{work.variant_id}/files/weights/a%20b.html"
     assert f'href="{address}"' in page
     assert FILE.sha256 in page
+    # the embedded Hub has no page to link to, but says how to get it
+    assert f"HF_ENDPOINT={endpoint} hf download {repo} " in page
+    assert f'href="{endpoint}' not in page
     answer = browser.get(address)
     assert answer.content == CONTENT
     # somebody's page must not run as one of ours
