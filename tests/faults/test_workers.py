@@ -10,7 +10,7 @@ from tests import servers
 from tests.faults.installation import CANCEL_GRACE_SECONDS, LEASE_SECONDS, Installation, child_of, is_gone
 from tests.jobs import rows
 
-SECONDS_LONG = 16_000  # tokens: 250 steps
+SECONDS_LONG = 8_000  # tokens: 125 steps
 ENDLESS = 100_000
 
 

@@ -1,0 +1,77 @@
+"""From rows to a build request: only the tenant's own corpora, and the token that fits the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from publisher.errors import InfrastructureFault, RequestFault
+from publisher.jobs.tokens import read_job_token
+from publisher.settings import Settings
+from publisher.store.database import Database
+from publisher.store.models import Corpus, Job, Variant
+from tests.jobs import rows
+from worker.job_request import read_request, secrets_of
+from worker.stages.request import BuildRequest
+
+RECIPE = {"pruning": {"criterion": "random", "ratio": 0.5}, "evaluation": {"corpora": ["prose"]}}
+
+
+def add_job(database: Database) -> Job:
+    job_id = rows.add_job(database)
+    job = rows.load(database, job_id)
+    with database.write() as session:
+        session.get_one(Variant, job.variant_id).recipe = RECIPE
+    return job
+
+
+def add_corpus(database: Database, tenant_id: str, path: str) -> None:
+    with database.write() as session:
+        session.add(Corpus(tenant_id=tenant_id, name="prose", source={"name": "prose", "path": path}, facts={}))
+
+
+def read(database: Database, settings: Settings, job: Job) -> BuildRequest:
+    with database.read() as session:
+        return read_request(session, settings, job.id, "cpu")
+
+
+def test_corpora_are_those_of_the_tenant(database: Database, settings: Settings) -> None:
+    own, other = add_job(database), add_job(database)
+    add_corpus(database, own.tenant_id, "/text/own")
+    add_corpus(database, other.tenant_id, "/text/other")
+    assert read(database, settings, own).corpora["prose"].path == Path("/text/own")
+
+
+def test_corpus_that_is_gone_is_the_fault_of_the_request(database: Database, settings: Settings) -> None:
+    with pytest.raises(RequestFault, match="corpus prose does not exist any more"):
+        read(database, settings, add_job(database))
+
+
+def test_embedded_hub_gets_a_token_of_the_job_s_tenant(database: Database, settings: Settings) -> None:
+    job = add_job(database)
+    add_corpus(database, job.tenant_id, "/text")
+    request = read(database, settings, job)
+    assert request.publish is not None
+    assert request.publish.endpoint == f"{settings.public_url}/hub"
+    claims = read_job_token(settings.secret_bytes(), request.publish.token)
+    assert claims is not None
+    assert (claims.tenant_id, claims.job_id) == (job.tenant_id, job.id)
+    assert secrets_of(request) == [request.publish.token]
+
+
+def test_other_hub_gets_the_configured_token(database: Database, settings: Settings) -> None:
+    job = add_job(database)
+    add_corpus(database, job.tenant_id, "/text")
+    elsewhere = {"hub_endpoint": "https://hub.example", "hub_token": SecretStr("hf_x")}
+    request = read(database, settings.model_copy(update=elsewhere), job)
+    assert request.publish is not None
+    assert (request.publish.endpoint, request.publish.token) == ("https://hub.example", "hf_x")
+
+
+def test_other_hub_without_a_token_names_the_setting(database: Database, settings: Settings) -> None:
+    job = add_job(database)
+    add_corpus(database, job.tenant_id, "/text")
+    with pytest.raises(InfrastructureFault, match=r"no token for https://hub\.example.*PUBLISHER_HUB_TOKEN"):
+        read(database, settings.model_copy(update={"hub_endpoint": "https://hub.example"}), job)
