@@ -51,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=_lifespan(service),
+        # FastAPI's viewers load their scripts from a CDN
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service

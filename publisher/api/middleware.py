@@ -17,11 +17,6 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
-#: the interactive documentation starts with an inline script and takes its viewer from a CDN
-_DOCUMENTATION_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com"
-)
 
 
 class BodyTooLarge(RequestFault):
@@ -70,8 +65,6 @@ class CarefulHeaders:
 
 
 def _add_headers(headers: MutableHeaders, path: str) -> None:
-    if path in {"/docs", "/redoc"}:
-        headers.setdefault("Content-Security-Policy", _DOCUMENTATION_POLICY)
     if path.startswith("/v1/"):
         headers.setdefault("Cache-Control", "no-store")
     for name, value in _HEADERS.items():

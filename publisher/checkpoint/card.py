@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from publisher.checkpoint.evaluation import Certificate, EvaluationReport
-from publisher.checkpoint.manifest import BeforeAndAfter, Manifest
+from publisher.checkpoint.manifest import Manifest
 
 FILE_NAME = "README.md"
 _HUGGING_FACE = "https://huggingface.co"
@@ -102,15 +102,16 @@ def _introduction(manifest: Manifest) -> str:
 
 
 def _sizes(manifest: Manifest) -> str:
+    parameters, sizes = manifest.parameters, manifest.bytes
     rows = [
-        _size_row("Parameters", manifest.parameters),
-        _size_row("Bytes of weights", manifest.bytes),
+        _size_row("Parameters", parameters.base, parameters.pruned, parameters.reduction),
+        _size_row("Bytes of weights", sizes.base, sizes.checkpoint, sizes.reduction),
     ]
     return _table(["", "Base model", "This checkpoint", "Reduction"], rows)
 
 
-def _size_row(name: str, sizes: BeforeAndAfter) -> list[str]:
-    return [name, f"{sizes.base:,}", f"{sizes.checkpoint:,}", f"{sizes.reduction:.2f}×"]
+def _size_row(name: str, base: int, checkpoint: int, reduction: float) -> list[str]:
+    return [name, f"{base:,}", f"{checkpoint:,}", f"{reduction:.2f}×"]
 
 
 def _perplexities(evaluation: EvaluationReport | None) -> str:

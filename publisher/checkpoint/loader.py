@@ -23,6 +23,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from publisher.checkpoint.four_bit import allow_any_width
+
 _MARK = "_builds_from_layer_config"
 
 
@@ -49,6 +51,8 @@ def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., Non
         if config.is_heterogeneous:
             for layer_class in _decoder_layer_classes(type(self)):
                 _build_from_layer_config(layer_class)
+            if getattr(config, "quantization_config", None) is not None:
+                allow_any_width()
         original(self, config, *args, **kwargs)
 
     setattr(init, _MARK, True)

@@ -53,7 +53,19 @@ class Widths(_Part):
     neurons: int = Field(ge=1)
 
 
-class BeforeAndAfter(_Part):
+class Counts(_Part):
+    base: int = Field(ge=0)
+    pruned: int = Field(ge=0)
+
+    @property
+    def reduction(self) -> float:
+        """How many times fewer."""
+        return self.base / max(self.pruned, 1)
+
+
+class Sizes(_Part):
+    """Bytes of the safetensors weight files."""
+
     base: int = Field(ge=0)
     checkpoint: int = Field(ge=0)
 
@@ -68,8 +80,8 @@ class Manifest(_Part):
     base: BaseModelRecord
     recipe: dict[str, Any] = Field(description="as in the API; defaults written out")
     recipe_digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the recipe's canonical JSON")
-    parameters: BeforeAndAfter
-    bytes: BeforeAndAfter = Field(description="of the safetensors weight files")
+    parameters: Counts
+    bytes: Sizes
     base_widths: Widths = Field(description="of every layer of the base model")
     widths: list[Widths] = Field(description="of each layer of the checkpoint")
     alignment: dict[str, Any] | None = Field(default=None, description="steps, tokens, losses; None: not aligned")

@@ -47,7 +47,7 @@ class VariantNumbers:
         return cls(
             planned=False,
             base_parameters=manifest["parameters"]["base"],
-            parameters=manifest["parameters"]["checkpoint"],
+            parameters=manifest["parameters"]["pruned"],
             base_bytes=manifest["bytes"]["base"],
             bytes=manifest["bytes"]["checkpoint"],
             perplexity=evaluation.get("perplexity") or {},

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from publisher.checkpoint.manifest import BaseModelRecord, BeforeAndAfter, Manifest, Widths, record
+from publisher.checkpoint.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 from publisher.checkpoint.masks import Masks, save_masks
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -86,8 +86,8 @@ def manifest(folder: Path, base: str, commit: str) -> Manifest:
         base=BaseModelRecord(repo_id=base, revision=commit, endpoint="https://huggingface.co"),
         recipe={"pruning": {"ratio": 0.5}, "quantization": {"scheme": "none"}},
         recipe_digest="0" * 64,
-        parameters=BeforeAndAfter(base=100, checkpoint=50),
-        bytes=BeforeAndAfter(base=400, checkpoint=200),
+        parameters=Counts(base=100, pruned=50),
+        bytes=Sizes(base=400, checkpoint=200),
         base_widths=Widths(query_heads=6, kv_heads=3, neurons=20),
         widths=[Widths(query_heads=6, kv_heads=3, neurons=20)] * 4,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

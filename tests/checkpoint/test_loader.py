@@ -108,6 +108,15 @@ def test_heads_need_not_divide_the_hidden_size(tmp_path: Path) -> None:
     assert widths(model)[1:4] == [(5120, 5120, 13824), (1792, 1792, 4838), (1792, 1792, 4838)]
 
 
+def test_nf4_layers_of_odd_widths_infer_and_generate(pruned: LlamaForCausalLM, tmp_path: Path) -> None:
+    pruned.float().save_pretrained(tmp_path)
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantization)
+    with torch.inference_mode():
+        assert loaded(TOKENS).logits.isfinite().all()
+        assert loaded.generate(TOKENS, max_new_tokens=3, pad_token_id=0, eos_token_id=None).shape == (2, 15)
+
+
 def test_nf4_is_saved_in_4_bits_and_loads_equal(tmp_path: Path) -> None:
     torch.manual_seed(0)
     narrow = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}

@@ -20,7 +20,7 @@ from publisher.architecture import Geometry, LayerWidths
 from publisher.base_model import INDEX_FILE
 from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import BaseModelRecord, BeforeAndAfter, FileRecord, Manifest, Widths
+from publisher.checkpoint.manifest import BaseModelRecord, Counts, FileRecord, Manifest, Sizes, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, load_masks
 from worker.stages.context import Stage, StageContext
@@ -107,8 +107,8 @@ def _describe(
         base=_base_record(request.base, base_files),
         recipe=request.recipe.model_dump(mode="json"),
         recipe_digest=request.recipe.digest,
-        parameters=BeforeAndAfter(base=geometry.parameters(), checkpoint=geometry.parameters(widths)),
-        bytes=BeforeAndAfter(base=_weight_bytes(base_files), checkpoint=_folder_weight_bytes(output)),
+        parameters=Counts(base=geometry.parameters(), pruned=geometry.parameters(widths)),
+        bytes=Sizes(base=_weight_bytes(base_files), checkpoint=_folder_weight_bytes(output)),
         base_widths=_as_record(geometry.full_width),
         widths=[_as_record(width) for width in widths],
         alignment=_alignment_summary(alignment),

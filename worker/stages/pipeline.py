@@ -109,6 +109,9 @@ class _Build:
         def make(output: Path) -> None:
             module.run(self.request, inputs, output, context)
 
+        if stage is Stage.PUBLISH:
+            # what a Hub holds can change: publishing again commits nothing if it still holds this checkpoint
+            self.store.forget(stage, digest)
         if self.store.find(stage, digest) is None:
             on_stage(stage, StageState.STARTED, None)
         folder, reused = self.store.produce(stage, digest, make, inputs=known, check=context.check)

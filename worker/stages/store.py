@@ -66,6 +66,10 @@ class StageStore:
         record = read_record(self.folder(stage, digest))
         return record if record is not None and record.digest == digest else None
 
+    def forget(self, stage: Stage, digest: str) -> None:
+        """Have the stage made again, whether it is there or not."""
+        shutil.rmtree(self.folder(stage, digest), ignore_errors=True)
+
     def produce(
         self,
         stage: Stage,

@@ -28,7 +28,9 @@ from publisher.checkpoint.recovery import recover_adapter
 Report = Callable[[float, float, str], None]
 
 
-def train(repo_id: str, text: Path, output: Path, *, steps: int, batch: int, length: int, report: Report) -> None:
+def train(
+    repo_id: str, text: Path, output: Path, *, steps: int, batch: int, length: int, report: Report
+) -> dict[str, float]:
     """Download `repo_id` from HF_ENDPOINT, train a LoRA on the documents of `text`, save it in `output`."""
     checkpoint = snapshot_download(repo_id)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -53,6 +55,7 @@ def train(repo_id: str, text: Path, output: Path, *, steps: int, batch: int, len
         report(step + 1, steps, f"loss {loss.item():.3f}")
     adapted.save_pretrained(output / "adapter")
     recover_adapter(output / "adapter", Path(checkpoint), output / "recovered")
+    return {"loss": loss.item()}
 
 
 def measure(base: Path, adapter: Path, text: Path, *, limit: int, length: int, report: Report) -> dict[str, float]:
@@ -136,8 +139,8 @@ def main() -> None:
     for name in ("limit", "length"):
         meter.add_argument(f"--{name}", type=int, required=True)
     given = vars(parser.parse_args())
-    run: Callable[..., dict[str, float] | None] = {"train": train, "measure": measure}[given.pop("command")]
-    result = run(**given, report=_report) or {}
+    run: Callable[..., dict[str, float]] = train if given.pop("command") == "train" else measure
+    result = run(**given, report=_report)
     _say(result={"peak_memory_bytes": peak_memory_bytes(), **result})
 
 

@@ -35,7 +35,7 @@ class Measured:
             pruned=perplexity["pruned"],
             aligned=perplexity["aligned"],
             quantized=perplexity["quantized"],
-            probe=certificate["recovered"]["novel"],
+            probe=certificate["recovered"],
             recovered=user["recovered"],
             bytes=evaluation["bytes"],
             peaks={
@@ -55,7 +55,7 @@ def results_table(measured: Measured) -> Table:
     sizes, peaks = measured.bytes, measured.peaks
     table.add_row("base", f"{measured.base:.2f}", _mib(sizes["base"]), "")
     table.add_row("pruned", f"{measured.pruned:.2f}", _mib(sizes["pruned"]), "")
-    table.add_row("aligned", f"{measured.aligned:.2f}", _mib(sizes["aligned"]), f"{_mib(peaks['alignment'])} (align)")
+    table.add_row("aligned", f"{measured.aligned:.2f}", _mib(sizes["pruned"]), f"{_mib(peaks['alignment'])} (align)")
     table.add_row("4-bit, as published", f"{measured.quantized:.2f}", _mib(sizes["quantized"]), "")
     table.add_row("base + recovered probe (certificate)", f"{measured.probe:.2f}", "", f"{_mib(peaks['probe'])} (LoRA)")
     table.add_row(

@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_weights(inputs: PackageInputs, output: Output) 
     manifest = Manifest.read(packaged(inputs, output()))
     pair = make_pair(vocab_size=260)
     assert manifest.parameters.base == sum(p.numel() for p in pair.base.parameters())
-    assert manifest.parameters.checkpoint == sum(p.numel() for p in pair.pruned.parameters())
+    assert manifest.parameters.pruned == sum(p.numel() for p in pair.pruned.parameters())
     assert manifest.bytes.checkpoint == (inputs.quantized / "model.safetensors").stat().st_size
     assert [width.kv_heads for width in manifest.widths] == [3, 2, 3, 3]
     assert [width.neurons for width in manifest.widths] == [20, 6, 8, 20]
