@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 import time
@@ -43,10 +45,19 @@ def _reset(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    _return_freed_memory()
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK_RSS)
     except OSError:
         return  # not Linux, or a sandbox: the peak is then that of the process's whole life
+
+
+def _return_freed_memory() -> None:
+    """What earlier work freed but the allocator keeps would count as this work's."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc
+        trim(0)
 
 
 def _peak_resident_bytes() -> int:

@@ -2,7 +2,7 @@
 
 transformers 5.23 lets a config say what differs per layer (`per_layer_config`), but the modelling code of most
 families builds every layer from the global config, on which such an attribute raises. `register` closes that gap
-for every family at once and touches only models whose config says that layers differ:
+for every family at once, for models whose config says that layers differ:
 
 - a decoder layer class (named by the model's `_no_split_modules`) gets `config.per_layer_config[layer_idx]`
   in place of the global config when it is constructed;
@@ -51,12 +51,19 @@ def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., Non
         if config.is_heterogeneous:
             for layer_class in _decoder_layer_classes(type(self)):
                 _build_from_layer_config(layer_class)
-            if getattr(config, "quantization_config", None) is not None:
-                allow_any_width()
+        if _is_four_bit(config):
+            allow_any_width()
         original(self, config, *args, **kwargs)
 
     setattr(init, _MARK, True)
     return init
+
+
+def _is_four_bit(config: PreTrainedConfig) -> bool:
+    """Whether bitsandbytes will make the layers; the quantization is a dict or an object, as it came."""
+    quantization = getattr(config, "quantization_config", None) or {}
+    values = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    return bool(values.get("load_in_4bit", False))
 
 
 def _decoder_layer_classes(model_class: type[PreTrainedModel]) -> list[type[nn.Module]]:

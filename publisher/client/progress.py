@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from publisher.client.rest import FINISHED, Event
+
+
+class AmountColumn(ProgressColumn):
+    """`12,288/16,384 tokens`; bytes in kB, MB and so on."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("")
+        unit = task.fields["unit"]
+        if unit == "bytes":
+            return Text(f"{decimal(int(task.completed))}/{decimal(int(task.total))}")
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f} {unit}")
+
+
+@contextmanager
+def working(console: Console, title: str) -> Iterator[None]:
+    """A bar without an end, for work that cannot say how far it is."""
+    with progress_bars(console) as bars:
+        task = bars.add_task(title, total=None, unit="", note="")
+        yield
+        bars.update(task, total=1, completed=1, unit="done")
 
 
 def progress_bars(console: Console) -> Progress:
@@ -16,9 +49,8 @@ def progress_bars(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        BarColumn(bar_width=24),
+        AmountColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,

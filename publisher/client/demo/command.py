@@ -16,7 +16,7 @@ from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
 from publisher.client.demo.table import Measured, results_table
 from publisher.client.plan import plan_table
-from publisher.client.progress import JobProgress
+from publisher.client.progress import JobProgress, working
 from publisher.client.rest import ServiceClient
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import InfrastructureFault
@@ -38,9 +38,11 @@ def demo(data_dir: Path, keep: bool) -> None:
     console = Console()
     started = time.monotonic()
     data_dir = data_dir.absolute()
-    with console.status("converting SmolLM2-135M-Instruct to safetensors (once)"):
+    console.rule("0. model and text, from installed packages")
+    with working(console, f"{data.MODEL_NAME} as safetensors"):
         model = data.prepare_model(data_dir / "models")
-    corpora = data.prepare_corpora(data_dir / "corpora")
+    with working(console, "text"):
+        corpora = data.prepare_corpora(data_dir / "corpora")
     with running_service(data_dir, console) as service:
         measured = _main_job(service, model, corpora, data_dir / "downstream", console)
         console.print(results_table(measured))

