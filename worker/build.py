@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import torch
 from huggingface_hub import get_token
-from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from publisher.architecture import pruned_widths
@@ -18,6 +17,8 @@ from publisher.base_model import BaseModelFacts, inspect_folder, inspect_reposit
 from publisher.corpus import CorpusSource
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe import Recipe
+from publisher.recipe_file import read_recipe
+from worker.device import choose_device
 from worker.stages.context import Stage
 from worker.stages.disk import full_disk_as_fault
 from worker.stages.folder import RECORD, empty
@@ -26,8 +27,15 @@ from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import StageStore
 from worker.terminal import shown_progress
 
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _WORK = ".stages"
 _STOPPED_BY_KEYBOARD = 130
+
+
+def known_device(context: click.Context, parameter: click.Parameter, device: str) -> str:
+    if not DEVICE.fullmatch(device):
+        raise click.BadParameter(f"{device!r} is none of auto, cpu, cuda, cuda:N.")
+    return device
 
 
 @click.command()
@@ -40,7 +48,7 @@ _STOPPED_BY_KEYBOARD = 130
     type=click.Choice([stage.value for stage in Stage if stage is not Stage.PUBLISH]),
     help="Stop after this stage; OUT gets its output.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, callback=known_device, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
@@ -68,7 +76,7 @@ def build(
             base=base_source(base, recipe),
             recipe=recipe,
             corpora=corpus_sources(recipe, corpora),
-            device=resolve_device(device),
+            device=choose_device(device).name,
         )
         make(request, out, work, last)
     except PublisherError as error:
@@ -124,14 +132,6 @@ def refuse_occupied(out: Path) -> None:
         raise RequestFault(f"{out} is not empty.", way_out="Name a new folder; nothing is overwritten.")
 
 
-def read_recipe(path: Path) -> Recipe:
-    try:
-        return Recipe.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or path.name}: {item['msg']}" for item in error.errors())
-        raise RequestFault(f"{path} is not a recipe: {'; '.join(problems)}.") from error
-
-
 def base_source(base: str, recipe: Recipe) -> BaseModelSource:
     """Pin the base model as it is now; refuses what cannot be pruned by this recipe before anything is fetched."""
     folder = Path(base)
@@ -164,21 +164,6 @@ def _named_path(option: str) -> tuple[str, Path]:
     if not (name and equals and path):
         raise click.BadParameter(f"{option!r} is not NAME=PATH.", param_hint="--corpus")
     return name, Path(path).expanduser().resolve()
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is CUDA where there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise click.BadParameter(f"{device!r} is none of auto, cpu, cuda, cuda:N.", param_hint="--device") from error
-    if parsed.type not in {"cpu", "cuda"}:
-        raise click.BadParameter(f"{device!r} is none of auto, cpu, cuda, cuda:N.", param_hint="--device")
-    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
-        raise RequestFault(f"there is no device {device}: {torch.cuda.device_count()} CUDA devices are here.")
-    return device
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Device:
 
 
 def choose_device(setting: str) -> Device:
-    """The device that PUBLISHER_WORKER_DEVICE names; `auto`: the first GPU, or else the CPU.
+    """The device that `setting` names (PUBLISHER_WORKER_DEVICE or --device); `auto`: the first GPU, or else the CPU.
 
     Raises InfrastructureFault if it is not there.
     """
@@ -30,7 +30,7 @@ def choose_device(setting: str) -> Device:
         return Device("cpu", platform.processor() or platform.machine(), _physical_memory())
     device = torch.device("cuda" if setting == "auto" else setting)
     if (device.index or 0) >= available:
-        way_out = "Set PUBLISHER_WORKER_DEVICE to auto, cpu, or a device that is there."
+        way_out = "Choose auto, cpu, or a device that is there (PUBLISHER_WORKER_DEVICE, --device)."
         raise InfrastructureFault(f"there is no {setting}: this machine has {available} CUDA devices.", way_out=way_out)
     properties = torch.cuda.get_device_properties(device)
     return Device(str(device), str(properties.name), int(properties.total_memory))

@@ -15,8 +15,8 @@ from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from publisher.api.invalid_fields import InvalidField, invalid_fields
 from publisher.errors import InfrastructureFault, PublisherError, RequestFault
+from publisher.invalid_fields import InvalidField, invalid_fields
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)

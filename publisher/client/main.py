@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 
 import click
@@ -11,28 +13,50 @@ from publisher import __version__
 from publisher.errors import PublisherError
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a command is found; without a module it comes from the entry points `publisher.commands`."""
+
+    summary: str
+    module: str | None = None
+
+
+_COMMANDS = {
+    "build": _Place("Make a checkpoint here, without service, database or broker."),
+    "demo": _Place("The whole path on a real model, start to finish.", "publisher.client.demo.command"),
+    "follow": _Place("Watch a job until it ends.", "publisher.client.follow"),
+    "plan": _Place("What a recipe will cost and give, from a config.json alone.", "publisher.client.plan"),
+    "recover": _Place(
+        "Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"
+    ),
+    "up": _Place("Start API, dashboard, Hub and a worker on this machine.", "publisher.client.up"),
+}
+
+
 class _Commands(click.Group):
     """Loads a command's module when it is called, so that `publisher --help` needs neither torch nor a server."""
 
-    builtin = {
-        "up": "publisher.client.up:up",
-        "plan": "publisher.client.plan:plan",
-        "recover": "publisher.client.recover:recover",
-        "follow": "publisher.client.follow:follow",
-        "demo": "publisher.client.demo.command:demo",
-    }
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self.builtin.keys() | entry_points(group="publisher.commands").names)
+        return sorted(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in sorted(_COMMANDS.items())])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in self.builtin:
-            module, _, attribute = self.builtin[name].partition(":")
-            loaded: object = getattr(__import__(module, fromlist=[attribute]), attribute)
-        else:
-            found = entry_points(group="publisher.commands", name=name)
-            loaded = found[name].load() if name in found.names else None
-        return loaded if isinstance(loaded, click.Command) else None
+        place = _COMMANDS.get(name)
+        if place is None:
+            return None
+        loaded = _announced(name) if place.module is None else getattr(import_module(place.module), name)
+        assert isinstance(loaded, click.Command)
+        return loaded
+
+
+def _announced(name: str) -> object:
+    found = entry_points(group="publisher.commands", name=name)
+    if not found:
+        raise click.ClickException(f"`publisher {name}` needs the worker's code, which is not installed here.")
+    return found[name].load()
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from publisher.architecture import Geometry
-from publisher.errors import RequestFault
 from publisher.plan import GIB, Plan, make_plan
-from publisher.recipe import Recipe
+from publisher.recipe_file import read_object, read_recipe
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -28,21 +24,12 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
 def plan(config: Path, recipe_file: Path, flops: float | None, as_json: bool) -> None:
     """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
-    geometry = Geometry.from_config(_read_object(config))
+    geometry = Geometry.from_config(read_object(config))
     result = make_plan(geometry, read_recipe(recipe_file), flops_per_second=flops or local_flops())
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:
         Console().print(plan_table(result))
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a file; RequestFault names each field that is wrong."""
-    try:
-        return Recipe.model_validate(_read_object(path))
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RequestFault(f"{path}: {wrong}.") from error
 
 
 def plan_table(plan: Plan) -> Table:
@@ -71,13 +58,3 @@ def local_flops(seconds: float = 0.2, width: int = 1024) -> float:
 
 def _mib(size: int) -> str:
     return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestFault(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise RequestFault(f"{path} is not a JSON object.")
-    return value

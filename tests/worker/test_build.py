@@ -112,7 +112,7 @@ def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) ->
     (tmp_path / "recipe.json").write_text('{"pruning": {"ratio": 1.5, "criterion": "random"}}')
     done = call(command)
     assert done.returncode == 1
-    assert "pruning.ratio: Input should be less than 1" in done.stderr
+    assert "recipe.pruning.ratio: 1.5 is not valid: it should be less than 1" in done.stderr
 
 
 def test_a_missing_base_model_is_refused(tmp_path: Path) -> None:

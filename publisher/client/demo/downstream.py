@@ -35,7 +35,7 @@ def train(
     checkpoint = snapshot_download(repo_id)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model = prepare_model_for_kbit_training(model)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, lora)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]

@@ -1,0 +1,31 @@
+"""The demo's text comes out of packages that `make setup` installs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from publisher.client.demo.data import CLASSICS, DOCUMENT_CHARACTERS, NOVEL, prepare_corpora
+from publisher.client.demo.recipe import RECIPE
+from publisher.corpus import CorpusSource, Split
+
+
+def test_every_corpus_of_the_recipe_is_there_with_documents_on_both_sides(tmp_path: Path) -> None:
+    paths = prepare_corpora(tmp_path)
+    assert set(RECIPE.corpus_names()) <= paths.keys()
+    for name, path in paths.items():
+        source = CorpusSource(name=name, path=path)
+        assert list(source.documents(Split.HELD_OUT))
+        assert max(len(text) for text in source.documents(Split.TRAIN)) > DOCUMENT_CHARACTERS
+
+
+def test_the_novel_is_not_aligned_on(tmp_path: Path) -> None:
+    assert NOVEL not in CLASSICS
+    paths = prepare_corpora(tmp_path)
+    novel = set(CorpusSource(name="novel", path=paths["novel"]).documents())
+    assert not novel & set(CorpusSource(name="classics", path=paths["classics"]).documents())
+
+
+def test_text_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    path = prepare_corpora(tmp_path)["novel"]
+    path.write_text('{"text": "mine"}\n')
+    assert prepare_corpora(tmp_path)["novel"].read_text() == '{"text": "mine"}\n'
