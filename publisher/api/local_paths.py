@@ -37,5 +37,6 @@ def _require_within(real: Path, given: Path, roots: Sequence[Path]) -> None:
         raise RequestFault(
             f"{given} lies outside the folders that may be read.",
             field="path",
-            way_out=f"Move it below {' or '.join(map(str, roots))}, or add its folder to PUBLISHER_LOCAL_ROOTS.",
+            way_out=f"Move it below {' or '.join(map(str, roots))}, or "
+            "allow its folder (`publisher up --allow FOLDER`, PUBLISHER_LOCAL_ROOTS).",
         )

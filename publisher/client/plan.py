@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -49,11 +50,12 @@ def plan_table(plan: Plan) -> Table:
 def local_flops(seconds: float = 0.2, width: int = 1024) -> float:
     """This machine's FLOP/s in fp32 matrix products of `width`; a stand-in for a worker that measured itself."""
     matrix = np.ones((width, width), dtype=np.float32)
-    started, products = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
+    fastest, deadline = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < deadline or not math.isfinite(fastest):
+        started = time.perf_counter()
         matrix @ matrix
-        products += 1
-    return 2 * width**3 * products / (time.perf_counter() - started)
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * width**3 / fastest
 
 
 def _mib(size: int) -> str:

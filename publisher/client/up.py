@@ -80,7 +80,8 @@ def service_environment(host: str, port: int, data_dir: Path, roots: list[Path])
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     if roots:
-        environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in roots])
+        all_roots = [data_dir / "models", data_dir / "corpora", *roots]
+        environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in all_roots])
     return environment | os.environ
 
 
@@ -157,16 +158,23 @@ class Supervisor:
 
 
 def wait_until_ready(url: str, supervisor: Supervisor) -> None:
-    """Return when /readyz says so or a stop was asked for; InfrastructureFault if a process ends before."""
+    """Return when /readyz says so and a worker is there, or when a stop was asked for; InfrastructureFault if a
+    process ends before."""
     deadline = time.monotonic() + START_SECONDS
     while not supervisor.stopping:
         if supervisor.ended:
             raise InfrastructureFault(f"the {supervisor.ended[0]} process did not start; its lines above say why.")
         try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+            if is_ready(url):
                 return
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
             raise InfrastructureFault(f"{url} did not get ready within {START_SECONDS} seconds.")
         time.sleep(0.2)
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service at `url` is whole and has a worker. Raises httpx.TransportError if it does not answer."""
+    answer = httpx.get(f"{url}/readyz", timeout=2)
+    return answer.is_success and bool(answer.json()["workers"])

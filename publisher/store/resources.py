@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from publisher.store.database import database_now
 from publisher.store.models import BaseModel, Corpus, Variant, VariantFile, Worker
 from publisher.store.tenancy import readable_by
 
@@ -42,6 +43,12 @@ def find_request(session: Session, tenant_id: str, idempotency_key: str) -> Vari
 
 def find_file(session: Session, variant_id: str, path: str) -> VariantFile | None:
     return session.get(VariantFile, (variant_id, path))
+
+
+def live_workers(session: Session, patience: float) -> int:
+    """Workers that were seen within `patience` seconds."""
+    seen = select(func.count()).select_from(Worker).where(Worker.seen_at > database_now() - patience)
+    return session.scalar(seen) or 0
 
 
 def worker_speed(session: Session) -> float | None:

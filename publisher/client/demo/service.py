@@ -20,6 +20,7 @@ from rich.console import Console
 
 from publisher.client.progress import progress_bars, working
 from publisher.client.rest import ServiceClient
+from publisher.client.up import is_ready
 from publisher.errors import InfrastructureFault
 
 START_SECONDS = 120
@@ -63,7 +64,7 @@ def running_service(data_dir: Path, console: Console, port: int = 8000) -> Itera
 def _wait(service: RunningService, log: Path) -> None:
     for _ in range(START_SECONDS * 2):
         try:
-            if httpx.get(f"{service.url}/readyz", timeout=2).is_success:
+            if is_ready(service.url):
                 return
         except httpx.TransportError:
             pass
