@@ -28,6 +28,7 @@ from publisher.api.service import Service
 from publisher.dashboard.router import create_dashboard
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
+from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
@@ -88,11 +89,16 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         await to_thread.run_sync(_prepare, service)
         reaper = Reaper(service.database, service.settings)
         reaper.start()
+        upkeep = None if service.hub is None else Upkeep(service.hub)
+        if upkeep is not None:
+            upkeep.start()
         app.state.watch.start()
         try:
             yield
         finally:
             await app.state.watch.stop()
+            if upkeep is not None:
+                upkeep.stop()
             await to_thread.run_sync(reaper.stop)
             service.dispatcher.close()
             service.database.close()

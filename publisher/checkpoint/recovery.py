@@ -44,8 +44,11 @@ class RecoveryReport:
     parameters_after: int
 
 
-def recover_adapter(adapter: Path, checkpoint: Path, output: Path) -> RecoveryReport:
+def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
+
+    The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
+    manifest names, pinned to its commit.
 
     Writes a stock PEFT adapter, one tensor in memory at a time, under a temporary name beside `output` and renames
     it when whole. Raises RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be
@@ -54,6 +57,8 @@ def recover_adapter(adapter: Path, checkpoint: Path, output: Path) -> RecoveryRe
     manifest = Manifest.read(checkpoint)
     config = json.loads((checkpoint / "config.json").read_bytes())
     shapes = CheckpointShapes.from_config(config, masks_file.load_masks(checkpoint / masks_file.FILE_NAME))
+    if base_model is not None:
+        return recover_folder(adapter, output, shapes, base_model, None)
     return recover_folder(adapter, output, shapes, manifest.base.repo_id, manifest.base.commit)
 
 

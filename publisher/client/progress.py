@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from publisher.client.rest import FINISHED, Event
@@ -50,7 +51,7 @@ def progress_bars(console: Console) -> Progress:
         SpinnerColumn(),
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=24),
-        AmountColumn(),
+        AmountColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,

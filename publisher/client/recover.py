@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A folder that does not exist yet.")
 @click.option("--revision", help="Commit, branch or tag of the checkpoint's repository.")
 @click.option("--endpoint", metavar="URL", help="Hub of the checkpoint's repository; HF_ENDPOINT by default.")
-def recover(adapter: Path, checkpoint: str, output: Path, revision: str | None, endpoint: str | None) -> None:
+@click.option("--base", metavar="DIR_OR_REPO", help="Where you have the base model, if not where the manifest says.")
+def recover(
+    *, adapter: Path, checkpoint: str, output: Path, revision: str | None, endpoint: str | None, base: str | None
+) -> None:
     """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model."""
     from publisher.checkpoint.folder import open_checkpoint
     from publisher.checkpoint.recovery import recover_adapter
 
     try:
         folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
-        report = recover_adapter(adapter, folder, output)
+        report = recover_adapter(adapter, folder, output, base_model=base)
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)

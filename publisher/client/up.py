@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -19,8 +21,10 @@ import httpx
 from publisher.errors import InfrastructureFault, RequestFault
 
 START_SECONDS = 120
-#: a process that ends sooner than this after its start is not started again at once
-SETTLED_SECONDS = 5
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: a process that ends sooner than this after its start, so many times in a row, is not started again
+SETTLED_SECONDS, QUICK_ENDS = 5, 3
 
 
 @click.command()
@@ -99,6 +103,12 @@ def worker_command() -> list[str]:
     ]
 
 
+def _end_with_parent() -> None:
+    """On Linux: be terminated when the supervisor is gone, even by kill -9; nobody would stop this process then."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Supervisor:
     """Keeps named processes running: one that ends is started again until `stop` is called."""
 
@@ -107,6 +117,7 @@ class Supervisor:
         self._environment = environment
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
+        self._quick_ends: Counter[str] = Counter()
         self._stopping = False
 
     def start(self) -> None:
@@ -115,7 +126,11 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         self._started_at[name] = time.monotonic()
-        self._processes[name] = subprocess.Popen(self._commands[name], env=dict(self._environment))
+        self._processes[name] = subprocess.Popen(
+            self._commands[name],
+            env=dict(self._environment),
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has one thread
+        )
 
     @property
     def ended(self) -> list[str]:
@@ -129,9 +144,10 @@ class Supervisor:
             time.sleep(0.2)
 
     def _restart(self, name: str) -> None:
-        lived = time.monotonic() - self._started_at[name]
-        if lived < SETTLED_SECONDS:
-            raise InfrastructureFault(f"the {name} process ends at once; its last lines above say why.")
+        quick = time.monotonic() - self._started_at[name] < SETTLED_SECONDS
+        self._quick_ends[name] = self._quick_ends[name] + 1 if quick else 0
+        if self._quick_ends[name] == QUICK_ENDS:
+            raise InfrastructureFault(f"the {name} process ends again and again; its last lines above say why.")
         click.echo(f"the {name} process ended (status {self._processes[name].returncode}); starting it again", err=True)
         self._start(name)
 

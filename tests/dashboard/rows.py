@@ -188,7 +188,7 @@ def manifest(recovered: float = 64.0) -> dict[str, Any]:
     budget = {"steps": 40, "batch_size": 4, "sequence_length": 256, "rank": 8, "learning_rate": 1e-3}
     return {
         "format_version": "1.0",
-        "parameters": {"base": FACTS.parameters, "checkpoint": 84_015_360},
+        "parameters": {"base": FACTS.parameters, "pruned": 84_015_360},
         "bytes": {"base": FACTS.bytes, "checkpoint": 85_301_888},
         "evaluation": {
             "perplexity": {"novel": {"base": 76.62, "pruned": 419.1, "aligned": 131.7, "quantized": 140.2}},

@@ -69,8 +69,14 @@ class Service:
 
     def worker(self) -> psutil.Process:
         """The Celery worker that `up` supervises."""
+        return self._child("celery")
+
+    def api(self) -> psutil.Process:
+        return self._child("uvicorn")
+
+    def _child(self, module: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if "celery" in " ".join(child.cmdline()))
+        return next(child for child in children if module in child.cmdline())
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

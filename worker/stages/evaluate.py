@@ -109,7 +109,7 @@ class _Work:
 
     def advance(self, count: int) -> None:
         self.done += count
-        self.context.progress(self.done, self.total, "windows and steps")
+        self.context.progress(self.done, self.total, "windows, steps")
 
     def measure(self, name: str, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
         """Perplexity of `model` on each corpus, told to the context."""
