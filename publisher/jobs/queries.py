@@ -35,5 +35,5 @@ def list_jobs(
 def count_by_state(session: Session) -> dict[JobState, int]:
     """How many jobs of all tenants are in each state; for Prometheus."""
     rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
-    counted = dict(rows.tuples().all())
+    counted = dict(rows.all())
     return {state: counted.get(state, 0) for state in JobState}
