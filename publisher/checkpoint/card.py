@@ -45,6 +45,7 @@ def model_card(subject: CardSubject) -> str:
         _introduction(manifest),
         _sizes(manifest),
         _perplexities(manifest.evaluation),
+        _trainings(manifest),
         *(f"![{title}]({path})" for title, path in subject.plots),
         _usage(subject),
         _making(manifest),
@@ -126,22 +127,37 @@ def _perplexities(evaluation: EvaluationReport | None) -> str:
     return "## Perplexity on held-out documents\n\n" + _table(heads, rows)
 
 
+def _trainings(manifest: Manifest) -> str:
+    """What the two trainings took on the publisher's machine."""
+    rows = []
+    if manifest.alignment is not None:
+        aligned = manifest.alignment
+        rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
+    if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
+        probe = manifest.evaluation.certificate.training
+        rows.append(_training_row("Probe (LoRA)", probe.peak_memory_bytes, probe.seconds, probe.tokens))
+    return _table(["Training", "Peak memory", "Seconds", "Tokens"], rows) if rows else ""
+
+
+def _training_row(name: str, peak_memory_bytes: int, seconds: float, tokens: int) -> list[str]:
+    return [name, f"{peak_memory_bytes / 2**20:,.0f} MiB", f"{seconds:,.0f}", f"{tokens:,}"]
+
+
 def _usage(subject: CardSubject) -> str:
-    return "\n\n".join(
-        [
-            "## Use",
-            _shell(subject),
-            "Train any LoRA on it with the tools that you already use:\n\n" + _training_code(subject.repo_id),
-            "Recover the adapter, and use it on the base model:\n\n" + _recovery_code(subject),
-        ]
-    )
+    parts = [
+        "## Use",
+        "Needs the Python package `loram-publisher`, from the repository of the service that made this checkpoint.",
+        _shell(subject),
+        "Train any LoRA on it with the tools that you already use:\n\n" + _training_code(subject.repo_id),
+        "Recover the adapter, and use it on the base model:\n\n" + _recovery_code(subject),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _shell(subject: CardSubject) -> str:
-    lines = ["pip install loram-publisher"]
-    if subject.endpoint and subject.endpoint != _HUGGING_FACE:
-        lines.append(f"export HF_ENDPOINT={subject.endpoint}")
-    return _code("bash", *lines)
+    if not subject.endpoint or subject.endpoint == _HUGGING_FACE:
+        return ""
+    return _code("bash", f"export HF_ENDPOINT={subject.endpoint}")
 
 
 def _training_code(repo_id: str) -> str:

@@ -75,6 +75,17 @@ class Sizes(_Part):
         return self.base / max(self.checkpoint, 1)
 
 
+class AlignmentRecord(_Part):
+    """Losses in nats per token, of the first and the last step."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    first_loss: float
+    last_loss: float
+
+
 class Manifest(_Part):
     format_version: str = FORMAT_VERSION
     base: BaseModelRecord
@@ -84,7 +95,7 @@ class Manifest(_Part):
     bytes: Sizes
     base_widths: Widths = Field(description="of every layer of the base model")
     widths: list[Widths] = Field(description="of each layer of the checkpoint")
-    alignment: dict[str, Any] | None = Field(default=None, description="steps, tokens, losses; None: not aligned")
+    alignment: AlignmentRecord | None = Field(default=None, description="None: not aligned")
     evaluation: EvaluationReport | None = Field(default=None, description="with the certificate; None: not measured")
     software: dict[str, str] = Field(default_factory=dict, description="package → version")
     stage_seconds: dict[str, float] = Field(default_factory=dict)

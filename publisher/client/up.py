@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -18,11 +17,10 @@ from types import FrameType
 import click
 import httpx
 
+from publisher.client.processes import end_with_parent
 from publisher.errors import InfrastructureFault, RequestFault
 
 START_SECONDS = 120
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 #: a process that ends sooner than this after its start, so many times in a row, is not started again
 SETTLED_SECONDS, QUICK_ENDS = 5, 3
 
@@ -103,12 +101,6 @@ def worker_command() -> list[str]:
     ]
 
 
-def _end_with_parent() -> None:
-    """On Linux: be terminated when the supervisor is gone, even by kill -9; nobody would stop this process then."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Supervisor:
     """Keeps named processes running: one that ends is started again until `stop` is called."""
 
@@ -129,7 +121,7 @@ class Supervisor:
         self._processes[name] = subprocess.Popen(
             self._commands[name],
             env=dict(self._environment),
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has one thread
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has one thread
         )
 
     @property

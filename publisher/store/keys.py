@@ -91,7 +91,7 @@ def _add_chosen(session: Session, key: str) -> None:
     if session.scalar(select(ApiKey.id).where(ApiKey.digest == _digest(key))) is not None:
         return
     tenant = session.scalar(select(Tenant).where(Tenant.name == FIRST_TENANT)) or add_tenant(session, FIRST_TENANT)
-    add_key(session, tenant.id, "from PUBLISHER_BOOTSTRAP_KEY", key)
+    add_key(session, tenant.id, "bootstrap", key)
 
 
 def _digest(key: str) -> str:

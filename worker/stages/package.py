@@ -20,7 +20,7 @@ from publisher.architecture import Geometry, LayerWidths
 from publisher.base_model import INDEX_FILE
 from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import BaseModelRecord, Counts, FileRecord, Manifest, Sizes, Widths
+from publisher.checkpoint.manifest import AlignmentRecord, BaseModelRecord, Counts, FileRecord, Manifest, Sizes, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, load_masks
 from worker.stages.context import Stage, StageContext
@@ -31,7 +31,7 @@ from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 1
+VERSION = 2
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: Of the base model's files, those that are the model and so come from the quantized folder instead.
@@ -125,13 +125,13 @@ def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseMod
     return BaseModelRecord(repo_id=base.repo_id, revision=base.revision, endpoint=endpoint, files=files)
 
 
-def _alignment_summary(alignment: dict[str, Any] | None) -> dict[str, Any] | None:
+def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | None:
     """Without the loss of every step, which the plot shows."""
     if alignment is None:
         return None
     losses = alignment["loss"]
-    ends = {"first_loss": losses[0], "last_loss": losses[-1]} if losses else {}
-    return {name: value for name, value in alignment.items() if name != "loss"} | ends
+    summary = {name: value for name, value in alignment.items() if name != "loss"}
+    return AlignmentRecord(**summary, first_loss=losses[0], last_loss=losses[-1])
 
 
 def _widths(geometry: Geometry, masks: Masks) -> list[LayerWidths]:

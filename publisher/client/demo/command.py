@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +37,8 @@ from publisher.plan import Plan
 @click.option("--keep", is_flag=True, help="leave the service running at the end, until Ctrl-C")
 def demo(data_dir: Path, keep: bool) -> None:
     """The product's main job on a real model (SmolLM2-135M-Instruct), start to finish, on this machine."""
+    # a stop that is asked for, by whatever signal, takes the service along
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
     started = time.monotonic()
     data_dir = data_dir.absolute()

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from publisher.client.processes import end_with_parent
 from publisher.client.progress import progress_bars, working
 from publisher.client.rest import ServiceClient
 from publisher.client.up import is_ready
@@ -51,7 +52,14 @@ def running_service(data_dir: Path, console: Console, port: int = 8000) -> Itera
     command = [sys.executable, "-m", "publisher.client.main", "up", "--port", str(port), "--data", str(data_dir)]
     log = data_dir / "service.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - no bar is being drawn yet
+        )
     service = RunningService(f"http://127.0.0.1:{port}", key, process)
     try:
         with working(console, "start the service"):
