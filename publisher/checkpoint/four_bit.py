@@ -15,10 +15,13 @@ _ROWS, _COLUMNS = 32, 64
 _MARK = "_takes_any_width"
 
 
+def hide_advice() -> None:
+    """bitsandbytes advises, when it is imported, to install a package that would download code from a hub."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_no_advice)
+
+
 def allow_any_width() -> None:
     """Called before a model of 4-bit layers is built; idempotent. Imports bitsandbytes, which takes seconds."""
-    # advice to install a package that downloads code from a hub when it is used
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_no_advice)
     from bitsandbytes.nn import Linear4bit
 
     original = Linear4bit.__init__

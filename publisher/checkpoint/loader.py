@@ -23,7 +23,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from publisher.checkpoint.four_bit import allow_any_width
+from publisher.checkpoint.four_bit import allow_any_width, hide_advice
 
 _MARK = "_builds_from_layer_config"
 
@@ -38,6 +38,7 @@ def register() -> None:
                 f"transformers without {owner.__name__}.{name} cannot load layers of different widths; "
                 "install transformers>=5.23,<5.24"
             )
+    hide_advice()
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
     _validate_layers_only_where_they_agree()

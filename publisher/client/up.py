@@ -96,7 +96,7 @@ def api_command(host: str, port: int) -> list[str]:
 
 def worker_command() -> list[str]:
     return [
-        *(sys.executable, "-m", "celery", "-A", "worker.celery", "worker"),
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.celery", "worker"),
         *("--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"),
     ]
 
