@@ -41,8 +41,9 @@ lint:
 types:
 	$(BIN)/mypy
 
+# two processes of one thread each, for the 2 cores that the tests are written for
 unit:
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf .venv build *.egg-info
