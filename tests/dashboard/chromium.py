@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ class Chromium:
         self._call("POST", "/alert/accept")
 
     def text(self, selector: str) -> str:
-        return str(self._call("GET", f"/element/{self._find(selector)}/text"))
+        """As shown. One script, so that a page that redraws itself cannot take the element away in between."""
+        return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText.trim()"))
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""
