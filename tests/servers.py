@@ -10,6 +10,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 import redis
+import uvicorn
+from starlette.types import ASGIApp
 
 #: PostgreSQL refuses to run as root; any other account will do.
 UNPRIVILEGED = "nobody"
@@ -109,3 +112,17 @@ def _answers_redis(url: str) -> bool:
             return bool(client.ping())
         except redis.ConnectionError:
             return False
+
+
+@contextmanager
+def serve(app: ASGIApp) -> Iterator[int]:
+    """Runs an application, without its lifespan, on a free port until the block is left; the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -12,8 +12,9 @@ from typing import Any, Self
 import httpx
 
 from publisher.errors import InfrastructureFault, PublisherError, RequestFault
+from publisher.jobs.states import JobState
 
-FINISHED = frozenset({"cancelled", "succeeded", "failed"})
+FINISHED = frozenset(state.value for state in JobState if state.finished)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +14,13 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from huggingface_hub import HfApi, constants
 
 from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
+from tests.servers import serve
 
 constants.HF_HUB_DISABLE_XET = True
 
@@ -43,20 +40,6 @@ class RunningHub:
     def api(self, name: str | None = None) -> HfApi:
         """The client of alice, of bob, or of nobody."""
         return HfApi(endpoint=self.endpoint, token=f"token-of-{name}" if name else False)
-
-
-@contextmanager
-def serve(app: FastAPI) -> Iterator[int]:
-    """Runs the application on a free port until the block is left."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from huggingface_hub import HfApi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +17,7 @@ from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.recipe import Pruning, Recipe
 from tests.checkpoint.pruned import make_pair, save_checkpoint
+from tests.servers import serve
 from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
 
 TOKENS = {"hub-token-of-org": Owner("tenant-a", "org"), "hub-token-of-rival": Owner("tenant-b", "rival")}
@@ -64,19 +61,6 @@ class Damaging:
             await send(message)
 
         return flipping
-
-
-@contextmanager
-def serve(app: ASGIApp) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
