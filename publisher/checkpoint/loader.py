@@ -6,6 +6,8 @@ for every family at once, for models whose config says that layers differ:
 
 - a decoder layer class (named by the model's `_no_split_modules`) gets `config.per_layer_config[layer_idx]`
   in place of the global config when it is constructed;
+- a model may read how many experts its config names for all layers: it does so for a loss that balances them,
+  while each layer builds its own;
 - architecture checks that read per-layer attributes from the global config are left out, and so is the rule that
   head counts divide `hidden_size`: a pruned LLaMA-2-13B keeps 14 heads of 128 in a hidden size of 5120.
 
@@ -22,10 +24,13 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
 from publisher.checkpoint.four_bit import allow_any_width, hide_advice
 
 _MARK = "_builds_from_layer_config"
+#: what families call the number of experts of a layer
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def register() -> None:
@@ -42,6 +47,20 @@ def register() -> None:
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
     _validate_layers_only_where_they_agree()
+    PreTrainedConfig.__getattribute__ = _naming_experts_of_all_layers(PreTrainedConfig.__getattribute__)
+
+
+def _naming_experts_of_all_layers(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    @functools.wraps(original)
+    def getattribute(self: PreTrainedConfig, key: str) -> Any:
+        try:
+            return original(self, key)
+        except AmbiguousGlobalPerLayerAttributeError:
+            if key not in _EXPERT_COUNTS:
+                raise
+            return self._getattr_without_heterogeneous_validation(key)
+
+    return getattribute
 
 
 def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., None]:

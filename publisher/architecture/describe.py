@@ -1,0 +1,85 @@
+"""From config.json to a Geometry, without loading torch into a process that does without (the API)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from publisher.architecture.geometry import Geometry
+from publisher.errors import InfrastructureFault, UnsupportedModel
+
+#: importing torch and transformers takes 5 s on an idle machine, a minute on a busy one with a cold disk
+_TIMEOUT_SECONDS = 180
+_GEOMETRY = TypeAdapter(Geometry)
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+          "head_dim", "vocab_size")  # fmt: skip
+
+
+def describe(config: Mapping[str, Any]) -> Geometry:
+    """The geometry of the model that transformers builds from `config`.
+
+    Raises UnsupportedModel with the key or the property of the family that stands in the way.
+    """
+    refuse_unusable(config)
+    text = json.dumps(config, sort_keys=True)
+    return _here(text) if "torch" in sys.modules else _elsewhere(text)
+
+
+def refuse_unusable(config: Mapping[str, Any]) -> None:
+    """What can be refused without knowing the family's code."""
+    if config.get("auto_map"):
+        raise UnsupportedModel(
+            "config.json asks for remote code (auto_map), which is never run here.",
+            way_out="Use a model that transformers implements itself.",
+        )
+    for key in ("quantization_config", "per_layer_config"):
+        if config.get(key):
+            raise UnsupportedModel(
+                f"config.json has {key}: the model is already quantized or pruned.",
+                way_out="Register the original, full-precision model.",
+            )
+    for key in _SIZES:
+        value = config.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise UnsupportedModel(f"config.json has {key} = {value!r}; a positive whole number is needed.")
+
+
+@lru_cache(maxsize=64)
+def _here(text: str) -> Geometry:
+    from publisher.architecture.introspection import geometry_of
+
+    return geometry_of(json.loads(text))
+
+
+@lru_cache(maxsize=64)
+def _elsewhere(text: str) -> Geometry:
+    """The same in a process of its own."""
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", "publisher.architecture.introspection"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise InfrastructureFault(
+            f"the process that looks at the model's config failed: {_last_line(error.stderr) or error}",
+            way_out="Try again; if it repeats, see whether the machine has memory left.",
+        ) from error
+    answer = json.loads(process.stdout)
+    if "refused" in answer:
+        raise UnsupportedModel(answer["refused"], way_out=answer["way_out"])
+    return _GEOMETRY.validate_python(answer["geometry"])
+
+
+def _last_line(text: str | bytes | None) -> str:
+    decoded = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+    return decoded.strip().rpartition("\n")[2]
