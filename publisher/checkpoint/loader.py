@@ -8,8 +8,8 @@ for every family at once, for models whose config says that layers differ:
   in place of the global config when it is constructed;
 - a model may read how many experts its config names for all layers: it does so for a loss that balances them,
   while each layer builds its own;
-- architecture checks that read per-layer attributes from the global config are left out, and so is the rule that
-  head counts divide `hidden_size`: a pruned LLaMA-2-13B keeps 14 heads of 128 in a hidden size of 5120.
+- a config's own checks see the base model's widths, not the layers': they read them from the global config, and have
+  rules such as head counts that divide `hidden_size`, while a pruned LLaMA-2-13B keeps 14 heads of 128 in 5120.
 
 Without it, stock transformers refuses such a config (AmbiguousGlobalPerLayerAttributeError).
 """
@@ -29,6 +29,8 @@ from transformers.integrations.heterogeneity.configuration_utils import Ambiguou
 from publisher.checkpoint.four_bit import allow_any_width, hide_advice
 
 _MARK = "_builds_from_layer_config"
+#: where transformers keeps what differs per layer
+_LAYERS = "_heterogeneity_spec"
 #: what families call the number of experts of a layer
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -46,7 +48,7 @@ def register() -> None:
     hide_advice()
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
-    _validate_layers_only_where_they_agree()
+    _validate_what_all_layers_share()
     PreTrainedConfig.__getattribute__ = _naming_experts_of_all_layers(PreTrainedConfig.__getattribute__)
 
 
@@ -127,8 +129,8 @@ def _reaching_layer_configs(original: Callable[..., None]) -> Callable[..., None
     return set_attn_implementation
 
 
-def _validate_layers_only_where_they_agree() -> None:
-    """Wrap `validate_architecture` in the validator list of each config class that becomes heterogeneous."""
+def _validate_what_all_layers_share() -> None:
+    """Wrap the validators of each config class that becomes heterogeneous."""
     original = PreTrainedConfig.per_layer_config
     assert isinstance(original, property)
     assert original.fset is not None
@@ -137,18 +139,24 @@ def _validate_layers_only_where_they_agree() -> None:
     def set_per_layer_config(self: PreTrainedConfig, overrides: dict[int | str, dict[str, Any]] | None) -> None:
         validators = type(self).__class_validators__
         for position, validator in enumerate(validators):
-            if validator.__name__ == "validate_architecture" and not hasattr(validator, _MARK):
-                validators[position] = _only_homogeneous(validator)
+            if not hasattr(validator, _MARK):
+                validators[position] = _of_the_base_model(validator)
         assign(self, overrides)
 
     PreTrainedConfig.per_layer_config = property(original.fget, set_per_layer_config)
 
 
-def _only_homogeneous(validator: Callable[[PreTrainedConfig], None]) -> Callable[[PreTrainedConfig], None]:
-    @functools.wraps(validator)
-    def validate_architecture(config: PreTrainedConfig) -> None:
-        if not config.is_heterogeneous:
-            validator(config)
+def _of_the_base_model(validator: Callable[[PreTrainedConfig], None]) -> Callable[[PreTrainedConfig], None]:
+    """Without the layers' own values a pruned config is the base model's, which is what families' rules are for."""
 
-    setattr(validate_architecture, _MARK, True)
-    return validate_architecture
+    @functools.wraps(validator)
+    def validate(config: PreTrainedConfig) -> None:
+        layers = config.__dict__.pop(_LAYERS, None)
+        try:
+            validator(config)
+        finally:
+            if layers is not None:
+                config.__dict__[_LAYERS] = layers
+
+    setattr(validate, _MARK, True)
+    return validate
