@@ -1,7 +1,7 @@
 """Causal language models on a device: loaded from a folder, and split at the LM head.
 
-Everything that trains or measures takes a model's last hidden states and its head, never its logits: those of a
-whole batch are the largest tensor there would be (see alignment/objective.py).
+Everything that trains or measures takes a model's last hidden states and its head (worker/head.py), never its logits:
+those of a whole batch are the largest tensor there would be (see alignment/objective.py).
 """
 
 from __future__ import annotations
@@ -34,9 +34,3 @@ def hidden_states(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """Final-norm hidden states (rows, length, hidden_size) of `tokens` (rows, length), every position causal."""
     states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return states
-
-
-def head_weight(model: PreTrainedModel) -> Tensor:
-    """The LM head (vocab, hidden_size), detached; with tied embeddings it is the embeddings' own tensor."""
-    weight: Tensor = model.get_output_embeddings().weight
-    return weight.detach()

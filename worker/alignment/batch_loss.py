@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from worker.alignment.objective import distillation_loss, next_token_loss
-from worker.causal import head_weight, hidden_states
+from worker.causal import hidden_states
+from worker.head import Head, head_of
 from worker.measure import compute_dtype
 
 #: Tokens that go through a model at once. On two CPU cores 512 are as fast per token as 1,024, and take about 2 seconds
@@ -31,7 +32,7 @@ class BatchLoss(Protocol):
 class NextToken:
     """Cross-entropy of each next token. `head` is the frozen LM head in the dtype of the matrix products."""
 
-    head: Tensor
+    head: Head
 
     def __call__(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
         hidden = hidden_states(model, tokens)[:, :-1].flatten(0, 1)
@@ -44,10 +45,10 @@ class NextToken:
 class Distillation:
     """KL from the base model's distribution to the pruned model's, at every position."""
 
-    def __init__(self, head: Tensor, teacher: PreTrainedModel) -> None:
+    def __init__(self, head: Head, teacher: PreTrainedModel) -> None:
         self.head = head
         self.teacher = teacher
-        self.teacher_head = head_weight(teacher)
+        self.teacher_head = head_of(teacher)
 
     def __call__(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
         with torch.no_grad():

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.head import Head
+
 #: Logits that exist at once: 8 Mi values, 32 MiB in fp32, which is 170 tokens of a 49,152 vocabulary.
 LOGITS_AT_ONCE = 2**23
 
@@ -22,11 +24,11 @@ LOGITS_AT_ONCE = 2**23
 ChunkLoss = Callable[[slice, Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
-def next_token_loss(hidden: Tensor, head: Tensor, labels: Tensor, *, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
+def next_token_loss(hidden: Tensor, head: Head, labels: Tensor, *, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
     """Cross-entropy in nats, summed over tokens.
 
-    `hidden` (tokens, hidden_size) after the final norm; `head` (vocab, hidden_size), the frozen LM head, whose dtype
-    is that of the matrix products; `labels` (tokens,). Differentiable by `hidden` alone.
+    `hidden` (tokens, hidden_size) after the final norm; `head` is frozen; `labels` (tokens,). Differentiable by
+    `hidden` alone.
     """
 
     def chunk_loss(chunk: slice, logits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -43,16 +45,16 @@ def next_token_loss(hidden: Tensor, head: Tensor, labels: Tensor, *, logits_at_o
 
 
 def distillation_loss(
-    hidden: Tensor, head: Tensor, teacher_hidden: Tensor, teacher_head: Tensor, *, logits_at_once: int = LOGITS_AT_ONCE
+    hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, *, logits_at_once: int = LOGITS_AT_ONCE
 ) -> Tensor:
     """KL(teacher || student) in nats over the whole vocabulary, summed over tokens.
 
-    `hidden` (tokens, hidden_size) and `teacher_hidden` (tokens, teacher_hidden_size) after their final norms, heads
-    (vocab, …) accordingly. Differentiable by `hidden` alone.
+    `hidden` (tokens, hidden_size) and `teacher_hidden` (tokens, teacher_hidden_size) after their final norms, each with
+    the head of its model, of one vocabulary. Differentiable by `hidden` alone.
     """
 
     def chunk_loss(chunk: slice, logits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        wanted = _logits(teacher_hidden[chunk], teacher_head).log_softmax(-1)
+        wanted = teacher_head.logits(teacher_hidden[chunk]).log_softmax(-1)
         found = logits.log_softmax(-1)
         probabilities = wanted.exp()
         loss = torch.linalg.vecdot(probabilities, wanted.sub_(found)).sum()
@@ -61,34 +63,30 @@ def distillation_loss(
     return _summed(hidden, head, chunk_loss, logits_at_once)
 
 
-def _summed(hidden: Tensor, head: Tensor, chunk_loss: ChunkLoss, logits_at_once: int) -> Tensor:
+def _summed(hidden: Tensor, head: Head, chunk_loss: ChunkLoss, logits_at_once: int) -> Tensor:
     chunk_tokens = max(1, logits_at_once // len(head))
-    loss: Tensor = _HeadLoss.apply(hidden, head.detach(), chunk_loss, chunk_tokens)  # type: ignore[no-untyped-call]
+    loss: Tensor = _HeadLoss.apply(hidden, head, chunk_loss, chunk_tokens)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _HeadLoss(torch.autograd.Function):
-    """A frozen linear head and a loss on its output, chunk by chunk; forward keeps d(loss)/d(hidden)."""
+    """A frozen head and a loss on its output, chunk by chunk; forward keeps d(loss)/d(hidden)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, chunk_loss: ChunkLoss, chunk_tokens: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Head, chunk_loss: ChunkLoss, chunk_tokens: int) -> Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         losses = []
         for start in range(0, len(hidden), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
-            loss, by_logits = chunk_loss(chunk, _logits(hidden[chunk], head), gradient is not None)
+            logits = head.logits(hidden[chunk])
+            slope = None if gradient is None else head.slope(logits)
+            loss, by_logits = chunk_loss(chunk, logits, gradient is not None)
             losses.append(loss)
             if gradient is not None and by_logits is not None:
-                gradient[chunk] = by_logits.to(head.dtype) @ head
+                gradient[chunk] = head.by_hidden(by_logits, slope)
         ctx.gradient = gradient
         return torch.stack(losses).sum()
 
     @staticmethod
     def backward(ctx: Any, *by_loss: Tensor) -> tuple[Tensor | None, None, None, None]:
         return None if ctx.gradient is None else ctx.gradient * by_loss[0], None, None, None
-
-
-def _logits(hidden: Tensor, head: Tensor) -> Tensor:
-    """Logits (tokens, vocab), at least fp32: bf16 steps are too coarse for a softmax."""
-    logits = hidden.to(head.dtype) @ head.T
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

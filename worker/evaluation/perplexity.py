@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from worker.alignment.batch_loss import rows_at_once
 from worker.alignment.data import token_ids
 from worker.alignment.objective import next_token_loss
-from worker.causal import head_weight, hidden_states
+from worker.causal import hidden_states
+from worker.head import Head, head_of
 
 
 def cut_windows(
@@ -49,7 +50,7 @@ def perplexity(model: PreTrainedModel, windows: Sequence[Tensor], on_windows: Ca
     The first token of a window has nothing before it and is not scored. `on_windows` gets the number of windows
     of each batch when they are done, and may raise. Infinite or NaN if the model's numbers are.
     """
-    head, device = head_weight(model), model.device
+    head, device = head_of(model), model.device
     total = 0.0
     for batch in _batches(windows, device):
         total += _negative_log_likelihood(model, head, batch)
@@ -67,7 +68,7 @@ def _batches(windows: Sequence[Tensor], device: torch.device) -> Iterator[list[T
         remaining = remaining[rows:]
 
 
-def _negative_log_likelihood(model: PreTrainedModel, head: Tensor, windows: Sequence[Tensor]) -> float:
+def _negative_log_likelihood(model: PreTrainedModel, head: Head, windows: Sequence[Tensor]) -> float:
     """In nats, summed. Padding comes after the text, where causal attention never sees it."""
     tokens = pad_sequence(list(windows), batch_first=True)
     lengths = torch.tensor([len(window) for window in windows], device=tokens.device)

@@ -16,7 +16,8 @@ from publisher.checkpoint.evaluation import ProbeTraining
 from publisher.recipe import ProbeBudget
 from worker.alignment.batch_loss import NextToken, accumulate_gradients
 from worker.alignment.schedule import Schedule
-from worker.causal import head_weight, load_causal
+from worker.causal import load_causal
+from worker.head import head_of
 from worker.measure import peak_memory
 from worker.quantization.nf4 import load_published
 
@@ -88,7 +89,7 @@ def _train(
     trained = [weight for weight in adapter.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=0.0, fused=True)
     model = adapter.train().get_base_model()
-    objective = NextToken(head_weight(model))
+    objective = NextToken(head_of(model))
     for step, batch in enumerate(batches):
         optimizer.zero_grad(set_to_none=True)
         loss = accumulate_gradients(model, objective, batch, check)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from worker.alignment.batch_loss import NextToken
-from worker.causal import head_weight
+from worker.head import head_of
 from worker.pruning.groups import Group, Matrix
 
 #: how many of how many samples are done
@@ -65,7 +65,7 @@ def taylor_importance(
     layers = model.config.num_hidden_layers
     _require_gradients(model, groups, layers)
     samples = len(sequences)
-    objective = NextToken(head_weight(model))
+    objective = NextToken(head_of(model))
     positions = objective.positions(sequences)
     for start in range(0, samples, batch_size):
         batch = sequences[start : start + batch_size].to(model.device)

@@ -18,7 +18,8 @@ from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import TrainingProgress
 from worker.alignment.training import Training
-from worker.causal import head_weight, load_causal
+from worker.causal import load_causal
+from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import STATE, write_json
@@ -95,12 +96,12 @@ def _sequences(request: BuildRequest, alignment: Alignment, base: Path, context:
 def _trainable(pruned: Path, device: torch.device) -> PreTrainedModel:
     """fp32 master weights. Tied embeddings are the LM head's own tensor, so they stay frozen with it."""
     model = load_causal(pruned, device, torch.float32)
-    model.get_output_embeddings().weight.requires_grad_(False)
+    model.get_output_embeddings().requires_grad_(False)
     return model
 
 
 def _batch_loss(alignment: Alignment, model: PreTrainedModel, base: Path) -> BatchLoss:
-    head = head_weight(model).to(compute_dtype(model.device))
+    head = head_of(model).to(compute_dtype(model.device))
     if alignment.objective is Objective.LANGUAGE_MODEL:
         return NextToken(head)
     return Distillation(head, load_causal(base, model.device).requires_grad_(False))
