@@ -5,27 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-CorpusName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+from publisher.recipe_pruning import (
+    Calibration,
+    CorpusName,
+    Criterion,
+    Layout,
+    Pattern,
+    Pruning,
+    PruningMethod,
+    RecipePart,
+    Scope,
+    Storage,
+)
 
-
-class PruningMethod(StrEnum):
-    STRUCTURED = "structured"
-
-
-class Criterion(StrEnum):
-    """How importance is measured (worker/pruning/importance.py)."""
-
-    TAYLOR = "taylor"
-    MAGNITUDE = "magnitude"
-    RANDOM = "random"
-
-    @property
-    def needs_text(self) -> bool:
-        return self is Criterion.TAYLOR
+__all__ = [
+    "Alignment",
+    "Calibration",
+    "CorpusName",
+    "Criterion",
+    "Evaluation",
+    "Layout",
+    "Objective",
+    "Optimizer",
+    "Pattern",
+    "ProbeBudget",
+    "Pruning",
+    "PruningMethod",
+    "Quantization",
+    "Recipe",
+    "Scheme",
+    "Scope",
+    "Storage",
+    "WeightedCorpus",
+]
 
 
 class Objective(StrEnum):
@@ -44,41 +60,12 @@ class Scheme(StrEnum):
     NF4 = "nf4"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Calibration(_Part):
-    """Text on which importance is measured: `samples` sequences of `sequence_length` tokens."""
-
-    corpus: CorpusName
-    samples: int = Field(default=32, ge=1, le=65_536, description="sequences")
-    sequence_length: int = Field(default=256, ge=8, le=131_072, description="tokens per sequence")
-
-
-class Pruning(_Part):
-    method: PruningMethod = PruningMethod.STRUCTURED
-    criterion: Criterion = Criterion.TAYLOR
-    ratio: float = Field(gt=0, lt=1, description="fraction removed in each layer that is not protected")
-    protect_first: int = Field(default=4, ge=0, description="decoder layers kept whole at the start")
-    protect_last: int = Field(default=2, ge=0, description="decoder layers kept whole at the end")
-    calibration: Calibration | None = None
-
-    @model_validator(mode="after")
-    def _text_for_criterion(self) -> Self:
-        if self.criterion.needs_text and self.calibration is None:
-            raise ValueError(
-                f'criterion {self.criterion} needs "calibration": {{"corpus": …}}; magnitude and random do without'
-            )
-        return self
-
-
-class WeightedCorpus(_Part):
+class WeightedCorpus(RecipePart):
     name: CorpusName
     weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
 
 
-class Alignment(_Part):
+class Alignment(RecipePart):
     corpora: list[WeightedCorpus] = Field(min_length=1)
     tokens: int = Field(default=200_000, ge=1, description="tokens trained on in total")
     sequence_length: int = Field(default=512, ge=8, le=131_072, description="tokens per packed sequence")
@@ -108,11 +95,11 @@ class Alignment(_Part):
         return self.tokens // self.batch_tokens
 
 
-class Quantization(_Part):
+class Quantization(RecipePart):
     scheme: Scheme = Scheme.NF4
 
 
-class ProbeBudget(_Part):
+class ProbeBudget(RecipePart):
     """The fixed LoRA training of the certificate."""
 
     steps: int = Field(default=40, ge=1, le=10_000)
@@ -122,7 +109,7 @@ class ProbeBudget(_Part):
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
 
 
-class Evaluation(_Part):
+class Evaluation(RecipePart):
     """Perplexity on the held-out documents of `corpora`; the probe trains on the first one's other documents."""
 
     corpora: list[CorpusName] = Field(min_length=1)
@@ -132,12 +119,22 @@ class Evaluation(_Part):
     probe_budget: ProbeBudget = Field(default_factory=ProbeBudget)
 
 
-class Recipe(_Part):
+class Recipe(RecipePart):
     pruning: Pruning
     alignment: Alignment | None = None
     quantization: Quantization = Field(default_factory=Quantization)
     evaluation: Evaluation | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _compressed_alone(self) -> Self:
+        if self.pruning.storage is Storage.COMPRESSED and self.quantization.scheme is not Scheme.NONE:
+            raise ValueError(
+                f"pruning.storage compressed keeps kept weights as they are; with quantization.scheme "
+                f'{self.quantization.scheme} they would lose it: set "quantization": {{"scheme": "none"}}, '
+                'or "storage": "dense"'
+            )
+        return self
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

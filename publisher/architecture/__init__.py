@@ -2,5 +2,6 @@
 
 from publisher.architecture.describe import describe
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.widths import pruned_widths
 
-__all__ = ["Geometry", "LayerWidths", "describe"]
+__all__ = ["Geometry", "LayerWidths", "describe", "pruned_widths"]
