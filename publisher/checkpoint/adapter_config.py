@@ -21,7 +21,7 @@ _METHODS: Mapping[str, str] = {
     "monteclora_config": "MonteCLoRA keeps parameters beside A and B",
     "arrow_config": "Arrow routes between adapters",
     "layer_replication": "its layers are not the base model's layers",
-    "target_parameters": "it trains parameters that are not linear layers",
+    "fan_in_fan_out": "its layers hold their weights transposed",
 }
 
 

@@ -15,8 +15,9 @@ from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.errors import RequestFault
 
 FILE_NAME = "loram.json"
-#: major.minor: readers refuse a newer major; a newer minor only adds keys.
-FORMAT_VERSION = "1.0"
+#: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
+#: model, whose layers may differ, and masks that carry its structure.
+FORMAT_VERSION = "2.0"
 _CHUNK = 8 << 20
 
 
@@ -46,11 +47,12 @@ class BaseModelRecord(_Part):
 
 
 class Widths(_Part):
-    """Query heads, KV heads and neurons of one decoder layer."""
+    """What one decoder layer holds; 0 of what it has none of, or none that could be removed."""
 
-    query_heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    neurons: int = Field(ge=1)
+    query_heads: int = Field(ge=0)
+    kv_heads: int = Field(ge=0)
+    neurons: int = Field(ge=0)
+    experts: int = Field(default=0, ge=0)
 
 
 class Counts(_Part):
@@ -93,7 +95,7 @@ class Manifest(_Part):
     recipe_digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the recipe's canonical JSON")
     parameters: Counts
     bytes: Sizes
-    base_widths: Widths = Field(description="of every layer of the base model")
+    base_widths: list[Widths] = Field(description="of each layer of the base model")
     widths: list[Widths] = Field(description="of each layer of the checkpoint")
     alignment: AlignmentRecord | None = Field(default=None, description="None: not aligned")
     evaluation: EvaluationReport | None = Field(default=None, description="with the certificate; None: not measured")
@@ -104,7 +106,7 @@ class Manifest(_Part):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read `folder/loram.json`; RequestFault if it is missing, not a manifest, or of a newer major version."""
+        """Read `folder/loram.json`; RequestFault if it is missing, not a manifest, or of another major version."""
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_bytes())
@@ -112,7 +114,7 @@ class Manifest(_Part):
             raise RequestFault(f"{folder} has no {FILE_NAME}; it is not a LoRAM checkpoint.") from error
         except ValueError as error:
             raise RequestFault(f"{path} is not JSON: {error}.") from error
-        _refuse_newer(path, content)
+        _refuse_other_major(path, content)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -157,12 +159,14 @@ def _problem(path: Path, name: str, expected: FileRecord, on_bytes: Callable[[in
     return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was published."
 
 
-def _refuse_newer(path: Path, content: object) -> None:
+def _refuse_other_major(path: Path, content: object) -> None:
     if not isinstance(content, dict) or "format_version" not in content:
         raise RequestFault(f"{path} has no format_version; it is not a manifest.")
-    major = str(content["format_version"]).partition(".")[0]
-    if not major.isdecimal() or int(major) > int(FORMAT_VERSION.partition(".")[0]):
-        raise RequestFault(
-            f"{path} has format_version {content['format_version']}; this version reads up to {FORMAT_VERSION}.",
-            way_out="Upgrade loram-publisher.",
-        )
+    found, known = str(content["format_version"]).partition(".")[0], FORMAT_VERSION.partition(".")[0]
+    if found == known:
+        return
+    older = found.isdecimal() and int(found) < int(known)
+    raise RequestFault(
+        f"{path} has format_version {content['format_version']}; this version reads {known}.x.",
+        way_out="Publish the variant again." if older else "Upgrade loram-publisher.",
+    )

@@ -1,15 +1,16 @@
-"""Which heads and neurons of the base model a checkpoint kept: `pruning_masks.safetensors`.
+"""Which heads, neurons and experts of the base model a checkpoint kept: `pruning_masks.safetensors`.
 
-One int32 tensor of sorted indices for each layer and axis that lost something:
-`model.layers.{i}.self_attn.kept_kv_heads` and `model.layers.{i}.mlp.kept_neurons`. The file's metadata holds the
-base model's sizes, so that the file alone says where every row and column of the checkpoint came from.
+One int32 tensor of sorted indices for each layer and unit that lost something:
+`model.layers.{i}.self_attn.kept_kv_heads`, `model.layers.{i}.mlp.kept_neurons`, `model.layers.{i}.mlp.kept_experts`.
+The file's metadata holds the base model's structure, so that the file alone says, for every family, where each row
+and column of the checkpoint came from. Non-structured checkpoints: see weight_masks.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +21,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from publisher.architecture.structure import LayerKind, TensorSpec, Unit
+from publisher.checkpoint.structure_json import from_json, to_json
 from publisher.errors import RequestFault
 
 FILE_NAME = "pruning_masks.safetensors"
-_FORMAT = "loram"
-_NAME = re.compile(r"model\.layers\.(\d+)\.(self_attn\.kept_kv_heads|mlp\.kept_neurons)")
-_SIZES = ("head_dim", "group_size", "kv_heads", "neurons")
+FORMAT = "loram"
+_PLACES = {
+    Unit.KV_HEADS: "self_attn.kept_kv_heads",
+    Unit.NEURONS: "mlp.kept_neurons",
+    Unit.EXPERTS: "mlp.kept_experts",
+}
+_UNITS = {place: unit for unit, place in _PLACES.items()}
 
 
 @dataclass(frozen=True)
@@ -38,108 +45,94 @@ class KeptIndices:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def in_blocks_of(self, size: int) -> KeptIndices:
-        """The same choice on an axis where each entry is `size` channels wide."""
-        channels = self.indices[:, None] * size + torch.arange(size)
-        return KeptIndices(channels.flatten(), self.full * size)
-
 
 @dataclass(frozen=True)
 class Masks:
-    """Kept KV heads and neurons by layer; a layer that is not named is whole.
+    """Kept units by layer; a unit of a layer that is not named is whole.
 
-    `kv_heads` and `neurons` are the base model's sizes of every layer; each KV head serves `group_size` query
-    heads of `head_dim` channels, which are kept or removed with it.
+    Layer `i` of the base model is of kind `kinds[kind_of[i]]` (publisher.architecture), and its tensors are named
+    `prefix + str(i) + "." + …`. Modules are named as transformers names them within a layer: `self_attn.q_proj`.
     """
 
-    head_dim: int
-    group_size: int
-    kv_heads: int
-    neurons: int
-    kept_kv_heads: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    kept_neurons: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    kinds: tuple[LayerKind, ...]
+    kind_of: tuple[int, ...]
+    kept: Mapping[tuple[int, Unit], Sequence[int]] = field(default_factory=dict)
+    prefix: str = "model.layers."
 
     def __post_init__(self) -> None:
-        """Raises RequestFault naming the layer whose indices are not sorted, unique and within the axis."""
-        for size in _SIZES:
-            if getattr(self, size) < 1:
-                raise RequestFault(f"masks have {size} {getattr(self, size)}; it is at least 1.")
-        for layer, kept in self.kept_kv_heads.items():
-            _refuse_indices(f"layer {layer}, kept_kv_heads", kept, self.kv_heads)
-        for layer, kept in self.kept_neurons.items():
-            _refuse_indices(f"layer {layer}, kept_neurons", kept, self.neurons)
+        """Raises RequestFault naming the layer whose indices are not sorted, unique and of units that it has."""
+        if any(not 0 <= kind < len(self.kinds) for kind in self.kind_of):
+            raise RequestFault(f"masks name kinds of layers {self.kind_of}, of which {len(self.kinds)} are described.")
+        for (layer, unit), kept in self.kept.items():
+            _refuse_indices(f"layer {layer}, kept_{unit}", kept, self.full(layer, unit))
 
-    def rows(self, layer: int, projection: str) -> KeptIndices | None:
-        """Output channels of `q_proj`, `k_proj`, `v_proj`, `gate_proj` or `up_proj` that are kept; None: all."""
-        match projection:
-            case "q_proj":
-                return self._query_channels(layer)
-            case "k_proj" | "v_proj":
-                return self._head_channels(layer)
-            case "gate_proj" | "up_proj":
-                return self._neuron_channels(layer)
-        return None
+    @property
+    def layers(self) -> int:
+        return len(self.kind_of)
 
-    def columns(self, layer: int, projection: str) -> KeptIndices | None:
-        """Input channels of `o_proj` or `down_proj` that are kept; None: all of them."""
-        match projection:
-            case "o_proj":
-                return self._query_channels(layer)
-            case "down_proj":
-                return self._neuron_channels(layer)
-        return None
+    def kind(self, layer: int) -> LayerKind:
+        return self.kinds[self.kind_of[layer]]
 
-    def _head_channels(self, layer: int, heads_per_kv_head: int = 1) -> KeptIndices | None:
-        kept = self.kept_kv_heads.get(layer)
-        if kept is None:
+    def full(self, layer: int, unit: Unit) -> int:
+        """How many of `unit` the base model's layer has; 0 if there is no such layer."""
+        return self.kind(layer).units.get(unit, 0) if 0 <= layer < self.layers else 0
+
+    def counts(self, layer: int) -> dict[Unit, int]:
+        """How many of each unit are left in the layer."""
+        units = self.kind(layer).units
+        return {unit: len(self.kept.get((layer, unit), range(full))) for unit, full in units.items()}
+
+    def spec(self, layer: int, name: str) -> TensorSpec | None:
+        """What the base model's layer has under `name` (`self_attn.q_proj.weight`); None: nothing."""
+        return self.kind(layer).parameters.get(name)
+
+    def cut(self, layer: int, name: str) -> tuple[int, KeptIndices] | None:
+        """The axis of parameter `name` that lost entries, and those that are left; None: it is whole."""
+        spec = self.spec(layer, name)
+        if spec is None or not any((layer, part.unit) in self.kept for part in spec.parts):
             return None
-        return _kept(kept, self.kv_heads).in_blocks_of(heads_per_kv_head * self.head_dim)
+        return spec.axis, KeptIndices(self._entries(layer, spec), spec.shape[spec.axis])
 
-    def _query_channels(self, layer: int) -> KeptIndices | None:
-        return self._head_channels(layer, self.group_size)
+    def rows(self, layer: int, module: str) -> KeptIndices | None:
+        """Output channels of a linear `module` that are kept; None: all of them."""
+        return self._along(0, layer, module)
 
-    def _neuron_channels(self, layer: int) -> KeptIndices | None:
-        kept = self.kept_neurons.get(layer)
-        return None if kept is None else _kept(kept, self.neurons)
+    def columns(self, layer: int, module: str) -> KeptIndices | None:
+        """Input channels of a linear `module` that are kept; None: all of them."""
+        return self._along(1, layer, module)
+
+    def _along(self, axis: int, layer: int, module: str) -> KeptIndices | None:
+        found = self.cut(layer, f"{module}.weight")
+        return found[1] if found is not None and found[0] == axis else None
+
+    def _entries(self, layer: int, spec: TensorSpec) -> Tensor:
+        """TensorSpec.entries, as a tensor: int64 (kept,)."""
+        units = self.kind(layer).units
+        entries = []
+        for part in spec.parts:
+            kept = torch.tensor(list(self.kept.get((layer, part.unit), range(units[part.unit]))))
+            entries.append((kept[:, None] * part.span + torch.arange(part.span)).flatten() + part.offset)
+        return torch.cat(entries)
 
     def tensors(self) -> dict[str, Tensor]:
         """The file's tensors by name, int32."""
-        named = {f"model.layers.{i}.self_attn.kept_kv_heads": kept for i, kept in self.kept_kv_heads.items()}
-        named |= {f"model.layers.{i}.mlp.kept_neurons": kept for i, kept in self.kept_neurons.items()}
-        return {name: torch.tensor(list(kept), dtype=torch.int32) for name, kept in named.items()}
+        return {
+            f"{self.prefix}{layer}.{_PLACES[unit]}": torch.tensor(list(kept), dtype=torch.int32)
+            for (layer, unit), kept in sorted(self.kept.items())
+        }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Self:
-        """The opposite of `tensors`; raises RequestFault for a name or dtype that is not of this format."""
-        kept: dict[str, dict[int, list[int]]] = {"self_attn.kept_kv_heads": {}, "mlp.kept_neurons": {}}
-        for name, tensor in tensors.items():
-            match = _NAME.fullmatch(name)
-            if match is None or tensor.dtype != torch.int32 or tensor.ndim != 1:
-                raise RequestFault(
-                    f"mask {name} of {tensor.dtype} and shape {tuple(tensor.shape)} is not of the format: kept "
-                    "indices are int32 in one dimension."
-                )
-            kept[match[2]][int(match[1])] = tensor.tolist()
-        return cls(
-            **sizes,
-            kept_kv_heads=dict(sorted(kept["self_attn.kept_kv_heads"].items())),
-            kept_neurons=dict(sorted(kept["mlp.kept_neurons"].items())),
-        )
+    def from_tensors(cls, tensors: Mapping[str, Tensor], structure: str) -> Self:
+        """The opposite of `tensors`, with the structure as JSON; RequestFault for what is not of this format."""
+        kinds, kind_of, prefix = from_json(structure)
+        kept = {_key(name, tensor, prefix): tensor.tolist() for name, tensor in tensors.items()}
+        return cls(kinds, kind_of, dict(sorted(kept.items())), prefix)
 
 
 def save_masks(masks: Masks, path: Path) -> None:
     """Write the file; equal masks give equal bytes."""
-    metadata = {"format": _FORMAT} | {size: str(getattr(masks, size)) for size in _SIZES}
+    metadata = {"format": FORMAT, "structure": to_json(masks.kinds, masks.kind_of, masks.prefix)}
     path.write_bytes(_with_sorted_metadata(save(masks.tensors(), metadata)))
-
-
-def _with_sorted_metadata(content: bytes) -> bytes:
-    """safetensors writes metadata in another order every time; sorting it does not change the header's length."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
-    return content[:8] + text + content[8 + length :]
 
 
 def load_masks(path: Path) -> Masks:
@@ -152,19 +145,32 @@ def load_masks(path: Path) -> Masks:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
-    return Masks.from_tensors(tensors, dict(_sizes(path, metadata)))
+    if metadata.get("format") != FORMAT or "structure" not in metadata:
+        raise RequestFault(f"{path} has no structure in its metadata; it is not a mask file of this format.")
+    try:
+        return Masks.from_tensors(tensors, metadata["structure"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestFault(f"{path} has a structure in its metadata that cannot be read: {error!r}.") from error
 
 
-def _sizes(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    for size in _SIZES:
-        text = metadata.get(size, "")
-        if metadata.get("format") != _FORMAT or not text.isdecimal():
-            raise RequestFault(f"{path} has no {size} in its metadata; it is not a mask file of this format.")
-        yield size, int(text)
+def _key(name: str, tensor: Tensor, prefix: str) -> tuple[int, Unit]:
+    """Layer and unit of a tensor of the file."""
+    match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.({'|'.join(map(re.escape, _UNITS))})", name)
+    if match is None or tensor.dtype != torch.int32 or tensor.ndim != 1:
+        raise RequestFault(
+            f"mask {name} of {tensor.dtype} and shape {tuple(tensor.shape)} is not of the format: kept indices are "
+            "int32 in one dimension."
+        )
+    return int(match[1]), _UNITS[match[2]]
 
 
-def _kept(indices: Sequence[int], full: int) -> KeptIndices:
-    return KeptIndices(torch.tensor(list(indices), dtype=torch.int64), full)
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """safetensors writes metadata in another order every time; sorting it does not change the header's length."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    return content[:8] + text + content[8 + length :]
 
 
 def _refuse_indices(where: str, kept: Sequence[int], full: int) -> None:

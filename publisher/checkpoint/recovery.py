@@ -21,11 +21,12 @@ from safetensors import SafetensorError, safe_open
 from publisher.checkpoint import masks as masks_file
 from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable
 from publisher.checkpoint.manifest import Manifest
-from publisher.checkpoint.placement import CheckpointShapes, recover_state, recover_tensor, recovered_shape
+from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.placement import recover_state, recover_tensor, recovered_shape
 from publisher.checkpoint.streaming import Entry, write_tensors
 from publisher.errors import RequestFault
 
-__all__ = ["CheckpointShapes", "RecoveryReport", "recover_adapter", "recover_folder", "recover_state", "recover_tensor"]
+__all__ = ["RecoveryReport", "recover_adapter", "recover_folder", "recover_state", "recover_tensor"]
 
 _CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
@@ -55,22 +56,19 @@ def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model
     recovered exactly, or `output` already holds something.
     """
     manifest = Manifest.read(checkpoint)
-    config = json.loads((checkpoint / "config.json").read_bytes())
-    shapes = CheckpointShapes.from_config(config, masks_file.load_masks(checkpoint / masks_file.FILE_NAME))
+    masks = masks_file.load_masks(checkpoint / masks_file.FILE_NAME)
     if base_model is not None:
-        return recover_folder(adapter, output, shapes, base_model, None)
-    return recover_folder(adapter, output, shapes, manifest.base.repo_id, manifest.base.commit)
+        return recover_folder(adapter, output, masks, base_model, None)
+    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit)
 
 
-def recover_folder(
-    adapter: Path, output: Path, shapes: CheckpointShapes, base_model: str, revision: str | None
-) -> RecoveryReport:
+def recover_folder(adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet."""
     _refuse_occupied(output)
     config = _read_config(adapter)
     refuse_unrecoverable(config)
     with _renamed_when_whole(output) as folder:
-        before, after = _recover_weights(_weights(adapter), folder / _WEIGHTS, shapes)
+        before, after = _recover_weights(_weights(adapter), folder / _WEIGHTS, masks)
         recovered_config = for_base_model(config, base_model, revision)
         (folder / _CONFIG).write_text(json.dumps(recovered_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return RecoveryReport(
@@ -86,7 +84,7 @@ def recover_folder(
 
 
 def _recover_weights(
-    source: Path, target: Path, shapes: CheckpointShapes
+    source: Path, target: Path, masks: Masks
 ) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]:
     """Stream the tensors; returns their shapes before and after, by name. All are checked before any is written."""
     with _opened(source) as file:
@@ -95,9 +93,9 @@ def _recover_weights(
         before = {name: tuple(part.get_shape()) for name, part in slices.items()}
         if not any(".lora_" in name for name in names):
             raise RequestFault(f"{source} has no LoRA tensor.")
-        after = {name: recovered_shape(name, shape, shapes) for name, shape in before.items()}
+        after = {name: recovered_shape(name, shape, masks) for name, shape in before.items()}
         entries = [Entry(name, slices[name].get_dtype(), after[name]) for name in names]
-        write_tensors(target, entries, lambda name: recover_tensor(name, file.get_tensor(name), shapes))
+        write_tensors(target, entries, lambda name: recover_tensor(name, file.get_tensor(name), masks))
     return before, after
 
 

@@ -36,14 +36,14 @@ def write_tensors(path: Path, entries: Sequence[Entry], tensor: Callable[[str], 
     """
     ordered = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
     with path.open("wb") as file:
-        file.write(_header(ordered))
+        file.write(header(ordered))
         for entry in ordered:
             data = tensor(entry.name).contiguous().flatten().view(torch.uint8)
             assert data.numel() == entry.size, entry
             file.write(data.numpy().data)
 
 
-def _header(entries: Sequence[Entry]) -> bytes:
+def header(entries: Sequence[Entry]) -> bytes:
     """The header's length (8 bytes, little endian) and its JSON, padded with spaces to 8 bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

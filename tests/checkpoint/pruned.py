@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from publisher.architecture import describe
+from publisher.architecture.structure import Unit
 from publisher.checkpoint.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 from publisher.checkpoint.masks import Masks, save_masks
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-#: Layers 1 and 2 of 4 are pruned, to different widths; layer 2 keeps all its heads.
-MASKS = Masks(
-    head_dim=8,
-    group_size=2,
-    kv_heads=3,
-    neurons=20,
-    kept_kv_heads={1: (0, 2)},
-    kept_neurons={1: (1, 4, 5, 6, 13, 19), 2: (0, 2, 3, 7, 8, 9, 11, 18)},
-)
 SIZES = {
     "vocab_size": 64,
     "hidden_size": 24,
@@ -35,6 +29,18 @@ SIZES = {
     "max_position_embeddings": 64,
     "initializer_range": 0.3,
 }
+GEOMETRY = describe(LlamaConfig(**SIZES).to_dict())
+#: Layers 1 and 2 of 4 are pruned, to different widths; layer 2 keeps all its heads.
+MASKS = Masks(
+    kinds=GEOMETRY.kinds,
+    kind_of=GEOMETRY.kind_of,
+    prefix=GEOMETRY.layer_prefix,
+    kept={
+        (1, Unit.KV_HEADS): (0, 2),
+        (1, Unit.NEURONS): (1, 4, 5, 6, 13, 19),
+        (2, Unit.NEURONS): (0, 2, 3, 7, 8, 9, 11, 18),
+    },
+)
 
 
 @dataclass
@@ -44,39 +50,50 @@ class Pair:
 
 
 def make_pair(**config: object) -> Pair:
-    """Both in float64, with random weights."""
+    """Both in float64, with random weights; `config` may add biases, which masks_of then knows."""
     torch.manual_seed(0)
     base = LlamaForCausalLM(LlamaConfig(**(SIZES | config))).double().eval()
     for parameter in base.parameters():  # biases and norms start as constants
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    overrides = {layer: _overrides(layer) for layer in MASKS.kept_neurons}
+    overrides = {layer: _overrides(layer) for layer in (1, 2)}
     pruned = LlamaForCausalLM(LlamaConfig(**(SIZES | config), per_layer_config=overrides)).double().eval()
-    pruned.load_state_dict({name: _cut(name, tensor) for name, tensor in base.state_dict().items()})
+    pruned.load_state_dict(cut_state(base.state_dict(), masks_of(base)))
     return Pair(base, pruned)
 
 
-def zero_removed(model: LlamaForCausalLM) -> None:
-    """Removed heads and neurons of the base model give nothing: their output weights become zero."""
-    for index, layer in enumerate(model.model.layers):
-        for projection, owner in (("o_proj", layer.self_attn), ("down_proj", layer.mlp)):
-            kept = MASKS.columns(index, projection)
-            if kept is not None:
-                weight = getattr(owner, projection).weight
-                mask = torch.zeros(weight.shape[1], dtype=weight.dtype).index_fill_(0, kept.indices, 1)
-                weight.data *= mask
+def masks_of(base: PreTrainedModel) -> Masks:
+    """MASKS for a Llama of these sizes with whatever else its config asks for."""
+    return replace(MASKS, kinds=describe(base.config.to_dict()).kinds)
 
 
-def lora(model: LlamaForCausalLM, **config: object) -> PeftModel:
+def cut_state(state: Mapping[str, torch.Tensor], masks: Masks) -> dict[str, torch.Tensor]:
+    """What pruning leaves of a model's parameters."""
+    return {name: _cut(name, tensor, masks) for name, tensor in state.items()}
+
+
+def zero_removed(model: PreTrainedModel, masks: Masks = MASKS) -> None:
+    """Removed heads and neurons of the base model give nothing: the columns that read them become zero."""
+    for name, parameter in model.named_parameters():
+        layer, inside = in_layer(name, masks)
+        found = None if layer is None else masks.cut(layer, inside)
+        if found is not None and found[0] == 1:
+            mask = torch.zeros(parameter.shape[1], dtype=parameter.dtype).index_fill_(0, found[1].indices, 1)
+            parameter.data *= mask
+
+
+def lora(model: PreTrainedModel, **config: object) -> PeftModel:
     """A LoRA whose A and B are both random: an update in every entry."""
     settings = {"r": 3, "lora_alpha": 5, "target_modules": PROJECTIONS, "init_lora_weights": False} | config
     torch.manual_seed(1)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), autocast_adapter_dtype=False).eval()
 
 
-def save_checkpoint(folder: Path, model: LlamaForCausalLM, base: str = "org/base", commit: str = "c" * 40) -> Path:
+def save_checkpoint(
+    folder: Path, model: PreTrainedModel, base: str = "org/base", commit: str = "c" * 40, masks: Masks = MASKS
+) -> Path:
     """Config, masks, weights and a manifest; what recovery and loading read."""
     model.save_pretrained(folder)
-    save_masks(MASKS, folder / "pruning_masks.safetensors")
+    save_masks(masks, folder / "pruning_masks.safetensors")
     manifest(folder, base, commit).write(folder)
     return folder
 
@@ -88,27 +105,28 @@ def manifest(folder: Path, base: str, commit: str) -> Manifest:
         recipe_digest="0" * 64,
         parameters=Counts(base=100, pruned=50),
         bytes=Sizes(base=400, checkpoint=200),
-        base_widths=Widths(query_heads=6, kv_heads=3, neurons=20),
+        base_widths=[Widths(query_heads=6, kv_heads=3, neurons=20)] * 4,
         widths=[Widths(query_heads=6, kv_heads=3, neurons=20)] * 4,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         files={path.name: record(path) for path in sorted(folder.iterdir()) if path.name != "loram.json"},
     )
 
 
+def in_layer(name: str, masks: Masks) -> tuple[int | None, str]:
+    """Layer and name within it of a model's parameter; None outside the layers."""
+    if not name.startswith(masks.prefix):
+        return None, name
+    layer, _, inside = name.removeprefix(masks.prefix).partition(".")
+    return int(layer), inside
+
+
 def _overrides(layer: int) -> dict[str, int]:
-    kv_heads = len(MASKS.kept_kv_heads.get(layer, range(MASKS.kv_heads)))
-    heads = {"num_key_value_heads": kv_heads, "num_attention_heads": kv_heads * MASKS.group_size}
-    return {**heads, "intermediate_size": len(MASKS.kept_neurons[layer])}
+    counts = MASKS.counts(layer)
+    heads = {"num_key_value_heads": counts[Unit.KV_HEADS], "num_attention_heads": counts[Unit.KV_HEADS] * 2}
+    return {**heads, "intermediate_size": counts[Unit.NEURONS]}
 
 
-def _cut(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    parts = name.split(".")
-    if not name.startswith("model.layers.") or not parts[-2].endswith("_proj"):
-        return tensor
-    layer, projection = int(parts[2]), parts[-2]
-    rows, columns = MASKS.rows(layer, projection), MASKS.columns(layer, projection)
-    if rows is not None:
-        tensor = tensor[rows.indices]
-    if columns is not None and tensor.ndim == 2:
-        tensor = tensor[:, columns.indices]
-    return tensor
+def _cut(name: str, tensor: torch.Tensor, masks: Masks) -> torch.Tensor:
+    layer, inside = in_layer(name, masks)
+    found = None if layer is None else masks.cut(layer, inside)
+    return tensor if found is None else tensor.index_select(found[0], found[1].indices)

@@ -46,16 +46,18 @@ def test_written_manifest_reads_back_equal(checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_keys_of_a_newer_minor_version_are_kept(checkpoint: Path) -> None:
-    changed(checkpoint, format_version="1.7", colour="blue")
+    changed(checkpoint, format_version="2.7", colour="blue")
     Manifest.read(checkpoint).write(checkpoint)
     written = json.loads((checkpoint / "loram.json").read_text())
-    assert (written["format_version"], written["colour"]) == ("1.7", "blue")
+    assert (written["format_version"], written["colour"]) == ("2.7", "blue")
 
 
-@pytest.mark.parametrize("version", ["2.0", "10.1", "next"])
-def test_newer_major_version_is_refused_with_the_way_out(checkpoint: Path, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "way_out"), [("3.0", "Upgrade"), ("10.1", "Upgrade"), ("next", "Upgrade"), ("1.0", "Publish the")]
+)
+def test_other_major_version_is_refused_with_the_way_out(checkpoint: Path, version: str, way_out: str) -> None:
     changed(checkpoint, format_version=version)
-    with pytest.raises(RequestFault, match=f"format_version {version}; this version reads up to 1.0. Upgrade"):
+    with pytest.raises(RequestFault, match=rf"format_version {version}; this version reads 2\.x\. {way_out}"):
         Manifest.read(checkpoint)
 
 

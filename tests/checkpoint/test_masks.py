@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,50 +8,77 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from publisher.architecture.structure import LayerKind, Part, TensorSpec, Unit
 from publisher.checkpoint.masks import Masks, load_masks, save_masks
+from publisher.checkpoint.structure_json import to_json
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import MASKS
 
-METADATA = {"format": "loram", "head_dim": "8", "group_size": "2", "kv_heads": "3", "neurons": "20"}
+STRUCTURE = to_json(MASKS.kinds, MASKS.kind_of, MASKS.prefix)
+METADATA = {"format": "loram", "structure": STRUCTURE}
 
 
 def test_saved_masks_read_back_equal(tmp_path: Path) -> None:
     save_masks(MASKS, tmp_path / "masks.safetensors")
     read = load_masks(tmp_path / "masks.safetensors")
-    assert read.tensors().keys() == MASKS.tensors().keys()
-    assert all(torch.equal(read.tensors()[name], tensor) for name, tensor in MASKS.tensors().items())
-    assert (read.head_dim, read.group_size, read.kv_heads, read.neurons) == (8, 2, 3, 20)
+    assert {key: tuple(kept) for key, kept in read.kept.items()} == MASKS.kept
+    assert (read.prefix, read.kind_of) == (MASKS.prefix, MASKS.kind_of)
+    assert [kind.parameters for kind in read.kinds] == [kind.parameters for kind in MASKS.kinds]
+    assert [kind.units for kind in read.kinds] == [kind.units for kind in MASKS.kinds]
+
+
+def test_equal_masks_give_equal_bytes(tmp_path: Path) -> None:
+    save_masks(MASKS, tmp_path / "one")
+    save_masks(replace(MASKS, kept=dict(reversed(MASKS.kept.items()))), tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_file_has_the_published_names_and_types(tmp_path: Path) -> None:
-    save_masks(MASKS, tmp_path / "masks.safetensors")
+    experts = replace(MASKS, kinds=(replace(MASKS.kinds[0], units=MASKS.kinds[0].units | {Unit.EXPERTS: 4}),))
+    save_masks(replace(experts, kept=experts.kept | {(3, Unit.EXPERTS): (0, 3)}), tmp_path / "masks.safetensors")
     with safe_open(tmp_path / "masks.safetensors", "pt") as file:
         assert set(file.keys()) == {
             "model.layers.1.self_attn.kept_kv_heads",
             "model.layers.1.mlp.kept_neurons",
             "model.layers.2.mlp.kept_neurons",
+            "model.layers.3.mlp.kept_experts",
         }
-        assert file.metadata() == METADATA
-        assert file.get_tensor("model.layers.1.self_attn.kept_kv_heads").dtype == torch.int32
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.int32}  # noqa: SIM118
 
 
 def test_query_heads_go_with_their_kv_head() -> None:
-    rows = MASKS.rows(1, "q_proj")
+    rows = MASKS.rows(1, "self_attn.q_proj")
     assert rows is not None
     assert rows.indices.tolist() == [*range(16), *range(32, 48)]  # KV heads 0 and 2, each with 2 query heads of 8
     assert rows.full == 48
 
 
+def test_packed_projections_lose_a_slice_of_each_part() -> None:
+    packed = TensorSpec((12, 5), 0, (Part(Unit.KV_HEADS, 0, 2), Part(Unit.KV_HEADS, 6, 1), Part(Unit.KV_HEADS, 9, 1)))
+    masks = Masks((LayerKind({Unit.KV_HEADS: 3}, {"attention.qkv.weight": packed}),), (0,), {(0, Unit.KV_HEADS): (1,)})
+    rows = masks.rows(0, "attention.qkv")
+    assert rows is not None
+    assert rows.indices.tolist() == [2, 3, 7, 10]
+    assert masks.columns(0, "attention.qkv") is None
+
+
 def test_layer_that_lost_nothing_has_no_cut() -> None:
-    assert MASKS.rows(2, "q_proj") is None
-    assert MASKS.columns(0, "down_proj") is None
-    assert MASKS.rows(1, "o_proj") is None
+    assert MASKS.rows(2, "self_attn.q_proj") is None
+    assert MASKS.columns(0, "mlp.down_proj") is None
+    assert MASKS.rows(1, "self_attn.o_proj") is None
+    assert MASKS.cut(1, "input_layernorm.weight") is None
 
 
 @pytest.mark.parametrize("kept", [(0, 0), (2, 1), (-1, 1), (0, 3), ()])
 def test_indices_that_cannot_be_are_refused_with_their_layer(kept: tuple[int, ...]) -> None:
-    with pytest.raises(RequestFault, match="layer 4, kept_kv_heads: indices have to rise"):
-        Masks(head_dim=8, group_size=2, kv_heads=3, neurons=20, kept_kv_heads={4: kept})
+    with pytest.raises(RequestFault, match="layer 3, kept_kv_heads: indices have to rise"):
+        replace(MASKS, kept={(3, Unit.KV_HEADS): kept})
+
+
+@pytest.mark.parametrize("key", [(4, Unit.KV_HEADS), (1, Unit.EXPERTS)])
+def test_units_that_the_model_does_not_have_are_refused(key: tuple[int, Unit]) -> None:
+    with pytest.raises(RequestFault, match=f"layer {key[0]}, kept_{key[1]}"):
+        replace(MASKS, kept={key: (0,)})
 
 
 @pytest.mark.parametrize(
@@ -60,9 +88,10 @@ def test_indices_that_cannot_be_are_refused_with_their_layer(kept: tuple[int, ..
         ({"model.layers.1.mlp.kept": torch.arange(3, dtype=torch.int32)}, METADATA, "mlp.kept of"),
         ({"model.layers.1.mlp.kept_neurons": torch.zeros(1, 1, dtype=torch.int32)}, METADATA, r"shape \(1, 1\)"),
         ({}, METADATA | {"format": "other"}, "not a mask file"),
-        ({}, {"format": "loram"}, "no head_dim"),
-        ({}, METADATA | {"neurons": "many"}, "no neurons"),
-        ({}, METADATA | {"neurons": "0"}, "neurons 0"),
+        ({}, {"format": "loram"}, "no structure"),
+        ({}, METADATA | {"structure": "[]"}, "cannot be read"),
+        ({}, METADATA | {"structure": STRUCTURE.replace("kv_heads", "rooms")}, "rooms"),
+        ({}, METADATA | {"structure": STRUCTURE.replace("[0,0,0,0]", "[0,0,7,0]")}, r"kinds of layers \(0, 0, 7"),
     ],
 )
 def test_files_of_another_format_are_refused(

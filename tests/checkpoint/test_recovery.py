@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, TaskType, get_
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from publisher.checkpoint.masks import KeptIndices, Masks
-from publisher.checkpoint.placement import CheckpointShapes, put_back, recovered_shape
+from publisher.architecture.structure import Unit
+from publisher.checkpoint.masks import KeptIndices
+from publisher.checkpoint.placement import put_back, recovered_shape
 from publisher.checkpoint.recovery import recover_adapter, recover_state
 from publisher.errors import RequestFault
-from tests.checkpoint.pruned import MASKS, PROJECTIONS, SIZES, lora, make_pair, save_checkpoint, zero_removed
+from tests.checkpoint.pruned import MASKS, PROJECTIONS, SIZES, lora, make_pair, masks_of, save_checkpoint, zero_removed
 
 TOKENS = torch.arange(40).reshape(2, 20) % 64
 
@@ -76,8 +78,9 @@ def test_merged_update_is_the_same_at_kept_rows_and_columns_and_zero_elsewhere(
     narrow = {name: m.get_delta_weight("default") for name, m in tuned.named_modules() if hasattr(m, "lora_A")}
     assert len(wide) == len(narrow) == SIZES["num_hidden_layers"] * len(PROJECTIONS)
     for name, delta in wide.items():
-        layer, projection = int(name.split(".")[4]), name.split(".")[-1]
-        rows, columns = MASKS.rows(layer, projection), MASKS.columns(layer, projection)
+        layer = int(name.split(".")[4])
+        module = ".".join(name.split(".")[5:])
+        rows, columns = MASKS.rows(layer, module), MASKS.columns(layer, module)
         r = torch.arange(delta.shape[0]) if rows is None else rows.indices
         c = torch.arange(delta.shape[1]) if columns is None else columns.indices
         torch.testing.assert_close(delta[r][:, c], narrow[name], rtol=0, atol=0)
@@ -121,9 +124,8 @@ def test_recovered_weights_keep_their_dtype(tmp_path: Path, checkpoint: Path) ->
     mixed = {name: tensor.to(dtypes[i % 4]) for i, (name, tensor) in enumerate(state.items())}
     save_file(mixed, adapter / "adapter_model.safetensors")
     recover_adapter(adapter, checkpoint, tmp_path / "out")
-    shapes = CheckpointShapes(MASKS, hidden_size=24, layers=4)
     written = load_file(tmp_path / "out" / "adapter_model.safetensors")
-    expected = recover_state(mixed, shapes)
+    expected = recover_state(mixed, MASKS)
     assert written.keys() == expected.keys()
     assert all(written[n].dtype == mixed[n].dtype and torch.equal(written[n], expected[n]) for n in expected)
     with safe_open(tmp_path / "out" / "adapter_model.safetensors", "pt") as file:
@@ -131,7 +133,7 @@ def test_recovered_weights_keep_their_dtype(tmp_path: Path, checkpoint: Path) ->
 
 
 def test_unpruned_masks_change_nothing() -> None:
-    whole = CheckpointShapes(Masks(head_dim=8, group_size=2, kv_heads=3, neurons=20), 24, 4)
+    whole = replace(MASKS, kept={})
     name = "base_model.model.model.layers.3.mlp.down_proj.lora_A.weight"
     assert recovered_shape(name, (3, 20), whole) == (3, 20)
 
@@ -151,30 +153,17 @@ def test_put_back_and_take_again_is_the_same(data: st.DataObject, full: int, oth
 
 @settings(deadline=None, max_examples=60)
 @given(
-    data=st.data(),
-    head_dim=st.integers(1, 4),
-    group=st.integers(1, 3),
-    kv_heads=st.integers(1, 5),
-    neurons=st.integers(1, 30),
-    hidden=st.integers(1, 16),
-    rank=st.integers(1, 4),
+    heads=st.sets(st.integers(0, 2), min_size=1), neurons=st.sets(st.integers(0, 19), min_size=1), r=st.integers(1, 4)
 )
-def test_every_projection_gets_the_base_models_shape(
-    data: st.DataObject, head_dim: int, group: int, kv_heads: int, neurons: int, hidden: int, rank: int
-) -> None:
-    heads = sorted(data.draw(st.sets(st.integers(0, kv_heads - 1), min_size=1)))
-    kept = sorted(data.draw(st.sets(st.integers(0, neurons - 1), min_size=1)))
-    masks = Masks(head_dim, group, kv_heads, neurons, {0: heads}, {0: kept})
-    narrow, wide = (
-        CheckpointShapes(masks, hidden, 1),
-        CheckpointShapes(Masks(head_dim, group, kv_heads, neurons), hidden, 1),
-    )
-    for projection in PROJECTIONS:
-        place = "self_attn" if projection[0] in "qkvo" else "mlp"
-        name = f"base_model.model.model.layers.0.{place}.{projection}"
-        a, b = (rank, narrow.in_features(0, projection)), (narrow.out_features(0, projection), rank)
-        assert recovered_shape(f"{name}.lora_A.weight", a, narrow) == (rank, wide.in_features(0, projection))
-        assert recovered_shape(f"{name}.lora_B.weight", b, narrow) == (wide.out_features(0, projection), rank)
+def test_every_projection_gets_the_base_models_shape(heads: set[int], neurons: set[int], r: int) -> None:
+    masks = replace(MASKS, kept={(0, Unit.KV_HEADS): sorted(heads), (0, Unit.NEURONS): sorted(neurons)})
+    for parameter, spec in masks.kind(0).parameters.items():
+        if not spec.parts:
+            continue
+        left_out, left_in = spec.pruned_shape(masks.counts(0))
+        name = f"base_model.model.model.layers.0.{parameter.removesuffix('.weight')}"
+        assert recovered_shape(f"{name}.lora_A.weight", (r, left_in), masks) == (r, spec.shape[1])
+        assert recovered_shape(f"{name}.lora_B.weight", (left_out, r), masks) == (spec.shape[0], r)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +203,7 @@ def test_pissa_that_peft_converted_to_plain_lora_is_recovered(tmp_path: Path, ch
 
 def test_biases_are_carried_over_only_where_no_row_was_cut(tmp_path: Path) -> None:
     pair = make_pair(attention_bias=True)
-    checkpoint = save_checkpoint(tmp_path / "checkpoint", pair.pruned)
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", pair.pruned, masks=masks_of(pair.base))
     uncut = lora(pair.pruned, bias="lora_only", target_modules=["o_proj"])
     uncut.save_pretrained(tmp_path / "uncut")
     recover_adapter(tmp_path / "uncut", checkpoint, tmp_path / "out")

@@ -26,7 +26,7 @@ from publisher.checkpoint.evaluation import (
     WeightBytes,
 )
 from publisher.checkpoint.masks import load_masks
-from publisher.checkpoint.recovery import CheckpointShapes, recover_folder
+from publisher.checkpoint.recovery import recover_folder
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Evaluation
@@ -213,11 +213,9 @@ class _Prober:
         return sequences
 
     def _recover(self, trained: Path) -> None:
-        config = json.loads((self.inputs.quantized / "config.json").read_bytes())
-        shapes = CheckpointShapes.from_config(config, load_masks(self.inputs.masks))
         base = self.request.base
         revision = base.revision if base.path is None else None
-        recover_folder(trained, self.output / PROBE, shapes, base.repo_id, revision)
+        recover_folder(trained, self.output / PROBE, load_masks(self.inputs.masks), base.repo_id, revision)
 
 
 def _weight_bytes(inputs: EvaluateInputs) -> WeightBytes:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -109,7 +110,7 @@ def _describe(
         recipe_digest=request.recipe.digest,
         parameters=Counts(base=geometry.parameters(), pruned=geometry.parameters(widths)),
         bytes=Sizes(base=_weight_bytes(base_files), checkpoint=_folder_weight_bytes(output)),
-        base_widths=_as_record(geometry.full_width),
+        base_widths=[_as_record(width) for width in geometry.full_widths],
         widths=[_as_record(width) for width in widths],
         alignment=_alignment_summary(alignment),
         evaluation=evaluation,
@@ -135,13 +136,11 @@ def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | No
 
 
 def _widths(geometry: Geometry, masks: Masks) -> list[LayerWidths]:
-    kv_heads = [len(masks.kept_kv_heads.get(layer, range(masks.kv_heads))) for layer in range(geometry.layers)]
-    neurons = [len(masks.kept_neurons.get(layer, range(masks.neurons))) for layer in range(geometry.layers)]
-    return [LayerWidths(kv * masks.group_size, kv, width) for kv, width in zip(kv_heads, neurons, strict=True)]
+    return [geometry.widths_of(masks.counts(layer)) for layer in range(geometry.layers)]
 
 
 def _as_record(width: LayerWidths) -> Widths:
-    return Widths(query_heads=width.query_heads, kv_heads=width.kv_heads, neurons=width.neurons)
+    return Widths.model_validate(asdict(width))
 
 
 def _weight_bytes(files: dict[str, FileRecord]) -> int:
