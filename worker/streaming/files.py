@@ -1,0 +1,85 @@
+"""The safetensors files of a model: where each tensor is, and tensors mapped from disk.
+
+A mapped tensor takes memory while its pages are looked at and gives it back when it is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from publisher.errors import RequestFault
+from worker.stages.weights import weight_files
+
+#: safetensors' names of the types that weights may have
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """`dtype` is safetensors' word."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorFiles:
+    """What the headers of a model's shards say; nothing is kept open."""
+
+    tensors: dict[str, StoredTensor]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises RequestFault if a shard is missing or truncated, or holds weights of a type that is none of ours."""
+        with _damage_as_fault(folder):
+            paths = weight_files(folder)
+        tensors: dict[str, StoredTensor] = {}
+        for path in paths:
+            with _damage_as_fault(path), safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    entry = file.get_slice(name)
+                    tensors[name] = StoredTensor(path, entry.get_dtype(), tuple(entry.get_shape()))
+        return cls(tensors)
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors mapped from disk, in the types that they have there; they must not be written to."""
+        by_path: dict[Path, list[str]] = {}
+        for name in names:
+            by_path.setdefault(self.tensors[name].path, []).append(name)
+        found: dict[str, Tensor] = {}
+        for path, wanted in by_path.items():
+            with _damage_as_fault(path), safe_open(path, framework="pt") as file:
+                found |= {name: file.get_tensor(name) for name in wanted}
+        return found
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Raises RequestFault if it is not a floating-point type."""
+        stored = self.tensors[name]
+        if stored.dtype not in DTYPES:
+            raise RequestFault(
+                f"tensor {name} in {stored.path.name} is stored as {stored.dtype}.",
+                way_out=f"Save the base model as one of {', '.join(DTYPES)}.",
+            )
+        return DTYPES[stored.dtype]
+
+
+@contextmanager
+def _damage_as_fault(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name if error.filename else path.name
+        raise RequestFault(f"{missing} of the base model is missing.", way_out="Register it again.") from error
+    except SafetensorError as error:
+        raise RequestFault(
+            f"{path.name} of the base model is damaged: {error}.", way_out="Fetch or save the file again."
+        ) from error
