@@ -56,12 +56,96 @@ def test_corpora_are_named_once_in_order_of_use() -> None:
         (SMALL | {"alignment": ALIGNMENT | {"tokens": 100}}, "less than one batch"),
         (SMALL | {"alignment": ALIGNMENT | {"corpora": [{"name": "a"}, {"name": "a"}]}}, "names one corpus twice"),
         ({"pruning": {"criterion": "random", "ratio": 1}}, "less than 1"),
-        ({"pruning": {"criterion": "wanda", "ratio": 0.5}}, "'taylor', 'magnitude' or 'random'"),
+        ({"pruning": {"criterion": "wnada", "ratio": 0.5}}, "'taylor', 'magnitude', 'random', 'wanda' or 'sparsegpt'"),
+        ({"pruning": {"criterion": "wanda", "ratio": 0.5}}, "magnitude and random can do without"),
     ],
 )
 def test_contradictions_are_refused(recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(recipe)
+
+
+CALIBRATION = {"corpus": "general"}
+UNSTRUCTURED = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5}
+UNIFORM = {"criterion": "random", "ratio": 0.5, "protect_first": 0, "protect_last": 0, "layout": "uniform"}
+
+
+@pytest.mark.parametrize("criterion", ["random", "magnitude", "taylor", "wanda"])
+def test_structured_goes_with_every_score_of_units(criterion: str) -> None:
+    Recipe.model_validate({"pruning": {"criterion": criterion, "ratio": 0.5, "calibration": CALIBRATION}})
+
+
+@pytest.mark.parametrize("method", ["semi_structured", "unstructured"])
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
+def test_masks_of_weights_go_with_every_score_of_weights(method: str, criterion: str) -> None:
+    pruning = {"method": method, "criterion": criterion, "ratio": 0.5, "calibration": CALIBRATION}
+    Recipe.model_validate({"pruning": pruning})
+
+
+@pytest.mark.parametrize(
+    ("pruning", "message"),
+    [
+        ({"criterion": "sparsegpt", "ratio": 0.5}, "sparsegpt does not go with method structured, which takes taylor"),
+        (UNSTRUCTURED | {"criterion": "taylor"}, "taylor does not go with method unstructured, which takes sparsegpt"),
+        (UNSTRUCTURED | {"criterion": "random"}, "random does not go with method unstructured"),
+        ({"criterion": "wanda", "method": "unstructured", "ratio": 0.5}, "wanda needs .* magnitude can do without"),
+        (UNSTRUCTURED | {"pattern": "4:8"}, "pattern 4:8 does not go with .* but with semi_structured"),
+        (UNSTRUCTURED | {"pattern": "1:4"}, "'2:4' or '4:8'"),
+        (UNSTRUCTURED | {"method": "semi_structured", "ratio": 0.6}, "ratio 0.6 cannot be had with pattern 2:4"),
+        (UNSTRUCTURED | {"scope": "global"}, "scope global does not go with .* but with structured"),
+        (UNSTRUCTURED | {"round_to": 64}, "round_to 64 does not go with"),
+        (UNSTRUCTURED | {"layout": "uniform"}, "layout uniform does not go with"),
+        ({"criterion": "random", "ratio": 0.5, "storage": "compressed"}, "storage compressed does not go with"),
+        ({"criterion": "random", "ratio": 0.5, "neuron_floor": 0.3}, "neuron_floor 0.3 is for scope global"),
+        ({"criterion": "random", "ratio": 0.5, "layout": "uniform"}, "set protect_first 4 and protect_last 2 to 0"),
+        (UNIFORM | {"scope": "global"}, "scope global one for each"),
+        (UNIFORM | {"round_to": 0}, "greater than or equal to 1"),
+        (UNSTRUCTURED | {"storage": "compressed"}, "quantization.scheme nf4"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(pruning: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({"pruning": pruning})
+
+
+def test_compressed_storage_of_unquantized_weights_is_taken() -> None:
+    pruning = UNSTRUCTURED | {"storage": "compressed"}
+    Recipe.model_validate({"pruning": pruning, "quantization": {"scheme": "none"}})
+
+
+def test_a_pattern_says_the_ratio() -> None:
+    short = {"method": "semi_structured", "criterion": "magnitude"}
+    written_out = short | {"ratio": 0.5, "pattern": "2:4"}
+    recipes = [Recipe.model_validate({"pruning": pruning}) for pruning in (short, written_out)]
+    assert recipes[0].digest == recipes[1].digest
+
+
+def test_the_designs_own_recipe_is_taken() -> None:
+    Recipe.model_validate(
+        {
+            "pruning": {
+                "method": "structured",
+                "criterion": "taylor",
+                "ratio": 0.65,
+                "pattern": "2:4",
+                "protect_first": 4,
+                "protect_last": 2,
+                "calibration": {"corpus": "general", "samples": 32, "sequence_length": 256},
+            },
+            "alignment": {
+                "corpora": [{"name": "general", "weight": 1.0}],
+                "tokens": 200000,
+                "sequence_length": 512,
+                "batch_tokens": 4096,
+                "learning_rate": 1e-4,
+                "optimizer": "adamw",
+                "objective": "distillation",
+            },
+            "quantization": {"scheme": "nf4"},
+            "evaluation": {"corpora": ["general"], "probe": True},
+            "seed": 0,
+        }
+    )
 
 
 @pytest.mark.parametrize(
