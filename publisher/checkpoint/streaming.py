@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,31 +32,67 @@ class Entry:
         return prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
-def write_tensors(path: Path, entries: Sequence[Entry], tensor: Callable[[str], Tensor]) -> None:
-    """Write `entries`, asking `tensor` for each by name when its turn comes.
+class PlacedFile:
+    """A safetensors file whose tensors are written in any order, each in its place; a context manager.
 
     Wide types come first and then by name, as safetensors itself lays files out, so that all stay aligned.
+    `metadata` is the file's own, in the order of its keys: equal content gives equal bytes.
     """
-    ordered = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
-    with path.open("wb") as file:
-        file.write(header(ordered))
-        for entry in ordered:
-            data = tensor(entry.name).contiguous().flatten().view(torch.uint8)
-            assert data.numel() == entry.size, entry
-            file.write(data.numpy().data)
+
+    def __init__(self, path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> None:
+        self.entries = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
+        self._places: dict[str, tuple[Entry, int]] = {}
+        start = header(self.entries, metadata)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.pwrite(self._descriptor, start, 0)
+        position = len(start)
+        for entry in self.entries:
+            self._places[entry.name] = (entry, position)
+            position += entry.size
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Put `tensor` in its place, once. Any thread may call."""
+        entry, position = self._places.pop(name)
+        assert tuple(tensor.shape) == entry.shape, (name, tuple(tensor.shape), entry.shape)
+        content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        assert content.nbytes == entry.size, (name, tensor.dtype, entry.dtype)
+        while content:
+            written = os.pwrite(self._descriptor, content, position)
+            content, position = content[written:], position + written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+        assert kind is not None or not self._places, f"never written: {sorted(self._places)[:3]}"
 
 
-def header(entries: Sequence[Entry]) -> bytes:
+def write_tensors(
+    path: Path,
+    entries: Iterable[Entry],
+    tensor: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write `entries`, asking `tensor` for each by name when its turn comes."""
+    with PlacedFile(path, entries, metadata) as file:
+        for entry in file.entries:
+            file.write(entry.name, tensor(entry.name))
+
+
+def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> bytes:
     """The header's length (8 bytes, little endian) and its JSON, padded with spaces to 8 bytes."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    content: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     offset = 0
     for entry in entries:
-        header[entry.name] = {
+        content[entry.name] = {
             "dtype": entry.dtype,
             "shape": entry.shape,
             "data_offsets": [offset, offset + entry.size],
         }
         offset += entry.size
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(content, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,143 @@
+"""Masks of single weights, one bit each: `pruning_masks.safetensors` of semi-structured and unstructured checkpoints.
+
+For a weight `model.layers.0.mlp.up_proj.weight` of shape (out, in) the file has
+`model.layers.0.mlp.up_proj.kept_weights`, uint8 of shape (out, ceil(in / 8)): bit k of byte j in a row, counted from
+the least significant, is 1 if column 8j + k is kept. Bits beyond the last column are 0. A weight that the file does
+not name is whole. `in_features` in the metadata has the columns where they are no multiple of 8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from publisher.checkpoint.masks import FORMAT, Masks, load_masks
+from publisher.checkpoint.streaming import Entry, PlacedFile
+from publisher.errors import RequestFault
+
+SUFFIX = ".kept_weights"
+_WEIGHT = ".weight"
+_COLUMNS = "in_features"
+
+
+def pack(mask: Tensor) -> Tensor:
+    """Bool (out, in), True where a weight is kept → uint8 (out, ceil(in / 8)) on the CPU."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=1, bitorder="little"))
+
+
+def unpack(packed: Tensor, columns: int) -> Tensor:
+    """The opposite of `pack`: bool (out, columns), on the device of `packed`."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    bits = packed.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and_(1)
+    return bits.view(torch.bool).flatten(1)[:, :columns]
+
+
+def count_kept(packed: Tensor) -> int:
+    """How many weights a packed mask keeps."""
+    return int(np.bitwise_count(packed.numpy()).sum(dtype=np.int64))
+
+
+def mask_name(weight: str) -> str:
+    """The mask's name in the file, of a tensor's: `….up_proj.weight` → `….up_proj.kept_weights`."""
+    return weight.removesuffix(_WEIGHT) + SUFFIX
+
+
+class WeightMaskWriter:
+    """Writes the file, masks in any order, one in memory at a time; a context manager.
+
+    `shapes`: (out, in) of every weight that loses something, by the name it has in the weight files.
+    """
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+        entries = [Entry(mask_name(name), "U8", (rows, -(-columns // 8))) for name, (rows, columns) in shapes.items()]
+        odd = {mask_name(name): columns for name, (_, columns) in sorted(shapes.items()) if columns % 8}
+        metadata = {"format": FORMAT, _COLUMNS: json.dumps(odd, separators=(",", ":"))}
+        self._file = PlacedFile(path, entries, metadata)
+
+    def write(self, name: str, mask: Tensor) -> None:
+        """`mask` bool (out, in), for the weight `name`. Any thread may call."""
+        self._file.write(mask_name(name), pack(mask))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+
+class WeightMasks:
+    """The file, read one mask at a time when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RequestFault if the file is missing, damaged or has no masks of single weights."""
+        self.path = path
+        if not path.is_file():
+            raise RequestFault(
+                f"{path} does not exist.", way_out="A LoRAM checkpoint has its masks beside the weights."
+            )
+        try:
+            self._file: Any = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
+        metadata = self._file.metadata() or {}
+        if metadata.get("format") != FORMAT or _COLUMNS not in metadata:
+            raise RequestFault(f"{path} has no masks of single weights.")
+        self._columns: dict[str, int] = json.loads(metadata[_COLUMNS])
+        self._names = frozenset(self._file.keys())
+        for name in self._names:
+            _refuse_other(name, self._file.get_slice(name))
+
+    @property
+    def weights(self) -> list[str]:
+        """The weights that lost something, sorted, by their names in the weight files."""
+        return sorted(name.removesuffix(SUFFIX) + _WEIGHT for name in self._names)
+
+    def __contains__(self, weight: str) -> bool:
+        return mask_name(weight) in self._names
+
+    def shape(self, weight: str) -> tuple[int, int]:
+        """(out, in) of the weight."""
+        name = mask_name(weight)
+        rows, packed = self._file.get_slice(name).get_shape()
+        return rows, self._columns.get(name, 8 * packed)
+
+    def packed(self, weight: str) -> Tensor:
+        """As the file has it: uint8 (out, ceil(in / 8))."""
+        tensor: Tensor = self._file.get_tensor(mask_name(weight))
+        return tensor
+
+    def mask(self, weight: str) -> Tensor:
+        """Bool (out, in), True where the weight is kept."""
+        return unpack(self.packed(weight), self.shape(weight)[1])
+
+
+def open_masks(path: Path) -> Masks | WeightMasks:
+    """Either kind of masks file; raises RequestFault if it is neither."""
+    if path.is_file() and is_of_weights(path):
+        return WeightMasks(path)
+    return load_masks(path)
+
+
+def is_of_weights(path: Path) -> bool:
+    """Whether a masks file has masks of single weights, not of heads, neurons and experts."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _COLUMNS in (file.metadata() or {})
+    except SafetensorError as error:
+        raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
+
+
+def _refuse_other(name: str, part: Any) -> None:
+    shape, dtype = part.get_shape(), part.get_dtype()
+    if not name.endswith(SUFFIX) or dtype != "U8" or len(shape) != 2:
+        raise RequestFault(f"mask {name} of {dtype} and shape {tuple(shape)} is not of the format: uint8 in 2 axes.")
