@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from publisher.architecture import Geometry, Shape
+from publisher.architecture import Geometry, describe
+from publisher.architecture.structure import Shape
 from publisher.base_model_hub import HubFiles
 from publisher.errors import UnsupportedModel
 from publisher.weight_header import TensorEntry, WeightHeader, read_header
@@ -111,7 +112,7 @@ def inspect_repository(
 
 def _inspect(files: ModelFiles) -> tuple[Geometry, dict[str, WeightHeader]]:
     sizes = files.sizes()
-    geometry = Geometry.from_config(_config(files, sizes))
+    geometry = describe(_config(files, sizes))
     placed = _weight_map(files, sizes)
     headers = {
         name: read_header(name, sizes[name], lambda start, end, name=name: files.read(name, start, end))  # type: ignore[misc]
@@ -185,6 +186,7 @@ def _check_tensors(geometry: Geometry, tensors: Mapping[str, TensorEntry]) -> No
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise UnsupportedModel(f"{_some(missing)} missing from the weights, though config.json asks for it.")
+    # some files hold a head although it is tied to the embeddings
     optional: dict[str, Shape] = {"lm_head.weight": (geometry.vocab_size, geometry.hidden_size)}
     for name, entry in tensors.items():
         if name.endswith("rotary_emb.inv_freq"):

@@ -2,17 +2,17 @@
 
 import pytest
 
-from publisher.architecture import Geometry
+from publisher.architecture import describe
 from publisher.plan import make_plan
 from publisher.recipe import Recipe
-from tests.test_architecture import LLAMA_2_13B, LLAMA_2_70B
+from tests.architecture.test_geometry import LLAMA_2_13B, LLAMA_2_70B
 
 LLAMA_31_70B = LLAMA_2_70B | {"vocab_size": 128256}
 RECIPE = {"pruning": {"criterion": "random", "ratio": 0.85}, "alignment": {"corpora": [{"name": "general"}]}}
 
 
 def plan_for(config: dict, recipe: dict):
-    return make_plan(Geometry.from_config(config), Recipe.model_validate(recipe), flops_per_second=1e12)
+    return make_plan(describe(config), Recipe.model_validate(recipe), flops_per_second=1e12)
 
 
 def test_the_papers_reduction_is_reported_next_to_the_real_one() -> None:

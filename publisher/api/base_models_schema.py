@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from publisher.architecture import Geometry
 from publisher.base_model import BaseModelFacts
+from publisher.errors import Conflict
 from publisher.store import models as tables
 
 
@@ -35,6 +35,22 @@ class BaseModelRequest(BaseModel):
         return self
 
 
+class GeometryAnswer(BaseModel):
+    """Sizes of the model; `experts` per layer are 0 where there are none."""
+
+    family: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied_embeddings: bool
+    experts: int = 0
+    experts_per_token: int = 0
+
+
 class BaseModelAnswer(BaseModel):
     """`revision` is a commit, or the digest of a folder's files; `bytes` is the size of the weight files."""
 
@@ -42,7 +58,7 @@ class BaseModelAnswer(BaseModel):
     repo_id: str
     revision: str
     path: Path | None
-    geometry: Geometry
+    geometry: GeometryAnswer
     parameters: int
     bytes: int
     dtype: str
@@ -55,4 +71,11 @@ class BaseModelAnswer(BaseModel):
 
 
 def facts_of(row: tables.BaseModel) -> BaseModelFacts:
-    return BaseModelFacts.model_validate(row.facts)
+    """Raises Conflict for what a version registered that did not look at layers one by one."""
+    try:
+        return BaseModelFacts.model_validate(row.facts)
+    except ValidationError as error:
+        raise Conflict(
+            f"base model {row.id} was registered by an older version of this service.",
+            way_out="Delete it and register it again.",
+        ) from error

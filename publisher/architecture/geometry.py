@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Self
 
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 
@@ -55,14 +54,6 @@ class Geometry:
     outside: Mapping[str, Shape]
     fields: Mapping[str, str]
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read a transformers config.json; raises UnsupportedModel with what stands in the way."""
-        from publisher.architecture.describe import describe
-
-        described: Self = describe(config)  # type: ignore[assignment]
-        return described
-
     @property
     def group_size(self) -> int:
         """Query heads that share one KV head."""
@@ -79,9 +70,7 @@ class Geometry:
     def widths_of(self, units: Mapping[Unit, int]) -> LayerWidths:
         """LayerWidths of so many units; those that are not named are 0."""
         kv_heads = units.get(Unit.KV_HEADS, 0)
-        return LayerWidths(
-            kv_heads * self.group_size, kv_heads, units.get(Unit.NEURONS, 0), units.get(Unit.EXPERTS, 0)
-        )
+        return LayerWidths(kv_heads * self.group_size, kv_heads, units.get(Unit.NEURONS, 0), units.get(Unit.EXPERTS, 0))
 
     def tensor_shapes(self, widths: Sequence[LayerWidths] | None = None) -> dict[str, Shape]:
         """Every weight's name and shape, as in the safetensors files; `widths` has one entry per layer.

@@ -179,7 +179,7 @@ def _one_unit_fewer(sizes: _Sizes) -> dict[Unit, PreTrainedModel]:
         try:
             config = type(sizes.config).from_dict(raw | {"per_layer_config": {i: dict(overrides) for i in layers}})
             models[unit] = _on_meta(config)
-        except Exception as error:  # noqa: BLE001 - whatever a family's own code makes of such a config
+        except Exception as error:  # whatever a family's own code makes of it
             raise UnsupportedModel(
                 f"family {sizes.family!r} is not supported: its config cannot say that a layer has fewer "
                 f"{unit.replace('_', ' ')} ({_first_line(error)}).",

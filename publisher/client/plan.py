@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from publisher.architecture import Geometry
+from publisher.architecture import describe
 from publisher.plan import GIB, Plan, make_plan
 from publisher.recipe_file import read_object, read_recipe
 
@@ -25,7 +25,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
 def plan(config: Path, recipe_file: Path, flops: float | None, as_json: bool) -> None:
     """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
-    geometry = Geometry.from_config(read_object(config))
+    geometry = describe(read_object(config))
     result = make_plan(geometry, read_recipe(recipe_file), flops_per_second=flops or local_flops())
     if as_json:
         click.echo(result.model_dump_json(indent=2))

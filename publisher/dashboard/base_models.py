@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
+from publisher.api.base_models_schema import BaseModelAnswer
 from publisher.api.service import CurrentService
-from publisher.base_model import BaseModelFacts
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps, order_command
@@ -40,7 +40,7 @@ def base_models(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor
 def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
     with service.database.read() as session:
         row = owned(session, BaseModel, visitor.tenant_id, id)
-        facts = BaseModelFacts.model_validate(row.facts)
+        facts = BaseModelAnswer.of(row)
         made = readable_by(visitor.tenant_id, Variant).where(Variant.base_model_id == id)
         corpus = next(iter(corpus_names(session, visitor.tenant_id, 1)), None)
         return page(
@@ -49,7 +49,7 @@ def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTM
             now=session.scalar(select(database_now())),
             model=row,
             facts=facts,
-            geometry=[(name.replace("_", " "), _word(value)) for name, value in vars(facts.geometry).items()],
+            geometry=[(name.replace("_", " "), _word(value)) for name, value in facts.geometry],
             variants=session.scalars(made.order_by(Variant.id.desc()).limit(PAGE)).all(),
             order=order_command(service.settings.public_url, id, corpus),
         )

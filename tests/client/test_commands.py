@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_architecture import LLAMA_2_13B
+from tests.architecture.test_geometry import LLAMA_2_13B
 
 
 def publisher(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publisher.architecture import Geometry
+from publisher.architecture import describe
 from publisher.base_model import BaseModelFacts
 from publisher.jobs import events, leases, service, transitions
 from publisher.jobs.events import NewEvent
@@ -18,18 +18,17 @@ from publisher.store import keys
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Variant
 
-GEOMETRY = Geometry(
-    family="llama",
-    hidden_size=576,
-    intermediate_size=1536,
-    layers=30,
-    query_heads=9,
-    kv_heads=3,
-    head_dim=64,
-    vocab_size=49152,
-    tied_embeddings=True,
-    attention_bias=False,
-    mlp_bias=False,
+GEOMETRY = describe(
+    {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    }
 )
 FACTS = BaseModelFacts(
     repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",

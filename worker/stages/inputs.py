@@ -29,10 +29,10 @@ class CalibrateInputs:
 
 @dataclass(frozen=True)
 class PruneInputs:
-    """`importance`: calibrate's importance.safetensors."""
+    """`calibration`: calibrate's folder."""
 
     base: Path
-    importance: Path
+    calibration: Path
 
 
 @dataclass(frozen=True)

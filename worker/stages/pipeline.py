@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from publisher.checkpoint.masks import FILE_NAME as MASKS
-from worker.stages.calibrate import FILE_NAME as IMPORTANCE
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import (
     AlignInputs,
@@ -147,7 +146,7 @@ class _Build:
         return makers[stage]()
 
     def _prune_inputs(self) -> PruneInputs:
-        return PruneInputs(base=self._base(), importance=self.folders[Stage.CALIBRATE] / IMPORTANCE)
+        return PruneInputs(base=self._base(), calibration=self.folders[Stage.CALIBRATE])
 
     def _evaluate_inputs(self) -> EvaluateInputs:
         return EvaluateInputs(

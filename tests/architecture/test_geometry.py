@@ -2,7 +2,7 @@
 
 import pytest
 
-from publisher.architecture import Geometry, pruned_widths
+from publisher.architecture import describe, pruned_widths
 from publisher.errors import RequestFault, UnsupportedModel
 from publisher.recipe import Pruning
 
@@ -28,19 +28,19 @@ def pruning(ratio: float, first: int = 4, last: int = 2) -> Pruning:
     ],
 )
 def test_counts_are_those_of_the_paper(config: dict, ratio: float, base: int, pruned: int) -> None:
-    geometry = Geometry.from_config(config)
+    geometry = describe(config)
     assert geometry.parameters() == base
     assert geometry.parameters(pruned_widths(geometry, pruning(ratio))) == pruned
 
 
 def test_more_protected_layers_than_layers_are_refused() -> None:
-    geometry = Geometry.from_config(LLAMA_2_13B)
+    geometry = describe(LLAMA_2_13B)
     with pytest.raises(RequestFault, match="leave none of the 40 decoder layers"):
         pruned_widths(geometry, pruning(0.5, 30, 10))
 
 
 def test_a_ratio_that_leaves_no_neuron_is_refused() -> None:
-    geometry = Geometry.from_config(LLAMA_2_13B | {"intermediate_size": 4})
+    geometry = describe(LLAMA_2_13B | {"intermediate_size": 4})
     with pytest.raises(RequestFault, match="leaves no neuron"):
         pruned_widths(geometry, pruning(0.8))
 
@@ -58,4 +58,4 @@ def test_a_ratio_that_leaves_no_neuron_is_refused() -> None:
 )
 def test_configs_that_cannot_be_pruned_are_refused_by_name(change: dict, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
-        Geometry.from_config(LLAMA_2_13B | change)
+        describe(LLAMA_2_13B | change)

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
-from publisher.architecture import Geometry, pruned_widths
+from publisher.architecture import pruned_widths
+from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import load_masks
+from publisher.errors import RequestFault
 from publisher.recipe import Pruning, Recipe
 from tests.models import tiny_llama
-from worker.pruning.groups import pruning_groups
-from worker.pruning.importance import random_importance
-from worker.pruning.structured import most_important
+from worker.pruning.selection import importance_key
 from worker.stages import prune
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import PruneInputs
@@ -41,10 +41,17 @@ def prune_into(output: Path, base: Path, recipe_part: Pruning) -> Path:
     """Run the stage with random importance; returns its output folder."""
     geometry = read_geometry(base)
     output.mkdir()
-    importance = output.with_suffix(".safetensors")
-    save_file(random_importance(pruning_groups(geometry), geometry.layers, seed=3), importance)
+    calibration = output.with_name(f"{output.name}-calibration")
+    calibration.mkdir()
+    generator = torch.Generator().manual_seed(3)
+    importance = {
+        importance_key(geometry, layer, unit): torch.rand(units, generator=generator)
+        for layer in range(geometry.layers)
+        for unit, units in geometry.kind(layer).units.items()
+    }
+    save_file(importance, calibration / "importance.safetensors")
     request = BuildRequest(BaseModelSource(str(base), "", base), Recipe(pruning=recipe_part), {})
-    prune.run(request, PruneInputs(base=base, importance=importance), output, RecordingContext())
+    prune.run(request, PruneInputs(base=base, calibration=calibration), output, RecordingContext())
     return output
 
 
@@ -53,16 +60,17 @@ def load(folder: Path) -> PreTrainedModel:
 
 
 def with_removed_weights_zeroed(base: Path, masks_file: Path) -> PreTrainedModel:
-    """Written with the masks' meaning alone: query head q belongs to KV head q // group_size."""
+    """Written with the masks' meaning alone: query head q belongs to KV head q // group size."""
     model, masks = load(base), load_masks(masks_file)
+    config = model.config
+    group, head_dim = config.num_attention_heads // config.num_key_value_heads, config.head_dim
     for index, layer in enumerate(model.model.layers):
-        kept_heads = masks.kept_kv_heads.get(index, range(masks.kv_heads))
-        for query in range(masks.kv_heads * masks.group_size):
-            if query // masks.group_size not in kept_heads:
-                columns = slice(query * masks.head_dim, (query + 1) * masks.head_dim)
-                layer.self_attn.o_proj.weight.data[:, columns] = 0
-        kept_neurons = masks.kept_neurons.get(index, range(masks.neurons))
-        removed = [neuron for neuron in range(masks.neurons) if neuron not in kept_neurons]
+        kept_heads = masks.kept.get((index, Unit.KV_HEADS), range(config.num_key_value_heads))
+        for query in range(config.num_attention_heads):
+            if query // group not in kept_heads:
+                layer.self_attn.o_proj.weight.data[:, query * head_dim : (query + 1) * head_dim] = 0
+        kept_neurons = masks.kept.get((index, Unit.NEURONS), range(config.intermediate_size))
+        removed = [neuron for neuron in range(config.intermediate_size) if neuron not in kept_neurons]
         layer.mlp.down_proj.weight.data[:, removed] = 0
     return model
 
@@ -96,7 +104,7 @@ def test_protected_layers_are_whole_and_unnamed_in_the_masks(tmp_path: Path) -> 
     base = tiny_llama(tmp_path / "base")
     output = prune_into(tmp_path / "pruned", base, pruning())
     masks = load_masks(output / "pruning_masks.safetensors")
-    assert set(masks.kept_neurons) == set(masks.kept_kv_heads) == {1, 2}
+    assert set(masks.kept) == {(layer, unit) for layer in (1, 2) for unit in (Unit.KV_HEADS, Unit.NEURONS)}
     before, after = load_file(base / "model.safetensors"), load_file(output / "model" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before if "layers.0." in name or "layers.3." in name)
 
@@ -104,8 +112,10 @@ def test_protected_layers_are_whole_and_unnamed_in_the_masks(tmp_path: Path) -> 
 def test_a_small_ratio_takes_neurons_and_no_head(tmp_path: Path) -> None:
     base = tiny_llama(tmp_path / "base")
     masks = load_masks(prune_into(tmp_path / "pruned", base, pruning(0.1)) / "pruning_masks.safetensors")
-    assert masks.kept_kv_heads == {}
-    assert {len(kept) for kept in masks.kept_neurons.values()} == {43}
+    assert {(layer, unit): len(kept) for (layer, unit), kept in masks.kept.items()} == {
+        (1, Unit.NEURONS): 43,
+        (2, Unit.NEURONS): 43,
+    }
 
 
 def test_layers_of_one_width_load_with_stock_transformers(tmp_path: Path) -> None:
@@ -144,20 +154,19 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
 
 
-def test_equal_importance_keeps_the_first() -> None:
-    assert most_important(torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]), 3).tolist() == [0, 1, 3]
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RequestFault, match=r"tensor model\.layers\.2\.mlp\.up_proj\.weight .* NaN or infinite"):
+        prune_into(tmp_path / "pruned", base, pruning())
 
 
-def test_the_groups_follow_the_tensor_parallel_plan() -> None:
-    geometry = Geometry.from_config(
-        {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320}
-    )  # fmt: skip
-    attention, mlp = pruning_groups(geometry)
-    assert (attention.block, attention.unit, attention.units) == ("self_attn", "kv_heads", 2)
-    assert {(m.name, m.axis, m.span) for m in attention.matrices} == {
-        ("q_proj", 0, 16), ("k_proj", 0, 8), ("v_proj", 0, 8), ("o_proj", 1, 16),
-    }  # fmt: skip
-    assert {(m.name, m.axis, m.span) for m in mlp.matrices} == {
-        ("gate_proj", 0, 1), ("up_proj", 0, 1), ("down_proj", 1, 1),
-    }  # fmt: skip
+def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.layers.1.self_attn.k_proj.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RequestFault, match=r"model\.layers\.1\.self_attn\.k_proj\.weight is missing"):
+        prune_into(tmp_path / "pruned", base, pruning())
