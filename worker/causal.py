@@ -24,7 +24,6 @@ def load_causal(folder: Path, device: torch.device | str, dtype: torch.dtype | N
         folder,
         dtype=dtype or compute_dtype(device),
         device_map={"": torch.device(device)},
-        attn_implementation="sdpa",
         local_files_only=True,
     )
     return model.eval()
