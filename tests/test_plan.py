@@ -1,11 +1,21 @@
 """The plan against the paper's tables and against arithmetic done by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from publisher.architecture import describe
 from publisher.plan import make_plan
-from publisher.recipe import Recipe
+from publisher.plan.sizes import loaded_bytes
+from publisher.recipe import Quantization, Recipe, Scheme
 from tests.architecture.test_geometry import LLAMA_2_13B, LLAMA_2_70B
+from tests.architecture.test_widths import LLAMA, MIXTURE
+from tests.models import TINY
+from worker.quantization.nf4 import quantize_nf4
 
 LLAMA_31_70B = LLAMA_2_70B | {"vocab_size": 128256}
 RECIPE = {"pruning": {"criterion": "random", "ratio": 0.85}, "alignment": {"corpora": [{"name": "general"}]}}
@@ -46,3 +56,67 @@ def test_no_alignment_costs_nothing() -> None:
 def test_training_on_the_checkpoint_needs_less_than_on_the_base() -> None:
     memory = plan_for(LLAMA_2_13B, RECIPE).memory
     assert memory.train_lora < memory.train_lora_on_base / 4
+
+
+MASKS = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5, "protect_first": 0, "protect_last": 0}
+
+
+def masks(**fields: object) -> dict:
+    return {"pruning": MASKS | fields, "quantization": {"scheme": "none"}}
+
+
+def test_compressed_files_hold_kept_weights_and_a_bit_for_each() -> None:
+    """0.5 of the weights and 1/16 for the mask, of all that is in decoder layers: 9/16 at bf16."""
+    linear, others = 12_687_769_600, 328_094_720
+    assert plan_for(LLAMA_2_13B, masks(storage="compressed")).bytes.checkpoint == 2 * others + linear * 9 // 8
+    assert plan_for(LLAMA_2_13B, masks()).bytes.checkpoint == 2 * (linear + others) + linear // 8
+
+
+def test_compressed_files_take_as_much_memory_as_others() -> None:
+    compressed, dense = plan_for(LLAMA_2_13B, masks(storage="compressed")), plan_for(LLAMA_2_13B, masks())
+    assert compressed.memory == dense.memory
+
+
+def test_bits_of_masks_are_padded_by_the_row() -> None:
+    geometry = describe(LLAMA | {"intermediate_size": 50})
+    recipe = Recipe.model_validate(masks())
+    down = 32 * (7 - 50 / 8)  # bytes that padding adds to each layer: rows of 50 bits take 7 bytes
+    weights = 4 * (32 * 96 + 3 * 32 * 50)
+    plan = make_plan(geometry, recipe, flops_per_second=1e12)
+    assert plan.bytes.checkpoint == geometry.parameters() * 2 + weights / 8 + 4 * down
+
+
+def test_pruning_alone_keeps_the_type_of_the_base_model() -> None:
+    geometry = describe(LLAMA)
+    recipe = Recipe.model_validate({"pruning": RECIPE["pruning"] | {"protect_first": 1, "protect_last": 1}})
+    alone = recipe.model_copy(update={"quantization": Quantization(scheme=Scheme.NONE)})
+    base = geometry.parameters()
+    for size in (2, 4):
+        plan = make_plan(geometry, alone, base_bytes=size * base + 1000, flops_per_second=1e12)
+        assert plan.bytes.checkpoint == size * plan.parameters.pruned
+
+
+def test_only_experts_at_work_take_time() -> None:
+    """8 experts of which 2 work, against 2 of 2: the same time to score, apart from the router's rows."""
+    text = {"criterion": "taylor", "ratio": 0.3, "protect_first": 0, "protect_last": 0,
+            "calibration": {"corpus": "general", "samples": 65_536, "sequence_length": 4096}}  # fmt: skip
+    minutes = [
+        plan_for(MIXTURE | {"num_experts": experts}, {"pruning": text}).minutes["calibrate"] for experts in (8, 2)
+    ]
+    assert minutes[0] == pytest.approx(minutes[1], rel=0.03)
+
+
+@pytest.mark.parametrize("family", [{"model_type": "llama"}, {"model_type": "phi3", "pad_token_id": 0}, MIXTURE])
+def test_nf4_is_as_large_as_bitsandbytes_makes_it(family: dict, tmp_path: Path) -> None:
+    """Heads of 64 and wide enough for whole blocks; what safetensors and bitsandbytes write around it is left out."""
+    wide = {"hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 128, "head_dim": 64}
+    config = TINY | family | wide
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[config["model_type"]](**config))
+    model.save_pretrained(tmp_path / "base")
+    quantize_nf4(tmp_path / "base", tmp_path / "nf4", "cpu")
+    with safe_open(tmp_path / "nf4" / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    around = ("nested_quant_map", "quant_map", "quant_state")
+    size = sum(t.nbytes for name, t in tensors.items() if not any(word in name for word in around))
+    geometry = describe(json.loads((tmp_path / "base" / "config.json").read_text()))
+    assert loaded_bytes(geometry, geometry.full_widths, Scheme.NF4) == size

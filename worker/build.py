@@ -12,7 +12,7 @@ import click
 from huggingface_hub import get_token
 from transformers.utils import logging as transformers_logging
 
-from publisher.architecture import pruned_widths
+from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.corpus import CorpusSource
 from publisher.errors import PublisherError, RequestFault
@@ -140,7 +140,7 @@ def base_source(base: str, recipe: Recipe) -> BaseModelSource:
         facts = inspect_folder(folder.expanduser().resolve())
     else:
         facts = inspect_repository(base, token=get_token())
-    pruned_widths(facts.geometry, recipe.pruning)
+    pruned_parameters(facts.geometry, recipe.pruning)
     return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token())
 
 

@@ -12,7 +12,7 @@ from publisher.api.authentication import Caller
 from publisher.api.corpora_schema import CorpusFacts
 from publisher.api.service import Service
 from publisher.api.variants_schema import PublishRequest, VariantRequest
-from publisher.architecture import pruned_widths
+from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts
 from publisher.corpus import Split
 from publisher.errors import InfrastructureFault, RequestFault
@@ -43,7 +43,7 @@ def check_variant(service: Service, caller: Caller, request: VariantRequest) -> 
     with service.database.read() as session:
         base = owned(session, BaseModel, caller.tenant_id, request.base_model_id)
         facts = base_models_schema.facts_of(base)
-        pruned_widths(facts.geometry, request.recipe.pruning)
+        pruned_parameters(facts.geometry, request.recipe.pruning)  # refuses what cannot be pruned so
         _check_tokenizer(facts, request)
         _check_text(session, caller, request.recipe)
 

@@ -19,7 +19,12 @@ def prunable_matrices(kind: LayerKind) -> dict[str, Shape]:
 
 
 def _is_prunable(name: str, spec: TensorSpec) -> bool:
-    if len(spec.shape) != 2 or spec.shape[0] == 1 or not name.endswith(".weight"):
+    return spec.shape[0] > 1 and is_projection(name, spec)
+
+
+def is_projection(name: str, spec: TensorSpec) -> bool:
+    """Whether a tensor of a layer is the matrix of a linear map: of a projection or an expert, not of a router."""
+    if len(spec.shape) != 2 or not name.endswith(".weight"):
         return False
     module = name.removesuffix(".weight").rpartition(".")[2]
     routes = module in _ROUTERS or ".router." in name or any(part.unit is Unit.EXPERTS for part in spec.parts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from publisher.architecture import describe
+from publisher.architecture import LayerWidths, describe
 from publisher.plan import GIB, Plan, make_plan
 from publisher.recipe_file import read_object, read_recipe
 
@@ -38,13 +40,36 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title="Plan", show_header=False, title_justify="left")
     counts, sizes, memory = plan.parameters, plan.bytes, plan.memory
     table.add_row("parameters", f"{counts.base:,} → {counts.pruned:,} ({plan.reduction.parameters:.2f} × fewer)")
+    for layers, kept in pruned_layers(plan):
+        table.add_row(layers, kept)
     table.add_row("bytes", f"{_mib(sizes.base)} → {_mib(sizes.checkpoint)} ({plan.reduction.bytes:.2f} × smaller)")
     table.add_row("memory to train LoRA on it", f"{_mib(memory.train_lora)} (base: {_mib(memory.train_lora_on_base)})")
     if memory.align is not None:
         table.add_row("memory to align", f"{_mib(memory.align)}, {plan.align_gpus_80gib} GPU(s) of 80 GiB")
     minutes = ", ".join(f"{stage} {value:.1f}" for stage, value in plan.minutes.items())
     table.add_row("expected minutes", f"{sum(plan.minutes.values()):.1f} ({minutes})")
+    for note in plan.notes:
+        table.add_row("note", note)
     return table
+
+
+def pruned_layers(plan: Plan) -> Iterator[tuple[str, str]]:
+    """`("layers 4-37", "14 of 40 KV heads, 4,838 of 13,824 neurons")` for neighbours that lose the same."""
+    both = zip(plan.base_widths, plan.widths, strict=True)
+    for (base, kept), group in itertools.groupby(enumerate(both), key=lambda entry: entry[1]):
+        layers = [layer for layer, _ in group]
+        if kept != base:
+            first, last = layers[0], layers[-1]
+            yield f"layer {first}" if first == last else f"layers {first}-{last}", _kept_of(base, kept)
+
+
+def _kept_of(base: LayerWidths, kept: LayerWidths) -> str:
+    units = base.counts
+    return ", ".join(
+        f"{count:,} of {units[unit]:,} {unit.replace('kv_', 'KV ')}"
+        for unit, count in kept.counts.items()
+        if count != units[unit]
+    )
 
 
 def local_flops(seconds: float = 0.2, width: int = 1024) -> float:

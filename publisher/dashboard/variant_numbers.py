@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from publisher.architecture import pruned_widths
+from publisher.architecture.sparsity import parameters_of
 from publisher.base_model import BaseModelFacts
-from publisher.plan import checkpoint_bytes
+from publisher.plan import stored_weight_bytes
+from publisher.plan.sizes import checkpoint_bytes
 from publisher.recipe import Recipe
 from publisher.store.models import Variant
 
@@ -62,9 +64,11 @@ class VariantNumbers:
         return cls(
             planned=True,
             base_parameters=facts.parameters,
-            parameters=facts.geometry.parameters(widths),
+            parameters=parameters_of(facts.geometry, widths, recipe.pruning),
             base_bytes=facts.bytes,
-            bytes=checkpoint_bytes(facts.geometry, widths, recipe.quantization.scheme),
+            bytes=checkpoint_bytes(
+                facts.geometry, widths, recipe, stored_weight_bytes(facts.parameters, facts.bytes, recipe)
+            ),
             perplexity={},
             certificate=None,
         )

@@ -1,0 +1,105 @@
+"""The plan: what a recipe will cost and give, computed before anything runs; no weights, no torch."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from pydantic import BaseModel, Field
+
+from publisher.architecture import Geometry, LayerWidths, pruned_widths
+from publisher.architecture.sparsity import parameters_of
+from publisher.plan.minutes import StageSizes, expected_minutes
+from publisher.plan.notes import plan_notes
+from publisher.plan.sizes import BF16, FP32, adapter_memory, align_memory, checkpoint_bytes, loaded_bytes
+from publisher.recipe import Recipe, Scheme
+
+__all__ = ["GIB", "Bytes", "Counts", "Memory", "Plan", "Reduction", "make_plan", "stored_weight_bytes"]
+
+GIB = 2**30
+
+
+class Counts(BaseModel):
+    """Of masks of weights the kept weights count."""
+
+    base: int
+    pruned: int
+
+
+class Reduction(BaseModel):
+    """Base divided by pruned. `bytes` is real files; `bytes_ideal` counts 4-bit as a quarter, as the paper."""
+
+    parameters: float
+    bytes: float
+    bytes_ideal: float
+
+
+class Bytes(BaseModel):
+    base: int = Field(description="base model's weight files")
+    pruned: int = Field(description="pruned weights before quantization, zeros written out")
+    checkpoint: int = Field(description="weights as published, with masks of weights: what a downstream user downloads")
+
+
+class Memory(BaseModel):
+    """Bytes. LoRA: rank 8 on every projection, one sequence of 512 tokens, activation checkpointing, AdamW."""
+
+    train_lora: int
+    train_lora_on_base: int = Field(description="the same on the base model in bf16")
+    align: int | None = Field(description="weights, gradients and AdamW states in fp32, teacher, activations")
+
+
+class Plan(BaseModel):
+    parameters: Counts
+    reduction: Reduction
+    bytes: Bytes
+    memory: Memory
+    align_gpus_80gib: int | None = Field(description="GPUs of 80 GiB that hold the align stage")
+    minutes: dict[str, float] = Field(description="expected minutes per stage, from the workers' measured speed")
+    base_widths: list[LayerWidths] = Field(description="of every layer; 0 is what cannot be removed or is not there")
+    widths: list[LayerWidths]
+    notes: list[str] = Field(description="what the numbers alone do not tell")
+
+
+def make_plan(geometry: Geometry, recipe: Recipe, *, base_bytes: int | None = None, flops_per_second: float) -> Plan:
+    """Plan `recipe` for a base model. `base_bytes`: size of its weight files (bf16 is assumed if unknown);
+    `flops_per_second`: what a worker measured. Raises RequestFault for a recipe that leaves nothing of a layer."""
+    widths = pruned_widths(geometry, recipe.pruning)
+    base, pruned = geometry.parameters(), parameters_of(geometry, widths, recipe.pruning)
+    sizes = _bytes(geometry, widths, recipe, base_bytes)
+    align = align_memory(geometry, widths, recipe)
+    ideal = pruned * BF16 / 4 if recipe.quantization.scheme is Scheme.NF4 else pruned * BF16
+    return Plan(
+        parameters=Counts(base=base, pruned=pruned),
+        reduction=Reduction(
+            parameters=base / pruned, bytes=sizes.base / sizes.checkpoint, bytes_ideal=base * BF16 / ideal
+        ),
+        bytes=sizes,
+        memory=Memory(
+            train_lora=loaded_bytes(geometry, widths, recipe.quantization.scheme) + adapter_memory(geometry, widths),
+            train_lora_on_base=base * BF16 + adapter_memory(geometry, geometry.full_widths),
+            align=align,
+        ),
+        align_gpus_80gib=None if align is None else ceil(align / (80 * GIB)),
+        minutes=expected_minutes(
+            geometry, widths, recipe, StageSizes(sizes.base, sizes.pruned, sizes.checkpoint), flops_per_second
+        ),
+        base_widths=list(geometry.full_widths),
+        widths=list(widths),
+        notes=plan_notes(geometry, recipe),
+    )
+
+
+def _bytes(geometry: Geometry, widths: tuple[LayerWidths, ...], recipe: Recipe, base_bytes: int | None) -> Bytes:
+    base = geometry.parameters()
+    weight = stored_weight_bytes(base, base_bytes, recipe)
+    return Bytes(
+        base=base * BF16 if base_bytes is None else base_bytes,
+        pruned=geometry.parameters(widths) * weight,
+        checkpoint=checkpoint_bytes(geometry, widths, recipe, weight),
+    )
+
+
+def stored_weight_bytes(base: int, base_bytes: int | None, recipe: Recipe) -> int:
+    """Bytes per weight that is not in 4 bits: align and quantize write bf16, prune alone the base model's own type."""
+    if recipe.alignment or recipe.quantization.scheme is not Scheme.NONE or base_bytes is None:
+        return BF16
+    return FP32 if base_bytes > 3 * base else BF16

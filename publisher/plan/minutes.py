@@ -1,0 +1,89 @@
+"""Expected time per stage, from what a worker measured of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from publisher.architecture import Geometry
+from publisher.architecture.sparsity import sparse_matrices
+from publisher.plan.sizes import Widths, working_parameters
+from publisher.recipe import Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
+
+#: share of a matrix product's speed that the stages reach; one demo on two CPU cores: calibrate 0.50, align 0.44,
+#: evaluate 0.30
+EFFICIENCY = 0.4
+HASH_AND_COPY_BYTES_PER_SECOND = 250e6
+#: seconds to draw numbers, or to find that there is nothing to do
+_NOTHING = 1.0
+
+
+@dataclass(frozen=True)
+class StageSizes:
+    """Bytes that the stages move."""
+
+    base: int
+    pruned: int
+    checkpoint: int
+
+
+def expected_minutes(
+    geometry: Geometry, widths: Widths, recipe: Recipe, sizes: StageSizes, flops_per_second: float
+) -> dict[str, float]:
+    """Stage → minutes, without stages that the recipe leaves out."""
+    base, pruned = working_parameters(geometry, geometry.full_widths), working_parameters(geometry, widths)
+    speed = flops_per_second * EFFICIENCY
+    reading = sizes.base / HASH_AND_COPY_BYTES_PER_SECOND
+    seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
+    seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
+    if recipe.alignment:
+        per_token = 6 * pruned + (2 * base if recipe.alignment.objective is Objective.DISTILLATION else 0)
+        seconds["align"] = per_token * recipe.alignment.steps * recipe.alignment.batch_tokens / speed
+    nothing = recipe.quantization.scheme is Scheme.NONE
+    seconds["quantize"] = _NOTHING if nothing else sizes.pruned / HASH_AND_COPY_BYTES_PER_SECOND
+    if recipe.evaluation:
+        aligned = recipe.alignment is not None
+        seconds["evaluate"] = _evaluation_flops(base, pruned, recipe.evaluation, aligned=aligned) / speed
+    copying = sizes.checkpoint / HASH_AND_COPY_BYTES_PER_SECOND
+    seconds |= {"package": copying, "publish": 3 * copying}
+    return {stage: round(value / 60, 3) for stage, value in seconds.items()}
+
+
+def scoring_stage(recipe: Recipe) -> str:
+    """Units are scored before anything is cut; of weights each layer is scored with what the pruned ones before it
+    put out, so prune does it."""
+    return "calibrate" if recipe.pruning.method is PruningMethod.STRUCTURED else "prune"
+
+
+def _scoring_seconds(geometry: Geometry, recipe: Recipe, speed: float, reading: float) -> float:
+    text, base = recipe.pruning.calibration, working_parameters(geometry, geometry.full_widths)
+    if not recipe.pruning.criterion.needs_text or text is None:
+        return 0.0 if recipe.pruning.criterion is Criterion.RANDOM else reading
+    tokens = text.samples * text.sequence_length
+    match recipe.pruning.criterion:
+        case Criterion.TAYLOR:
+            # forward, and walking back each layer's forward again with its backward
+            return 2 * reading + 8 * base * tokens / speed
+        case Criterion.SPARSEGPT:
+            return reading + (4 * base * tokens + _hessian_flops(geometry, recipe, tokens)) / speed
+        case _ if recipe.pruning.method is PruningMethod.STRUCTURED:
+            return reading + 2 * base * tokens / speed
+        case _:
+            # forward for the activations, and again for what the pruned layer puts out
+            return reading + 4 * base * tokens / speed
+
+
+def _hessian_flops(geometry: Geometry, recipe: Recipe, tokens: int) -> float:
+    """For every matrix `(out, in)`: X Xᵀ, its inverse's Cholesky factor, and the update of all later columns."""
+    shapes = sparse_matrices(geometry, recipe.pruning).values()
+    return float(
+        sum(columns**2 * (2 * tokens + columns + rows) for rows, columns in shapes)  # multiply and add count two
+    )
+
+
+def _evaluation_flops(base: int, pruned: int, evaluation: Evaluation, *, aligned: bool) -> float:
+    tokens = evaluation.tokens * len(evaluation.corpora)
+    models = 2 * base * (2 if evaluation.probe else 1) + 2 * pruned * (3 if aligned else 2)
+    budget = evaluation.probe_budget
+    # frozen weights need no weight gradients: forward 2, backward 2 operations per weight and token
+    probe = 4 * pruned * budget.steps * budget.batch_size * budget.sequence_length if evaluation.probe else 0
+    return models * tokens + probe

@@ -1,0 +1,37 @@
+"""What the numbers of a plan alone do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from publisher.architecture import Geometry
+from publisher.architecture.widths import unprotected_layers, width_notes
+from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
+
+
+def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:
+    """One sentence each."""
+    return [*width_notes(geometry, recipe.pruning), *_of_masks(geometry, recipe), *_of_quantization(geometry, recipe)]
+
+
+def _of_masks(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
+    pruning = recipe.pruning
+    if pruning.method is PruningMethod.STRUCTURED:
+        return
+    layers = unprotected_layers(geometry, pruning)
+    share = (
+        f"{pruning.pattern.kept} of every {pruning.pattern.of} neighbouring weights"
+        if pruning.method is PruningMethod.SEMI_STRUCTURED
+        else f"{1 - pruning.ratio:.3g} of the weights"
+    )
+    yield f"{share} stay in the projections of layers {layers[0]}-{layers[-1]}; shapes stay, the others are zero"
+    if pruning.storage is Storage.COMPRESSED:
+        yield "storage compressed makes files smaller, not memory: weights are expanded on load"
+    else:
+        yield 'zeros are stored like other weights; storage "compressed" without quantization leaves them out'
+
+
+def _of_quantization(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
+    fused = any(len(spec.shape) > 2 for kind in geometry.kinds for spec in kind.parameters.values())
+    if recipe.quantization.scheme is Scheme.NF4 and fused:
+        yield "transformers holds all experts of a layer in one tensor, which is no linear layer: they stay in bf16"

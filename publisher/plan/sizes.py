@@ -1,0 +1,127 @@
+"""Bytes of files and memory, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from math import ceil, prod
+
+from publisher.architecture import Geometry, LayerWidths
+from publisher.architecture.sparsity import is_projection, kept_weights, pattern_of, sparse_matrices
+from publisher.architecture.structure import LayerKind, Shape, TensorSpec
+from publisher.recipe import Objective, PruningMethod, Recipe, Scheme, Storage
+
+BF16 = 2  # bytes
+FP32 = 4
+#: bitsandbytes' defaults: one 8-bit scale per 64 weights, and per 256 of those scales one fp32 scale
+NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
+#: reference adapter that memory and costs are stated for
+LORA_RANK, LORA_TOKENS = 8, 512
+
+Widths = Sequence[LayerWidths]
+
+
+def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_bytes: int = BF16) -> int:
+    """Size of what is published: weights, of `weight_bytes` each where they are not in NF4, and masks of weights."""
+    size = loaded_bytes(geometry, widths, recipe.quantization.scheme, weight_bytes)
+    if recipe.pruning.method is PruningMethod.STRUCTURED:
+        return size
+    shapes = sparse_matrices(geometry, recipe.pruning).values()
+    if recipe.pruning.storage is Storage.COMPRESSED:
+        ratio, pattern = recipe.pruning.ratio, pattern_of(recipe.pruning)
+        size -= weight_bytes * sum(prod(shape) - kept_weights(shape, ratio, pattern) for shape in shapes)
+    return size + sum(rows * ceil(columns / 8) for rows, columns in shapes)
+
+
+def loaded_bytes(geometry: Geometry, widths: Widths, scheme: Scheme, weight_bytes: int = BF16) -> int:
+    """Weights in memory, zeros written out: linear layers of the decoder in NF4 if asked for, the rest as they are."""
+
+    def size(name: str, spec: TensorSpec, shape: Shape) -> int:
+        return _nf4_bytes(prod(shape)) if is_projection(name, spec) else prod(shape) * weight_bytes
+
+    if scheme is Scheme.NONE:
+        return geometry.parameters(widths) * weight_bytes
+    outside = weight_bytes * sum(map(prod, geometry.outside.values()))
+    return outside + _over_layers(geometry, widths, size)
+
+
+def _nf4_bytes(weights: int) -> int:
+    scales = ceil(weights / NF4_BLOCK)
+    return ceil(weights / 2) + scales + ceil(scales / NF4_NESTED_BLOCK) * FP32
+
+
+def align_memory(geometry: Geometry, widths: Widths, recipe: Recipe) -> int | None:
+    """Bytes to align: 16 per weight (fp32 weight, gradient, two AdamW moments), the teacher in bf16 when
+    distilling, activations of one sequence; None without alignment."""
+    if recipe.alignment is None:
+        return None
+    teacher = geometry.parameters() * BF16 if recipe.alignment.objective is Objective.DISTILLATION else 0
+    tokens = recipe.alignment.sequence_length
+    return geometry.parameters(widths) * 4 * FP32 + teacher + _activations(geometry, widths, tokens) * 2
+
+
+def adapter_memory(geometry: Geometry, widths: Widths) -> int:
+    """Adapter weights with gradient and AdamW moments in fp32, and activations."""
+
+    def both_sides(name: str, spec: TensorSpec, shape: Shape) -> int:
+        return sum(shape) if is_projection(name, spec) else 0
+
+    weights = LORA_RANK * _over_layers(geometry, widths, both_sides)
+    return weights * 4 * FP32 + _activations(geometry, widths, LORA_TOKENS)
+
+
+def working_parameters(geometry: Geometry, widths: Widths) -> int:
+    """Parameters that work on one token: of a layer's experts those that the router picks."""
+    resting = 0
+    for kind, width in zip(geometry.kind_of, widths, strict=True):
+        if width.experts:
+            experts = _expert_weights(geometry.kinds[kind])
+            resting += experts * (width.experts - geometry.experts_per_token)
+    return geometry.parameters(widths) - resting
+
+
+def _expert_weights(kind: LayerKind) -> int:
+    """Of one expert."""
+    return sum(prod(spec.shape) for spec in kind.tensors.values() if spec.expert == 0)
+
+
+def _activations(geometry: Geometry, widths: Widths, tokens: int) -> int:
+    """With checkpointing: every layer's input, one layer's inside, and a chunk of logits in fp32."""
+    widest = max(_outputs(geometry, kind, width) for kind, width in _distinct(geometry, widths))
+    inputs = geometry.layers * geometry.hidden_size
+    inside = 2 * widest + 4 * geometry.hidden_size
+    return tokens * (inputs + inside) * BF16 + tokens * geometry.vocab_size * FP32 * 2
+
+
+def _outputs(geometry: Geometry, kind: LayerKind, width: LayerWidths) -> int:
+    """What a layer's linear maps put out for one token, together."""
+    at_work = set(range(geometry.experts_per_token))
+    return sum(
+        spec.pruned_shape(width.counts)[0]
+        for name, spec in kind.tensors.items()
+        if is_projection(name, spec) and (spec.expert is None or spec.expert in at_work)
+    )
+
+
+def _over_layers(geometry: Geometry, widths: Widths, size: Callable[[str, TensorSpec, Shape], int]) -> int:
+    """Sum of `size(name, spec, shape)` over all that transformers has as parameters of layers of these widths.
+
+    It fuses experts into one tensor, which is no linear layer; files have them one by one.
+    """
+
+    @cache
+    def of_layer(kind: int, width: LayerWidths) -> int:
+        return sum(size(name, spec, shape) for name, spec, shape in _parameters(geometry.kinds[kind], width))
+
+    return sum(of_layer(kind, width) for kind, width in zip(geometry.kind_of, widths, strict=True))
+
+
+def _parameters(kind: LayerKind, width: LayerWidths) -> Iterator[tuple[str, TensorSpec, Shape]]:
+    for name, spec in kind.parameters.items():
+        if spec.expert is None or spec.expert < width.experts:
+            yield name, spec, spec.pruned_shape(width.counts)
+
+
+def _distinct(geometry: Geometry, widths: Widths) -> Iterator[tuple[LayerKind, LayerWidths]]:
+    for kind, width in set(zip(geometry.kind_of, widths, strict=True)):
+        yield geometry.kinds[kind], width
