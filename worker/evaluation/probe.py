@@ -11,7 +11,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from publisher.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS
 from publisher.checkpoint.evaluation import ProbeTraining
 from publisher.recipe import ProbeBudget
 from worker.alignment.batch_loss import NextToken, accumulate_gradients
@@ -39,7 +38,7 @@ def train_probe(
     on_step: OnStep,
     check: Callable[[], None],
 ) -> ProbeTraining:
-    """Train a LoRA on all projections of the model in `checkpoint` and save it, as PEFT does, in `output`.
+    """Train a LoRA on all linear layers of the decoder of the model in `checkpoint` and save it, as PEFT does, in `output`.
 
     `sequences` (n, sequence_length) are gone through in an order that `seed` decides, again and again if the
     budget asks for more than n. `check` is called before each part of a step and may raise.
@@ -69,7 +68,7 @@ def _with_lora(model: PreTrainedModel, rank: int) -> PeftModel:
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=[*ATTENTION_PROJECTIONS, *MLP_PROJECTIONS],
+        target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
-from publisher.recipe import Alignment, Objective
+from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.recipe import Alignment, Objective, PruningMethod
 from worker.alignment.batch_loss import BatchLoss, Distillation, NextToken
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.schedule import Schedule
+from worker.alignment.sparsity import keep_removed_weights_zero
 from worker.alignment.state import TrainingProgress
 from worker.alignment.training import Training
 from worker.causal import load_causal
@@ -53,6 +55,8 @@ def run(
     torch.manual_seed(request.recipe.seed)
     with peak_memory(device):
         model = _trainable(inputs.pruned, device)
+        if request.recipe.pruning.method is not PruningMethod.STRUCTURED:
+            keep_removed_weights_zero(model, WeightMasks(inputs.masks))
         training = Training(
             model,
             _batch_loss(alignment, model, inputs.base),

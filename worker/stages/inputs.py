@@ -37,17 +37,19 @@ class PruneInputs:
 
 @dataclass(frozen=True)
 class AlignInputs:
-    """`pruned`: prune's `model` folder."""
+    """`pruned`: prune's `model` folder; `masks`: pruning_masks.safetensors."""
 
     base: Path
     pruned: Path
+    masks: Path
 
 
 @dataclass(frozen=True)
 class QuantizeInputs:
-    """`model`: the folder to quantize: align's, or prune's when alignment is skipped."""
+    """`model`: the folder to quantize: align's, or prune's when alignment is skipped; `masks`: as prune wrote them."""
 
     model: Path
+    masks: Path
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ class _Build:
             Stage.FETCH: FetchInputs,
             Stage.CALIBRATE: lambda: CalibrateInputs(base=self._base()),
             Stage.PRUNE: self._prune_inputs,
-            Stage.ALIGN: lambda: AlignInputs(base=self._base(), pruned=self._model(Stage.PRUNE)),
-            Stage.QUANTIZE: lambda: QuantizeInputs(model=self._model(self._last_model())),
+            Stage.ALIGN: lambda: AlignInputs(base=self._base(), pruned=self._model(Stage.PRUNE), masks=self._masks()),
+            Stage.QUANTIZE: lambda: QuantizeInputs(model=self._model(self._last_model()), masks=self._masks()),
             Stage.EVALUATE: self._evaluate_inputs,
             Stage.PACKAGE: self._package_inputs,
             Stage.PUBLISH: lambda: PublishInputs(checkpoint=self.folders[Stage.PACKAGE]),
@@ -154,7 +154,7 @@ class _Build:
             pruned=self._model(Stage.PRUNE),
             aligned=self._model(Stage.ALIGN) if Stage.ALIGN in self.folders else None,
             quantized=self._model(Stage.QUANTIZE),
-            masks=self.folders[Stage.PRUNE] / MASKS,
+            masks=self._masks(),
         )
 
     def _package_inputs(self) -> PackageInputs:
@@ -162,7 +162,7 @@ class _Build:
             base=self._base(),
             base_json=self.folders[Stage.FETCH] / "base.json",
             quantized=self._model(Stage.QUANTIZE),
-            masks=self.folders[Stage.PRUNE] / MASKS,
+            masks=self._masks(),
             alignment=self._report(Stage.ALIGN, "alignment.json"),
             evaluation=self._report(Stage.EVALUATE, "evaluation.json"),
             stage_seconds={stage.value: seconds for stage, seconds in self.seconds.items()},
@@ -173,6 +173,9 @@ class _Build:
 
     def _model(self, stage: Stage) -> Path:
         return self.folders[stage] / "model"
+
+    def _masks(self) -> Path:
+        return self.folders[Stage.PRUNE] / MASKS
 
     def _report(self, stage: Stage, name: str) -> Path | None:
         return self.folders[stage] / name if stage in self.folders else None

@@ -36,16 +36,16 @@ class PrintingContext(RecordingContext):
 def prepare(folder: Path, *, tied: bool = False, dropout: float = 0.1) -> AlignInputs:
     """A base model, a narrower one in its place of the pruned one, and a corpus. Dropout makes chance matter."""
     common = {"tie_word_embeddings": tied, "attention_dropout": dropout}
-    base = tiny_llama(folder / "base", **common)
+    tiny_llama(folder / "base", **common)
     narrow = {"1": {"intermediate_size": 24}, "2": {"num_attention_heads": 2, "num_key_value_heads": 1}}
-    pruned = tiny_llama(folder / "pruned", seed=1, per_layer_config=narrow, head_dim=8, **common)
+    tiny_llama(folder / "pruned", seed=1, per_layer_config=narrow, head_dim=8, **common)
     lines = (json.dumps({"text": f"chapter {number}: " + "the whale swims " * (number % 70)}) for number in range(200))
     (folder / "sea.jsonl").write_text("\n".join(lines))
-    return AlignInputs(base=base, pruned=pruned)
+    return inputs_in(folder)
 
 
 def inputs_in(folder: Path) -> AlignInputs:
-    return AlignInputs(base=folder / "base", pruned=folder / "pruned")
+    return AlignInputs(base=folder / "base", pruned=folder / "pruned", masks=folder / "pruning_masks.safetensors")
 
 
 def request(folder: Path, **alignment: object) -> BuildRequest:

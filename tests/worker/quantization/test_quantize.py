@@ -48,7 +48,12 @@ def model(tmp_path: Path) -> Path:
 
 def _quantized(model: Path, output: Path, scheme: str) -> Path:
     output.mkdir()
-    quantize.run(_request(scheme), QuantizeInputs(model=model), output, RecordingContext())
+    quantize.run(
+        _request(scheme),
+        QuantizeInputs(model=model, masks=model / "pruning_masks.safetensors"),
+        output,
+        RecordingContext(),
+    )
     return output / "model"
 
 
