@@ -1,5 +1,7 @@
-"""The published format. Importing this teaches transformers to load layers of different widths (see loader)."""
+"""The published format. Importing this teaches transformers to load layers of different widths (loader) and weights
+that are stored compressed (sparse_loading)."""
 
-from publisher.checkpoint.loader import register
+from publisher.checkpoint import loader, sparse_loading
 
-register()
+loader.register()
+sparse_loading.register()

@@ -85,10 +85,7 @@ class WeightMasks:
             raise RequestFault(
                 f"{path} does not exist.", way_out="A LoRAM checkpoint has its masks beside the weights."
             )
-        try:
-            self._file: Any = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
+        self._file = _opened(path)
         metadata = self._file.metadata() or {}
         if metadata.get("format") != FORMAT or _COLUMNS not in metadata:
             raise RequestFault(f"{path} has no masks of single weights.")
@@ -130,9 +127,12 @@ def open_masks(path: Path) -> Masks | WeightMasks:
 
 def is_of_weights(path: Path) -> bool:
     """Whether a masks file has masks of single weights, not of heads, neurons and experts."""
+    return _COLUMNS in (_opened(path).metadata() or {})
+
+
+def _opened(path: Path) -> Any:
     try:
-        with safe_open(path, framework="pt") as file:
-            return _COLUMNS in (file.metadata() or {})
+        return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
 

@@ -1,0 +1,108 @@
+"""`"storage": "compressed"`: of a weight that lost single entries, the files hold only those that were kept.
+
+A kept weight is a 1-D tensor under the weight's own name, row by row. Which entries they are says the masks file,
+which the index of the weights names as one more file of the model, so that whatever downloads the model gets it. At
+ratio 0.5 and bf16 that is 0.5625 of the bytes. `publisher.checkpoint` teaches transformers to expand it
+(sparse_loading.py); without it loading fails, since the shapes do not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from torch import Tensor
+
+from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
+from publisher.checkpoint.stored_weights import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
+from publisher.checkpoint.streaming import Entry, write_tensors
+from publisher.checkpoint.weight_masks import WeightMasks, count_kept, mask_name
+from publisher.errors import RequestFault
+
+#: `quantization_config.quant_method` in config.json
+METHOD = "loram_sparse"
+#: Not model.safetensors, which transformers would take for the whole model.
+_ONLY_FILE = "model-00001-of-00001.safetensors"
+
+
+def compress(weight: Tensor, mask: Tensor) -> Tensor:
+    """The kept entries (n,) of `weight` (out, in), row by row."""
+    return weight[mask]
+
+
+def expand(kept: Tensor, mask: Tensor) -> Tensor:
+    """The opposite of `compress`: (out, in) with zeros elsewhere. Raises ValueError if the numbers do not fit."""
+    expected = int(mask.count_nonzero())
+    if kept.numel() != expected:
+        raise ValueError(f"{kept.numel()} kept weights for a mask that keeps {expected}")
+    return kept.new_zeros(mask.shape).masked_scatter_(mask, kept)
+
+
+def compress_folder(model_folder: Path, masks: WeightMasks, output: Path) -> None:
+    """Write the model in `model_folder`, pruned by `masks`, to `output` (an empty folder) with its masks.
+
+    One tensor is in memory at a time. Config, tokenizer and other files come along. Raises RequestFault if a masked
+    weight is missing, has another shape, or is not zero where it was pruned.
+    """
+    stored = StoredWeights(model_folder)
+    _refuse_unfitting(stored, masks)
+    files: dict[str, list[Entry]] = {}
+    for name, weights in stored.files.items():
+        written = _ONLY_FILE if name == SINGLE_FILE else name
+        files[written] = [_compressed_entry(stored.entries[weight], masks) for weight in weights]
+        write_tensors(output / written, files[written], lambda weight: _compressed(stored, masks, weight))
+    files[MASKS_FILE] = [_mask_entry(weight, masks) for weight in masks.weights]
+    shutil.copyfile(masks.path, output / MASKS_FILE)
+    write_index(output, files)
+    _copy_others(model_folder, output)
+
+
+def is_compressed(model_folder: Path) -> bool:
+    """Whether config.json says that the weights are stored compressed."""
+    config = json.loads((model_folder / "config.json").read_bytes())
+    return bool((config.get("quantization_config") or {}).get("quant_method") == METHOD)
+
+
+def _compressed_entry(entry: Entry, masks: WeightMasks) -> Entry:
+    if entry.name not in masks:
+        return entry
+    return Entry(entry.name, entry.dtype, (count_kept(masks.packed(entry.name)),))
+
+
+def _compressed(stored: StoredWeights, masks: WeightMasks, name: str) -> Tensor:
+    weight = stored.read(name)
+    if name not in masks:
+        return weight
+    mask = masks.mask(name)
+    kept = compress(weight, mask)
+    if kept.count_nonzero() != weight.count_nonzero():
+        raise RequestFault(
+            f"{name} is not zero everywhere it was pruned, so that leaving those entries out would change the model.",
+            way_out="Store it dense, or mask it first.",
+        )
+    return kept
+
+
+def _mask_entry(weight: str, masks: WeightMasks) -> Entry:
+    return Entry(mask_name(weight), "U8", tuple(masks.packed(weight).shape))
+
+
+def _refuse_unfitting(stored: StoredWeights, masks: WeightMasks) -> None:
+    for weight in masks.weights:
+        if weight not in stored.entries:
+            raise RequestFault(f"{stored.folder} has no {weight}, which {masks.path} has a mask for.")
+        if stored.entries[weight].shape != masks.shape(weight):
+            raise RequestFault(
+                f"{weight} has shape {stored.entries[weight].shape}, its mask is for {masks.shape(weight)}."
+            )
+
+
+def _copy_others(model_folder: Path, output: Path) -> None:
+    """Everything but the weights; config.json says that they are compressed."""
+    for path in sorted(model_folder.iterdir()):
+        if path.is_file() and path.suffix != ".safetensors" and path.name not in (INDEX_FILE, "config.json"):
+            shutil.copyfile(path, output / path.name)
+    config = json.loads((model_folder / "config.json").read_bytes())
+    text = json.dumps(config | {"quantization_config": {"quant_method": METHOD}}, indent=2, sort_keys=True)
+    (output / "config.json").write_text(text + "\n", encoding="utf-8")
