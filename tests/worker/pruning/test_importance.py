@@ -1,4 +1,4 @@
-"""Scores against sums written out by hand, head by head and neuron by neuron."""
+"""Scores against sums written out by hand, unit by unit."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from publisher.architecture import Geometry
+from publisher.architecture.introspection import geometry_of
+from publisher.architecture.structure import Unit
+from publisher.errors import RequestFault
 from tests.models import tiny_llama
-from worker.pruning.groups import pruning_groups
-from worker.pruning.importance import magnitude_importance, random_importance, taylor_importance
-from worker.stages.weights import read_geometry
+from tests.worker.streaming.families import FAMILIES, save_tiny
+from worker.pruning.importance import magnitude_importance, random_importance, wanda_importance
+from worker.stages.weights import read_config
+from worker.streaming.model import LayerStream
 
 HEAD_DIM, GROUP_SIZE, KV_HEADS, NEURONS, LAYERS = 8, 2, 2, 48, 4
 SEQUENCES = torch.randint(0, 256, (5, 24), generator=torch.Generator().manual_seed(1))
 
 
 def by_hand(values: dict[str, Tensor], layer: int) -> tuple[list[float], list[float]]:
-    """Sums of `values` (named as weights) over each KV head's and each neuron's rows and columns."""
+    """Sums of `values` (named as weights) over each KV head's and each neuron's rows and columns in LLaMA."""
     attention, mlp = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
     heads, neurons = [], []
     for head in range(KV_HEADS):
@@ -38,56 +43,139 @@ def by_hand(values: dict[str, Tensor], layer: int) -> tuple[list[float], list[fl
     return heads, neurons
 
 
-def assert_equals_by_hand(importance: dict[str, Tensor], values: dict[str, Tensor], power: float = 1.0) -> None:
+def assert_equals_by_hand(
+    importance: dict[str, Tensor], values: dict[str, Tensor], power: float = 1.0, rel: float = 1e-9
+) -> None:
     for layer in range(LAYERS):
         heads, neurons = by_hand(values, layer)
-        assert importance[f"model.layers.{layer}.self_attn.kv_heads"].tolist() == pytest.approx(
-            [head**power for head in heads], rel=1e-9
-        )
-        assert importance[f"model.layers.{layer}.mlp.neurons"].tolist() == pytest.approx(
-            [neuron**power for neuron in neurons], rel=1e-9
-        )
+        found = importance[f"model.layers.{layer}.kv_heads"].tolist()
+        assert found == pytest.approx([head**power for head in heads], rel=rel)
+        found = importance[f"model.layers.{layer}.neurons"].tolist()
+        assert found == pytest.approx([neuron**power for neuron in neurons], rel=rel)
 
 
-def test_taylor_is_weight_times_gradient_summed_over_the_group(tmp_path: Path) -> None:
-    base = tiny_llama(tmp_path / "base", dtype=torch.float64)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
-    for ids in SEQUENCES:  # one sample at a time, the plain definition: mean over samples of their mean losses
-        logits = model(input_ids=ids[None]).logits[0, :-1]
-        loss: Tensor = functional.cross_entropy(logits, ids[1:]) / len(SEQUENCES)
-        loss.backward()  # type: ignore[no-untyped-call]
-    products = {name: (p * p.grad).abs().detach() for name, p in model.named_parameters() if p.grad is not None}
-
-    fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
-    groups, seen = pruning_groups(read_geometry(base)), []
-    importance = taylor_importance(
-        fresh, groups, SEQUENCES, batch_size=2, report=lambda done, total: seen.append((done, total))
-    )
-    assert_equals_by_hand(importance, products)
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+def geometry_in(folder: Path) -> Geometry:
+    return geometry_of(read_config(folder))
 
 
-def test_taylor_needs_no_gradient_of_embeddings_and_head(tmp_path: Path) -> None:
-    base = tiny_llama(tmp_path / "base")
-    model = AutoModelForCausalLM.from_pretrained(base)
-    taylor_importance(
-        model, pruning_groups(read_geometry(base)), SEQUENCES, batch_size=8, report=lambda done, total: None
-    )
-    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert with_gradient == {name for name, _ in model.named_parameters() if "_proj" in name}
-
-
-def test_magnitude_is_the_norm_of_the_group(tmp_path: Path) -> None:
-    base = tiny_llama(tmp_path / "base", dtype=torch.float64)
+@pytest.mark.parametrize(("stored", "rel"), [(torch.float64, 1e-9), (torch.bfloat16, 1e-5)])
+def test_magnitude_is_the_norm_of_the_unit(tmp_path: Path, stored: torch.dtype, rel: float) -> None:
+    base = tiny_llama(tmp_path, dtype=stored)
     weights = load_file(base / "model.safetensors")
-    importance = magnitude_importance(pruning_groups(read_geometry(base)), LAYERS, weights.items())
-    assert_equals_by_hand(importance, {name: weight**2 for name, weight in weights.items()}, power=0.5)
+    importance = magnitude_importance(geometry_in(base), weights.items())
+    squares = {name: weight.double() ** 2 for name, weight in weights.items()}
+    assert_equals_by_hand(importance, squares, power=0.5, rel=rel)
+
+
+def test_magnitude_of_an_expert_is_the_norm_of_its_weights_and_its_row_of_the_router(tmp_path: Path) -> None:
+    base = save_tiny("mixtral", tmp_path)
+    weights = load_file(base / "model.safetensors")
+    importance = magnitude_importance(geometry_in(base), weights.items())
+    (router,) = [weight for name, weight in weights.items() if name.startswith("model.layers.1.") and "gate" in name]
+    for expert in range(4):
+        own = [weight for name, weight in weights.items() if f"layers.1.block_sparse_moe.experts.{expert}." in name]
+        assert len(own) == 3
+        squares = sum(float(weight.double().square().sum()) for weight in [*own, router[expert]])
+        assert float(importance["model.layers.1.experts"][expert]) == pytest.approx(squares**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_magnitude_scores_every_unit_of_every_family(tmp_path: Path, family: str) -> None:
+    base = save_tiny(family, tmp_path)
+    geometry = geometry_in(base)
+    importance = magnitude_importance(geometry, load_file(base / "model.safetensors").items())
+    assert_scores_every_unit(geometry, importance)
+
+
+def assert_scores_every_unit(geometry: Geometry, importance: dict[str, Tensor]) -> None:
+    expected = {
+        f"model.layers.{layer}.{unit}": count
+        for layer in range(geometry.layers)
+        for unit, count in geometry.kind(layer).units.items()
+    }
+    assert {key: len(scores) for key, scores in importance.items()} == expected
+    assert all((scores > 0).all() for scores in importance.values())
+
+
+def test_magnitude_names_a_tensor_that_is_not_finite_or_missing(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path)
+    weights = load_file(base / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    weights[name][3, 4] = torch.nan
+    with pytest.raises(RequestFault, match=name):
+        magnitude_importance(geometry_in(base), weights.items())
+    del weights[name]
+    with pytest.raises(RequestFault, match=name):
+        magnitude_importance(geometry_in(base), weights.items())
+
+
+def wanda_by_hand(folder: Path) -> dict[str, Tensor]:
+    """|weight| × input norm of every linear layer of the whole model."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    seen: dict[str, list[Tensor]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: seen.setdefault(name, []).append(inputs[0].flatten(0, -2))
+            )
+    with torch.no_grad():
+        model(SEQUENCES)
+    norms = {name: torch.cat(inputs).double().norm(dim=0) for name, inputs in seen.items()}
+    return {f"{name}.weight": model.get_submodule(name).weight.abs() * norm for name, norm in norms.items()}
+
+
+def streamed_wanda(folder: Path) -> dict[str, Tensor]:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return wanda_importance(
+        LayerStream(folder, "cpu"), geometry_in(folder), SEQUENCES, scratch=scratch, report=lambda done, total: None
+    )
+
+
+def test_wanda_is_weight_times_input_norm_summed_over_the_unit(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path)
+    products = {name: value.detach() for name, value in wanda_by_hand(base).items()}
+    assert_equals_by_hand(streamed_wanda(base), products, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wanda_scores_every_unit_of_every_family(tmp_path: Path, family: str) -> None:
+    base = save_tiny(family, tmp_path)
+    assert_scores_every_unit(geometry_in(base), streamed_wanda(base))
+
+
+def test_wanda_of_an_expert_takes_the_tokens_that_were_sent_to_it(tmp_path: Path) -> None:
+    base = save_tiny("mixtral", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model.set_experts_implementation("eager")
+    block = model.model.layers[1].mlp
+    routed: list[tuple[Tensor, Tensor]] = []
+    block.experts.register_forward_pre_hook(lambda _, inputs: routed.append((inputs[0], inputs[1])))
+    with torch.no_grad():
+        model(SEQUENCES)
+    states, chosen = (torch.cat(parts) for parts in zip(*routed, strict=True))
+    found = streamed_wanda(base)["model.layers.1.experts"]
+    for expert in range(4):
+        x = states[(chosen == expert).any(dim=-1)]
+        gate_up, down = block.experts.gate_up_proj[expert], block.experts.down_proj[expert]
+        gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
+        middle = functional.silu(gate) * up
+        total = (gate_up.abs() * x.norm(dim=0)).sum() + (down.abs() * middle.norm(dim=0)).sum()
+        total += (block.gate.weight[expert].abs() * states.norm(dim=0)).sum()
+        assert float(found[expert]) == pytest.approx(total.item(), rel=1e-4)
 
 
 def test_random_follows_the_seed_and_differs_between_layers(tmp_path: Path) -> None:
-    groups = pruning_groups(read_geometry(tiny_llama(tmp_path / "base")))
-    first, again, other = (random_importance(groups, LAYERS, seed) for seed in (1, 1, 2))
-    key = "model.layers.{}.mlp.neurons"
+    geometry = geometry_in(save_tiny("qwen3_moe", tmp_path))
+    first, again, other = (random_importance(geometry, seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first[key.format(0)], other[key.format(0)])
-    assert not torch.equal(first[key.format(0)], first[key.format(1)])
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+    assert not torch.equal(first["model.layers.0.experts"], first["model.layers.2.experts"])
+    assert_scores_every_unit(geometry, first)
+
+
+def test_random_scores_of_a_layer_do_not_depend_on_other_layers(tmp_path: Path) -> None:
+    few = random_importance(geometry_in(tiny_llama(tmp_path / "few", num_hidden_layers=2)), 0)
+    many = random_importance(geometry_in(tiny_llama(tmp_path / "many", num_hidden_layers=6)), 0)
+    assert all(torch.equal(many[name], scores) for name, scores in few.items())
+    assert f"model.layers.5.{Unit.NEURONS}" in many

@@ -1,0 +1,79 @@
+"""Scores of a streamed backward pass against a full one in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from publisher.architecture.introspection import geometry_of
+from tests.worker.streaming.families import FAMILIES, save_tiny
+from worker.pruning.taylor import taylor_importance
+from worker.stages.weights import read_config
+from worker.streaming.model import LayerStream
+
+SEQUENCES = torch.randint(0, 320, (5, 24), generator=torch.Generator().manual_seed(1))
+
+
+def full_backward(folder: Path) -> dict[str, Tensor]:
+    """|weight × gradient| of every parameter, one sample at a time, the plain definition."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for ids in SEQUENCES:
+        logits = model(input_ids=ids[None]).logits[0, :-1]
+        loss: Tensor = functional.cross_entropy(logits, ids[1:]) / len(SEQUENCES)
+        loss.backward()  # type: ignore[no-untyped-call]
+    products = {name: (p * p.grad).abs().detach() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: value.double() for name, value in products.items()}
+
+
+def by_hand(folder: Path) -> dict[str, Tensor]:
+    """Unit by unit, by the structure's own slices of whole parameters."""
+    products, geometry = full_backward(folder), geometry_of(read_config(folder))
+    scores: dict[str, Tensor] = {}
+    for layer in range(geometry.layers):
+        kind = geometry.kind(layer)
+        for unit, count in kind.units.items():
+            total = torch.zeros(count, dtype=torch.float64)
+            for name, spec in kind.parameters.items():
+                values = products.get(f"model.layers.{layer}.{name}")
+                if values is None or values.dim() < 2:
+                    continue
+                for index in range(count):
+                    for part in spec.parts:
+                        if part.unit is unit:
+                            start = part.offset + index * part.span
+                            total[index] += values.narrow(spec.axis, start, part.span).sum()
+            scores[f"model.layers.{layer}.{unit}"] = total
+    return scores
+
+
+def streamed(folder: Path, scratch: Path, **options: int) -> dict[str, Tensor]:
+    scratch.mkdir()
+    geometry = geometry_of(read_config(folder))
+    return taylor_importance(
+        LayerStream(folder, "cpu"), geometry, SEQUENCES, scratch=scratch, report=lambda done, total: None, **options
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("activation_bytes", [2**30, 1], ids=["one pass", "pass per sequence"])
+def test_streamed_scores_are_those_of_a_full_backward_pass(tmp_path: Path, family: str, activation_bytes: int) -> None:
+    folder = save_tiny(family, tmp_path / "base")
+    found, wanted = streamed(folder, tmp_path / "scratch", activation_bytes=activation_bytes), by_hand(folder)
+    assert found.keys() == wanted.keys()
+    for key, scores in wanted.items():
+        assert scores.abs().sum() > 0, key
+        torch.testing.assert_close(
+            found[key], scores, rtol=1e-4, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def test_weights_stored_in_bf16_score_as_in_fp32(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "base", dtype=torch.bfloat16, max_shard_size="20KB")
+    found, wanted = streamed(folder, tmp_path / "scratch"), by_hand(folder)
+    for key, scores in wanted.items():
+        torch.testing.assert_close(found[key], scores, rtol=1e-4, atol=1e-12)
