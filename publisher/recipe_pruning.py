@@ -142,15 +142,22 @@ class Pruning(RecipePart):
         return self
 
     def _refuse_foreign_fields(self) -> None:
-        """A field that this recipe's method does not read must not look as if it did something."""
-        for name, methods in _READ_BY.items():
+        """A field that does nothing here must not look as if it did."""
+        for name in self.unread:
             value = getattr(self, name)
-            if self.method not in methods and value != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name} {value} does not go with method {self.method}, but with {_list(methods)}; leave it out"
-                )
-        if self.scope is not Scope.GLOBAL and self.neuron_floor != type(self).model_fields["neuron_floor"].default:
-            raise ValueError(f"neuron_floor {self.neuron_floor} is for scope global; leave it out, or ask for that")
+            if value == type(self).model_fields[name].default:
+                continue
+            if name == "neuron_floor":
+                raise ValueError(f"neuron_floor {value} is for scope global; leave it out, or ask for that")
+            raise ValueError(
+                f"{name} {value} does not go with method {self.method}, but with {_list(_READ_BY[name])}; leave it out"
+            )
+
+    @property
+    def unread(self) -> list[str]:
+        """Fields that mean nothing with this method and scope."""
+        unread = [name for name, methods in _READ_BY.items() if self.method not in methods]
+        return unread if self.scope is Scope.GLOBAL else [*unread, "neuron_floor"]
 
     @model_validator(mode="after")
     def _one_width(self) -> Self:
@@ -168,10 +175,10 @@ class Pruning(RecipePart):
     @model_validator(mode="after")
     def _text_for_criterion(self) -> Self:
         if self.criterion.needs_text and self.calibration is None:
-            without = _list(criterion for criterion in CRITERIA[self.method] if not criterion.needs_text)
+            without = [criterion for criterion in CRITERIA[self.method] if not criterion.needs_text]
             raise ValueError(
                 f'criterion {self.criterion} needs "calibration": {{"corpus": …}}; '
-                f"with method {self.method}, {without} can do without"
+                f"{_list(without)} {'do' if len(without) > 1 else 'does'} without"
             )
         return self
 

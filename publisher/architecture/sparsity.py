@@ -95,6 +95,7 @@ def _refuse_columns(name: str, columns: int, pruning: Pruning) -> None:
             raise UnsupportedModel(
                 f"{name} has rows of {columns} weights, which are no multiple of {pruning.pattern.of}; "
                 f"pattern {pruning.pattern} cannot be had.",
+                field="recipe.pruning.pattern",
                 way_out="Use method unstructured.",
             )
         return

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from publisher.api.base_models_schema import facts_of
 from publisher.architecture import pruned_widths
 from publisher.architecture.sparsity import parameters_of
-from publisher.base_model import BaseModelFacts
 from publisher.plan import stored_weight_bytes
 from publisher.plan.sizes import checkpoint_bytes
 from publisher.recipe import Recipe
@@ -58,7 +58,7 @@ class VariantNumbers:
 
     @classmethod
     def _planned(cls, variant: Variant) -> Self:
-        facts = BaseModelFacts.model_validate(variant.base_model.facts)
+        facts = facts_of(variant.base_model)
         recipe = Recipe.model_validate(variant.recipe)
         widths = pruned_widths(facts.geometry, recipe.pruning)
         return cls(

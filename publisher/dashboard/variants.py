@@ -22,6 +22,7 @@ from publisher.dashboard.jobs import caller_of
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
 from publisher.jobs.states import JobState
+from publisher.recipe import Pruning
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Variant
@@ -98,10 +99,15 @@ def download_command(publication: Mapping[str, Any]) -> str:
     return f"HF_ENDPOINT={endpoint} hf download {repo_id} \\\n  --revision {commit}"
 
 
-def in_groups(recipe: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A recipe's parts with their fields in words; what stands alone (the seed, a part left out) comes last."""
+def in_groups(recipe: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A recipe's parts with those fields that mean something in it, in words.
+
+    What stands alone (the seed, a part left out) comes last.
+    """
     alone = []
-    for part, content in recipe.items():
+    unread = Pruning.model_validate(recipe["pruning"]).unread
+    pruning = {name: value for name, value in recipe["pruning"].items() if name not in unread}
+    for part, content in (recipe | {"pruning": pruning}).items():
         if isinstance(content, Mapping):
             yield part, list(flatten(content))
         else:

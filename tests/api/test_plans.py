@@ -20,6 +20,14 @@ def test_a_plan_counts_parameters_by_the_papers_rule(client: httpx.Client, base_
     }  # fmt: skip
 
 
+def test_a_plan_of_masks_counts_kept_weights(client: httpx.Client, base_model: Body) -> None:
+    """Half of the weights of the 2 layers in the middle, none of norms and embeddings."""
+    asked = recipe(method="unstructured", criterion="wanda")
+    plan = client.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": asked}).json()
+    assert plan["parameters"] == {"base": BASE, "pruned": BASE - 32 * 96 - 3 * 32 * 48}
+    assert plan["widths"] == plan["base_widths"]
+
+
 def test_a_plan_creates_nothing(client: httpx.Client, base_model: Body) -> None:
     assert client.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": recipe()}).is_success
     assert client.get("/v1/variants").json()["items"] == client.get("/v1/jobs").json()["items"] == []

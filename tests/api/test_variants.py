@@ -14,6 +14,8 @@ from huggingface_hub import HfApi
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
 from tests.models import tiny_llama
 
+SPARSE = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5, "protect_first": 1, "protect_last": 1}
+
 
 def changed(body: Body, path: str, value: Any) -> Body:
     """A copy of the body with the value at `path` ("recipe.pruning.ratio") replaced."""
@@ -49,6 +51,11 @@ def test_a_variant_comes_with_its_queued_job(client: httpx.Client, variant_body:
         ("recipe.pruning.ration", 0.5, "recipe.pruning.ration", "did you mean ratio?"),
         ("recipe.pruning.method", "shave", "recipe.pruning.method", "'structured'"),
         ("recipe.pruning.calibration", None, "recipe.pruning", "magnitude and random do without"),
+        ("recipe.pruning.criterion", "sparsegpt", "recipe.pruning", "does not go with method structured"),
+        ("recipe.pruning.scope", "everywhere", "recipe.pruning.scope", "'uniform' or 'global'"),
+        ("recipe.pruning.round_to", 64, "recipe.pruning.round_to", "rounds everything up to the full width"),
+        ("recipe.pruning", SPARSE | {"ratio": 0.01}, "recipe.pruning.ratio", "removes none of the 32 weights"),
+        ("recipe.pruning", SPARSE | {"storage": "compressed"}, "recipe", "quantization.scheme nf4"),
         ("recipe.pruning.protect_first", 9, "recipe.pruning.protect_first", "4 decoder layers"),
         ("recipe.alignment.batch_tokens", 100, "recipe.alignment", "not a multiple"),
         ("recipe.alignment.corpora.0.weigth", 1, "recipe.alignment.corpora.0.weigth", "did you mean weight?"),

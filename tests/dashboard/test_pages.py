@@ -184,6 +184,14 @@ def test_variant_is_planned_until_it_is_measured(account: Account, browser: http
     assert 'href="https://hub.example/org/small"' in page
 
 
+def test_recipe_shows_the_fields_that_mean_something(account: Account, browser: httpx.Client) -> None:
+    page = look(browser, f"/variants/{account.job().variant_id}")
+    assert "<dt>round to</dt><dd>1</dd>" in page
+    for unread in ("pattern", "neuron floor", "storage"):
+        assert f"<dt>{unread}</dt>" not in page
+    assert "0.65 structured, taylor" in look(browser, "/variants")
+
+
 def test_certificate_without_improvement_says_so(account: Account, browser: httpx.Client) -> None:
     work = account.job().start().succeed(manifest(recovered=80.0))
     assert "no improvement shown" in look(browser, f"/variants/{work.variant_id}")
