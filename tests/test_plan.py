@@ -120,3 +120,21 @@ def test_nf4_is_as_large_as_bitsandbytes_makes_it(family: dict, tmp_path: Path) 
     size = sum(t.nbytes for name, t in tensors.items() if not any(word in name for word in around))
     geometry = describe(json.loads((tmp_path / "base" / "config.json").read_text()))
     assert loaded_bytes(geometry, geometry.full_widths, Scheme.NF4) == size
+
+
+def test_criteria_cost_what_they_compute() -> None:
+    """LLaMA-2-13B at 10^12 FLOP/s, of which 0.4 count; one pass of the text through it is two operations a weight."""
+    text = {"calibration": {"corpus": "general", "samples": 128, "sequence_length": 2048}}
+    one_pass = 2 * 13_015_864_320 * 128 * 2048 / 0.4e12 / 60
+
+    def minutes(**pruning: object) -> dict[str, float]:
+        return plan_for(LLAMA_2_13B, {"pruning": {"ratio": 0.5} | text | pruning}).minutes
+
+    magnitude, random = minutes(criterion="magnitude"), minutes(criterion="random")
+    assert magnitude["calibrate"] - random["calibrate"] == pytest.approx(random["prune"], rel=0.05)
+    assert minutes(criterion="wanda")["calibrate"] == pytest.approx(one_pass, rel=0.05)
+    assert minutes(criterion="taylor")["calibrate"] == pytest.approx(4 * one_pass, rel=0.05)
+    of_weights = [minutes(method="unstructured", criterion=name) for name in ("magnitude", "wanda", "sparsegpt")]
+    assert of_weights[0]["prune"] == random["prune"]
+    assert of_weights[1]["prune"] - random["prune"] == pytest.approx(2 * one_pass, rel=0.05)
+    assert of_weights[2]["prune"] > of_weights[1]["prune"]

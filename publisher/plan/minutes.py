@@ -15,6 +15,8 @@ EFFICIENCY = 0.4
 HASH_AND_COPY_BYTES_PER_SECOND = 250e6
 #: seconds to draw numbers, or to find that there is nothing to do
 _NOTHING = 1.0
+#: projections that read what no other one of their block reads
+_READ_ALONE = ("o_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -55,29 +57,33 @@ def scoring_stage(recipe: Recipe) -> str:
 
 
 def _scoring_seconds(geometry: Geometry, recipe: Recipe, speed: float, reading: float) -> float:
-    text, base = recipe.pruning.calibration, working_parameters(geometry, geometry.full_widths)
-    if not recipe.pruning.criterion.needs_text or text is None:
-        return 0.0 if recipe.pruning.criterion is Criterion.RANDOM else reading
+    """On top of what the stage takes to read and write: operations per weight and token, 2 for a product."""
+    pruning, text = recipe.pruning, recipe.pruning.calibration
+    structured = pruning.method is PruningMethod.STRUCTURED
+    if not pruning.criterion.needs_text or text is None:
+        return reading if structured and pruning.criterion is Criterion.MAGNITUDE else 0.0
     tokens = text.samples * text.sequence_length
-    match recipe.pruning.criterion:
+    products = working_parameters(geometry, geometry.full_widths) * tokens
+    match pruning.criterion:
         case Criterion.TAYLOR:
-            # forward, and walking back each layer's forward again with its backward
-            return 2 * reading + 8 * base * tokens / speed
+            # forward, and on the way back each layer's forward again with its backward
+            return 2 * reading + 8 * products / speed
         case Criterion.SPARSEGPT:
-            return reading + (4 * base * tokens + _hessian_flops(geometry, recipe, tokens)) / speed
-        case _ if recipe.pruning.method is PruningMethod.STRUCTURED:
-            return reading + 2 * base * tokens / speed
+            return (4 * products + _hessian_flops(geometry, recipe, tokens)) / speed
         case _:
-            # forward for the activations, and again for what the pruned layer puts out
-            return reading + 4 * base * tokens / speed
+            # forward for what enters each matrix; of weights, again for what the pruned layer puts out
+            return reading + 2 * products / speed if structured else 4 * products / speed
 
 
 def _hessian_flops(geometry: Geometry, recipe: Recipe, tokens: int) -> float:
-    """For every matrix `(out, in)`: X Xᵀ, its inverse's Cholesky factor, and the update of all later columns."""
-    shapes = sparse_matrices(geometry, recipe.pruning).values()
-    return float(
-        sum(columns**2 * (2 * tokens + columns + rows) for rows, columns in shapes)  # multiply and add count two
-    )
+    """X Xᵀ and its inverse's Cholesky factor for every input, which several matrices `(out, in)` may read, and for
+    every matrix the update of all later columns."""
+    flops, inputs = 0.0, set()
+    for name, (rows, columns) in sparse_matrices(geometry, recipe.pruning).items():
+        flops += rows * columns**2
+        block, _, projection = name.removesuffix(".weight").rpartition(".")
+        inputs.add((block, projection in _READ_ALONE, columns))
+    return flops + sum(columns**2 * (2 * tokens + columns) for _, _, columns in inputs)
 
 
 def _evaluation_flops(base: int, pruned: int, evaluation: Evaluation, *, aligned: bool) -> float:
