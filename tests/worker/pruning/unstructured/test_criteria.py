@@ -58,11 +58,19 @@ def test_the_same_input_gives_the_same_bytes(criterion: Criterion, sparsity: Spa
     assert torch.equal(first.kept, second.kept)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("criterion", [magnitude, wanda])
-def test_weights_that_stay_keep_their_values(criterion: Criterion) -> None:
-    weight = matrix(9, 40)
-    pruned = criterion(weight, correlated_inputs(100, 40), Unstructured(0.4))
+def test_weights_that_stay_keep_their_values(criterion: Criterion, dtype: torch.dtype) -> None:
+    weight = matrix(9, 40, dtype=dtype)
+    pruned = criterion(weight.clone(), correlated_inputs(100, 40), Unstructured(0.4))
     assert torch.equal(pruned.weight[pruned.kept], weight[pruned.kept])
+
+
+@CRITERIA
+def test_the_matrix_that_was_handed_in_stays_as_it_is(criterion: Criterion) -> None:
+    weight = matrix(9, 40, dtype=torch.float32)
+    criterion(weight, correlated_inputs(100, 40), Unstructured(0.4))
+    assert torch.equal(weight, matrix(9, 40, dtype=torch.float32))
 
 
 def test_wanda_removes_the_weight_whose_product_with_its_input_is_smallest() -> None:
