@@ -1,39 +1,52 @@
-"""Recovery of an adapter folder: reads what PEFT saved, writes a stock PEFT adapter for the base model.
+"""Recovery of an adapter folder: reads what PEFT saved, writes what carries it over to the base model.
 
-The tensors themselves are placement.py's business; `recover_state` is it for adapters in memory.
+Where heads, neurons or experts were removed that is a stock PEFT adapter; the tensors are placement.py's business, and
+`recover_state` is it for adapters in memory. Where single weights were pruned, the update (B A) ∘ M has no low rank,
+so no adapter holds it: then it is the base model with the update merged in (merging.py).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from publisher.checkpoint import masks as masks_file
 from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable
-from publisher.checkpoint.manifest import Manifest
-from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.adapter_folder import (
+    CONFIG,
+    WEIGHTS,
+    opened_tensors,
+    read_config,
+    refuse_without_update,
+    weights_file,
+)
+from publisher.checkpoint.manifest import BaseModelRecord, Manifest
+from publisher.checkpoint.masks import FILE_NAME, Masks
+from publisher.checkpoint.merging import Merge
+from publisher.checkpoint.new_folder import refuse_occupied, renamed_when_whole
 from publisher.checkpoint.placement import recover_state, recover_tensor, recovered_shape
 from publisher.checkpoint.streaming import Entry, write_tensors
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
 
-__all__ = ["RecoveryReport", "recover_adapter", "recover_folder", "recover_state", "recover_tensor"]
-
-_CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+__all__ = [
+    "RecoveryReport",
+    "merge_folder",
+    "recover_adapter",
+    "recover_folder",
+    "recover_state",
+    "recover_tensor",
+]
 
 
 @dataclass(frozen=True)
 class RecoveryReport:
-    """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names."""
+    """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
+
+    `merged`: `output` is not an adapter but the base model with the update in it, of `parameters_after`.
+    """
 
     output: Path
     base_model: str
@@ -43,20 +56,24 @@ class RecoveryReport:
     widened: int
     parameters_before: int
     parameters_after: int
+    merged: bool = False
 
 
 def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
-    manifest names, pinned to its commit.
+    manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
+    with the masked update merged in; then `base_model` is a folder on this machine that holds the base model.
 
-    Writes a stock PEFT adapter, one tensor in memory at a time, under a temporary name beside `output` and renames
-    it when whole. Raises RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be
-    recovered exactly, or `output` already holds something.
+    Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
+    RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
+    `output` already holds something.
     """
     manifest = Manifest.read(checkpoint)
-    masks = masks_file.load_masks(checkpoint / masks_file.FILE_NAME)
+    masks = open_masks(checkpoint / FILE_NAME)
+    if isinstance(masks, WeightMasks):
+        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base))
     if base_model is not None:
         return recover_folder(adapter, output, masks, base_model, None)
     return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit)
@@ -64,13 +81,13 @@ def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model
 
 def recover_folder(adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet."""
-    _refuse_occupied(output)
-    config = _read_config(adapter)
+    refuse_occupied(output)
+    config = read_config(adapter)
     refuse_unrecoverable(config)
-    with _renamed_when_whole(output) as folder:
-        before, after = _recover_weights(_weights(adapter), folder / _WEIGHTS, masks)
+    with renamed_when_whole(output) as folder:
+        before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
         recovered_config = for_base_model(config, base_model, revision)
-        (folder / _CONFIG).write_text(json.dumps(recovered_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(json.dumps(recovered_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return RecoveryReport(
         output=output,
         base_model=base_model,
@@ -83,75 +100,50 @@ def recover_folder(adapter: Path, output: Path, masks: Masks, base_model: str, r
     )
 
 
+def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path) -> RecoveryReport:
+    """Write the base model in folder `base` with the update, masked by `masks`, of the LoRA in folder `adapter`."""
+    refuse_occupied(output)
+    config = read_config(adapter)
+    refuse_unrecoverable(config)
+    with opened_tensors(weights_file(adapter)) as file:
+        merge = Merge(config, file, masks, base)
+        with renamed_when_whole(output) as folder:
+            merge.write(folder)
+        return RecoveryReport(
+            output=output,
+            base_model=str(base),
+            revision=None,
+            trained_on=config.get("base_model_name_or_path"),
+            tensors=len(merge.tensors),
+            widened=0,
+            parameters_before=sum(map(prod, merge.tensors.values())),
+            parameters_after=sum(prod(entry.shape) for entry in merge.base.entries.values()),
+            merged=True,
+        )
+
+
+def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
+    folder = Path(given or base.repo_id)
+    if (folder / "config.json").is_file():
+        return folder
+    pinned = f" --revision {base.commit}" if base.commit else ""
+    raise RequestFault(
+        "This checkpoint lost single weights, not heads and neurons: what was trained on it, (B A) ∘ M, is no stock "
+        f"adapter but has to be merged into the base model, and {folder} is no folder of one.",
+        way_out=f"Get it (hf download {base.repo_id}{pinned}) and name its folder with --base.",
+    )
+
+
 def _recover_weights(
     source: Path, target: Path, masks: Masks
 ) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]:
     """Stream the tensors; returns their shapes before and after, by name. All are checked before any is written."""
-    with _opened(source) as file:
+    with opened_tensors(source) as file:
         names = sorted(file.keys())
         slices = {name: file.get_slice(name) for name in names}
         before = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        if not any(".lora_" in name for name in names):
-            raise RequestFault(f"{source} has no LoRA tensor.")
+        refuse_without_update(source, names)
         after = {name: recovered_shape(name, shape, masks) for name, shape in before.items()}
         entries = [Entry(name, slices[name].get_dtype(), after[name]) for name in names]
         write_tensors(target, entries, lambda name: recover_tensor(name, file.get_tensor(name), masks))
     return before, after
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
-
-
-def _read_config(adapter: Path) -> dict[str, Any]:
-    path = adapter / _CONFIG
-    if not path.is_file():
-        raise RequestFault(f"{adapter} has no {_CONFIG}; it is not a PEFT adapter.{_named_adapters(adapter)}")
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RequestFault(f"{path} is not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise RequestFault(f"{path} is not a JSON object.")
-    return config
-
-
-def _named_adapters(folder: Path) -> str:
-    """PEFT saves an adapter that is not named `default` in a folder of that name."""
-    found = sorted(path.parent.name for path in folder.glob(f"*/{_CONFIG}"))
-    return f" There are adapters in its folders {', '.join(found)}." if found else ""
-
-
-def _weights(adapter: Path) -> Path:
-    path = adapter / _WEIGHTS
-    if path.is_file():
-        return path
-    if (adapter / _PICKLE).is_file():
-        raise RequestFault(
-            f"{adapter / _PICKLE} is a pickle, which can run code when it is read.",
-            way_out=f"Save the adapter with safe_serialization=True, as {_WEIGHTS}.",
-        )
-    raise RequestFault(f"{adapter} has no {_WEIGHTS}.")
-
-
-def _refuse_occupied(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RequestFault(f"{output} already holds something.", way_out="Name a folder that does not exist yet.")
-
-
-@contextmanager
-def _renamed_when_whole(output: Path) -> Iterator[Path]:
-    """A folder beside `output` (so on the same disk) that takes its name at the end, or vanishes."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        os.rename(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`publisher recover`: an adapter trained on a checkpoint becomes one for the base model."""
+"""`publisher recover`: what was trained on a checkpoint, for the base model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A folder that does not exist yet.")
 @click.option("--revision", help="Commit, branch or tag of the checkpoint's repository.")
 @click.option("--endpoint", metavar="URL", help="Hub of the checkpoint's repository; HF_ENDPOINT by default.")
-@click.option("--base", metavar="DIR_OR_REPO", help="Where you have the base model, if not where the manifest says.")
+@click.option(
+    "--base",
+    metavar="DIR_OR_REPO",
+    help="The base model, if it is not where the manifest says. A folder, if weights were pruned one by one.",
+)
 def recover(
     *, adapter: Path, checkpoint: str, output: Path, revision: str | None, endpoint: str | None, base: str | None
 ) -> None:
-    """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model."""
+    """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
+
+    OUTPUT becomes an adapter for the base model. If the checkpoint lost single weights (semi-structured or
+    unstructured pruning) no adapter can hold the masked update: then OUTPUT is the base model with it merged in,
+    and BASE has to be a folder.
+    """
     from publisher.checkpoint.folder import open_checkpoint
     from publisher.checkpoint.recovery import recover_adapter
 
@@ -38,7 +47,15 @@ def recover(
 
 
 def _account(report: RecoveryReport) -> str:
-    """What was done, and three lines of Python to use it."""
+    """What was done, and lines of Python to use it."""
+    if report.merged:
+        return (
+            f"Merged the masked update of {report.tensors} tensors into the base model {report.base_model}: "
+            f"{report.parameters_after:,} parameters in {report.output}\n"
+            f"Trained on: {report.trained_on or 'not named by the adapter'}\n\n"
+            "from transformers import AutoModelForCausalLM\n"
+            f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
+        )
     pinned = f", revision={report.revision!r}" if report.revision else ""
     return (
         f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"

@@ -40,7 +40,7 @@ def zero_pruned(model_folder: Path, masks: WeightMasks) -> None:
     """Make the model in the folder the pruned one."""
     from safetensors.torch import load_file, save_file
 
-    for path in sorted(model_folder.glob("*.safetensors")):
+    for path in sorted(model_folder.glob("model*.safetensors")):
         tensors = load_file(path)
         for name in tensors:
             if name in masks:

@@ -1,0 +1,61 @@
+"""The folder that PEFT saves an adapter in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from publisher.errors import RequestFault
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLE = "adapter_model.bin"
+
+
+@contextmanager
+def opened_tensors(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
+
+
+def read_config(adapter: Path) -> dict[str, Any]:
+    path = adapter / CONFIG
+    if not path.is_file():
+        raise RequestFault(f"{adapter} has no {CONFIG}; it is not a PEFT adapter.{_named_adapters(adapter)}")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RequestFault(f"{path} is not JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise RequestFault(f"{path} is not a JSON object.")
+    return config
+
+
+def _named_adapters(folder: Path) -> str:
+    """PEFT saves an adapter that is not named `default` in a folder of that name."""
+    found = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    return f" There are adapters in its folders {', '.join(found)}." if found else ""
+
+
+def weights_file(adapter: Path) -> Path:
+    path = adapter / WEIGHTS
+    if path.is_file():
+        return path
+    if (adapter / _PICKLE).is_file():
+        raise RequestFault(
+            f"{adapter / _PICKLE} is a pickle, which can run code when it is read.",
+            way_out=f"Save the adapter with safe_serialization=True, as {WEIGHTS}.",
+        )
+    raise RequestFault(f"{adapter} has no {WEIGHTS}.")
+
+
+def refuse_without_update(source: Path, names: Iterable[str]) -> None:
+    if not any(".lora_" in name for name in names):
+        raise RequestFault(f"{source} has no LoRA tensor.")
