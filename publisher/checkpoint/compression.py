@@ -17,7 +17,7 @@ from torch import Tensor
 from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
 from publisher.checkpoint.stored_weights import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
 from publisher.checkpoint.streaming import Entry, write_tensors
-from publisher.checkpoint.weight_masks import WeightMasks, count_kept, mask_name
+from publisher.checkpoint.weight_masks import WeightMasks, mask_name
 from publisher.errors import RequestFault
 
 #: `quantization_config.quant_method` in config.json
@@ -67,7 +67,7 @@ def is_compressed(model_folder: Path) -> bool:
 def _compressed_entry(entry: Entry, masks: WeightMasks) -> Entry:
     if entry.name not in masks:
         return entry
-    return Entry(entry.name, entry.dtype, (count_kept(masks.packed(entry.name)),))
+    return Entry(entry.name, entry.dtype, (masks.kept(entry.name),))
 
 
 def _compressed(stored: StoredWeights, masks: WeightMasks, name: str) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -107,6 +108,14 @@ class WeightMasks:
         name = mask_name(weight)
         rows, packed = self._file.get_slice(name).get_shape()
         return rows, self._columns.get(name, 8 * packed)
+
+    def kept(self, weight: str) -> int:
+        """How many entries of the weight are kept."""
+        return count_kept(self.packed(weight))
+
+    def removed(self) -> int:
+        """How many entries all weights together lost; reads every mask once."""
+        return sum(prod(self.shape(weight)) - self.kept(weight) for weight in self.weights)
 
     def packed(self, weight: str) -> Tensor:
         """As the file has it: uint8 (out, ceil(in / 8))."""

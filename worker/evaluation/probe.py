@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.evaluation import ProbeTraining
+from publisher.checkpoint.masked import mask_adapter
+from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.recipe import ProbeBudget
 from worker.alignment.batch_loss import NextToken, accumulate_gradients
 from worker.alignment.schedule import Schedule
@@ -37,16 +39,20 @@ def train_probe(
     seed: int,
     on_step: OnStep,
     check: Callable[[], None],
+    masks: WeightMasks | None = None,
 ) -> ProbeTraining:
-    """Train a LoRA on all linear layers of the decoder of the model in `checkpoint` and save it, as PEFT does, in `output`.
+    """Train a LoRA on all linear layers of the decoder in `checkpoint` and save it, as PEFT does, in `output`.
 
     `sequences` (n, sequence_length) are gone through in an order that `seed` decides, again and again if the
-    budget asks for more than n. `check` is called before each part of a step and may raise.
+    budget asks for more than n. `check` is called before each part of a step and may raise. With `masks` the update
+    is masked, as the model's weights are.
     """
     torch.manual_seed(seed)
     started = time.perf_counter()
     with peak_memory(device) as peak:
         adapter = _with_lora(load_published(checkpoint, device), budget.rank)
+        if masks is not None:
+            mask_adapter(adapter, masks)
         _train(adapter, _batches(sequences, budget, seed).to(device), budget, on_step, check)
         adapter.save_pretrained(output, save_embedding_layers=False)
     return ProbeTraining(
@@ -56,9 +62,13 @@ def train_probe(
     )
 
 
-def load_with_adapter(base: Path, adapter: Path, device: torch.device) -> PreTrainedModel:
-    """The base model with an adapter for it on top, through PEFT and nothing else."""
+def load_with_adapter(
+    base: Path, adapter: Path, device: torch.device, masks: WeightMasks | None = None
+) -> PreTrainedModel:
+    """The base model with an adapter for it on top, through PEFT and nothing else but the masks."""
     adapted = PeftModel.from_pretrained(load_causal(base, device), adapter, torch_device=str(device))
+    if masks is not None:
+        mask_adapter(adapted, masks)
     model: PreTrainedModel = adapted.eval().get_base_model()
     return model
 

@@ -25,8 +25,8 @@ from publisher.checkpoint.evaluation import (
     ProbeTraining,
     WeightBytes,
 )
-from publisher.checkpoint.masks import load_masks
 from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Evaluation
@@ -168,7 +168,7 @@ class _Prober:
     def certify(self, tokenizer: PreTrainedTokenizerBase, windows: Windows, base: float) -> Certificate:
         evaluation, device = _recipe(self.request), torch.device(self.request.device)
         training = self._train(tokenizer, evaluation, device)
-        adapted = load_with_adapter(self.inputs.base, self.output / PROBE, device)
+        adapted = load_with_adapter(self.inputs.base, self.output / PROBE, device, self._weight_masks())
         recovered = self.work.measure("base model with the recovered adapter", adapted, windows)
         return Certificate(
             corpus=evaluation.corpora[0],
@@ -190,10 +190,15 @@ class _Prober:
             seed=self.request.recipe.seed,
             on_step=self._on_step,
             check=self.work.context.check,
+            masks=self._weight_masks(),
         )
         self._recover(trained)
         shutil.rmtree(trained)
         return training
+
+    def _weight_masks(self) -> WeightMasks | None:
+        masks = open_masks(self.inputs.masks)
+        return masks if isinstance(masks, WeightMasks) else None
 
     def _on_step(self, step: int, loss: float) -> None:
         self.work.context.metric("probe_loss", step, loss)
@@ -213,9 +218,13 @@ class _Prober:
         return sequences
 
     def _recover(self, trained: Path) -> None:
-        base = self.request.base
+        """Where single weights were pruned no adapter holds the masked update: the base model masks it again."""
+        base, masks = self.request.base, open_masks(self.inputs.masks)
+        if isinstance(masks, WeightMasks):
+            shutil.copytree(trained, self.output / PROBE)
+            return
         revision = base.revision if base.path is None else None
-        recover_folder(trained, self.output / PROBE, load_masks(self.inputs.masks), base.repo_id, revision)
+        recover_folder(trained, self.output / PROBE, masks, base.repo_id, revision)
 
 
 def _weight_bytes(inputs: EvaluateInputs) -> WeightBytes:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +24,8 @@ from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.checkpoint.manifest import AlignmentRecord, BaseModelRecord, Counts, FileRecord, Manifest, Sizes, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
-from publisher.checkpoint.masks import Masks, load_masks
+from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import RECORD
 from worker.stages.inputs import PackageInputs
@@ -100,7 +102,8 @@ def _describe(
 ) -> Manifest:
     """The manifest without the files' digests."""
     geometry = read_geometry(inputs.base)
-    widths = _widths(geometry, load_masks(inputs.masks))
+    masks = open_masks(inputs.masks)
+    widths, parameters = _left(geometry, masks)
     base_files = {
         name: FileRecord(**facts) for name, facts in json.loads(inputs.base_json.read_bytes())["files"].items()
     }
@@ -108,8 +111,8 @@ def _describe(
         base=_base_record(request.base, base_files),
         recipe=request.recipe.model_dump(mode="json"),
         recipe_digest=request.recipe.digest,
-        parameters=Counts(base=geometry.parameters(), pruned=geometry.parameters(widths)),
-        bytes=Sizes(base=_weight_bytes(base_files), checkpoint=_folder_weight_bytes(output)),
+        parameters=Counts(base=geometry.parameters(), pruned=parameters),
+        bytes=Sizes(base=_weight_bytes(base_files), checkpoint=_checkpoint_bytes(output, masks)),
         base_widths=[_as_record(width) for width in geometry.full_widths],
         widths=[_as_record(width) for width in widths],
         alignment=_alignment_summary(alignment),
@@ -135,8 +138,12 @@ def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | No
     return AlignmentRecord(**summary, first_loss=losses[0], last_loss=losses[-1])
 
 
-def _widths(geometry: Geometry, masks: Masks) -> list[LayerWidths]:
-    return [geometry.widths_of(masks.counts(layer)) for layer in range(geometry.layers)]
+def _left(geometry: Geometry, masks: Masks | WeightMasks) -> tuple[Sequence[LayerWidths], int]:
+    """Widths of the layers, and parameters, of which kept weights count."""
+    if isinstance(masks, WeightMasks):
+        return geometry.full_widths, geometry.parameters() - masks.removed()
+    widths = [geometry.widths_of(masks.counts(layer)) for layer in range(geometry.layers)]
+    return widths, geometry.parameters(widths)
 
 
 def _as_record(width: LayerWidths) -> Widths:
@@ -147,8 +154,10 @@ def _weight_bytes(files: dict[str, FileRecord]) -> int:
     return sum(facts.size for name, facts in files.items() if name.endswith(".safetensors"))
 
 
-def _folder_weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+def _checkpoint_bytes(folder: Path, masks: Masks | WeightMasks) -> int:
+    """Of the weights, and of masks of single weights, which are as large as to matter."""
+    files = [*folder.glob("model*.safetensors"), *([folder / MASKS] if isinstance(masks, WeightMasks) else [])]
+    return sum(path.stat().st_size for path in files)
 
 
 def _evaluation(path: Path | None) -> EvaluationReport | None:

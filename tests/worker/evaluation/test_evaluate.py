@@ -11,9 +11,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.checkpoint.recovery import merge_folder
+from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
-from publisher.recipe import Recipe
+from publisher.recipe import Pruning, Recipe
 from tests.models import tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.evaluation.perplexity import cut_windows, perplexity
@@ -94,6 +96,21 @@ def test_recovered_probe_has_the_base_model_s_shapes_and_name(tmp_path: Path) ->
     assert int((widened.abs().sum(-1) == 0).sum()) == 24
     assert json.loads((probe / "adapter_config.json").read_text())["base_model_name_or_path"] == request.base.repo_id
     assert not (folders[Stage.EVALUATE] / "trained").exists()
+
+
+def test_probe_on_a_checkpoint_that_lost_single_weights_is_trained_and_measured_masked(tmp_path: Path) -> None:
+    request = _request(tmp_path, scheme="none", align=False)
+    sparse = {"method": "semi_structured", "criterion": "magnitude", "protect_first": 1, "protect_last": 1}
+    recipe = request.recipe.model_copy(update={"pruning": Pruning.model_validate(sparse)})
+    request = BuildRequest(base=request.base, recipe=recipe, corpora=request.corpora)
+    folders, report, _ = _evaluate(tmp_path, request)
+    assert report.certificate is not None
+    masks = folders[Stage.PRUNE] / "pruning_masks.safetensors"
+    merge_folder(folders[Stage.EVALUATE] / "probe", tmp_path / "merged", WeightMasks(masks), tmp_path / "base")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
+    assert report.certificate.recovered == pytest.approx(perplexity(merged, windows, lambda _: None), rel=1e-5)
 
 
 def test_without_probe_and_alignment_there_is_no_certificate_and_no_aligned_form(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from publisher.checkpoint.manifest import Manifest, record, verify
 from publisher.checkpoint.masks import save_masks
 from tests.checkpoint.pruned import MASKS, make_pair
+from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.checkpoint.test_card import evaluation
 from tests.models import byte_tokenizer
 from tests.worker.publish.conftest import RECIPE
@@ -85,6 +87,28 @@ def test_counts_are_those_of_the_weights(inputs: PackageInputs, output: Output) 
     assert manifest.bytes.checkpoint == (inputs.quantized / "model.safetensors").stat().st_size
     assert [width.kv_heads for width in manifest.widths] == [3, 2, 3, 3]
     assert [width.neurons for width in manifest.widths] == [20, 6, 8, 20]
+
+
+def test_kept_weights_count_where_single_ones_were_pruned(
+    inputs: PackageInputs, output: Output, tmp_path: Path
+) -> None:
+    make_pair(vocab_size=260).base.save_pretrained(tmp_path / "sparse")
+    masks = write_masks(tmp_path / "sparse", tmp_path / "weight_masks.safetensors")
+    zero_pruned(tmp_path / "sparse", masks)
+    changed = {"quantized": tmp_path / "sparse", "masks": masks.path}
+    folder = packaged(PackageInputs(**(vars(inputs) | changed)), output())
+    manifest = Manifest.read(folder)
+    kept = sum(
+        tensor.count_nonzero().item() for tensor in load_file(tmp_path / "sparse" / "model.safetensors").values()
+    )
+    assert (manifest.parameters.base, manifest.parameters.pruned) == (count(make_pair(vocab_size=260).base), kept)
+    assert manifest.widths == manifest.base_widths
+    sizes = [(folder / name).stat().st_size for name in ("model.safetensors", "pruning_masks.safetensors")]
+    assert manifest.bytes.checkpoint == sum(sizes)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_checkpoint_loads_with_the_base_models_tokenizer(inputs: PackageInputs, output: Output) -> None:
