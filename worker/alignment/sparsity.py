@@ -16,7 +16,7 @@ def keep_removed_weights_zero(model: nn.Module, masks: WeightMasks) -> None:
     weights = dict(model.named_parameters())
     for name in masks.weights:
         weight = weights[name]
-        weight.register_hook(_Masked(masks.packed(name).to(weight.device), weight.shape[1]))
+        weight.register_hook(_Masked(masks.packed(name).to(weight.device), weight.shape[1]))  # type: ignore[no-untyped-call]
 
 
 class _Masked:

@@ -1,48 +1,53 @@
-"""calibrate: the importance of every KV head and neuron. Does not depend on the ratio, so a sweep shares it.
+"""calibrate: what matters how much, as far as that does not depend on the ratio; a sweep of ratios shares it.
 
-Writes `importance.safetensors`: `model.layers.{i}.self_attn.kv_heads` and `model.layers.{i}.mlp.neurons`, float32.
+For structured pruning `importance.safetensors`: scores of every layer's KV heads, neurons and experts, float32
+(`model.layers.{i}.kv_heads`, …). Non-structured pruning by what weights read looks at a layer after those before it
+were pruned, so here are only the tokens that it looks with, `calibration.safetensors`: `tokens` int32
+`(samples, sequence_length)`. Nothing for non-structured magnitude.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from publisher.architecture import Geometry
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
-from publisher.recipe import Calibration, Criterion
+from publisher.recipe import Calibration, Criterion, PruningMethod
 from worker.alignment.data import pack_tokens
-from worker.pruning.groups import pruning_groups
-from worker.pruning.importance import magnitude_importance, random_importance, taylor_importance
+from worker.measure import compute_dtype
+from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
+from worker.pruning.taylor import taylor_importance
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import CalibrateInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
-from worker.stages.weights import read_geometry, tensors_of, weight_files
+from worker.stages.weights import read_geometry
+from worker.streaming.files import TensorFiles
+from worker.streaming.model import LayerStream
 
-VERSION = 1
-FILE_NAME = "importance.safetensors"
-#: tokens of one forward and backward pass: little enough that a cancel on two CPU cores works within seconds
-_BATCH_TOKENS = 1024
+VERSION = 2
+IMPORTANCE, TOKENS = "importance.safetensors", "calibration.safetensors"
 #: documents that are shuffled among each other; more than this are never in memory
 _SHUFFLED_DOCUMENTS = 1024
 
 
 def digest(request: BuildRequest, fetch: str) -> str:
     """Only what the criterion looks at: magnitude neither at the text nor at the seed."""
-    criterion = request.recipe.pruning.criterion
-    dependencies: dict[str, object] = {"fetch": fetch, "criterion": criterion}
-    if criterion is not Criterion.MAGNITUDE:
+    pruning = request.recipe.pruning
+    structured = pruning.method is PruningMethod.STRUCTURED
+    dependencies: dict[str, object] = {"fetch": fetch, "criterion": pruning.criterion if structured else None}
+    if pruning.criterion is not Criterion.MAGNITUDE:
         dependencies["seed"] = request.recipe.seed
-    if criterion.needs_text:
+    if pruning.criterion.needs_text:
         calibration = _calibration(request)
         dependencies["calibration"] = calibration.model_dump(mode="json", exclude={"corpus"})
         dependencies["corpus"] = _corpus(request, calibration).content_digest()
@@ -50,34 +55,40 @@ def digest(request: BuildRequest, fetch: str) -> str:
 
 
 def run(request: BuildRequest, inputs: CalibrateInputs, output: Path, context: StageContext) -> None:
-    """Raises RequestFault if the corpus is too short or the base model's gradients are not finite."""
-    importance = _importance(request, inputs.base, context)
-    _refuse_not_finite(importance)
-    save_file({key: scores.float().contiguous() for key, scores in importance.items()}, output / FILE_NAME)
+    """Raises RequestFault if the corpus is too short or the base model's weights or gradients are not finite."""
+    pruning = request.recipe.pruning
+    if pruning.method is PruningMethod.STRUCTURED:
+        importance = _importance(request, inputs.base, output, context)
+        _refuse_not_finite(importance)
+        save_file({key: scores.float().contiguous() for key, scores in importance.items()}, output / IMPORTANCE)
+    elif pruning.criterion.needs_text:
+        save_file({"tokens": _sequences(request, inputs.base, context).int()}, output / TOKENS)
 
 
-def _importance(request: BuildRequest, base: Path, context: StageContext) -> dict[str, Tensor]:
+def _importance(request: BuildRequest, base: Path, output: Path, context: StageContext) -> dict[str, Tensor]:
     geometry = read_geometry(base)
-    groups = pruning_groups(geometry)
     match request.recipe.pruning.criterion:
         case Criterion.RANDOM:
-            return random_importance(groups, geometry.layers, request.recipe.seed)
+            return random_importance(geometry, request.recipe.seed)
         case Criterion.MAGNITUDE:
-            return magnitude_importance(groups, geometry.layers, _reported_tensors(base, geometry, context))
-        case Criterion.TAYLOR:
-            calibration = _calibration(request)
-            documents = _corpus(request, calibration).documents(Split.TRAIN)
-            sequences = calibration_sequences(
-                shuffled(_checked(documents, context), request.recipe.seed), calibration, load_tokenizer(base)
-            )
-            model = _load(base, request.device)
-            return taylor_importance(
-                model,
-                groups,
-                sequences,
-                batch_size=max(1, _BATCH_TOKENS // calibration.sequence_length),
-                report=lambda done, total: context.progress(done, total, "samples"),
-            )
+            return magnitude_importance(geometry, _reported_tensors(base, geometry, context))
+    sequences = _sequences(request, base, context)
+    measure = taylor_importance if request.recipe.pruning.criterion is Criterion.TAYLOR else wanda_importance
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=output) as scratch:
+        return measure(
+            LayerStream(base, request.device, compute_dtype(request.device)),
+            geometry,
+            sequences,
+            scratch=Path(scratch),
+            report=lambda done, total: context.progress(done, total, "passes"),
+        )
+
+
+def _sequences(request: BuildRequest, base: Path, context: StageContext) -> Tensor:
+    """int64 `(samples, sequence_length)`."""
+    calibration = _calibration(request)
+    documents = _checked(_corpus(request, calibration).documents(Split.TRAIN), context)
+    return calibration_sequences(shuffled(documents, request.recipe.seed), calibration, load_tokenizer(base))
 
 
 def calibration_sequences(
@@ -127,19 +138,13 @@ def _checked(documents: Iterable[str], context: StageContext) -> Iterator[str]:
         yield document
 
 
-def _load(base: Path, device: str) -> PreTrainedModel:
-    """fp32 where memory is cheap, bf16 on an accelerator."""
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=True)
-    return model.to(device).eval()
-
-
 def _reported_tensors(base: Path, geometry: Geometry, context: StageContext) -> Iterator[tuple[str, Tensor]]:
-    total = len(geometry.tensor_shapes())
-    tensors = itertools.chain.from_iterable(map(tensors_of, weight_files(base)))
-    for done, (name, tensor) in enumerate(tensors, 1):
-        yield name, tensor
-        context.progress(min(done, total), total, "tensors")
+    """One tensor at a time, mapped from disk while it is looked at."""
+    stored, wanted = TensorFiles.open(base), scored_tensors(geometry)
+    names = sorted(wanted.keys() & stored.tensors.keys(), key=lambda name: (stored.tensors[name].path.name, name))
+    for done, name in enumerate(names, 1):
+        yield name, stored.read([name])[name]
+        context.progress(done, len(names), "tensors")
 
 
 def _calibration(request: BuildRequest) -> Calibration:

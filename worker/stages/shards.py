@@ -5,22 +5,18 @@ So a model that is made layer by layer needs the memory of one tensor, however i
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from publisher.base_model import INDEX_FILE
-from publisher.checkpoint.streaming import Entry, header
+from publisher.checkpoint.streaming import Entry, PlacedFile
 from worker.stages.folder import write_json
-from worker.streaming.files import DTYPES
-
-_DTYPES = DTYPES | {"U8": torch.uint8, "I32": torch.int32}
 
 
 class ShardWriter:
@@ -29,33 +25,18 @@ class ShardWriter:
     With several files there is an index, as transformers writes it.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, Iterable[Entry]]) -> None:
-        self._places: dict[str, tuple[int, Entry, int]] = {}
-        self._open: list[int] = []
+    def __init__(self, folder: Path, files: Mapping[str, Sequence[Entry]]) -> None:
+        self._open = ExitStack()
+        self._files: dict[str, PlacedFile] = {}
         for name, entries in files.items():
-            self._start(folder / name, sorted(entries, key=lambda entry: (-_DTYPES[entry.dtype].itemsize, entry.name)))
+            file = self._open.enter_context(PlacedFile(folder / name, entries))
+            self._files |= dict.fromkeys((entry.name for entry in entries), file)
         if len(files) > 1:
             write_json(folder / INDEX_FILE, _index(files))
 
-    def _start(self, path: Path, entries: list[Entry]) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._open.append(descriptor)
-        start = header(entries)
-        os.pwrite(descriptor, start, 0)
-        position = len(start)
-        for entry in entries:
-            self._places[entry.name] = (descriptor, entry, position)
-            position += entry.size
-
     def write(self, name: str, tensor: Tensor) -> None:
         """Put `tensor` in its place; its shape and dtype are those of the entry. Any thread may call."""
-        descriptor, entry, position = self._places.pop(name)
-        assert tuple(tensor.shape) == entry.shape, (name, tuple(tensor.shape), entry.shape)
-        assert tensor.dtype == _DTYPES[entry.dtype], (name, tensor.dtype, entry.dtype)
-        content = tensor.contiguous().flatten().view(torch.uint8).numpy().data
-        while content:
-            written = os.pwrite(descriptor, content, position)
-            content, position = content[written:], position + written
+        self._files[name].write(name, tensor)
 
     def __enter__(self) -> Self:
         return self
@@ -63,12 +44,10 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for descriptor in self._open:
-            os.close(descriptor)
-        assert kind is not None or not self._places, f"never written: {sorted(self._places)[:3]}"
+        self._open.__exit__(kind, error, trace)
 
 
-def _index(files: Mapping[str, Iterable[Entry]]) -> dict[str, object]:
+def _index(files: Mapping[str, Sequence[Entry]]) -> dict[str, object]:
     placed = {entry.name: (name, entry) for name, entries in files.items() for entry in entries}
     return {
         "metadata": {

@@ -1,0 +1,62 @@
+"""Writing what structured pruning keeps: heads, neurons and experts, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torch import Tensor
+
+from publisher.architecture import Geometry
+from publisher.checkpoint.streaming import Entry
+from publisher.errors import RequestFault
+from worker.pruning.cutting import CutTensor, Kept, cut_tensors
+from worker.stages.context import StageContext
+from worker.stages.shards import ShardWriter
+from worker.streaming.files import TensorFiles
+
+#: reading, cutting and writing overlap: one thread waits for the disk while the other copies
+_THREADS = 2
+
+
+def write_cut(base: Path, model: Path, geometry: Geometry, kept: Kept, context: StageContext) -> None:
+    """Write the kept units of `base` to `model`, every tensor to the shard that holds it in the base model."""
+    stored = TensorFiles.open(base)
+    tensors = sorted(cut_tensors(geometry, kept), key=lambda tensor: (_file(stored, tensor.source), tensor.source))
+
+    def copy(tensor: CutTensor) -> None:
+        source = stored.read([tensor.source])[tensor.source]
+        refuse_not_finite(tensor.source, source)
+        shards.write(tensor.name, tensor(source))
+
+    with (
+        ShardWriter(model, shard_entries(stored, tensors)) as shards,
+        ThreadPoolExecutor(_THREADS) as threads,
+    ):
+        for done, _ in enumerate(threads.map(copy, tensors), 1):
+            context.progress(done, len(tensors), "tensors")
+
+
+def shard_entries(stored: TensorFiles, tensors: Iterable[CutTensor]) -> dict[str, list[Entry]]:
+    """File name → what is written there, as in the base model."""
+    files: dict[str, list[Entry]] = {}
+    for tensor in tensors:
+        entry = Entry(tensor.name, stored.tensors[tensor.source].dtype, tensor.shape)
+        files.setdefault(_file(stored, tensor.source), []).append(entry)
+    return files
+
+
+def _file(stored: TensorFiles, name: str) -> str:
+    if name not in stored.tensors:
+        raise RequestFault(f"tensor {name} is missing from the base model's files.", way_out="Register it again.")
+    return stored.tensors[name].path.name
+
+
+def refuse_not_finite(name: str, tensor: Tensor) -> None:
+    """A sum is much cheaper than a look at each value, and not finite if one value is not."""
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise RequestFault(
+            f"tensor {name} of the base model has values that are NaN or infinite.",
+            way_out="Fetch or save the model again; such a model cannot be pruned.",
+        )
