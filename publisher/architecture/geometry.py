@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -34,7 +34,7 @@ class Geometry:
     `intermediate_size` is that of dense MLPs; `experts` of them per layer in mixtures (0 elsewhere), of which
     `experts_per_token` work. Layer `i` is of kind `kinds[kind_of[i]]`, its tensors are named
     `layer_prefix + str(i) + "." + …`; `outside` has the others (embeddings, norm, head) as files name them.
-    `fields`: a width's name in LayerWidths → the config's name for it.
+    `fields`: a width's name in LayerWidths → the config's name for it. `whole`: units that every layer keeps, and why.
     """
 
     family: str
@@ -53,6 +53,7 @@ class Geometry:
     kind_of: tuple[int, ...]
     outside: Mapping[str, Shape]
     fields: Mapping[str, str]
+    whole: Mapping[Unit, str] = field(default_factory=dict)
 
     @property
     def group_size(self) -> int:

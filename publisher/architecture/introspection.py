@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
@@ -45,12 +46,19 @@ def geometry_of(config: Mapping[str, Any]) -> Geometry:
     transformers_logging.set_verbosity_error()
     sizes = _Sizes.read(_parsed(config))
     model = _buildable(sizes.config)
-    fewer = _one_unit_fewer(sizes)
+    fewer, whole = _one_unit_fewer(sizes)
     files = _Names.of(_file_shapes(model), {unit: _file_shapes(less) for unit, less in fewer.items()})
     modules = _Names.of(_module_shapes(model), {unit: _module_shapes(less) for unit, less in fewer.items()})
     if files.prefix != modules.prefix:
         raise UnsupportedModel(f"family {sizes.family!r} stores its layers as {files.prefix} and has {modules.prefix}.")
-    kinds, kind_of = _kinds(sizes, files, modules)
+    whole |= _uncut(sizes, files, modules)
+    removable = [unit for unit in fewer if unit not in whole]
+    kinds, kind_of = _kinds(sizes, files.only(removable), modules.only(removable))
+    if not any(kind.units for kind in kinds):
+        reasons = "; ".join(whole.values()) or "no layer has more than one of anything that could be removed"
+        raise UnsupportedModel(
+            f"family {sizes.family!r} is not supported: {reasons}.", way_out="See publisher families."
+        )
     return Geometry(
         family=sizes.family,
         hidden_size=sizes.config.hidden_size,
@@ -60,7 +68,7 @@ def geometry_of(config: Mapping[str, Any]) -> Geometry:
         kv_heads=sizes.kv_heads,
         head_dim=sizes.head_dim,
         vocab_size=sizes.config.vocab_size,
-        tied_embeddings=bool(sizes.config.tie_word_embeddings),
+        tied_embeddings=bool(getattr(sizes.config, "tie_word_embeddings", False)),
         experts=sizes.experts,
         experts_per_token=sizes.experts_per_token,
         layer_prefix=files.prefix,
@@ -68,6 +76,7 @@ def geometry_of(config: Mapping[str, Any]) -> Geometry:
         kind_of=kind_of,
         outside=dict(files.outside),
         fields=sizes.fields,
+        whole=whole,
     )
 
 
@@ -88,6 +97,8 @@ class _Sizes:
     @classmethod
     def read(cls, config: PreTrainedConfig) -> _Sizes:
         family = str(config.model_type)
+        if config.is_heterogeneous:
+            raise UnsupportedModel(f"family {family!r} is not supported: its layers differ in width as they are.")
         heads = _count(config, "num_attention_heads")
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         if heads % kv_heads:
@@ -106,7 +117,7 @@ class _Sizes:
             query_heads=heads,
             kv_heads=kv_heads,
             head_dim=getattr(config, "head_dim", None) or _count(config, "hidden_size") // heads,
-            neurons=_count(config, "intermediate_size"),
+            neurons=0 if _is_all_experts(config) else _count(config, "intermediate_size"),
             experts=getattr(config, expert_field) if expert_field else 0,
             experts_per_token=_experts_per_token(config) if expert_field else 0,
             fields=fields,
@@ -141,9 +152,10 @@ def _parsed(raw: Mapping[str, Any]) -> PreTrainedConfig:
     if wanted not in named:
         raise UnsupportedModel(f"config.json names {', '.join(map(str, named))}; only {wanted} can be pruned.")
     try:
-        parsed: PreTrainedConfig = CONFIG_MAPPING[family].from_dict(dict(raw))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UnsupportedModel(f"transformers refuses config.json: {error}") from error
+        # transformers writes an infinite float as an object, and reads it back before it looks at anything else
+        parsed: PreTrainedConfig = CONFIG_MAPPING[family].from_dict(PreTrainedConfig._decode_special_floats(dict(raw)))
+    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise UnsupportedModel(f"transformers refuses config.json: {_in_one_line(error)}.") from error
     if parsed.get_text_config() is not parsed:
         raise UnsupportedModel(f"family {family!r} is more than a language model.", way_out="See publisher families.")
     if not getattr(parsed, "base_model_tp_plan", None):
@@ -158,7 +170,7 @@ def _buildable(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         return _on_meta(config)
     except Exception as error:  # a family's own code checks its config in its own ways
-        raise UnsupportedModel(f"transformers cannot build the model of config.json: {_first_line(error)}.") from error
+        raise UnsupportedModel(f"transformers cannot build the model of config.json: {_in_one_line(error)}.") from error
 
 
 def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
@@ -167,9 +179,12 @@ def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _one_unit_fewer(sizes: _Sizes) -> dict[Unit, PreTrainedModel]:
-    """Models whose every layer has one unit fewer, by the config that a pruned checkpoint would have."""
-    models = {}
+def _one_unit_fewer(sizes: _Sizes) -> tuple[dict[Unit, PreTrainedModel], dict[Unit, str]]:
+    """Models whose every layer has one unit fewer, by the config that a pruned checkpoint would have.
+
+    And why there is none, for units that a config cannot count.
+    """
+    models, whole = {}, {}
     for unit in Unit:
         overrides = sizes.one_fewer(unit)
         if overrides is None:
@@ -179,13 +194,9 @@ def _one_unit_fewer(sizes: _Sizes) -> dict[Unit, PreTrainedModel]:
         try:
             config = type(sizes.config).from_dict(raw | {"per_layer_config": {i: dict(overrides) for i in layers}})
             models[unit] = _on_meta(config)
-        except Exception as error:  # whatever a family's own code makes of it
-            raise UnsupportedModel(
-                f"family {sizes.family!r} is not supported: its config cannot say that a layer has fewer "
-                f"{unit.replace('_', ' ')} ({_first_line(error)}).",
-                way_out="See publisher families.",
-            ) from error
-    return models
+        except Exception as error:  # noqa: BLE001 - whatever a family's own code makes of it
+            whole[unit] = f"its config cannot say that a layer has fewer {_words(unit)} ({_in_one_line(error)})"
+    return models, whole
 
 
 def _file_shapes(model: PreTrainedModel) -> dict[str, Shape]:
@@ -215,6 +226,10 @@ class _Names:
             raise UnsupportedModel(f"the model has {len(prefixes)} stacks of layers; one is needed.")
         layers, outside = _by_layer(shapes)
         return cls(prefixes.pop(), layers, outside, {unit: _by_layer(less)[0] for unit, less in fewer.items()})
+
+    def only(self, units: Sequence[Unit]) -> _Names:
+        """Without the models that have fewer of other units."""
+        return replace(self, fewer={unit: self.fewer[unit] for unit in units})
 
     def specs(self, sizes: _Sizes, layer: int) -> tuple[dict[str, TensorSpec], set[Unit]]:
         """The layer's tensors, and the units that they have."""
@@ -256,7 +271,7 @@ def _by_layer(shapes: Shapes) -> tuple[dict[int, dict[str, Shape]], dict[str, Sh
 def _expert_tensor(name: str, shape: Shape) -> TensorSpec:
     match = _EXPERT.search(name)
     if match is None:
-        raise UnsupportedModel(f"tensor {name} goes with an expert that its name does not tell.")
+        raise _NotCut(f"tensor {name} goes with an expert that its name does not tell")
     return TensorSpec(shape, expert=int(match[1]))
 
 
@@ -264,10 +279,9 @@ def _cut_tensor(sizes: _Sizes, unit: Unit, name: str, shape: Shape, less: Shape 
     axes = [] if less is None or len(less) != len(shape) else [i for i, n in enumerate(shape) if n != less[i]]
     units = {Unit.KV_HEADS: sizes.kv_heads, Unit.NEURONS: sizes.neurons, Unit.EXPERTS: sizes.experts}[unit]
     if less is None or len(axes) != 1 or (shape[axes[0]] - less[axes[0]]) * units != shape[axes[0]]:
-        raise UnsupportedModel(
-            f"family {sizes.family!r} is not supported: with one of {units} {unit.replace('_', ' ')} fewer, "
-            f"{name} of shape {shape} becomes {less}, which is not one part of {units}.",
-            way_out="See publisher families.",
+        raise _NotCut(
+            f"with one of {units} {_words(unit)} fewer, {name} of shape {shape} becomes {less}, which is not one part "
+            f"of {units}"
         )
     axis = axes[0]
     return TensorSpec(shape, axis, _parts(sizes, unit, name, shape[axis] // units))
@@ -294,7 +308,7 @@ def _kinds(sizes: _Sizes, files: _Names, modules: _Names) -> tuple[tuple[LayerKi
     for layer in range(len(files.layers)):
         tensors, units = files.specs(sizes, layer)
         parameters, _ = modules.specs(sizes, layer)
-        _refuse_uncut(sizes, tensors, units)
+        _refuse_uncut(tensors, units)
         kind = LayerKind(
             units={unit: counts[unit] for unit in Unit if unit in units},
             tensors=tensors,
@@ -303,21 +317,40 @@ def _kinds(sizes: _Sizes, files: _Names, modules: _Names) -> tuple[tuple[LayerKi
         if kind not in kinds:
             kinds.append(kind)
         kind_of.append(kinds.index(kind))
-    if not any(kind.units for kind in kinds):
-        raise UnsupportedModel(f"family {sizes.family!r} is not supported: no layer has anything to remove.")
     return tuple(kinds), tuple(kind_of)
 
 
-def _refuse_uncut(sizes: _Sizes, tensors: Mapping[str, TensorSpec], units: set[Unit]) -> None:
+def _uncut(sizes: _Sizes, files: _Names, modules: _Names) -> dict[Unit, str]:
+    """Units that no layer can lose, and why: those stay whole, and others may still go."""
+    whole = {}
+    for unit in files.fewer:
+        try:
+            _kinds(sizes, files.only([unit]), modules.only([unit]))
+        except _NotCut as reason:
+            whole[unit] = str(reason)
+    return whole
+
+
+def _refuse_uncut(tensors: Mapping[str, TensorSpec], units: set[Unit]) -> None:
     """A unit has matrices that write it (rows) and one that reads it (columns); experts a router besides their own."""
     for unit in units - {Unit.EXPERTS}:
         cut = [spec for spec in tensors.values() if any(part.unit is unit for part in spec.parts)]
         if {spec.axis for spec in cut if len(spec.shape) == 2} != {0, 1}:
-            raise UnsupportedModel(
-                f"family {sizes.family!r} is not supported: its {unit.replace('_', ' ')} are not rows of one matrix "
-                "and columns of the next.",
-                way_out="See publisher families.",
-            )
+            raise _NotCut(f"its {_words(unit)} are not rows of one matrix and columns of the next")
+
+
+class _NotCut(Exception):
+    """Why a unit cannot be removed from a layer."""
+
+
+def _words(unit: Unit) -> str:
+    return {Unit.KV_HEADS: "attention heads", Unit.NEURONS: "neurons", Unit.EXPERTS: "experts"}[unit]
+
+
+def _is_all_experts(config: PreTrainedConfig) -> bool:
+    """Families without a dense layer have no width of one."""
+    experts = any(isinstance(getattr(config, name, None), int) for name in _EXPERT_FIELDS)
+    return experts and getattr(config, "intermediate_size", None) is None
 
 
 def _experts_per_token(config: PreTrainedConfig) -> int:
@@ -336,8 +369,8 @@ def _count(config: PreTrainedConfig, key: str) -> int:
     return value
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def main(read: Callable[[], str], write: Callable[[str], object]) -> None:

@@ -73,7 +73,7 @@ def width_notes(geometry: Geometry, pruning: Pruning) -> list[str]:
     """What the widths alone do not tell."""
     if pruning.method is not PruningMethod.STRUCTURED:
         return []
-    notes = []
+    notes = [f"{_PLURAL[unit]} stay: {reason}" for unit, reason in geometry.whole.items()]
     if pruning.scope is Scope.GLOBAL:
         notes.append("scope global: layers will differ in width; these are their averages, and totals will be equal")
     pruned = {geometry.kind_of[layer] for layer in unprotected_layers(geometry, pruning)}

@@ -6,8 +6,8 @@ for every family at once, for models whose config says that layers differ:
 
 - a decoder layer class (named by the model's `_no_split_modules`) gets `config.per_layer_config[layer_idx]`
   in place of the global config when it is constructed;
-- a model may read how many experts its config names for all layers: it does so for a loss that balances them,
-  while each layer builds its own;
+- a model may read how many experts and query heads its config names for all layers, which are the base model's: for a
+  loss that balances experts, and for rotary embeddings (YaRN, LongRoPE); each layer builds its own;
 - a config's own checks see the base model's widths, not the layers': they read them from the global config, and have
   rules such as head counts that divide `hidden_size`, while a pruned LLaMA-2-13B keeps 14 heads of 128 in 5120.
 
@@ -31,8 +31,8 @@ from publisher.checkpoint.four_bit import allow_any_width, hide_advice
 _MARK = "_builds_from_layer_config"
 #: where transformers keeps what differs per layer
 _LAYERS = "_heterogeneity_spec"
-#: what families call the number of experts of a layer
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+#: what families call the number of experts of a layer, and of its query heads
+_OUTSIDE_OF_LAYERS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention_heads")
 
 
 def register() -> None:
@@ -49,16 +49,16 @@ def register() -> None:
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
     _validate_what_all_layers_share()
-    PreTrainedConfig.__getattribute__ = _naming_experts_of_all_layers(PreTrainedConfig.__getattribute__)
+    PreTrainedConfig.__getattribute__ = _answering_outside_of_layers(PreTrainedConfig.__getattribute__)
 
 
-def _naming_experts_of_all_layers(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+def _answering_outside_of_layers(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     @functools.wraps(original)
     def getattribute(self: PreTrainedConfig, key: str) -> Any:
         try:
             return original(self, key)
         except AmbiguousGlobalPerLayerAttributeError:
-            if key not in _EXPERT_COUNTS:
+            if key not in _OUTSIDE_OF_LAYERS:
                 raise
             return self._getattr_without_heterogeneous_validation(key)
 

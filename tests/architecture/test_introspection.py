@@ -80,6 +80,27 @@ def test_dense_layers_among_experts_are_a_kind_of_their_own() -> None:
     ]  # fmt: skip
 
 
+def test_units_that_a_config_cannot_count_stay_whole() -> None:
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 4}
+    geometry = geometry_of(config("olmoe", num_experts=4, num_experts_per_tok=2, **heads))
+    assert geometry.kinds[0].units == {EXPERTS: 4}
+    assert "self_attn.k_norm.weight" in geometry.whole[HEADS]
+
+
+@pytest.mark.parametrize("kind", ["yarn", "dynamic", "llama3", "longrope"])
+def test_rotary_embeddings_of_any_kind_have_heads_to_remove(kind: str) -> None:
+    factors = {"long_factor": [1.0] * 4, "short_factor": [1.0] * 4, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope = {"rope_type": kind, "factor": 2.0, "rope_theta": 1e4, "original_max_position_embeddings": 32} | factors
+    geometry = geometry_of(config("llama", rope_parameters=rope, max_position_embeddings=64))
+    assert geometry.kinds[0].units == {HEADS: 2, NEURONS: 48}
+
+
+def test_infinite_numbers_are_read_as_transformers_writes_them() -> None:
+    limit = {"time_step_limit": [0.0, {"__float__": "Infinity"}], "layer_types": ["attention"] * 3}
+    mixture = {"num_local_experts": 4, "num_experts_per_tok": 2, "mamba_n_heads": 4, "mamba_d_head": 16}
+    assert geometry_of(config("granitemoehybrid", **limit, **mixture)).kinds[0].units == {HEADS: 2, EXPERTS: 4}
+
+
 def test_a_single_kv_head_stays() -> None:
     assert geometry_of(config("gemma", num_key_value_heads=1)).kinds[0].units == {NEURONS: 48}
 
@@ -97,6 +118,8 @@ def test_tied_heads_are_no_tensor_of_their_own() -> None:
         ({"architectures": ["LlamaForSequenceClassification"]}, "only LlamaForCausalLM"),
         ({"num_key_value_heads": 3}, "do not form groups"),
         ({"pad_token_id": 900}, "cannot build the model"),
+        ({"attention_bias": "much"}, "transformers refuses config.json: .*attention_bias"),
+        ({"per_layer_config": {"0": {"intermediate_size": 24}}}, "its layers differ in width as they are"),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_with_the_reason(change: dict[str, Any], message: str) -> None:

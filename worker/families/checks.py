@@ -100,11 +100,13 @@ def quantizes(pair: Pair) -> None:
 
 
 def _take_weights(plain: PreTrainedModel, quantized: PreTrainedModel) -> None:
-    """Copy every weight of `quantized`, those in 4 bits dequantized."""
+    """Copy everything that files hold of `quantized`, what is in 4 bits dequantized."""
+    stored = plain.state_dict(keep_vars=True)
     for name, module in quantized.named_modules():
-        target = plain.get_submodule(name)
-        for key, weight in module.named_parameters(recurse=False):
-            getattr(target, key).data.copy_(_dequantized(module, weight))
+        for key, weight in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            path = f"{name}.{key}"
+            if path in stored:
+                stored[path].data.copy_(_dequantized(module, weight))
 
 
 def _dequantized(module: nn.Module, weight: Tensor) -> Tensor:

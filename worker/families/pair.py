@@ -20,13 +20,14 @@ from publisher.architecture.introspection import geometry_of
 from publisher.base_model import DTYPES
 from publisher.errors import PublisherError, UnsupportedModel
 from publisher.recipe import Pruning
-from worker.families.tiny import config_class, tiny_config, tiny_model, tiny_tokens
+from worker.families.reference import Float64
+from worker.families.tiny import config_class, tiny_base, tiny_tokens
 from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import importance_key, kept_units, kept_widths
 from worker.stages.context import RecordingContext
 from worker.stages.folder import write_json
-from worker.stages.prune import write_cut
+from worker.stages.prune_structured import write_cut
 from worker.streaming.files import TensorFiles
 
 #: Odd numbers remain (3 of 4 KV heads, 33 of 48 neurons), and layers differ: the first and the last stay whole.
@@ -52,8 +53,8 @@ def pruned_pair(family: str, folder: Path) -> Pair:
     refuse_by_class(family)
     base, pruned = folder / "base", folder / "pruned"
     with third_party("transformers cannot make a tiny model of it"):
-        config = tiny_config(family)
-        tiny_model(config).save_pretrained(base)
+        model = tiny_base(family)
+        model.save_pretrained(base)
     raw = json.loads((base / "config.json").read_bytes())
     with third_party("its layers cannot be described"):
         geometry = geometry_of(raw)
@@ -62,7 +63,7 @@ def pruned_pair(family: str, folder: Path) -> Pair:
     pruned.mkdir()
     write_json(pruned / "config.json", pruned_config(raw, geometry, kept_widths(geometry, kept)))
     write_cut(base, pruned, geometry, kept, RecordingContext())
-    return Pair(base, pruned, geometry, kept, tiny_tokens(config))
+    return Pair(base, pruned, geometry, kept, tiny_tokens(model.config))
 
 
 def refuse_by_class(family: str) -> None:
@@ -76,9 +77,10 @@ def refuse_by_class(family: str) -> None:
 
 def exact(folder: Path) -> PreTrainedModel:
     """In float64, experts one by one: the kernel for all of them at once takes no float64."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, experts_implementation="eager", local_files_only=True
-    )
+    with Float64():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float64, experts_implementation="eager", local_files_only=True
+        )
     return model.eval()
 
 
@@ -94,8 +96,8 @@ def third_party(what: str) -> Iterator[None]:
     except PublisherError:
         raise
     except Exception as error:
-        first = str(error).strip().partition("\n")[0][:160] or type(error).__name__
-        raise UnsupportedModel(f"{what} ({first})") from error
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UnsupportedModel(f"{what} ({said})") from error
 
 
 def _refuse_files(base: Path, geometry: Geometry) -> None:

@@ -32,6 +32,7 @@ _SIZES = {
     "n_group": 1,
     "topk_group": 1,
     "first_k_dense_replace": 2,
+    "n_shared_experts": 1,
 }
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k")
@@ -49,10 +50,34 @@ def config_class(family: str) -> type[PreTrainedConfig]:
     return found
 
 
-def tiny_config(family: str) -> PreTrainedConfig:
+#: Tried in turn until a family's model runs: some derive the size of a head from others, or shapes of side branches.
+_CHANGES: tuple[Mapping[str, int], ...] = (
+    {},
+    {"head_dim": _SIZES["hidden_size"] // _SIZES["num_attention_heads"]},
+    {"index_head_dim": 2 * _SMALL},
+    {"head_dim": 2 * _SMALL},
+)
+
+
+def tiny_base(family: str) -> PreTrainedModel:
+    """A tiny model of the family that runs; raises whatever the family's own code does if none is found."""
+    failures = []
+    for change in _CHANGES:
+        try:
+            model = tiny_model(tiny_config(family, change))
+            with torch.no_grad():
+                model(tiny_tokens(model.config), use_cache=False)
+        except Exception as error:  # noqa: BLE001 - other people's code, in ways that nobody can list
+            failures.append(error)
+            continue
+        return model
+    raise failures[0]
+
+
+def tiny_config(family: str, change: Mapping[str, int]) -> PreTrainedConfig:
     """At least `LAYERS`, and so many that between the first and the last is every type that the default config has."""
     cls = config_class(family)
-    sizes = _sizes(cls)
+    sizes = _sizes(cls) | _named(cls, change)
     wanted = set(_layer_types(cls()))
     for layers in range(LAYERS, MOST_LAYERS + 1):
         config = cls(**sizes, **_named(cls, {"num_hidden_layers": layers}))
@@ -68,6 +93,9 @@ def tiny_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     for name, weight in sorted(_weights(model)):
         noise = torch.randn(weight.shape, generator=generator) * 0.2
         weight.data.copy_(noise + 1 if name.endswith("norm.weight") else noise)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx] = 0  # some families see to it whenever a model is loaded
     return model.eval()
 
 
