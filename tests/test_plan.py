@@ -77,6 +77,11 @@ def test_compressed_files_take_as_much_memory_as_others() -> None:
     assert compressed.memory == dense.memory
 
 
+def test_masked_training_needs_the_masks_and_one_update_more() -> None:
+    memory = plan_for(LLAMA_2_13B, masks()).memory
+    assert memory.train_lora - memory.train_lora_on_base == 12_687_769_600 // 8 + 2 * 4 * 5120 * 13824
+
+
 def test_bits_of_masks_are_padded_by_the_row() -> None:
     geometry = describe(LLAMA | {"intermediate_size": 50})
     recipe = Recipe.model_validate(masks())

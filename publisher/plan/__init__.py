@@ -10,7 +10,15 @@ from publisher.architecture import Geometry, LayerWidths, pruned_widths
 from publisher.architecture.sparsity import parameters_of
 from publisher.plan.minutes import StageSizes, expected_minutes
 from publisher.plan.notes import plan_notes
-from publisher.plan.sizes import BF16, FP32, adapter_memory, align_memory, checkpoint_bytes, loaded_bytes
+from publisher.plan.sizes import (
+    BF16,
+    FP32,
+    adapter_memory,
+    align_memory,
+    checkpoint_bytes,
+    loaded_bytes,
+    masking_memory,
+)
 from publisher.recipe import Recipe, Scheme
 
 __all__ = ["GIB", "Bytes", "Counts", "Memory", "Plan", "Reduction", "make_plan", "stored_weight_bytes"]
@@ -74,7 +82,9 @@ def make_plan(geometry: Geometry, recipe: Recipe, *, base_bytes: int | None = No
         ),
         bytes=sizes,
         memory=Memory(
-            train_lora=loaded_bytes(geometry, widths, recipe.quantization.scheme) + adapter_memory(geometry, widths),
+            train_lora=loaded_bytes(geometry, widths, recipe.quantization.scheme)
+            + adapter_memory(geometry, widths)
+            + masking_memory(geometry, recipe),
             train_lora_on_base=base * BF16 + adapter_memory(geometry, geometry.full_widths),
             align=align,
         ),

@@ -11,7 +11,18 @@ from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
 
 def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:
     """One sentence each."""
-    return [*width_notes(geometry, recipe.pruning), *_of_masks(geometry, recipe), *_of_quantization(geometry, recipe)]
+    return [
+        *_of_whole_units(geometry, recipe),
+        *width_notes(geometry, recipe.pruning),
+        *_of_masks(geometry, recipe),
+        *_of_quantization(geometry, recipe),
+    ]
+
+
+def _of_whole_units(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
+    if recipe.pruning.method is PruningMethod.STRUCTURED:
+        for unit, reason in geometry.whole.items():
+            yield f"all {unit.replace('kv_', 'KV ')} stay: {reason}"
 
 
 def _of_masks(geometry: Geometry, recipe: Recipe) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from math import ceil, prod
 
@@ -30,7 +30,7 @@ def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_
     if recipe.pruning.storage is Storage.COMPRESSED:
         ratio, pattern = recipe.pruning.ratio, pattern_of(recipe.pruning)
         size -= weight_bytes * sum(prod(shape) - kept_weights(shape, ratio, pattern) for shape in shapes)
-    return size + sum(rows * ceil(columns / 8) for rows, columns in shapes)
+    return size + _mask_bytes(shapes)
 
 
 def loaded_bytes(geometry: Geometry, widths: Widths, scheme: Scheme, weight_bytes: int = BF16) -> int:
@@ -68,6 +68,18 @@ def adapter_memory(geometry: Geometry, widths: Widths) -> int:
 
     weights = LORA_RANK * _over_layers(geometry, widths, both_sides)
     return weights * 4 * FP32 + _activations(geometry, widths, LORA_TOKENS)
+
+
+def masking_memory(geometry: Geometry, recipe: Recipe) -> int:
+    """What masking an adapter's update takes besides: a bit per weight, and one matrix's update with its gradient."""
+    if recipe.pruning.method is PruningMethod.STRUCTURED:
+        return 0
+    shapes = sparse_matrices(geometry, recipe.pruning).values()
+    return _mask_bytes(shapes) + 2 * max(map(prod, shapes), default=0) * FP32
+
+
+def _mask_bytes(shapes: Iterable[Shape]) -> int:
+    return sum(rows * ceil(columns / 8) for rows, columns in shapes)
 
 
 def working_parameters(geometry: Geometry, widths: Widths) -> int:

@@ -49,7 +49,7 @@ def test_a_pruned_model_that_loads_with_its_masks(base: Path, tmp_path: Path) ->
     geometry = read_geometry(base)
     assert model.num_parameters() == geometry.parameters(pruned_widths(geometry, recipe().pruning))
     assert model(torch.arange(8)[None]).logits.isfinite().all()
-    assert set(load_masks(out / "pruning_masks.safetensors").kept_neurons) == {1, 2}
+    assert {layer for layer, _ in load_masks(out / "pruning_masks.safetensors").kept} == {1, 2}
 
 
 def test_finished_stages_in_a_work_folder_serve_the_next_build(base: Path, tmp_path: Path) -> None:
@@ -113,6 +113,25 @@ def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) ->
     done = call(command)
     assert done.returncode == 1
     assert "recipe.pruning.ratio: 1.5 is not valid: it should be less than 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pruning", "message"),
+    [
+        ({"ratio": 0.999}, "leaves no attention head in a layer of 2 KV heads"),
+        ({"round_to": 64}, "rounds everything up to the full width"),
+        ({"protect_first": 4}, "leave none of the 4 decoder layers to prune"),
+        ({"method": "unstructured", "criterion": "magnitude", "ratio": 0.01}, "removes none of the 32 weights"),
+    ],
+)
+def test_a_recipe_that_cannot_be_had_is_refused_before_work(
+    base: Path, tmp_path: Path, pruning: dict[str, Any], message: str
+) -> None:
+    done = call(arguments(base, tmp_path / "out", "--until", "prune", **pruning))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_base_model_is_refused(tmp_path: Path) -> None:
