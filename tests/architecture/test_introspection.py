@@ -81,8 +81,7 @@ def test_dense_layers_among_experts_are_a_kind_of_their_own() -> None:
 
 
 def test_units_that_a_config_cannot_count_stay_whole() -> None:
-    heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 4}
-    geometry = geometry_of(config("olmoe", num_experts=4, num_experts_per_tok=2, **heads))
+    geometry = geometry_of(config("olmoe", num_experts=4, num_experts_per_tok=2, num_key_value_heads=4))
     assert geometry.kinds[0].units == {EXPERTS: 4}
     assert "self_attn.k_norm.weight" in geometry.whole[HEADS]
 
