@@ -1,0 +1,71 @@
+"""Each side of a comparison runs in a process of its own: its peak memory is its own, and nothing is warm for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`seconds` by the side's own clock, `cpu_seconds` of all its threads, which count when something runs beside.
+
+    `peak` and `before` are resident bytes: at the most, and before the work.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak: int
+    before: int
+
+    def __str__(self) -> str:
+        memory = f"peak {self.peak / _MIB:6,.0f} MiB ({self.before / _MIB:,.0f} before the work)"
+        return f"{self.seconds:7.1f} s ({self.cpu_seconds:.1f} of CPU), {memory}"
+
+
+def run_side(module: str, arguments: Mapping[str, object], threads: int = 2) -> Cost:
+    """Run `python -m module` with `arguments` as its one command line argument, in JSON; it ends with `report_side`."""
+    environment = os.environ | {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, "-m", module, json.dumps(dict(arguments))]
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return Cost(**json.loads(run.stdout.splitlines()[-1]))
+
+
+def asked_side() -> dict[str, Any] | None:
+    """The arguments if this process is a side."""
+    is_side = len(sys.argv) > 1 and sys.argv[1].startswith("{")
+    return json.loads(sys.argv[1]) if is_side else None
+
+
+def report_side(work: Callable[[], object]) -> None:
+    """Do `work`, and print what it took."""
+    before, cpu, start = resident("VmRSS"), time.process_time(), time.perf_counter()
+    work()
+    cost = Cost(time.perf_counter() - start, time.process_time() - cpu, resident("VmHWM"), before)
+    print(json.dumps(asdict(cost)))
+
+
+def resident(counter: str) -> int:
+    """Bytes of this process (Linux): VmRSS now, VmHWM at the most."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{counter}:"))
+
+
+def sequences(samples: int, length: int, vocabulary: int) -> torch.Tensor:
+    """`(samples, length)` random tokens."""
+    return torch.randint(0, vocabulary, (samples, length), generator=torch.Generator().manual_seed(1))
