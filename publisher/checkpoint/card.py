@@ -9,11 +9,13 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from publisher.checkpoint.card_pruning import is_of_single_weights, method, pruning
+from publisher.checkpoint.card_usage import usage
 from publisher.checkpoint.evaluation import Certificate, EvaluationReport
 from publisher.checkpoint.manifest import Manifest
+from publisher.checkpoint.markdown import code, table
 
 FILE_NAME = "README.md"
-_HUGGING_FACE = "https://huggingface.co"
 _NO_VERDICT = (
     "> **Not certified.** No probe adapter was trained on this checkpoint, so nothing here says whether an adapter "
     "trained on it helps the base model."
@@ -47,7 +49,7 @@ def model_card(subject: CardSubject) -> str:
         _perplexities(manifest.evaluation),
         _trainings(manifest),
         *(f"![{title}]({path})" for title, path in subject.plots),
-        _usage(subject),
+        usage(manifest, subject.repo_id, subject.endpoint),
         _making(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -84,7 +86,7 @@ def _metadata(subject: CardSubject) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": subject.license,
-        "tags": ["loram", "pruned", "lora", *(["4-bit"] if quantized else [])],
+        "tags": ["loram", "pruned", _method(subject.manifest), "lora", *(["4-bit"] if quantized else [])],
     }
     if subject.manifest.base.commit:  # the Hub takes a repository's name only, and a folder has none
         relation = "quantized" if quantized else "finetune"
@@ -96,19 +98,23 @@ def _introduction(manifest: Manifest) -> str:
     base = manifest.base
     return (
         f"A pruned copy of `{base.repo_id}` at `{base.revision}`, {manifest.parameters.reduction:.2f}× smaller in "
-        f"parameters and {manifest.bytes.reduction:.2f}× in bytes, to train adapters on with little memory "
-        "([LoRAM](https://arxiv.org/abs/2502.13533)). It is not meant to be used as a model itself: an adapter trained "
+        f"parameters and {manifest.bytes.reduction:.2f}× in bytes, to train adapters on "
+        "([LoRAM](https://arxiv.org/abs/2502.13533)). It is not meant to be used as a model itself: what is trained "
         "on it is *recovered* and used on the base model."
+        f"\n\n{pruning(manifest)}"
     )
 
 
 def _sizes(manifest: Manifest) -> str:
     parameters, sizes = manifest.parameters, manifest.bytes
+    counted, stored = "Parameters", "Bytes of weights"
+    if is_of_single_weights(manifest):
+        counted, stored = "Parameters that are kept", "Bytes of weights and masks"
     rows = [
-        _size_row("Parameters", parameters.base, parameters.pruned, parameters.reduction),
-        _size_row("Bytes of weights", sizes.base, sizes.checkpoint, sizes.reduction),
+        _size_row(counted, parameters.base, parameters.pruned, parameters.reduction),
+        _size_row(stored, sizes.base, sizes.checkpoint, sizes.reduction),
     ]
-    return _table(["", "Base model", "This checkpoint", "Reduction"], rows)
+    return table(["", "Base model", "This checkpoint", "Reduction"], rows)
 
 
 def _size_row(name: str, base: int, checkpoint: int, reduction: float) -> list[str]:
@@ -124,7 +130,7 @@ def _perplexities(evaluation: EvaluationReport | None) -> str:
         values = [measured.base, measured.pruned, measured.aligned, measured.quantized, recovered.get(corpus)]
         rows.append([f"`{corpus}`", *("–" if value is None else f"{value:.4g}" for value in values)])
     heads = ["Corpus", "Base", "Pruned", "Aligned", "As published", "Base + recovered probe"]
-    return "## Perplexity on held-out documents\n\n" + _table(heads, rows)
+    return "## Perplexity on held-out documents\n\n" + table(heads, rows)
 
 
 def _trainings(manifest: Manifest) -> str:
@@ -136,61 +142,11 @@ def _trainings(manifest: Manifest) -> str:
     if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
         probe = manifest.evaluation.certificate.training
         rows.append(_training_row("Probe (LoRA)", probe.peak_memory_bytes, probe.seconds, probe.tokens))
-    return _table(["Training", "Peak memory", "Seconds", "Tokens"], rows) if rows else ""
+    return table(["Training", "Peak memory", "Seconds", "Tokens"], rows) if rows else ""
 
 
 def _training_row(name: str, peak_memory_bytes: int, seconds: float, tokens: int) -> list[str]:
     return [name, f"{peak_memory_bytes / 2**20:,.0f} MiB", f"{seconds:,.0f}", f"{tokens:,}"]
-
-
-def _usage(subject: CardSubject) -> str:
-    parts = [
-        "## Use",
-        "Needs the Python package `loram-publisher`, from the repository of the service that made this checkpoint.",
-        _shell(subject),
-        "Train any LoRA on it with the tools that you already use:\n\n" + _training_code(subject.repo_id),
-        "Recover the adapter, and use it on the base model:\n\n" + _recovery_code(subject),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _shell(subject: CardSubject) -> str:
-    if not subject.endpoint or subject.endpoint == _HUGGING_FACE:
-        return ""
-    return _code("bash", f"export HF_ENDPOINT={subject.endpoint}")
-
-
-def _training_code(repo_id: str) -> str:
-    return _code(
-        "python",
-        "import publisher.checkpoint  # lets transformers load layers of different widths",
-        "from peft import LoraConfig, get_peft_model",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f"tokenizer = AutoTokenizer.from_pretrained({repo_id!r})",
-        f'model = AutoModelForCausalLM.from_pretrained({repo_id!r}, dtype="auto")',
-        'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))',
-        "# … train with transformers, TRL, or a loop of your own …",
-        'model.save_pretrained("adapter")',
-    )
-
-
-def _recovery_code(subject: CardSubject) -> str:
-    base = subject.manifest.base
-    pinned = f", revision={base.commit!r}" if base.commit else ""
-    return _code(
-        "python",
-        "from pathlib import Path",
-        "from peft import PeftModel",
-        "from publisher.checkpoint.folder import open_checkpoint",
-        "from publisher.checkpoint.recovery import recover_adapter",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f"checkpoint = open_checkpoint({subject.repo_id!r}, weights=False)",
-        'recover_adapter(Path("adapter"), checkpoint, Path("recovered"))',
-        f'base = AutoModelForCausalLM.from_pretrained({base.repo_id!r}{pinned}, dtype="auto")',
-        'model = PeftModel.from_pretrained(base, "recovered")',
-    )
 
 
 def _making(manifest: Manifest) -> str:
@@ -198,27 +154,18 @@ def _making(manifest: Manifest) -> str:
     seconds = [[stage, f"{value:,.1f}"] for stage, value in manifest.stage_seconds.items()]
     parts = [
         "## How it was made",
-        f"Recipe `{manifest.recipe_digest}`:\n\n{_code('json', recipe)}",
-        _table(["Stage", "Seconds"], seconds) if seconds else "",
-        _table(["Package", "Version"], [[name, version] for name, version in manifest.software.items()]),
+        f"Recipe `{manifest.recipe_digest}`:\n\n{code('json', recipe)}",
+        table(["Stage", "Seconds"], seconds) if seconds else "",
+        table(["Package", "Version"], [[name, version] for name, version in manifest.software.items()]),
         "`loram.json` holds all of this, and every file's sha256.",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _method(manifest: Manifest) -> str:
+    return f"{method(manifest)}-pruning".replace("_", "-")
+
+
 def _scheme(manifest: Manifest) -> str:
     quantization = manifest.recipe.get("quantization") or {}
     return str(quantization.get("scheme", "none"))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    numbers = "|".join(["---", *["---:"] * (len(heads) - 1)])
-    return "\n".join([_row(heads), f"|{numbers}|", *map(_row, rows)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _code(language: str, *lines: str) -> str:
-    return "\n".join([f"```{language}", *lines, "```"])

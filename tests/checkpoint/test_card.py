@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM
 
 from publisher.checkpoint.card import CardSubject, model_card
+from publisher.checkpoint.compression import compress_folder
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import Manifest
+from publisher.checkpoint.manifest import Manifest, Widths
 from tests.checkpoint.pruned import make_pair, manifest, save_checkpoint
+from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 
 
@@ -89,6 +94,57 @@ def test_own_hub_is_named_in_the_code_and_hugging_face_is_not(tmp_path: Path) ->
     assert "HF_ENDPOINT" not in model_card(CardSubject(described(tmp_path), "o/s", endpoint="https://huggingface.co"))
 
 
+STRUCTURED = {"method": "structured", "criterion": "taylor", "ratio": 0.5}
+SEMI = {"method": "semi_structured", "criterion": "sparsegpt", "ratio": 0.5, "pattern": "4:8"}
+UNSTRUCTURED = {"method": "unstructured", "criterion": "wanda", "ratio": 0.6}
+COMPRESSED = UNSTRUCTURED | {"storage": "compressed"}
+
+
+def card_of(tmp_path: Path, pruning: dict[str, object], **changes: object) -> str:
+    recipe = {"pruning": pruning, "quantization": {"scheme": "none"}}
+    return model_card(CardSubject(described(tmp_path, recipe=recipe, **changes), "org/small"))
+
+
+@pytest.mark.parametrize(
+    ("pruning", "said", "unsaid"),
+    [
+        (STRUCTURED, "removed attention heads (whole KV groups) and MLP neurons from 2 of its 4 layers", "masked"),
+        (SEMI, "kept 4 of every 8 neighbouring weights in each row of the pruned layers' matrices", "Structured"),
+        (UNSTRUCTURED, "removed 60% of the weights of the pruned layers' matrices", "hold only"),
+        (COMPRESSED, "The files hold only the weights that were kept, and one bit for each weight", "Structured"),
+    ],
+    ids=["structured", "semi_structured", "unstructured", "compressed"],
+)
+def test_card_says_what_was_pruned_and_how(tmp_path: Path, pruning: dict[str, object], said: str, unsaid: str) -> None:
+    whole, cut = Widths(query_heads=6, kv_heads=3, neurons=20), Widths(query_heads=4, kv_heads=2, neurons=8)
+    card = card_of(tmp_path, pruning, widths=[whole, cut, cut, whole])
+    assert said in card
+    assert unsaid not in card
+    assert f"- {str(pruning['method']).replace('_', '-')}-pruning" in card
+
+
+def test_memory_of_a_checkpoint_that_lost_single_weights_is_not_praised(tmp_path: Path) -> None:
+    for pruning in (SEMI, UNSTRUCTURED, COMPRESSED):
+        card = card_of(tmp_path, pruning)
+        assert "take as much memory as a dense model" in card
+        assert "| Parameters that are kept | 100 | 50 | 2.00× |" in card
+        assert "mask_adapter(model, checkpoint)" in card
+
+
+def test_one_width_loads_without_this_package_and_the_card_says_so(tmp_path: Path) -> None:
+    assert "import publisher.checkpoint " in card_of(tmp_path, STRUCTURED)
+    card = card_of(tmp_path, STRUCTURED | {"layout": "uniform"})
+    assert "import publisher.checkpoint " not in card
+    assert "transformers loads it as it is" in card
+
+
+def run_code(card: str) -> dict[str, object]:
+    scope: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.+?)```", card, flags=re.S):
+        exec(code, scope)
+    return scope
+
+
 def test_code_of_the_card_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load, wrap in a LoRA, save, recover, and use on the base model."""
     pair = make_pair(vocab_size=260)
@@ -99,8 +155,27 @@ def test_code_of_the_card_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.Mon
     subject = CardSubject(described(checkpoint, base=local), str(checkpoint))
     described(checkpoint, base=local).write(checkpoint)
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.+?)```", model_card(subject), flags=re.S):
-        exec(code, scope)
+    scope = run_code(model_card(subject))
     assert (tmp_path / "recovered" / "adapter_model.safetensors").is_file()
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+
+
+def test_code_for_compressed_single_weights_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expand, train masked, use on the base model masked, and merge."""
+    make_pair(vocab_size=260).base.save_pretrained(tmp_path / "base")
+    shutil.copytree(tmp_path / "base", tmp_path / "dense")
+    masks = write_masks(tmp_path / "dense", tmp_path / "masks.safetensors")
+    zero_pruned(tmp_path / "dense", masks)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    compress_folder(tmp_path / "dense", masks, checkpoint)
+    byte_tokenizer().save_pretrained(checkpoint)
+    local = described(checkpoint).base.model_copy(update={"endpoint": None, "repo_id": str(tmp_path / "base")})
+    told = described(checkpoint, base=local, recipe={"pruning": COMPRESSED, "quantization": {"scheme": "none"}})
+    told.write(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    scope = run_code(model_card(CardSubject(told, str(checkpoint))))
+    tokens = torch.arange(12)[None]
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+    live: Any = scope["model"]
+    torch.testing.assert_close(merged(tokens).logits, live(tokens).logits)

@@ -1,0 +1,135 @@
+"""The model card on use: code that can be pasted to load, train, and carry over to the base model."""
+
+from __future__ import annotations
+
+from publisher.checkpoint.card_pruning import is_compressed, is_of_single_weights, loads_anywhere
+from publisher.checkpoint.manifest import Manifest
+from publisher.checkpoint.markdown import code
+
+_HUGGING_FACE = "https://huggingface.co"
+
+
+def usage(manifest: Manifest, repo_id: str, endpoint: str | None) -> str:
+    """`repo_id` and `endpoint`: where the checkpoint will be found."""
+    single = is_of_single_weights(manifest)
+    parts = [
+        "## Use",
+        _needs(manifest),
+        code("bash", f"export HF_ENDPOINT={endpoint}") if endpoint and endpoint != _HUGGING_FACE else "",
+        *(_of_weights(manifest, repo_id) if single else _of_units(manifest, repo_id)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _needs(manifest: Manifest) -> str:
+    package = "the Python package `loram-publisher`, from the repository of the service that made this checkpoint."
+    if is_compressed(manifest):
+        return (
+            f"Needs {package} transformers alone refuses to load these files. To train in 4 bits, load the model as "
+            "below, save it with `save_pretrained`, which writes it dense, and quantize that."
+        )
+    if is_of_single_weights(manifest):
+        return f"transformers loads it as it is. Masked training and recovery need {package}"
+    if loads_anywhere(manifest):
+        return f"transformers loads it as it is. Recovery needs {package}"
+    return f"Needs {package}"
+
+
+def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
+    taught = "import publisher.checkpoint  # lets transformers load layers of different widths"
+    return [
+        "Train any LoRA on it with the tools that you already use:",
+        code(
+            "python",
+            *([] if loads_anywhere(manifest) else [taught]),
+            "from peft import LoraConfig, get_peft_model",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            *_loading(repo_id),
+            *_training(),
+        ),
+        "Recover the adapter, and use it on the base model:",
+        code(
+            "python",
+            "from pathlib import Path",
+            "from peft import PeftModel",
+            "from publisher.checkpoint.folder import open_checkpoint",
+            "from publisher.checkpoint.recovery import recover_adapter",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            'recover_adapter(Path("adapter"), checkpoint, Path("recovered"))',
+            _base_model(manifest),
+            'model = PeftModel.from_pretrained(base, "recovered")',
+        ),
+    ]
+
+
+def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
+    return [
+        "Train a LoRA on it whose update is masked as the weights are. Masking costs one more product forward and two "
+        "more backward for each adapted matrix:",
+        code(
+            "python",
+            "from peft import LoraConfig, get_peft_model",
+            "from publisher.checkpoint.folder import open_checkpoint",
+            "from publisher.checkpoint.masked import mask_adapter",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            *_loading(repo_id),
+            *_training("mask_adapter(model, checkpoint)  # the update is zero where weights were pruned"),
+        ),
+        "A masked update has no low rank, so a stock adapter alone does not hold it. Use the adapter on the base "
+        "model, masked again:",
+        code(
+            "python",
+            "from peft import PeftModel",
+            "from publisher.checkpoint.folder import open_checkpoint",
+            "from publisher.checkpoint.masked import mask_adapter",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            _base_model(manifest),
+            'model = PeftModel.from_pretrained(base, "adapter")',
+            f"mask_adapter(model, open_checkpoint({repo_id!r}, weights=False))",
+        ),
+        "Or write the base model with the update merged in, for programs that know nothing of masks:",
+        code(
+            "python",
+            "from pathlib import Path",
+            "from huggingface_hub import snapshot_download",
+            "from publisher.checkpoint.folder import open_checkpoint",
+            "from publisher.checkpoint.recovery import recover_adapter",
+            "",
+            f"base_folder = {_base_folder(manifest)}",
+            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            'recover_adapter(Path("adapter"), checkpoint, Path("merged"), base_model=base_folder)',
+        ),
+    ]
+
+
+def _loading(repo_id: str) -> list[str]:
+    return [
+        f"tokenizer = AutoTokenizer.from_pretrained({repo_id!r})",
+        f'model = AutoModelForCausalLM.from_pretrained({repo_id!r}, dtype="auto")',
+    ]
+
+
+def _training(*prepared: str) -> list[str]:
+    return [
+        'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))',
+        *prepared,
+        "# … train with transformers, TRL, or a loop of your own …",
+        'model.save_pretrained("adapter")',
+    ]
+
+
+def _base_model(manifest: Manifest) -> str:
+    base = manifest.base
+    pinned = f", revision={base.commit!r}" if base.commit else ""
+    return f'base = AutoModelForCausalLM.from_pretrained({base.repo_id!r}{pinned}, dtype="auto")'
+
+
+def _base_folder(manifest: Manifest) -> str:
+    base = manifest.base
+    return f"snapshot_download({base.repo_id!r}, revision={base.commit!r})" if base.commit else repr(base.repo_id)
