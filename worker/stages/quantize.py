@@ -6,28 +6,34 @@ import os
 import shutil
 from pathlib import Path
 
-from publisher.recipe import Scheme
+from publisher.checkpoint.compression import compress_folder
+from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.recipe import Scheme, Storage
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import QuantizeInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 1
+VERSION = 2
 
 
 def digest(request: BuildRequest, model: str) -> str:
-    scheme = request.recipe.quantization.scheme
-    return stage_digest(Stage.QUANTIZE, VERSION, {"model": model, "scheme": scheme.value})
+    recipe = request.recipe
+    stored = {"scheme": recipe.quantization.scheme.value, "storage": recipe.pruning.storage.value}
+    return stage_digest(Stage.QUANTIZE, VERSION, {"model": model} | stored)
 
 
 def run(request: BuildRequest, inputs: QuantizeInputs, output: Path, context: StageContext) -> None:
-    """NF4 in 4-bit files, or with scheme `none` the model's own files."""
+    """NF4 in 4-bit files; with scheme `none` the model's own files, or of its weights only those that were kept."""
     context.progress(0, 1, "models")
     match request.recipe.quantization.scheme:
         case Scheme.NF4:
             from worker.quantization.nf4 import quantize_nf4
 
             quantize_nf4(inputs.model, output / "model", request.device)
+        case Scheme.NONE if request.recipe.pruning.storage is Storage.COMPRESSED:
+            (output / "model").mkdir()
+            compress_folder(inputs.model, WeightMasks(inputs.masks), output / "model")
         case Scheme.NONE:
             _link(inputs.model, output / "model")
     context.progress(1, 1, "models")

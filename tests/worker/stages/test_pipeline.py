@@ -200,7 +200,7 @@ def test_weights_that_overflow_are_refused(tmp_path: Path, corpus: Path) -> None
     weights = load_file(base / "model.safetensors")
     weights["model.layers.2.mlp.up_proj.weight"][0, 0] = float("inf")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RequestFault, match=r"importance of model\.layers\.\d+\.\w+\.\w+ is not finite"):
+    with pytest.raises(RequestFault, match=r"not finite: model\.layers\.2\.mlp\.up_proj\.weight"):
         prune(base, corpus, tmp_path / "stages", recipe())
 
 
