@@ -99,13 +99,11 @@ def _rounded_up(count: int, step: int, most: int) -> int:
 
 
 def _divides_hidden_size(geometry: Geometry, pruning: Pruning, wanted: int) -> int:
-    """The count nearest to `wanted` whose query heads divide the hidden size, which configs ask for; of two as near
-    the larger. A model whose own heads do not divide it has a config that does not ask."""
-    full = geometry.kv_heads
-    if wanted == full or not _accepted(geometry, full):
+    """The count nearest to `wanted` that configs take; of two as near the larger."""
+    if config_takes_heads(geometry, wanted):
         return wanted
-    multiple = step(geometry, Unit.KV_HEADS, pruning)
-    fewer = [count for count in range(multiple, full, multiple) if _accepted(geometry, count)]
+    full, multiple = geometry.kv_heads, step(geometry, Unit.KV_HEADS, pruning)
+    fewer = [count for count in range(multiple, full, multiple) if config_takes_heads(geometry, count)]
     best = min([*fewer, full], key=lambda count: (abs(count - wanted), -count))
     if best == full:
         ratios = "; ".join(f"{_ratio_for(geometry, count)} ({_named(count, Unit.KV_HEADS)})" for count in fewer[::-1])
@@ -118,8 +116,14 @@ def _divides_hidden_size(geometry: Geometry, pruning: Pruning, wanted: int) -> i
     return best
 
 
-def _accepted(geometry: Geometry, kv_heads: int) -> bool:
-    return geometry.hidden_size % (kv_heads * geometry.group_size) == 0
+def config_takes_heads(geometry: Geometry, kv_heads: int) -> bool:
+    """Whether the family's own config can say that all layers have so many KV heads (0: they cannot be removed).
+
+    Configs ask for query heads that divide the hidden size, but for those of families whose own models break that.
+    """
+    hidden, group = geometry.hidden_size, geometry.group_size
+    asks = hidden % (geometry.kv_heads * group) == 0
+    return kv_heads in (0, geometry.kv_heads) or not asks or hidden % (kv_heads * group) == 0
 
 
 def _ratio_for(geometry: Geometry, kv_heads: int) -> float:

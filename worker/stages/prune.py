@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from publisher.architecture import Geometry, describe
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, save_masks
-from publisher.recipe import PruningMethod
-from worker.pruning.config import pruned_config
+from publisher.errors import RequestFault
+from publisher.recipe import Layout, PruningMethod
+from worker.pruning.config import PER_LAYER, pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import kept_units, kept_widths
 from worker.stages.calibrate import IMPORTANCE
@@ -49,8 +50,15 @@ def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: Stage
     pruning = request.recipe.pruning
     if pruning.method is PruningMethod.STRUCTURED:
         kept = kept_units(geometry, pruning, load_file(inputs.calibration / IMPORTANCE))
+        narrower = pruned_config(config, geometry, kept_widths(geometry, kept))
+        if pruning.layout is Layout.UNIFORM and PER_LAYER in narrower:
+            raise RequestFault(
+                f"layout uniform: a config of family {geometry.family} cannot give all layers one width.",
+                field="recipe.pruning.layout",
+                way_out="Leave layout out.",
+            )
         write_cut(inputs.base, model, geometry, kept, context)
-        write_json(model / "config.json", pruned_config(config, geometry, kept_widths(geometry, kept)))
+        write_json(model / "config.json", narrower)
         save_masks(_masks(geometry, kept), output / MASKS)
     else:
         SparsePruning(inputs, geometry, pruning, request.device, context).write(model, output / MASKS)
