@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
@@ -24,19 +29,46 @@ from publisher.errors import RequestFault
 METHOD = "loram_sparse"
 #: Not model.safetensors, which transformers would take for the whole model.
 _ONLY_FILE = "model-00001-of-00001.safetensors"
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+#: entries of a matrix that are looked at together: their indices take 8 bytes each
+_CHUNK = 1 << 22
 
 
 def compress(weight: Tensor, mask: Tensor) -> Tensor:
-    """The kept entries (n,) of `weight` (out, in), row by row."""
-    return weight[mask]
+    """The kept entries (n,) of `weight` (out, in), on the CPU, row by row."""
+    bits, kept = _bits(weight), mask.numpy()
+    parts = [bits[rows].take(np.flatnonzero(kept[rows])) for rows in _row_chunks(weight.shape)]
+    return torch.from_numpy(np.concatenate(parts)).view(weight.dtype)
 
 
 def expand(kept: Tensor, mask: Tensor) -> Tensor:
-    """The opposite of `compress`: (out, in) with zeros elsewhere. Raises ValueError if the numbers do not fit."""
+    """The opposite of `compress`, on any device: (out, in) with zeros elsewhere.
+
+    Raises ValueError if there are not as many kept entries as the mask says.
+    """
     expected = int(mask.count_nonzero())
     if kept.numel() != expected:
         raise ValueError(f"{kept.numel()} kept weights for a mask that keeps {expected}")
-    return kept.new_zeros(mask.shape).masked_scatter_(mask, kept)
+    dense = kept.new_zeros(mask.shape)
+    if not dense.is_cpu:
+        return dense.masked_scatter_(mask, kept)
+    source, target, where, done = _bits(kept), _bits(dense), mask.numpy(), 0
+    for rows in _row_chunks(dense.shape):
+        places = np.flatnonzero(where[rows])
+        target[rows].reshape(-1)[places] = source[done : done + len(places)]
+        done += len(places)
+    return dense
+
+
+def _bits(tensor: Tensor) -> NDArray[Any]:
+    """The tensor's memory as integers: numpy has no bf16, and is several times faster than torch here."""
+    return tensor.contiguous().view(_INTEGERS[tensor.itemsize]).numpy()
+
+
+def _row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows whose indices are in memory at once."""
+    step = max(1, _CHUNK // shape[1])
+    return (slice(start, start + step) for start in range(0, shape[0], step))
 
 
 def compress_folder(model_folder: Path, masks: WeightMasks, output: Path) -> None:
@@ -76,12 +108,18 @@ def _compressed(stored: StoredWeights, masks: WeightMasks, name: str) -> Tensor:
         return weight
     mask = masks.mask(name)
     kept = compress(weight, mask)
-    if kept.count_nonzero() != weight.count_nonzero():
+    if _nonzeros(kept) != _nonzeros(weight):
         raise RequestFault(
             f"{name} is not zero everywhere it was pruned, so that leaving those entries out would change the model.",
             way_out="Store it dense, or mask it first.",
         )
     return kept
+
+
+def _nonzeros(tensor: Tensor) -> int:
+    """Without the sign: what was pruned may be -0. Comparing floats of 16 bits takes 15 times as long."""
+    bits = tensor.view(_INTEGERS[tensor.itemsize])
+    return int(bits.bitwise_left_shift(1).count_nonzero())
 
 
 def _mask_entry(weight: str, masks: WeightMasks) -> Entry:
