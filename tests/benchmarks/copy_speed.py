@@ -1,0 +1,87 @@
+"""Random and magnitude pruning beside `cp` of the same files, page cache warm.
+
+    python -m tests.benchmarks.copy_speed [--work FOLDER] [--runs 5]
+
+The target is 0.5 or more of cp's speed, in bytes of the base model per second. A run of ours is the stages calibrate
+and prune (ratio 0.5, one layer protected at each end); runs alternate and medians count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from publisher.recipe import Recipe
+from tests.benchmarks.random_models import random_llama
+from worker.stages import calibrate, prune
+from worker.stages.context import RecordingContext
+from worker.stages.inputs import CalibrateInputs, PruneInputs
+from worker.stages.request import BaseModelSource, BuildRequest
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 12,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "copy-speed")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    base = random_llama(options.work / "base", torch.bfloat16, **SIZES)
+    sides = {
+        "cp": lambda output: subprocess.run(["cp", "-r", str(base), str(output / "copy")], check=True),
+        "random": lambda output: prune_with("random", base, output),
+        "magnitude": lambda output: prune_with("magnitude", base, output),
+    }
+    for side in sides.values():
+        seconds(side, options.work)  # page cache and imports
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.runs):
+        for name, side in sides.items():
+            found[name].append(seconds(side, options.work))
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    for name, median in medians.items():
+        print(
+            f"{name:10} {median:5.2f} s, {size / median / 2**20:6,.0f} MiB/s, {medians['cp'] / median:.2f} of cp's speed"
+        )
+
+
+def seconds(side: Callable[[Path], object], work: Path) -> float:
+    output = work / "output"
+    output.mkdir()
+    started = time.perf_counter()
+    side(output)
+    taken = time.perf_counter() - started
+    shutil.rmtree(output)
+    return taken
+
+
+def prune_with(criterion: str, base: Path, output: Path) -> None:
+    pruning = {"criterion": criterion, "ratio": 0.5, "protect_first": 1, "protect_last": 1}
+    request = BuildRequest(BaseModelSource(str(base), "", base), Recipe.model_validate({"pruning": pruning}), {})
+    for name in ("calibrate", "prune"):
+        (output / name).mkdir()
+    calibrate.run(request, CalibrateInputs(base), output / "calibrate", RecordingContext())
+    prune.run(request, PruneInputs(base, output / "calibrate"), output / "prune", RecordingContext())
+
+
+if __name__ == "__main__":
+    main()
