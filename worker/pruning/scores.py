@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
 from publisher.errors import RequestFault
+from worker.streaming.casting import row_blocks
 
 #: weights that are worked on at once: 2 MiB in fp32, which stays in a core's cache
 _AT_ONCE = 2**19
@@ -43,13 +44,6 @@ class UnitScores:
             total = self.totals[part.unit]
             owned = sums[part.offset : part.offset + len(total) * part.span]
             total += owned.reshape(len(total), part.span).sum(dim=1)
-
-
-def row_blocks(tensor: Tensor, at_once: int = _AT_ONCE) -> Iterator[slice]:
-    """Neighbouring rows of `tensor` `(rows, …)` with about `at_once` numbers in all."""
-    rows = max(1, at_once * len(tensor) // max(1, tensor.numel()))
-    for start in range(0, len(tensor), rows):
-        yield slice(start, start + rows)
 
 
 def sums_along(

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from publisher.architecture.introspection import geometry_of
+from publisher.errors import RequestFault
+from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
-from worker.pruning.taylor import taylor_importance
+from worker.pruning.taylor import loss_gradient, taylor_importance
 from worker.stages.weights import read_config
 from worker.streaming.model import LayerStream
 
@@ -67,9 +70,7 @@ def test_streamed_scores_are_those_of_a_full_backward_pass(tmp_path: Path, famil
     assert found.keys() == wanted.keys()
     for key, scores in wanted.items():
         assert scores.abs().sum() > 0, key
-        torch.testing.assert_close(
-            found[key], scores, rtol=1e-4, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
-        )
+        torch.testing.assert_close(found[key], scores, rtol=1e-4, atol=1e-12)
 
 
 def test_weights_stored_in_bf16_score_as_in_fp32(tmp_path: Path) -> None:
@@ -77,3 +78,42 @@ def test_weights_stored_in_bf16_score_as_in_fp32(tmp_path: Path) -> None:
     found, wanted = streamed(folder, tmp_path / "scratch"), by_hand(folder)
     for key, scores in wanted.items():
         torch.testing.assert_close(found[key], scores, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("logits_at_once", [1, 320 * 24 * 2, 2**25], ids=["one position", "two rows", "all"])
+def test_gradient_of_the_loss_does_not_depend_on_how_many_logits_exist_at_once(
+    tmp_path: Path, logits_at_once: int
+) -> None:
+    stream = LayerStream(save_tiny("gemma2", tmp_path), "cpu")
+    hidden = torch.randn(5, 24, 32, requires_grad=True)
+    with stream.head() as head:
+        logits = head(SEQUENCES, hidden)[:, :-1].flatten(0, 1)
+        loss = functional.cross_entropy(logits, SEQUENCES[:, 1:].flatten(), reduction="sum")
+        (wanted,) = torch.autograd.grad(loss, hidden)
+        found = loss_gradient(head, SEQUENCES, hidden.detach(), 320, logits_at_once)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_progress_counts_each_pass_through_each_layer_in_both_directions(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path)
+    seen: list[tuple[int, int]] = []
+    taylor_importance(
+        LayerStream(folder, "cpu"),
+        geometry_of(read_config(folder)),
+        SEQUENCES,
+        scratch=tmp_path,
+        report=lambda done, total: seen.append((done, total)),
+        activation_bytes=1,
+    )
+    assert seen == [(done, 40) for done in range(1, 41)]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    folder = tiny_llama(tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.2.mlp.up_proj.weight"
+    weights[name][3, 4] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RequestFault, match=rf"layer 2 .* {name}"):
+        streamed(folder, tmp_path / "scratch")

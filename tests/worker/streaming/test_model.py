@@ -126,3 +126,11 @@ def test_a_shard_that_is_replaced_while_it_is_used_is_named(tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(RequestFault, match=r"model\.safetensors of the base model is damaged"), stream.layer(0):
         pass
+
+
+def test_layers_of_different_widths_stream_too(tmp_path: Path) -> None:
+    narrow = {"1": {"intermediate_size": 24}, "2": {"num_attention_heads": 2, "num_key_value_heads": 1}}
+    folder = tiny_llama(tmp_path, per_layer_config=narrow, head_dim=8)
+    with torch.no_grad():
+        own = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(TOKENS).logits
+    torch.testing.assert_close(LayerStream(folder, "cpu").streamed_logits(TOKENS), own, rtol=1e-5, atol=1e-5)
