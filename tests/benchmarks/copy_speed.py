@@ -59,9 +59,8 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in found.items()}
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     for name, median in medians.items():
-        print(
-            f"{name:10} {median:5.2f} s, {size / median / 2**20:6,.0f} MiB/s, {medians['cp'] / median:.2f} of cp's speed"
-        )
+        speed = f"{size / median / 2**20:6,.0f} MiB/s, {medians['cp'] / median:.2f} of cp's speed"
+        print(f"{name:10} {median:5.2f} s, {speed}")
 
 
 def seconds(side: Callable[[Path], object], work: Path) -> float:
