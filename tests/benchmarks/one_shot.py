@@ -7,8 +7,9 @@
 `--model` is a folder with safetensors, the texts are corpora as the service takes them. Targets: at most 0.8 × its
 time, at most 0.7 × its peak memory, perplexity no worse. Either side reads the model from disk, prunes every linear
 layer of every decoder layer, and writes the pruned model; this one is the prune stage, so it writes masks and checks
-weights besides. Both compute with two threads, in what is their own default on a CPU (here fp32, there the type of the
-weights). Runs alternate and medians count. Perplexities of both are measured by the same code in fp32.
+weights besides. Both compute with as many threads (`--threads`), in what is their own default on a CPU (here fp32,
+there the type of the weights). Runs alternate and medians count; CPU time is shown as well, for machines that do
+something else beside. The same code measures both perplexities, in fp32.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from worker.stages.inputs import PruneInputs
 from worker.stages.request import BaseModelSource, BuildRequest
 
 CRITERIA = ("sparsegpt", "wanda")
-HELD_OUT_TOKENS = 32_768
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Outcome:
 
 def main() -> None:
     options = _options()
+    torch.set_num_threads(options.threads)
     calibration = options.work / "calibration"
     shutil.rmtree(calibration, ignore_errors=True)
     calibration.mkdir(parents=True)
@@ -61,23 +62,28 @@ def main() -> None:
     print(f"base model: perplexity {_perplexity(options.model, options):.2f}", flush=True)
     for criterion in options.criteria:
         outcomes = {"ours": Outcome(), "llm-compressor": Outcome()}
-        for run in range(options.runs):
+        for _ in range(options.runs):
             for side, outcome in outcomes.items():
                 output = options.work / criterion / side
-                shutil.rmtree(output, ignore_errors=True)
-                output.mkdir(parents=True)
-                arguments = {
-                    "model": str(options.model),
-                    "calibration": str(calibration),
-                    "criterion": criterion,
-                    "output": str(output),
-                }
-                cost = _ours(arguments) if side == "ours" else _theirs(options.compressor_python, arguments)
-                outcome.costs.append(cost)
-                print(f"{criterion} {side:14} {cost}", flush=True)
-                if run == 0:
-                    outcome.perplexity = _perplexity(output / "model", options)
+                outcome.costs.append(_run(side, criterion, output, options))
+                print(f"{criterion} {side:14} {outcome.costs[-1]}", flush=True)
+        for side, outcome in outcomes.items():
+            outcome.perplexity = _perplexity(options.work / criterion / side / "model", options)
         _compare(criterion, outcomes["ours"], outcomes["llm-compressor"])
+
+
+def _run(side: str, criterion: str, output: Path, options: argparse.Namespace) -> Cost:
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    arguments = {
+        "model": str(options.model),
+        "calibration": str(options.work / "calibration"),
+        "criterion": criterion,
+        "output": str(output),
+    }
+    if side == "ours":
+        return run_side("tests.benchmarks.one_shot", arguments, options.threads)
+    return _theirs(arguments, options)
 
 
 def _options() -> argparse.Namespace:
@@ -89,6 +95,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "one-shot")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--held-out-tokens", type=int, default=16_384)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA, default=CRITERIA)
     return parser.parse_args()
@@ -115,13 +123,9 @@ def _recipe(criterion: str, samples: int = 1, length: int = 8) -> Pruning:
     )
 
 
-def _ours(arguments: dict[str, str]) -> Cost:
-    return run_side("tests.benchmarks.one_shot", arguments)
-
-
-def _theirs(python: str, arguments: dict[str, str]) -> Cost:
-    command = [python, "-m", "tests.benchmarks.one_shot_llm_compressor", json.dumps(arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
+def _theirs(arguments: dict[str, str], options: argparse.Namespace) -> Cost:
+    command = [options.compressor_python, "-m", "tests.benchmarks.one_shot_llm_compressor", json.dumps(arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
     log = Path(arguments["output"]) / "log.txt"
     with log.open("w") as errors:
         run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
@@ -134,7 +138,9 @@ def _perplexity(folder: Path, options: argparse.Namespace) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     documents = CorpusSource(name="held-out", path=options.held_out).documents()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    return perplexity(model, cut_windows(documents, tokenizer, options.length, HELD_OUT_TOKENS), lambda windows: None)
+    return perplexity(
+        model, cut_windows(documents, tokenizer, options.length, options.held_out_tokens), lambda windows: None
+    )
 
 
 def _compare(criterion: str, ours: Outcome, theirs: Outcome) -> None:
