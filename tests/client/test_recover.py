@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from publisher.client.recover import recover
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
+from tests.checkpoint.sparse import write_masks, zero_pruned
 
 
 @pytest.fixture
@@ -49,6 +50,36 @@ def test_checkpoint_that_is_none_is_one_line_and_exit_1(adapter: Path, tmp_path:
     result = CliRunner().invoke(recover, arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "is not a LoRAM checkpoint: it has no loram.json" in result.stderr
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """A checkpoint that lost single weights, an adapter trained on it beside it, and the base model."""
+    make_pair().base.save_pretrained(tmp_path / "dense")
+    checkpoint = save_checkpoint(tmp_path / "sparse", make_pair().base)
+    zero_pruned(checkpoint, write_masks(tmp_path / "dense", checkpoint / "pruning_masks.safetensors"))
+    lora(make_pair().base).save_pretrained(tmp_path / "sparse-adapter")
+    return checkpoint
+
+
+def test_update_of_single_weights_is_merged_into_the_base_and_the_printed_lines_load_it(
+    sparse: Path, tmp_path: Path
+) -> None:
+    arguments = [str(tmp_path / "sparse-adapter"), "--checkpoint", str(sparse), "--base", str(tmp_path / "dense")]
+    result = CliRunner().invoke(recover, [*arguments, "--output", str(tmp_path / "merged")])
+    assert result.exit_code == 0, result.output
+    assert f"parameters in {tmp_path / 'merged'}\n" in result.stdout
+    scope: dict[str, object] = {}
+    exec(result.stdout.split("\n\n")[1], scope)
+    assert type(scope["model"]).__name__ == "LlamaForCausalLM"
+
+
+def test_update_of_single_weights_asks_for_the_base_models_folder_in_one_line(sparse: Path, tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "sparse-adapter"), "--checkpoint", str(sparse), "--output", str(tmp_path / "merged")]
+    result = CliRunner().invoke(recover, arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "name its folder with --base" in result.stderr
+    assert not (tmp_path / "merged").exists()
 
 
 def test_asking_for_help_does_not_load_torch() -> None:
