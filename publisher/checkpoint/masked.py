@@ -43,7 +43,7 @@ def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str
     layers = list(_adapted(model, adapter))
     found = [(name, layer) for name, layer in layers if f"{name}.weight" in masks]
     for name, layer in layers:
-        _refuse_unmaskable(name, layer, adapter, masks, model)
+        _refuse_unmaskable(name, layer, adapter, masks)
     if not found:
         raise RequestFault(
             f"none of the {len(layers)} layers that adapter {adapter!r} trains has a mask in {masks.path}.",
@@ -143,16 +143,17 @@ def _adapted(model: PeftModel, adapter: str) -> Iterator[tuple[str, Any]]:
             yield name.replace(".base_layer", ""), module
 
 
-def _refuse_unmaskable(name: str, layer: Any, adapter: str, masks: WeightMasks, model: PeftModel) -> None:
-    if isinstance(layer, ParamWrapper):
+def _refuse_unmaskable(name: str, layer: Any, adapter: str, masks: WeightMasks) -> None:
+    weight = f"{name}.weight"
+    if isinstance(layer, ParamWrapper) and (layer.parameter_name != "weight" or weight in masks):
         raise RequestFault(
             f"{name}.{layer.parameter_name} is trained as a parameter, whose update cannot be masked.",
             way_out="Train linear layers, through target_modules.",
         )
-    if f"{name}.weight" not in masks:
+    if weight not in masks:
         return
     if not isinstance(layer.lora_variant.get(adapter), _Masked | None):
         raise RequestFault(f"{name} is trained with {type(layer.lora_variant[adapter]).__name__}, not a plain LoRA.")
-    expected, found = masks.shape(f"{name}.weight"), (layer.out_features, layer.in_features)
+    expected, found = masks.shape(weight), (layer.out_features, layer.in_features)
     if expected != found:
         raise RequestFault(f"{name} has {found} outputs and inputs; its mask in {masks.path} is for {expected}.")
