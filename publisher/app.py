@@ -13,6 +13,7 @@ from publisher.api import (
     api_keys,
     base_models,
     corpora,
+    families,
     health,
     job_events,
     jobs,
@@ -62,7 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    for resource in (base_models, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health):
+    resources = (base_models, families, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health)
+    for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
     _document_problems(app)

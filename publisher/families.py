@@ -23,11 +23,13 @@ class Family(BaseModel):
     model_class: str = Field(description="the class that config.json names under architectures")
     supported: bool
     units: list[str] = Field(description="what structured pruning removes: kv_heads, neurons, experts")
+    whole: dict[str, str] = Field(default_factory=dict, description="units that always stay, and why")
     largest_difference: float | None = Field(
+        default=None,
         description="between the logits of the pruned model and of the base model with the same units switched off, in "
-        "float64; null if it never came to that"
+        "float64; null if it never came to that",
     )
-    reason: str | None = Field(description="why the family is not supported")
+    reason: str | None = Field(default=None, description="why the family is not supported")
 
 
 class Families(BaseModel):

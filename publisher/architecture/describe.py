@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from publisher.architecture.geometry import Geometry
 from publisher.errors import InfrastructureFault, UnsupportedModel
+from publisher.families import refusal
 
 #: importing torch and transformers takes 5 s on an idle machine, a minute on a busy one with a cold disk
 _TIMEOUT_SECONDS = 180
@@ -27,6 +28,7 @@ def describe(config: Mapping[str, Any]) -> Geometry:
     Raises UnsupportedModel with the key or the property of the family that stands in the way.
     """
     refuse_unusable(config)
+    refuse_family(str(config.get("model_type")))
     text = json.dumps(config, sort_keys=True)
     return _here(text) if "torch" in sys.modules else _elsewhere(text)
 
@@ -48,6 +50,13 @@ def refuse_unusable(config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UnsupportedModel(f"config.json has {key} = {value!r}; a positive whole number is needed.")
+
+
+def refuse_family(family: str) -> None:
+    """What the oracle of families found against this one."""
+    reason = refusal(family)
+    if reason is not None:
+        raise UnsupportedModel(f"family {family!r} is not supported: {reason}.", way_out="See publisher families.")
 
 
 @lru_cache(maxsize=64)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 
 import click
 
 from publisher import __version__
+from publisher.client.announced import announced
 from publisher.errors import PublisherError
 
 
@@ -24,6 +24,7 @@ class _Place:
 _COMMANDS = {
     "build": _Place("Make a checkpoint here, without service, database or broker."),
     "demo": _Place("The whole path on a real model, start to finish.", "publisher.client.demo.command"),
+    "families": _Place("Which families of models can be pruned, and why not.", "publisher.client.families"),
     "follow": _Place("Watch a job until it ends.", "publisher.client.follow"),
     "plan": _Place("What a recipe will cost and give, from a config.json alone.", "publisher.client.plan"),
     "recover": _Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),
@@ -45,16 +46,9 @@ class _Commands(click.Group):
         place = _COMMANDS.get(name)
         if place is None:
             return None
-        loaded = _announced(name) if place.module is None else getattr(import_module(place.module), name)
+        loaded = announced(name) if place.module is None else getattr(import_module(place.module), name)
         assert isinstance(loaded, click.Command)
         return loaded
-
-
-def _announced(name: str) -> object:
-    found = entry_points(group="publisher.commands", name=name)
-    if not found:
-        raise click.ClickException(f"`publisher {name}` needs the worker's code, which is not installed here.")
-    return found[name].load()
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -257,3 +257,10 @@ def test_publication_with_a_script_address_is_no_link(account: Account, browser:
 def test_odd_addresses_are_answered_with_a_page(browser: httpx.Client, path: str) -> None:
     answer = browser.get(path)
     assert answer.status_code == 404
+
+
+def test_families_say_what_is_removed_and_why_not(browser: httpx.Client) -> None:
+    page = look(browser, "/families")
+    assert "MixtralForCausalLM" in page
+    assert "heads, experts" in page
+    assert "no tensor-parallel plan" in page

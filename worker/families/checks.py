@@ -135,7 +135,7 @@ _CHECKS: dict[str, Callable[[Pair], None]] = {
     "its parameters cannot be counted": counts_as_planned,
     "its pruned model cannot be saved and loaded again": saves_and_loads,
     "its pruned model cannot generate": generates_with_cache,
-    "its layers cannot be read one at a time": streams,
+    "its layers cannot be read one at a time, they hand on more than hidden states": streams,
     "its logits cannot be made from hidden states": splits_at_the_head,
     "its pruned model cannot be quantized": quantizes,
 }

@@ -14,6 +14,7 @@ from publisher.families import Family
 from worker.families.checks import check_pair
 from worker.families.pair import Pair, exact, pruned_pair, third_party
 from worker.families.reference import Float64, switched_off
+from worker.families.tiny import options_of
 
 TOLERANCE = 1e-9
 #: What was removed has to make a difference, or nothing is proved.
@@ -22,27 +23,40 @@ _NOTICEABLE = 1e-3
 
 def examine(family: str) -> Family:
     """What the oracle finds of one of transformers' families; whatever goes wrong becomes the reason."""
-    units: list[str] = []
-    difference: float | None = None
-    reason = None
+    found = Family(family=family, model_class=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family], supported=False, units=[])
     try:
         with TemporaryDirectory() as folder:
             pair = pruned_pair(family, Path(folder))
-            units = [unit.value for unit in Unit if any(unit is removed for _, removed in pair.kept)]
-            difference = largest_difference(pair)
+            found = found.model_copy(update=_removed(pair))
+            difference = max(largest_difference(pair), _difference_with_options(family, Path(folder)))
+            found = found.model_copy(update={"largest_difference": float(f"{difference:.1e}")})
             if not difference < TOLERANCE:
                 raise UnsupportedModel(f"pruned and base model differ by {difference:.1e}")
             check_pair(pair)
     except PublisherError as refused:
-        reason = refused.message
-    return Family(
-        family=family,
-        model_class=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family],
-        supported=reason is None,
-        units=units,
-        largest_difference=None if difference is None else float(f"{difference:.1e}"),
-        reason=reason,
-    )
+        return found.model_copy(update={"reason": _reason(family, refused)})
+    return found.model_copy(update={"supported": True})
+
+
+def _difference_with_options(family: str, folder: Path) -> float:
+    """The same for a model with every bias and norm that the family knows; 0 if it has no such switch."""
+    options = options_of(family)
+    if not options:
+        return 0.0
+    with third_party(f"not with {', '.join(options)}"):
+        return largest_difference(pruned_pair(family, folder / "options", options))
+
+
+def _removed(pair: Pair) -> dict[str, object]:
+    return {
+        "units": [unit.value for unit in Unit if any(unit is removed for _, removed in pair.kept)],
+        "whole": {unit.value: reason for unit, reason in pair.geometry.whole.items()},
+    }
+
+
+def _reason(family: str, refused: PublisherError) -> str:
+    """As the rest of a sentence that has named the family already."""
+    return refused.message.removeprefix(f"family {family!r} is not supported: ").removesuffix(".")
 
 
 @torch.no_grad()

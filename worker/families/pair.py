@@ -4,7 +4,7 @@ selection, cutting of the files, the pruned config, transformers' loading."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,20 +47,23 @@ class Pair:
     tokens: Tensor
 
 
-def pruned_pair(family: str, folder: Path) -> Pair:
-    """Write a tiny base model of the family and prune it; raises UnsupportedModel with what stands in the way."""
+def pruned_pair(family: str, folder: Path, options: Mapping[str, bool] | None = None) -> Pair:
+    """Write a tiny base model of the family and prune it; raises UnsupportedModel with what stands in the way.
+
+    `options` are switches of its config that are not as by default.
+    """
     transformers_logging.disable_progress_bar()
     refuse_by_class(family)
     base, pruned = folder / "base", folder / "pruned"
+    pruned.mkdir(parents=True)
     with third_party("transformers cannot make a tiny model of it"):
-        model = tiny_base(family)
+        model = tiny_base(family, options or {})
         model.save_pretrained(base)
     raw = json.loads((base / "config.json").read_bytes())
     with third_party("its layers cannot be described"):
         geometry = geometry_of(raw)
     _refuse_files(base, geometry)
     kept = kept_units(geometry, PRUNING, _random_importance(geometry))
-    pruned.mkdir()
     write_json(pruned / "config.json", pruned_config(raw, geometry, kept_widths(geometry, kept)))
     write_cut(base, pruned, geometry, kept, RecordingContext())
     return Pair(base, pruned, geometry, kept, tiny_tokens(model.config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -50,6 +51,8 @@ def config_class(family: str) -> type[PreTrainedConfig]:
     return found
 
 
+_OPTIONS = re.compile(r"bias|qk_norm|qk_layernorm")
+
 #: Tried in turn until a family's model runs: some derive the size of a head from others, or shapes of side branches.
 _CHANGES: tuple[Mapping[str, int], ...] = (
     {},
@@ -59,12 +62,18 @@ _CHANGES: tuple[Mapping[str, int], ...] = (
 )
 
 
-def tiny_base(family: str) -> PreTrainedModel:
+def options_of(family: str) -> dict[str, bool]:
+    """The family's switches for biases and for norms of queries and keys, all on."""
+    defaults = _fields(config_class(family))
+    return {name: True for name, default in defaults.items() if default is False and _OPTIONS.search(name)}
+
+
+def tiny_base(family: str, options: Mapping[str, bool]) -> PreTrainedModel:
     """A tiny model of the family that runs; raises whatever the family's own code does if none is found."""
     failures = []
     for change in _CHANGES:
         try:
-            model = tiny_model(tiny_config(family, change))
+            model = tiny_model(tiny_config(family, {**change, **options}))
             with torch.no_grad():
                 model(tiny_tokens(model.config), use_cache=False)
         except Exception as error:  # noqa: BLE001 - other people's code, in ways that nobody can list

@@ -1,0 +1,17 @@
+"""Commands of the worker's code, which announces them by entry point: publisher/ never imports worker/."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import click
+
+
+def announced(name: str) -> click.Command:
+    """The command; ClickException if only the client is installed."""
+    found = entry_points(group="publisher.commands", name=name)
+    if not found:
+        raise click.ClickException(f"`publisher {name}` needs the worker's code, which is not installed here.")
+    loaded = found[name].load()
+    assert isinstance(loaded, click.Command)
+    return loaded

@@ -1,0 +1,30 @@
+"""The page of model families."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+
+from publisher.api.service import CurrentService
+from publisher.dashboard.access import CurrentVisitor
+from publisher.dashboard.answers import PageRoute, page
+from publisher.families import known_families
+from publisher.store.database import database_now
+
+router = APIRouter(prefix="/families", route_class=PageRoute)
+
+
+@router.get("")
+def families(service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
+    known = known_families()
+    with service.database.read() as session:
+        now = session.scalar(select(database_now()))
+    return page(
+        "families.html",
+        visitor=visitor,
+        now=now,
+        version=known.transformers,
+        supported=[family for family in known.families if family.supported],
+        others=[family for family in known.families if not family.supported],
+    )
