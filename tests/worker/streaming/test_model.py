@@ -134,3 +134,15 @@ def test_layers_of_different_widths_stream_too(tmp_path: Path) -> None:
     with torch.no_grad():
         own = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(TOKENS).logits
     torch.testing.assert_close(LayerStream(folder, "cpu").streamed_logits(TOKENS), own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_streamed_logits_on_the_gpu_are_the_models_own(tmp_path: Path, family: str) -> None:
+    folder = save_tiny(family, tmp_path, max_shard_size="20KB")
+    with torch.no_grad():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to("cuda").eval()
+        own = model(TOKENS.cuda()).logits
+    stream = LayerStream(folder, "cuda")
+    for _ in range(3):
+        torch.testing.assert_close(stream.streamed_logits(TOKENS), own, rtol=1e-4, atol=1e-4)
