@@ -83,6 +83,8 @@ def head_of(model: PreTrainedModel) -> Head:
     plain = Head(linear.weight.detach(), None if bias is None else bias.detach())
     states = _probe_states(plain)
     own = _own_logits(model, states)
+    if not own.isfinite().all():
+        return plain  # nothing to compare: whatever is measured with it will not be a number, and says so
     for head in _candidates(plain, model.config):
         if _agree(head.logits(states), own, plain.weight.dtype):
             return head
