@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset
-from llmcompressor import oneshot
-from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
+from datasets import Dataset  # type: ignore[import-not-found]
+from llmcompressor import oneshot  # type: ignore[import-not-found]
+from llmcompressor.modifiers.pruning import (  # type: ignore[import-not-found]
+    SparseGPTModifier,
+    WandaPruningModifier,
+)
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,5 +40,6 @@ def prune(model_folder: Path, calibration: Path, criterion: str, output: Path) -
 if __name__ == "__main__":
     asked = asked_side()
     assert asked is not None, "started by one_shot"
-    paths = {name: Path(asked[name]) for name in ("calibration", "output")}
-    report_side(lambda: prune(Path(asked["model"]), criterion=asked["criterion"], **paths))
+    criterion = str(asked["criterion"])
+    model, calibration, output = (Path(asked[name]) for name in ("model", "calibration", "output"))
+    report_side(lambda: prune(model, calibration, criterion, output))
