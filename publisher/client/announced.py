@@ -8,10 +8,11 @@ import click
 
 
 def announced(name: str) -> click.Command:
-    """The command; ClickException if only the client is installed."""
+    """The command ("families-check": what --check of families does); ClickException if only the client is installed."""
     found = entry_points(group="publisher.commands", name=name)
     if not found:
-        raise click.ClickException(f"`publisher {name}` needs the worker's code, which is not installed here.")
+        typed = name.replace("-", " --")
+        raise click.ClickException(f"`publisher {typed}` needs the worker's code, which is not installed here.")
     loaded = found[name].load()
     assert isinstance(loaded, click.Command)
     return loaded

@@ -26,7 +26,7 @@ def families(context: click.Context, names: tuple[str, ...], check: bool, as_jso
     if write and (names or not check):
         raise click.UsageError("--write goes with --check, and with all families.")
     if check:
-        context.invoke(announced("families --check"), names=names, as_json=as_json, write=write)
+        context.invoke(announced("families-check"), names=names, as_json=as_json, write=write)
     else:
         show(chosen(known_families(), names), as_json=as_json)
 
