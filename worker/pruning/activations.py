@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -27,16 +28,31 @@ ACTIVATION_BYTES = 2**30
 _PASS_TOKENS = 2048
 
 
-def plan_passes(geometry: Geometry, sequences: Tensor, activation_bytes: int = ACTIVATION_BYTES) -> list[slice]:
-    """Rows of `sequences` `(samples, length)` that go through a layer together: all in one pass if they fit."""
+def plan_passes(
+    geometry: Geometry, sequences: Tensor, activation_bytes: int = ACTIVATION_BYTES, gradient_bytes: int = 0
+) -> list[slice]:
+    """Rows of `sequences` `(samples, length)` that go through a layer together.
+
+    All in one pass if that takes no more memory than several passes and the `gradient_bytes` that only those need.
+    """
     samples, length = sequences.shape
-    tokens = min(_PASS_TOKENS, activation_bytes // _bytes_per_token(geometry))
-    rows = max(1, tokens // length)
+    token_bytes = _bytes_per_token(geometry)
+    tokens = max(length, min(_PASS_TOKENS, activation_bytes // token_bytes))
+    at_once = samples * length
+    rows = samples if (at_once - tokens) * token_bytes <= gradient_bytes else tokens // length
     return [slice(start, min(start + rows, samples)) for start in range(0, samples, rows)]
 
 
+def gradient_bytes(geometry: Geometry) -> int:
+    """Of the weights of the widest layer, in fp32."""
+    return 4 * max(sum(math.prod(spec.shape) for spec in kind.tensors.values()) for kind in geometry.kinds)
+
+
 def _bytes_per_token(geometry: Geometry) -> int:
-    """In fp32, of the widest layer: inputs and outputs of its products, and as much again of what is between them."""
+    """Of the widest layer in fp32: inputs and outputs of its products, and a quarter more for what is between them.
+
+    Measured with hidden size 4096 and 14336 neurons: 0.35 MB, where this says 0.40.
+    """
     floats = 1
     for kind in geometry.kinds:
         experts = kind.units.get(Unit.EXPERTS, 0)
@@ -46,7 +62,7 @@ def _bytes_per_token(geometry: Geometry) -> int:
             for spec in kind.tensors.values()
             if len(spec.shape) > 1
         )
-        floats = max(floats, round(2 * layer))
+        floats = max(floats, round(1.25 * layer))
     return floats * 4
 
 

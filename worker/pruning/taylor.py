@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from publisher.architecture import Geometry
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
-from worker.pruning.activations import ACTIVATION_BYTES, Activations, Report, Steps, plan_passes
+from worker.pruning.activations import ACTIVATION_BYTES, Activations, Report, Steps, gradient_bytes, plan_passes
 from worker.pruning.scores import UnitScores, is_scored, sums_along
 from worker.pruning.selection import importance_key
 from worker.streaming.capture import call_layer
@@ -48,7 +48,7 @@ def taylor_importance(
     complete before absolute values are taken. Hidden states wait in the folder `scratch`. Raises RequestFault if
     weights, hidden states or gradients are not finite.
     """
-    passes = plan_passes(geometry, sequences, activation_bytes)
+    passes = plan_passes(geometry, sequences, activation_bytes, gradient_bytes(geometry))
     steps = Steps(report, 2 * stream.layers * len(passes))
     activations = Activations(stream, sequences, passes, scratch)
     activations.forward(keep=True, report=steps)
