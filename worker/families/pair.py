@@ -73,7 +73,9 @@ def refuse_by_class(family: str) -> None:
     """What the config class alone says against a family."""
     cls = config_class(family)
     if cls.sub_configs:
-        raise UnsupportedModel(f"it is not one language model: its config is made of {', '.join(sorted(cls.sub_configs))}")
+        raise UnsupportedModel(
+            f"it is not one language model: its config is made of {', '.join(sorted(cls.sub_configs))}"
+        )
     if not getattr(cls, "base_model_tp_plan", None):
         raise UnsupportedModel("transformers has no tensor-parallel plan for it, which says what is cut together")
 
