@@ -1,12 +1,13 @@
 # make setup   .venv with everything; leaves a working .venv/bin/publisher
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests
+# make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
 PYTHON ?= python3
 BIN := .venv/bin
 # What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup demo test lint types unit clean
+.PHONY: setup test-setup demo test lint types unit bench clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -44,6 +45,13 @@ types:
 # two processes of one thread each, for the 2 cores that the tests are written for
 unit:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# needs 16 GB of disk below /tmp for the model of LLaMA-2-70B's widths and its pruned copy
+bench: test-setup
+	$(BIN)/python -m tests.benchmarks.copy_speed
+	$(BIN)/python -m tests.benchmarks.taylor_streaming
+	$(BIN)/python -m tests.benchmarks.layer_memory
+	$(BIN)/python -m tests.benchmarks.wide_model
 
 clean:
 	rm -rf .venv build *.egg-info
