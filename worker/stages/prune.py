@@ -15,9 +15,10 @@ from publisher.architecture import Geometry, describe
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, save_masks
 from publisher.errors import RequestFault
-from publisher.recipe import Layout, PruningMethod
+from publisher.recipe import Criterion, Layout, PruningMethod
 from worker.pruning.config import PER_LAYER, pruned_config
 from worker.pruning.cutting import Kept
+from worker.pruning.importance import scored_tensors
 from worker.pruning.selection import kept_units, kept_widths
 from worker.stages.calibrate import IMPORTANCE
 from worker.stages.context import Stage, StageContext
@@ -57,7 +58,8 @@ def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: Stage
                 field="recipe.pruning.layout",
                 way_out="Leave layout out.",
             )
-        write_cut(inputs.base, model, geometry, kept, context)
+        checked = scored_tensors(geometry) if pruning.criterion is Criterion.MAGNITUDE else ()
+        write_cut(inputs.base, model, geometry, kept, context, checked=checked)
         write_json(model / "config.json", narrower)
         save_masks(_masks(geometry, kept), output / MASKS)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,14 +20,20 @@ from worker.streaming.files import TensorFiles
 _THREADS = 2
 
 
-def write_cut(base: Path, model: Path, geometry: Geometry, kept: Kept, context: StageContext) -> None:
-    """Write the kept units of `base` to `model`, every tensor to the shard that holds it in the base model."""
+def write_cut(
+    base: Path, model: Path, geometry: Geometry, kept: Kept, context: StageContext, *, checked: Container[str] = ()
+) -> None:
+    """Write the kept units of `base` to `model`, every tensor to the shard that holds it in the base model.
+
+    Raises RequestFault for a tensor that is not finite; `checked` names those that calibrate has looked through.
+    """
     stored = TensorFiles.open(base)
     tensors = sorted(cut_tensors(geometry, kept), key=lambda tensor: (_file(stored, tensor.source), tensor.source))
 
     def copy(tensor: CutTensor) -> None:
         source = stored.read([tensor.source])[tensor.source]
-        refuse_not_finite(tensor.source, source)
+        if tensor.source not in checked:
+            refuse_not_finite(tensor.source, source)
         shards.write(tensor.name, tensor(source))
 
     with (
