@@ -72,6 +72,11 @@ class TensorFiles:
         return DTYPES[stored.dtype]
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """A sum is much cheaper than a look at each value, and not finite if one value is not."""
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+
+
 @contextmanager
 def _damage_as_fault(path: Path) -> Iterator[None]:
     try:

@@ -28,7 +28,7 @@ from worker.pruning.unstructured.sparsegpt import NotPositiveDefinite, by_sparse
 from worker.pruning.unstructured.sparsity import sparsity_of
 from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squares
 from worker.streaming.capture import call_layer
-from worker.streaming.files import TensorFiles
+from worker.streaming.files import TensorFiles, all_finite
 from worker.streaming.model import LayerStream
 
 #: how much of how much is done; may raise to end the work
@@ -238,8 +238,7 @@ def _stored(files: TensorFiles, name: str, shape: Shape) -> Tensor:
 
 
 def _refuse_not_finite(matrix: str, what: str, values: Tensor) -> None:
-    # a sum is finite only if all values are, and takes no memory; one that overflows is looked at again
-    if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
+    if not all_finite(values):
         raise RequestFault(
             f"the {what} of {matrix} are not finite: they hold NaN or infinity.",
             way_out="Check that the base model gives finite losses.",
