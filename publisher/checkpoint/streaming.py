@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 #: safetensors' own names, and bytes per element
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+#: bytes that one call writes. For larger ones the kernel looks for large pieces of free memory to cache them in, which
+#: a virtual machine has to fetch from its host: that took up to ten times as long as the write
+_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,33 @@ class PlacedFile:
     def __init__(self, path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> None:
         self.entries = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
         self._places: dict[str, tuple[Entry, int]] = {}
+        self._missing: dict[str, int] = {}
         start = header(self.entries, metadata)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.pwrite(self._descriptor, start, 0)
         position = len(start)
         for entry in self.entries:
             self._places[entry.name] = (entry, position)
+            self._missing[entry.name] = entry.size
             position += entry.size
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Put `tensor` in its place, once. Any thread may call."""
-        entry, position = self._places.pop(name)
+        entry, _ = self._places[name]
         assert tuple(tensor.shape) == entry.shape, (name, tuple(tensor.shape), entry.shape)
-        content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        assert content.nbytes == entry.size, (name, tensor.dtype, entry.dtype)
+        self.write_rows(name, 0, tensor)
+
+    def write_rows(self, name: str, first: int, rows: Tensor) -> None:
+        """Put the rows of `name` from `first` on in their place, each once. One thread a tensor."""
+        entry, position = self._places[name]
+        assert tuple(rows.shape[1:]) == entry.shape[1:], (name, tuple(rows.shape), entry.shape)
+        content = rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        assert content.nbytes == prod(rows.shape) * _ITEM_BYTES[entry.dtype], (name, rows.dtype, entry.dtype)
+        self._missing[name] -= content.nbytes
+        assert self._missing[name] >= 0, f"{name} was written before"
+        position += first * prod(entry.shape[1:]) * _ITEM_BYTES[entry.dtype]
         while content:
-            written = os.pwrite(self._descriptor, content, position)
+            written = os.pwrite(self._descriptor, content[:_AT_ONCE], position)
             content, position = content[written:], position + written
 
     def __enter__(self) -> Self:
@@ -67,7 +82,8 @@ class PlacedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
-        assert kind is not None or not self._places, f"never written: {sorted(self._places)[:3]}"
+        missing = [name for name, size in self._missing.items() if size]
+        assert kind is not None or not missing, f"never written: {sorted(missing)[:3]}"
 
 
 def write_tensors(
@@ -96,3 +112,12 @@ def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) 
     text = json.dumps(content, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Tensor name → `dtype`, `shape` and `data_offsets`, and the byte from which these count."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        content: dict[str, Any] = json.loads(file.read(size))
+    content.pop("__metadata__", None)
+    return content, 8 + size

@@ -26,8 +26,14 @@ class CutTensor:
     axis: int = 0
     entries: Tensor | None = None
 
-    def __call__(self, source: Tensor) -> Tensor:
-        return source if self.entries is None else source.index_select(self.axis, self.entries)
+    def __call__(self, rows: slice, source: Tensor) -> tuple[int, Tensor]:
+        """What stays of `source`, the rows `rows` of the base model's tensor, and the first row that it becomes."""
+        if self.entries is None:
+            return rows.start, source
+        if self.axis > 0:
+            return rows.start, _taken(source, self.axis, self.entries)
+        first, end = torch.searchsorted(self.entries, torch.tensor([rows.start, rows.stop])).tolist()
+        return first, source.index_select(0, self.entries[first:end] - rows.start)
 
 
 def cut_tensors(geometry: Geometry, kept: Kept) -> list[CutTensor]:
@@ -61,3 +67,11 @@ def _entries(spec: TensorSpec, chosen: Mapping[Unit, Tensor], units: Mapping[Uni
         indices = torch.arange(units[part.unit]) if indices is None else indices.long()
         parts.append((part.offset + indices[:, None] * part.span + torch.arange(part.span)).flatten())
     return torch.cat(parts)
+
+
+def _taken(source: Tensor, axis: int, entries: Tensor) -> Tensor:
+    """NumPy's take is several times as fast as torch's along the last axis."""
+    if source.element_size() != 2:
+        return source.index_select(axis, entries)
+    taken = source.view(torch.int16).numpy().take(entries.numpy(), axis=axis, mode="clip")
+    return torch.from_numpy(taken).view(source.dtype)

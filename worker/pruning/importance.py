@@ -22,7 +22,7 @@ from publisher.architecture import Geometry
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
 from publisher.errors import RequestFault, UnsupportedModel
 from worker.pruning.activations import Activations, Report, Steps, plan_passes
-from worker.pruning.scores import UnitScores, is_scored, square_sums, sums_along
+from worker.pruning.scores import UnitScores, is_scored, sums_along
 from worker.pruning.selection import importance_key
 from worker.streaming.model import LayerStream
 from worker.streaming.products import watched_inputs
@@ -38,18 +38,16 @@ def random_importance(geometry: Geometry, seed: int) -> dict[str, Tensor]:
     return scores
 
 
-def magnitude_importance(geometry: Geometry, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """`weights` are (name in files, tensor), one at a time, in any order; those that nothing is cut from pass by.
+def magnitude_importance(geometry: Geometry, squares: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """`squares` are (name in files, sums of squares along the axis that is cut) of `scored_tensors`, in any order.
 
-    Raises RequestFault if one is missing or holds numbers that are not finite.
+    Raises RequestFault if one is missing or not finite.
     """
     layers = [UnitScores(geometry.kind(layer), layer) for layer in range(geometry.layers)]
     places = scored_tensors(geometry)
-    for name, weight in weights:
-        place = places.pop(name, None)
-        if place is not None:
-            layer, spec = place
-            layers[layer].add(name, spec, square_sums(weight, spec.axis))
+    for name, sums in squares:
+        layer, spec = places.pop(name)
+        layers[layer].add(name, spec, sums)
     if places:
         raise RequestFault(f"the base model's files hold no tensor {min(places)}.", way_out="Register it again.")
     return _named(geometry, {layer: _roots(scores.totals) for layer, scores in enumerate(layers)})

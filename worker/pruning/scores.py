@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from publisher.architecture.structure import LayerKind, TensorSpec, Unit
+from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.errors import RequestFault
 from worker.streaming.casting import row_blocks
 
@@ -62,9 +62,12 @@ def sums_along(
     return sums
 
 
-def square_sums(weight: Tensor, axis: int) -> Tensor:
-    """Sums of squares over all axes but `axis`: `(shape[axis],)`."""
-    return sums_along(weight, axis, lambda _, block: block.square_())
+def square_sums(blocks: Iterable[tuple[slice, Tensor]], shape: Shape, axis: int) -> Tensor:
+    """Sums of squares over all axes but `axis` of a tensor of `shape` that comes as (rows, tensor[rows])."""
+    sums = torch.zeros(shape[axis], dtype=torch.float64)
+    for rows, block in blocks:
+        (sums[rows] if axis == 0 else sums).add_(sums_along(block, axis, lambda _, part: part.square_()))
+    return sums
 
 
 def _add_up(block: Tensor, axis: int, sums: Tensor) -> None:

@@ -12,6 +12,7 @@ import itertools
 import random
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -25,12 +26,14 @@ from publisher.recipe import Calibration, Criterion, PruningMethod
 from worker.alignment.data import pack_tokens
 from worker.measure import compute_dtype
 from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
+from worker.pruning.scores import square_sums
 from worker.pruning.taylor import taylor_importance
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import CalibrateInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
+from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import TensorFiles
 from worker.streaming.model import LayerStream
 
@@ -70,7 +73,7 @@ def _importance(request: BuildRequest, base: Path, output: Path, context: StageC
         case Criterion.RANDOM:
             return random_importance(geometry, request.recipe.seed)
         case Criterion.MAGNITUDE:
-            return magnitude_importance(geometry, _reported_tensors(base, geometry, context))
+            return magnitude_importance(geometry, _squares(base, geometry, context))
     sequences = _sequences(request, base, context)
     measure = taylor_importance if request.recipe.pruning.criterion is Criterion.TAYLOR else wanda_importance
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=output) as scratch:
@@ -137,13 +140,18 @@ def _checked(documents: Iterable[str], context: StageContext) -> Iterator[str]:
         yield document
 
 
-def _reported_tensors(base: Path, geometry: Geometry, context: StageContext) -> Iterator[tuple[str, Tensor]]:
-    """One tensor at a time, mapped from disk while it is looked at."""
+def _squares(base: Path, geometry: Geometry, context: StageContext) -> Iterator[tuple[str, Tensor]]:
+    """Sums of squares of each tensor that units own, in the order in which they lie on disk."""
     stored, wanted = TensorFiles.open(base), scored_tensors(geometry)
-    names = sorted(wanted.keys() & stored.tensors.keys(), key=lambda name: (stored.tensors[name].path.name, name))
-    for done, name in enumerate(names, 1):
-        yield name, stored.read([name])[name]
-        context.progress(done, len(names), "tensors")
+    names = sorted(wanted.keys() & stored.tensors.keys(), key=stored.place)
+    with BlockReader(stored) as reader, ThreadPoolExecutor(READERS) as threads:
+
+        def squares(name: str) -> Tensor:
+            return square_sums(reader.blocks(name), stored.tensors[name].shape, wanted[name][1].axis)
+
+        for done, (name, sums) in enumerate(zip(names, threads.map(squares, names), strict=True), 1):
+            yield name, sums
+            context.progress(done, len(names), "tensors")
 
 
 def _calibration(request: BuildRequest) -> Calibration:

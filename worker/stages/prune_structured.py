@@ -1,4 +1,4 @@
-"""Writing what structured pruning keeps: heads, neurons and experts, one tensor in memory at a time."""
+"""Writing what structured pruning keeps: heads, neurons and experts, a block of rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from publisher.errors import RequestFault
 from worker.pruning.cutting import CutTensor, Kept, cut_tensors
 from worker.stages.context import StageContext
 from worker.stages.shards import ShardWriter
+from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import TensorFiles, all_finite
-
-#: reading, cutting and writing overlap: one thread waits for the disk while the other copies
-_THREADS = 2
 
 
 def write_cut(
@@ -28,18 +26,21 @@ def write_cut(
     Raises RequestFault for a tensor that is not finite; `checked` names those that calibrate has looked through.
     """
     stored = TensorFiles.open(base)
-    tensors = sorted(cut_tensors(geometry, kept), key=lambda tensor: (_file(stored, tensor.source), tensor.source))
-
-    def copy(tensor: CutTensor) -> None:
-        source = stored.read([tensor.source])[tensor.source]
-        if tensor.source not in checked:
-            refuse_not_finite(tensor.source, source)
-        shards.write(tensor.name, tensor(source))
-
+    tensors = cut_tensors(geometry, kept)
+    entries = shard_entries(stored, tensors)
     with (
-        ShardWriter(model, shard_entries(stored, tensors)) as shards,
-        ThreadPoolExecutor(_THREADS) as threads,
+        BlockReader(stored) as reader,
+        ShardWriter(model, entries) as shards,
+        ThreadPoolExecutor(READERS) as threads,
     ):
+
+        def copy(tensor: CutTensor) -> None:
+            for rows, block in reader.blocks(tensor.source):
+                if tensor.source not in checked:
+                    refuse_not_finite(tensor.source, block)
+                shards.write_rows(tensor.name, *tensor(rows, block))
+
+        tensors.sort(key=lambda tensor: stored.place(tensor.source))
         for done, _ in enumerate(threads.map(copy, tensors), 1):
             context.progress(done, len(tensors), "tensors")
 
@@ -48,8 +49,8 @@ def shard_entries(stored: TensorFiles, tensors: Iterable[CutTensor]) -> dict[str
     """File name → what is written there, as in the base model."""
     files: dict[str, list[Entry]] = {}
     for tensor in tensors:
-        entry = Entry(tensor.name, stored.tensors[tensor.source].dtype, tensor.shape)
-        files.setdefault(_file(stored, tensor.source), []).append(entry)
+        file = _file(stored, tensor.source)
+        files.setdefault(file, []).append(Entry(tensor.name, stored.tensors[tensor.source].dtype, tensor.shape))
     return files
 
 

@@ -38,6 +38,10 @@ class ShardWriter:
         """Put `tensor` in its place; its shape and dtype are those of the entry. Any thread may call."""
         self._files[name].write(name, tensor)
 
+    def write_rows(self, name: str, first: int, rows: Tensor) -> None:
+        """Put the rows of `name` from `first` on in their place; one thread a tensor."""
+        self._files[name].write_rows(name, first, rows)
+
     def __enter__(self) -> Self:
         return self
 

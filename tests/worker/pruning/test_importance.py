@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
-from worker.pruning.importance import magnitude_importance, random_importance, wanda_importance
+from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
+from worker.pruning.scores import square_sums
 from worker.stages.weights import read_config
 from worker.streaming.model import LayerStream
 
@@ -58,11 +60,26 @@ def geometry_in(folder: Path) -> Geometry:
     return geometry_of(read_config(folder))
 
 
+def magnitudes(geometry: Geometry, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each weight comes in blocks of three rows."""
+    squares = {
+        name: square_sums(three_rows(weights[name]), spec.shape, spec.axis)
+        for name, (_, spec) in scored_tensors(geometry).items()
+        if name in weights
+    }
+    return magnitude_importance(geometry, squares.items())
+
+
+def three_rows(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(0, len(weight), 3):
+        yield slice(start, min(start + 3, len(weight))), weight[start : start + 3]
+
+
 @pytest.mark.parametrize(("stored", "rel"), [(torch.float64, 1e-9), (torch.bfloat16, 1e-5)])
 def test_magnitude_is_the_norm_of_the_unit(tmp_path: Path, stored: torch.dtype, rel: float) -> None:
     base = tiny_llama(tmp_path, dtype=stored)
     weights = load_file(base / "model.safetensors")
-    importance = magnitude_importance(geometry_in(base), weights.items())
+    importance = magnitudes(geometry_in(base), weights)
     squares = {name: weight.double() ** 2 for name, weight in weights.items()}
     assert_equals_by_hand(importance, squares, power=0.5, rel=rel)
 
@@ -70,7 +87,7 @@ def test_magnitude_is_the_norm_of_the_unit(tmp_path: Path, stored: torch.dtype, 
 def test_magnitude_of_an_expert_is_the_norm_of_its_weights_and_its_row_of_the_router(tmp_path: Path) -> None:
     base = save_tiny("mixtral", tmp_path)
     weights = load_file(base / "model.safetensors")
-    importance = magnitude_importance(geometry_in(base), weights.items())
+    importance = magnitudes(geometry_in(base), weights)
     (router,) = [weight for name, weight in weights.items() if name.startswith("model.layers.1.") and "gate" in name]
     for expert in range(4):
         own = [weight for name, weight in weights.items() if f"layers.1.block_sparse_moe.experts.{expert}." in name]
@@ -83,7 +100,7 @@ def test_magnitude_of_an_expert_is_the_norm_of_its_weights_and_its_row_of_the_ro
 def test_magnitude_scores_every_unit_of_every_family(tmp_path: Path, family: str) -> None:
     base = save_tiny(family, tmp_path)
     geometry = geometry_in(base)
-    importance = magnitude_importance(geometry, load_file(base / "model.safetensors").items())
+    importance = magnitudes(geometry, load_file(base / "model.safetensors"))
     assert_scores_every_unit(geometry, importance)
 
 
@@ -103,10 +120,10 @@ def test_magnitude_names_a_tensor_that_is_not_finite_or_missing(tmp_path: Path) 
     name = "model.layers.2.mlp.down_proj.weight"
     weights[name][3, 4] = torch.nan
     with pytest.raises(RequestFault, match=name):
-        magnitude_importance(geometry_in(base), weights.items())
+        magnitudes(geometry_in(base), weights)
     del weights[name]
     with pytest.raises(RequestFault, match=name):
-        magnitude_importance(geometry_in(base), weights.items())
+        magnitudes(geometry_in(base), weights)
 
 
 def wanda_by_hand(folder: Path) -> dict[str, Tensor]:
