@@ -9,6 +9,15 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from publisher.recipe_alignment import (
+    Alignment,
+    Exhausted,
+    Objective,
+    Optimizer,
+    Stop,
+    Trainable,
+    WeightedCorpus,
+)
 from publisher.recipe_pruning import (
     Calibration,
     CorpusName,
@@ -28,6 +37,7 @@ __all__ = [
     "CorpusName",
     "Criterion",
     "Evaluation",
+    "Exhausted",
     "Layout",
     "Objective",
     "Optimizer",
@@ -39,20 +49,11 @@ __all__ = [
     "Recipe",
     "Scheme",
     "Scope",
+    "Stop",
     "Storage",
+    "Trainable",
     "WeightedCorpus",
 ]
-
-
-class Objective(StrEnum):
-    """What alignment minimises: KL to the base model's logits, or next-token cross-entropy (the paper's)."""
-
-    DISTILLATION = "distillation"
-    LANGUAGE_MODEL = "language_model"
-
-
-class Optimizer(StrEnum):
-    ADAMW = "adamw"
 
 
 class Scheme(StrEnum):
@@ -60,43 +61,15 @@ class Scheme(StrEnum):
     NF4 = "nf4"
 
 
-class WeightedCorpus(RecipePart):
-    name: CorpusName
-    weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
-
-
-class Alignment(RecipePart):
-    corpora: list[WeightedCorpus] = Field(min_length=1)
-    tokens: int = Field(default=200_000, ge=1, description="tokens trained on in total")
-    sequence_length: int = Field(default=512, ge=8, le=131_072, description="tokens per packed sequence")
-    batch_tokens: int = Field(default=4096, ge=8, description="tokens per optimizer step")
-    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")
-    optimizer: Optimizer = Optimizer.ADAMW
-    objective: Objective = Objective.DISTILLATION
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
-        if self.batch_tokens % self.sequence_length:
-            raise ValueError(
-                f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length "
-                f"{self.sequence_length}; sequences are packed whole"
-            )
-        if self.tokens < self.batch_tokens:
-            raise ValueError(f"tokens {self.tokens} is less than one batch of batch_tokens {self.batch_tokens}")
-        names = [corpus.name for corpus in self.corpora]
-        if len(set(names)) != len(names):
-            raise ValueError(f"corpora names one corpus twice: {', '.join(names)}; give it one weight")
-        return self
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps: whole batches that fit into `tokens`."""
-        return self.tokens // self.batch_tokens
-
-
 class Quantization(RecipePart):
     scheme: Scheme = Scheme.NF4
+    include_embeddings: bool = Field(default=False, description="nf4: embeddings and LM head in 4 bits as well")
+
+    @model_validator(mode="after")
+    def _four_bits(self) -> Self:
+        if self.include_embeddings and self.scheme is not Scheme.NF4:
+            raise ValueError(f"include_embeddings is for scheme nf4; leave it out with {self.scheme}")
+        return self
 
 
 class ProbeBudget(RecipePart):
@@ -116,7 +89,29 @@ class Evaluation(RecipePart):
     probe: bool = True
     tokens: int = Field(default=16_384, ge=8, description="held-out tokens per corpus, at most")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="tokens per window")
+    stride: int | None = Field(
+        default=None, ge=1, description="tokens between the starts of windows; null: sequence_length, no overlap"
+    )
     probe_budget: ProbeBudget = Field(default_factory=ProbeBudget)
+    direct: bool = Field(
+        default=True, description="train the probe's LoRA on the base model as well, where it fits: the upper bound"
+    )
+    gradient_fidelity: bool = Field(
+        default=True, description="with the probe: how like the base model's the checkpoint's LoRA gradients are"
+    )
+    require_certificate: bool = Field(
+        default=True, description="publish only if the probe improves the base model; false publishes, and says so"
+    )
+    tasks: list[str] = Field(default_factory=list, description="lm-evaluation-harness tasks by name (extra lm-eval)")
+    task_limit: int | None = Field(default=None, ge=1, description="documents per task; null: all")
+
+    @model_validator(mode="after")
+    def _stride_within(self) -> Self:
+        if self.stride is not None and self.stride > self.sequence_length:
+            raise ValueError(
+                f"stride {self.stride} is more than sequence_length {self.sequence_length}: text would be left out"
+            )
+        return self
 
 
 class Recipe(RecipePart):
@@ -134,6 +129,12 @@ class Recipe(RecipePart):
                 f'{self.quantization.scheme} they would lose it: set "quantization": {{"scheme": "none"}}, '
                 'or "storage": "dense"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _probe_text(self) -> Self:
+        if self.alignment and self.alignment.stop is Stop.PROBE and not (self.evaluation and self.evaluation.probe):
+            raise ValueError("alignment.stop probe trains the probe of evaluation: name evaluation.corpora, probe true")
         return self
 
     def canonical_json(self) -> str:

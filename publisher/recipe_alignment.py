@@ -1,0 +1,134 @@
+"""The recipe's part on alignment. Field names are a public contract."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from publisher.recipe_pruning import CorpusName, RecipePart
+
+
+class Objective(StrEnum):
+    """What alignment minimises: KL to the base model's logits, or next-token cross-entropy (the paper's)."""
+
+    DISTILLATION = "distillation"
+    LANGUAGE_MODEL = "language_model"
+
+
+class Optimizer(StrEnum):
+    """worker/alignment/optimizers says what each is and where it comes from."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    GALORE_ADAMW = "galore_adamw"
+    GALORE_ADAMW_8BIT = "galore_adamw_8bit"
+    APOLLO_ADAMW = "apollo_adamw"
+    MUON = "muon"
+    ADAFACTOR = "adafactor"
+    GRADNORMLORP = "gradnormlorp"
+    LOTUS = "lotus"
+
+    @property
+    def has_rank(self) -> bool:
+        """Whether it works on projections of the gradients, of rank `alignment.rank`."""
+        return self not in {Optimizer.ADAMW, Optimizer.ADAMW_8BIT, Optimizer.MUON, Optimizer.ADAFACTOR}
+
+
+class Trainable(StrEnum):
+    """`all` weights but the LM head, as in the paper; or LoRA beside them, merged when alignment ends."""
+
+    ALL = "all"
+    LOW_RANK = "low_rank"
+
+
+class Exhausted(StrEnum):
+    """What happens when a corpus holds less text than its share of the tokens."""
+
+    REFUSE = "refuse"
+    REPEAT = "repeat"
+    STOP = "stop"
+
+
+class Stop(StrEnum):
+    """Which weights alignment ends with: the last; the best on held-out text; those whose probe helps most."""
+
+    END = "end"
+    HELD_OUT = "held_out"
+    PROBE = "probe"
+
+
+class WeightedCorpus(RecipePart):
+    name: CorpusName
+    weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
+
+
+class Alignment(RecipePart):
+    corpora: list[WeightedCorpus] = Field(min_length=1)
+    tokens: int = Field(default=200_000, ge=1, description="tokens trained on in total")
+    sequence_length: int = Field(default=512, ge=8, le=131_072, description="tokens per packed sequence")
+    batch_tokens: int = Field(default=4096, ge=8, description="tokens per optimizer step")
+    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")
+    optimizer: Optimizer = Optimizer.ADAMW
+    objective: Objective = Objective.DISTILLATION
+    temperature: float = Field(default=1.0, gt=0, le=100, description="distillation: both models' logits divided by it")
+    language_model_share: float = Field(
+        default=0.0, ge=0, le=1, description="distillation: share of next-token cross-entropy in the loss"
+    )
+    hidden_states_weight: float = Field(
+        default=0.0, ge=0, le=1000, description="distillation: weight of the distance of all layers' hidden states"
+    )
+    teacher_top_k: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="distillation: only the base model's k likeliest tokens and the rest as one, kept on disk and "
+        "shared by all recipes with the same text; null: the whole vocabulary, computed anew",
+    )
+    trainable: Trainable = Trainable.ALL
+    rank: int = Field(
+        default=64, ge=1, le=4096, description="of LoRA with trainable low_rank, of gradients with such an optimizer"
+    )
+    exhausted: Exhausted = Exhausted.REFUSE
+    stop: Stop = Stop.END
+    checks: int = Field(
+        default=4, ge=1, le=100, description="stop held_out or probe: how often the weights are looked at"
+    )
+    patience: int = Field(default=2, ge=1, le=100, description="stop held_out: checks without a better one to end at")
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.batch_tokens % self.sequence_length:
+            raise ValueError(
+                f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length "
+                f"{self.sequence_length}; sequences are packed whole"
+            )
+        if self.tokens < self.batch_tokens:
+            raise ValueError(f"tokens {self.tokens} is less than one batch of batch_tokens {self.batch_tokens}")
+        names = [corpus.name for corpus in self.corpora]
+        if len(set(names)) != len(names):
+            raise ValueError(f"corpora names one corpus twice: {', '.join(names)}; give it one weight")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_alone(self) -> Self:
+        """Settings of distillation would be without effect."""
+        if self.objective is Objective.DISTILLATION:
+            return self
+        for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
+        return self
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> Self:
+        if self.stop is not Stop.END and self.checks > self.steps:
+            raise ValueError(f"checks {self.checks} is more than the {self.steps} steps that there are")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: whole batches that fit into `tokens`."""
+        return self.tokens // self.batch_tokens
