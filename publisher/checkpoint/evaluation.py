@@ -40,7 +40,7 @@ class CertificateBudget(_Measured):
 
 
 class ProbeTraining(_Measured):
-    """What training the probe on the published checkpoint took."""
+    """What training a LoRA of the certificate's budget took, on the published checkpoint or on the base model."""
 
     seconds: float
     peak_memory_bytes: int
@@ -51,7 +51,9 @@ class Certificate(_Measured):
     """Proof that an adapter trained on the published checkpoint carries over to the base model.
 
     A LoRA was trained on the other documents of `corpus`, recovered to the base model's shapes and measured on
-    held-out documents. `improves` and `gain` follow from the numbers, so they cannot disagree with them.
+    held-out documents. `direct`: the same LoRA, trained on the base model itself, is what recovery could reach at
+    best; None if the recipe left it out or the base model did not fit for training. `improves`, `gain` and what is
+    retained follow from the numbers, so they cannot disagree with them.
     """
 
     corpus: str
@@ -60,6 +62,12 @@ class Certificate(_Measured):
     recovered: float = Field(ge=1, description="perplexity of the base model with the recovered adapter on `corpus`")
     training: ProbeTraining
     recovered_perplexity: dict[str, float] = Field(description="corpus → perplexity with the recovered adapter")
+    base_perplexity: dict[str, float] = Field(default={}, description="corpus → perplexity of the base model")
+    direct: float | None = Field(
+        default=None, ge=1, description="perplexity on `corpus` of the base model with a LoRA trained on it directly"
+    )
+    direct_perplexity: dict[str, float] | None = Field(default=None, description="corpus → the same")
+    direct_training: ProbeTraining | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -72,6 +80,42 @@ class Certificate(_Measured):
         """Base perplexity over recovered perplexity: above 1 is better."""
         return self.base / self.recovered
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gain_retained(self) -> float | None:
+        """Share of the direct LoRA's gain that the recovered one brings on `corpus`; see `retained_gain`."""
+        return None if self.direct is None else retained_gain(self.base, self.recovered, self.direct)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gain_retained_by_corpus(self) -> dict[str, float | None] | None:
+        """The same on every corpus; None without a direct LoRA."""
+        if self.direct_perplexity is None:
+            return None
+        return {
+            corpus: retained_gain(self.base_perplexity[corpus], self.recovered_perplexity[corpus], direct)
+            for corpus, direct in self.direct_perplexity.items()
+        }
+
+
+def retained_gain(base: float, recovered: float, direct: float) -> float | None:
+    """(base - recovered) / (base - direct): 1 is as good as training directly, negative is worse than no adapter.
+
+    None where the direct LoRA improves nothing, so that there is no gain to retain.
+    """
+    return (base - recovered) / (base - direct) if direct < base else None
+
+
+class GradientFidelity(_Measured):
+    """Cosine between the LoRA gradients of the published checkpoint and of the base model (worker.evaluation.fidelity).
+
+    1: training a LoRA on the checkpoint starts in the direction that it would take on the base model.
+    """
+
+    mean: float = Field(description="over all matrices, each counted once")
+    whole: float = Field(description="of all matrices' gradients as one vector")
+    layers: list[float | None] = Field(description="mean over each layer's matrices; None: no LoRA there")
+
 
 class EvaluationReport(_Measured):
     """Perplexity by corpus, on documents that neither calibration nor alignment nor the probe has seen."""
@@ -80,3 +124,7 @@ class EvaluationReport(_Measured):
     held_out_tokens: dict[str, int] = Field(description="corpus → tokens that were scored")
     bytes: WeightBytes
     certificate: Certificate | None = None
+    gradient_fidelity: GradientFidelity | None = None
+    tasks: dict[str, dict[str, dict[str, float]]] = Field(
+        default={}, description="lm-evaluation-harness: task → base, published, recovered → metric → value"
+    )

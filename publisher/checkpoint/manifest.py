@@ -16,8 +16,9 @@ from publisher.errors import RequestFault
 
 FILE_NAME = "loram.json"
 #: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
-#: model, whose layers may differ, and masks that carry its structure.
-FORMAT_VERSION = "2.0"
+#: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
+#: certificate, gradient fidelity and tasks.
+FORMAT_VERSION = "2.1"
 _CHUNK = 8 << 20
 
 

@@ -1,60 +1,48 @@
-"""evaluate: perplexity of every form of the model, and the certificate.
+"""evaluate: perplexity of every form of the model, the certificate, and gradient fidelity.
 
 Writes `evaluation.json` (publisher.checkpoint.evaluation) and, with a certificate, `probe/`: the recovered adapter that
-was measured.
+was measured, and `probe_losses.json`: the losses of its training and of the direct one by step, in nats per token.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from publisher.checkpoint.evaluation import (
-    Certificate,
-    CertificateBudget,
-    EvaluationReport,
-    Perplexities,
-    ProbeTraining,
-    WeightBytes,
-)
-from publisher.checkpoint.recovery import recover_folder
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.checkpoint.evaluation import EvaluationReport, Perplexities, WeightBytes
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Evaluation
-from worker.alignment.data import pack_tokens
 from worker.causal import load_causal
-from worker.evaluation.perplexity import cut_windows, perplexity, scored_tokens
-from worker.evaluation.probe import load_with_adapter, train_probe
+from worker.device import Device, choose_device
+from worker.evaluation.certificate import Prober, probe_sequences
+from worker.evaluation.lora_memory import lora_memory
+from worker.evaluation.measuring import Form, Measuring, Windows
+from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
 from worker.quantization.nf4 import load_published
 from worker.stages.context import Stage, StageContext
+from worker.stages.folder import write_json
 from worker.stages.inputs import EvaluateInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
+from worker.stages.weights import read_geometry
 
-VERSION = 1
-REPORT, PROBE = "evaluation.json", "probe"
-
-#: corpus → its held-out windows
-Windows = Mapping[str, Sequence[Tensor]]
+VERSION = 2
+REPORT, LOSSES = "evaluation.json", "probe_losses.json"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, quantize: str) -> str:
+    """Of all that is measured: whether a certificate is required to publish changes no number."""
     evaluation = _recipe(request)
     dependencies = {
         "fetch": fetch,
         "prune": prune,
         "align": align,
         "quantize": quantize,
-        "evaluation": evaluation.model_dump(mode="json"),
+        "evaluation": evaluation.model_dump(mode="json", exclude={"require_certificate"}),
         "corpora": {name: request.corpora[name].content_digest() for name in evaluation.corpora},
         "seed": request.recipe.seed,
     }
@@ -63,15 +51,34 @@ def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, qua
 
 def run(request: BuildRequest, inputs: EvaluateInputs, output: Path, context: StageContext) -> None:
     """Raises RequestFault if a corpus holds no text for it, or if a model's perplexity is no number."""
+    evaluate(request, inputs, output, context, choose_device(request.device))
+
+
+def evaluate(
+    request: BuildRequest, inputs: EvaluateInputs, output: Path, context: StageContext, device: Device
+) -> None:
+    """`run` on a device with as much memory as `device` says."""
     evaluation = _recipe(request)
     tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
     windows = {name: _held_out(request.corpora[name], evaluation, tokenizer) for name in evaluation.corpora}
-    work = _Work(context, _amount(evaluation, inputs, windows))
-    measured = _measure_forms(inputs, windows, torch.device(request.device), work)
+    on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
+    measuring = Measuring(context, _amount(evaluation, inputs, windows, on_base=on_base))
+    measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
     certificate = None
     if evaluation.probe:
-        prober = _Prober(request, inputs, output, work)
-        certificate = prober.certify(tokenizer, windows, measured[evaluation.corpora[0]].base)
+        prober = Prober(
+            base=request.base,
+            inputs=inputs,
+            output=output,
+            evaluation=evaluation,
+            sequences=probe_sequences(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget),
+            measuring=measuring,
+            device=torch.device(device.name),
+            seed=request.recipe.seed,
+            direct=evaluation.direct and on_base,
+        )
+        certificate = prober.certify(windows, {corpus: forms.base for corpus, forms in measured.items()})
+        write_json(output / LOSSES, measuring.losses)
     report = EvaluationReport(
         perplexity=measured,
         held_out_tokens={name: scored_tokens(cut) for name, cut in windows.items()},
@@ -86,9 +93,9 @@ def _recipe(request: BuildRequest) -> Evaluation:
     return request.recipe.evaluation
 
 
-def _held_out(corpus: CorpusSource, evaluation: Evaluation, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
+def _held_out(corpus: CorpusSource, evaluation: Evaluation, tokenizer: PreTrainedTokenizerBase) -> list[Window]:
     documents = corpus.documents(Split.HELD_OUT)
-    windows = cut_windows(documents, tokenizer, evaluation.sequence_length, evaluation.tokens)
+    windows = cut_windows(documents, tokenizer, evaluation.sequence_length, evaluation.tokens, evaluation.stride)
     if not windows:
         raise RequestFault(
             f"corpus {corpus.name} has no held-out text (held_out_fraction {corpus.held_out_fraction}).",
@@ -98,133 +105,42 @@ def _held_out(corpus: CorpusSource, evaluation: Evaluation, tokenizer: PreTraine
     return windows
 
 
-@dataclass
-class _Work:
-    """Progress through everything that evaluate does, in windows scored and probe steps trained."""
-
-    context: StageContext
-    total: int
-    done: int = 0
-    points: int = 0
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        self.context.progress(self.done, self.total, "windows, steps")
-
-    def measure(self, name: str, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
-        """Perplexity of `model` on each corpus, told to the context."""
-        found = {}
-        for corpus, cut in windows.items():
-            value = perplexity(model, cut, self.advance)
-            _refuse_no_number(name, corpus, value)
-            self.points += 1
-            self.context.metric("perplexity", self.points, value)
-            self.context.log(f"Perplexity of the {name} on {corpus}: {value:.2f}.")
-            found[corpus] = value
-        return found
+def _base_trains(base: Path, evaluation: Evaluation, device: Device, context: StageContext) -> bool:
+    """Whether the base model fits for training a LoRA on it."""
+    if not (evaluation.direct or evaluation.gradient_fidelity):
+        return False
+    needed = lora_memory(read_geometry(base), evaluation.probe_budget, torch.device(device.name))
+    if needed > device.memory:
+        context.log(
+            f"Training a LoRA on the base model would take about {needed / 2**30:.1f} GiB, and {device.name} has "
+            f"{device.memory / 2**30:.1f} GiB. So the certificate has no upper bound, and no gradient fidelity."
+        )
+    return needed <= device.memory
 
 
-def _amount(evaluation: Evaluation, inputs: EvaluateInputs, windows: Windows) -> int:
+def _amount(evaluation: Evaluation, inputs: EvaluateInputs, windows: Windows, *, on_base: bool) -> int:
     once = sum(len(cut) for cut in windows.values())
     forms = 3 if inputs.aligned is None else 4
-    return forms * once + (evaluation.probe_budget.steps + once if evaluation.probe else 0)
+    trainings = evaluation.probe + (evaluation.direct and on_base)
+    return forms * once + trainings * (evaluation.probe_budget.steps + once)
 
 
 def _measure_forms(
-    inputs: EvaluateInputs, windows: Windows, device: torch.device, work: _Work
+    inputs: EvaluateInputs, windows: Windows, device: torch.device, measuring: Measuring
 ) -> dict[str, Perplexities]:
     """One model in memory at a time, on all corpora."""
-    forms = {"base": inputs.base, "pruned": inputs.pruned, "aligned": inputs.aligned}
+    folders = {Form.BASE: inputs.base, Form.PRUNED: inputs.pruned, Form.ALIGNED: inputs.aligned}
     measured = {
-        form: work.measure(f"{form} model", load_causal(folder, device), windows)
-        for form, folder in forms.items()
+        form.name.lower(): measuring.perplexities(form, load_causal(folder, device), windows)
+        for form, folder in folders.items()
         if folder is not None
     }
-    measured["quantized"] = work.measure("quantized model", load_published(inputs.quantized, device), windows)
+    published = load_published(inputs.quantized, device)
+    measured["quantized"] = measuring.perplexities(Form.PUBLISHED, published, windows)
     return {
         corpus: Perplexities.model_validate({form: values[corpus] for form, values in measured.items()})
         for corpus in windows
     }
-
-
-def _refuse_no_number(name: str, corpus: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise RequestFault(
-            f"the perplexity of the {name} on {corpus} is {value}.",
-            field="recipe",
-            way_out="Prune less, or align longer or with a lower learning rate.",
-        )
-
-
-@dataclass(frozen=True)
-class _Prober:
-    """Makes the certificate: train on the checkpoint, recover, measure on the base model."""
-
-    request: BuildRequest
-    inputs: EvaluateInputs
-    output: Path
-    work: _Work
-
-    def certify(self, tokenizer: PreTrainedTokenizerBase, windows: Windows, base: float) -> Certificate:
-        evaluation, device = _recipe(self.request), torch.device(self.request.device)
-        training = self._train(tokenizer, evaluation, device)
-        adapted = load_with_adapter(self.inputs.base, self.output / PROBE, device, self._weight_masks())
-        recovered = self.work.measure("base model with the recovered adapter", adapted, windows)
-        return Certificate(
-            corpus=evaluation.corpora[0],
-            budget=CertificateBudget.model_validate(evaluation.probe_budget.model_dump()),
-            base=base,
-            recovered=recovered[evaluation.corpora[0]],
-            training=training,
-            recovered_perplexity=recovered,
-        )
-
-    def _train(self, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation, device: torch.device) -> ProbeTraining:
-        trained = self.output / "trained"
-        training = train_probe(
-            self.inputs.quantized,
-            self._sequences(tokenizer, evaluation),
-            evaluation.probe_budget,
-            trained,
-            device=device,
-            seed=self.request.recipe.seed,
-            on_step=self._on_step,
-            check=self.work.context.check,
-            masks=self._weight_masks(),
-        )
-        self._recover(trained)
-        shutil.rmtree(trained)
-        return training
-
-    def _weight_masks(self) -> WeightMasks | None:
-        masks = open_masks(self.inputs.masks)
-        return masks if isinstance(masks, WeightMasks) else None
-
-    def _on_step(self, step: int, loss: float) -> None:
-        self.work.context.metric("probe_loss", step, loss)
-        self.work.advance(1)
-
-    def _sequences(self, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation) -> Tensor:
-        corpus, budget = self.request.corpora[evaluation.corpora[0]], evaluation.probe_budget
-        needed = budget.steps * budget.batch_size
-        sequences = pack_tokens(corpus.documents(Split.TRAIN), tokenizer, budget.sequence_length, needed)
-        if not len(sequences):
-            raise RequestFault(
-                f"corpus {corpus.name} has less text to train the probe on than one sequence of "
-                f"{budget.sequence_length} tokens.",
-                field="recipe.evaluation.probe_budget.sequence_length",
-                way_out="Shorten it, add text, or set evaluation.probe to false.",
-            )
-        return sequences
-
-    def _recover(self, trained: Path) -> None:
-        """Where single weights were pruned no adapter holds the masked update: the base model masks it again."""
-        base, masks = self.request.base, open_masks(self.inputs.masks)
-        if isinstance(masks, WeightMasks):
-            shutil.copytree(trained, self.output / PROBE)
-            return
-        revision = base.revision if base.path is None else None
-        recover_folder(trained, self.output / PROBE, masks, base.repo_id, revision)
 
 
 def _weight_bytes(inputs: EvaluateInputs) -> WeightBytes:

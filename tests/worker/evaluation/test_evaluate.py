@@ -18,8 +18,13 @@ from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Pruning, Recipe
 from tests.models import tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
+from worker.device import Device
+from worker.evaluation.certificate import probe_sequences
 from worker.evaluation.perplexity import cut_windows, perplexity
+from worker.evaluation.probe import train_probe
 from worker.stages.context import RecordingContext, Stage
+from worker.stages.evaluate import digest, evaluate
+from worker.stages.inputs import EvaluateInputs
 from worker.stages.pipeline import run_pipeline
 from worker.stages.request import BuildRequest
 from worker.stages.store import StageStore
@@ -81,9 +86,72 @@ def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
     assert report.certificate.training.tokens == 12 * 2 * 32
     assert report.certificate.training.peak_memory_bytes > 0
     names = [name for name, _, _ in context.metrics]
-    assert (names.count("perplexity"), names.count("probe_loss")) == (5, 12)
+    assert [names.count(name) for name in ("perplexity", "probe_loss", "direct_loss")] == [6, 12, 12]
     written = json.loads((folders[Stage.EVALUATE] / "evaluation.json").read_text())
     assert written["certificate"]["improves"] is True
+    losses = json.loads((folders[Stage.EVALUATE] / "probe_losses.json").read_text())
+    told = [value for name, _, value in context.metrics if name == "direct_loss"]
+    assert losses["direct_loss"] == told
+    assert len(losses["probe_loss"]) == 12
+
+
+def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) -> None:
+    request = _request(tmp_path, scheme="none", align=False)
+    folders, report, _ = _evaluate(tmp_path, request)
+    certificate, evaluation = report.certificate, request.recipe.evaluation
+    assert certificate is not None
+    assert evaluation is not None
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    train_probe(
+        tmp_path / "base",
+        probe_sequences(request.corpora["prose"], tokenizer, evaluation.probe_budget),
+        evaluation.probe_budget,
+        tmp_path / "direct",
+        device=torch.device("cpu"),
+        seed=request.recipe.seed,
+        on_step=lambda step, loss: None,
+        check=lambda: None,
+    )
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "direct").eval()
+    windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
+    measured = perplexity(adapted.get_base_model(), windows, lambda _: None)
+    assert certificate.direct == pytest.approx(measured, rel=1e-6)
+    assert certificate.direct_training is not None
+    assert certificate.direct_training.tokens == certificate.training.tokens
+    retained = (certificate.base - certificate.recovered) / (certificate.base - certificate.direct)
+    assert certificate.gain_retained == retained
+    assert certificate.gain_retained_by_corpus == {"prose": retained}
+    assert not (folders[Stage.EVALUATE] / "direct").exists()
+
+
+def test_without_memory_for_it_the_certificate_has_no_upper_bound_and_says_so(tmp_path: Path) -> None:
+    request, context = _request(tmp_path, scheme="none", align=False), RecordingContext()
+    folders, _, _ = _evaluate(tmp_path, request)
+    inputs = EvaluateInputs(
+        base=folders[Stage.FETCH] / "base",
+        pruned=folders[Stage.PRUNE] / "model",
+        aligned=None,
+        quantized=folders[Stage.QUANTIZE] / "model",
+        masks=folders[Stage.PRUNE] / "pruning_masks.safetensors",
+    )
+    (tmp_path / "small").mkdir()
+    evaluate(request, inputs, tmp_path / "small", context, Device("cpu", "small", 10**6))
+    written = json.loads((tmp_path / "small" / "evaluation.json").read_text())["certificate"]
+    assert written["improves"]
+    assert [written[key] for key in ("direct", "direct_perplexity", "direct_training", "gain_retained")] == [None] * 4
+    assert any("no upper bound" in message for message in context.messages)
+    assert context.fraction == 1.0
+
+
+def test_nothing_is_measured_again_because_a_certificate_is_or_is_not_required(tmp_path: Path) -> None:
+    stages = ("fetch", "prune", None, "quantize")
+    required, waived, other = (
+        digest(_request(tmp_path, **changes), *stages)
+        for changes in ({}, {"require_certificate": False}, {"direct": False})
+    )
+    assert required == waived
+    assert required != other
 
 
 def test_recovered_probe_has_the_base_model_s_shapes_and_name(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from tests.models import byte_tokenizer, tiny_llama
 from worker.causal import load_causal
-from worker.evaluation.perplexity import cut_windows, perplexity, scored_tokens
+from worker.evaluation.perplexity import Window, cut_windows, perplexity, scored_tokens
 
 DOCUMENTS = ["The whale. " * 13, "A", "Call me Ishmael.", "Some years ago - never mind how long precisely. " * 4]
 
@@ -25,9 +24,9 @@ def _ignore(_windows: int) -> None:
 
 
 @torch.no_grad()
-def _naive(model: PreTrainedModel, windows: list[Tensor]) -> float:
+def _naive(model: PreTrainedModel, windows: list[Window]) -> float:
     """transformers' own loss, one window at a time."""
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() * (len(w) - 1) for w in windows]
+    losses = [model(input_ids=w.tokens[None], labels=w.tokens[None]).loss.item() * (len(w) - 1) for w in windows]
     return math.exp(sum(losses) / sum(len(w) - 1 for w in windows))
 
 
@@ -52,10 +51,41 @@ def test_order_and_batching_do_not_change_perplexity(model: PreTrainedModel) -> 
     assert perplexity(model, windows[::-1], _ignore) == pytest.approx(forwards, rel=1e-12)
 
 
+@torch.no_grad()
+def _strided(model: PreTrainedModel, documents: list[str], length: int, stride: int) -> float:
+    """By hand, one token at a time: each from the earliest window that holds it and something before it."""
+    total, scored = 0.0, 0
+    for document in documents:
+        ids = byte_tokenizer()(document)["input_ids"]
+        for position in range(1, len(ids)):
+            starts = [start for start in range(0, position, stride) if start + length > position]
+            if starts:
+                logits = model(input_ids=torch.tensor([ids[starts[0] : position]])).logits[0, -1]
+                total -= logits.log_softmax(-1)[ids[position]].item()
+                scored += 1
+    return math.exp(total / scored)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(50, 50), (50, 49), (50, 20), (20, 7), (16, 1), (1000, 10)])
+def test_strided_perplexity_scores_each_token_once_with_the_context_it_has(
+    model: PreTrainedModel, length: int, stride: int
+) -> None:
+    windows = cut_windows(DOCUMENTS, byte_tokenizer(), length, 10_000, stride)
+    assert perplexity(model, windows, _ignore) == pytest.approx(_strided(model, DOCUMENTS, length, stride), rel=1e-9)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7])
+def test_overlapping_windows_score_all_but_the_first_token_of_a_document(stride: int) -> None:
+    windows = cut_windows(DOCUMENTS, byte_tokenizer(), 8, 10_000, stride)
+    assert scored_tokens(windows) == sum(len(document.encode()) - 1 for document in DOCUMENTS)
+    assert all(len(window) <= 8 for window in windows)
+    assert scored_tokens(cut_windows(DOCUMENTS, byte_tokenizer(), 8, 100, stride)) == 100
+
+
 def test_windows_are_consecutive_and_never_span_documents() -> None:
     tokenizer = byte_tokenizer()
     windows = cut_windows(["abcdefg", "h", "ijk"], tokenizer, 3, 1000)
-    assert [tokenizer.decode(window.tolist()) for window in windows] == ["abc", "def", "ijk"]
+    assert [tokenizer.decode(window.tokens.tolist()) for window in windows] == ["abc", "def", "ijk"]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 10])

@@ -1,0 +1,127 @@
+"""The certificate: train a LoRA on the checkpoint, recover it, and measure it on the base model beside one that was
+trained there directly."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from publisher.checkpoint.evaluation import Certificate, CertificateBudget, ProbeTraining
+from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.corpus import CorpusSource, Split
+from publisher.errors import RequestFault
+from publisher.recipe import Evaluation, ProbeBudget
+from worker.alignment.data import pack_tokens
+from worker.evaluation.measuring import Form, Measuring, Windows
+from worker.evaluation.probe import load_with_adapter, train_probe
+from worker.stages.inputs import EvaluateInputs
+from worker.stages.request import BaseModelSource
+
+#: what training is told as, on the checkpoint and on the base model
+PROBE_LOSS, DIRECT_LOSS = "probe_loss", "direct_loss"
+
+
+def probe_sequences(corpus: CorpusSource, tokenizer: PreTrainedTokenizerBase, budget: ProbeBudget) -> Tensor:
+    """What the probe trains on: int32 (n, sequence_length). Raises RequestFault if there is not one sequence."""
+    needed = budget.steps * budget.batch_size
+    sequences = pack_tokens(corpus.documents(Split.TRAIN), tokenizer, budget.sequence_length, needed)
+    if not len(sequences):
+        raise RequestFault(
+            f"corpus {corpus.name} has less text to train the probe on than one sequence of "
+            f"{budget.sequence_length} tokens.",
+            field="recipe.evaluation.probe_budget.sequence_length",
+            way_out="Shorten it, add text, or set evaluation.probe to false.",
+        )
+    return sequences
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two LoRAs, measured on the base model."""
+
+    training: ProbeTraining
+    perplexity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Prober:
+    """`output`: where folder `probe` goes, the recovered adapter that was measured. `sequences` as `probe_sequences`.
+
+    `direct`: train on the base model as well, with the same budget, sequences and seed.
+    """
+
+    base: BaseModelSource
+    inputs: EvaluateInputs
+    output: Path
+    evaluation: Evaluation
+    sequences: Tensor
+    measuring: Measuring
+    device: torch.device
+    seed: int
+    direct: bool
+
+    def certify(self, windows: Windows, base: Mapping[str, float]) -> Certificate:
+        """`base`: corpus → perplexity of the base model on `windows`."""
+        corpus = self.evaluation.corpora[0]
+        recovered = self._recovered(windows)
+        direct = self._direct(windows) if self.direct else None
+        return Certificate(
+            corpus=corpus,
+            budget=CertificateBudget.model_validate(self.evaluation.probe_budget.model_dump()),
+            base=base[corpus],
+            recovered=recovered.perplexity[corpus],
+            training=recovered.training,
+            recovered_perplexity=dict(recovered.perplexity),
+            base_perplexity=dict(base),
+            direct=direct and direct.perplexity[corpus],
+            direct_perplexity=direct and dict(direct.perplexity),
+            direct_training=direct and direct.training,
+        )
+
+    def _recovered(self, windows: Windows) -> _Side:
+        trained, probe = self.output / "trained", self.output / "probe"
+        masks = open_masks(self.inputs.masks)
+        weight_masks = masks if isinstance(masks, WeightMasks) else None
+        training = self._train(self.inputs.quantized, trained, PROBE_LOSS, weight_masks)
+        if isinstance(masks, WeightMasks):  # no adapter holds the masked update: the base model masks it again
+            shutil.copytree(trained, probe)
+        else:
+            revision = self.base.revision if self.base.path is None else None
+            recover_folder(trained, probe, masks, self.base.repo_id, revision)
+        shutil.rmtree(trained)
+        return self._measured(Form.RECOVERED, training, probe, weight_masks, windows)
+
+    def _direct(self, windows: Windows) -> _Side:
+        trained = self.output / "direct"
+        training = self._train(self.inputs.base, trained, DIRECT_LOSS, None)
+        side = self._measured(Form.DIRECT, training, trained, None, windows)
+        shutil.rmtree(trained)
+        return side
+
+    def _train(self, model: Path, output: Path, series: str, masks: WeightMasks | None) -> ProbeTraining:
+        on_step: Callable[[int, float], None] = partial(self.measuring.step, series)
+        return train_probe(
+            model,
+            self.sequences,
+            self.evaluation.probe_budget,
+            output,
+            device=self.device,
+            seed=self.seed,
+            on_step=on_step,
+            check=self.measuring.context.check,
+            masks=masks,
+        )
+
+    def _measured(
+        self, form: Form, training: ProbeTraining, adapter: Path, masks: WeightMasks | None, windows: Windows
+    ) -> _Side:
+        adapted = load_with_adapter(self.inputs.base, adapter, self.device, masks)
+        return _Side(training, self.measuring.perplexities(form, adapted, windows))

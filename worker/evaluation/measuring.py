@@ -1,0 +1,70 @@
+"""Every form of the model on every corpus, told to whoever listens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from transformers import PreTrainedModel
+
+from publisher.errors import RequestFault
+from worker.evaluation.perplexity import Window, perplexity
+from worker.stages.context import StageContext
+
+#: corpus → its held-out windows
+Windows = Mapping[str, Sequence[Window]]
+
+
+class Form(StrEnum):
+    """What is measured; the values are said in logs."""
+
+    BASE = "base model"
+    PRUNED = "pruned model"
+    ALIGNED = "aligned model"
+    PUBLISHED = "published model"
+    RECOVERED = "base model with the recovered adapter"
+    DIRECT = "base model with an adapter trained on it"
+
+
+@dataclass
+class Measuring:
+    """Progress through everything that evaluate does, in windows scored and probe steps trained."""
+
+    context: StageContext
+    total: int
+    done: int = 0
+    points: int = 0
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self.context.progress(self.done, self.total, "windows, steps")
+
+    def perplexities(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
+        """Of `model` on each corpus. Raises RequestFault if one is no number."""
+        found = {}
+        for corpus, cut in windows.items():
+            value = perplexity(model, cut, self.advance)
+            _refuse_no_number(form, corpus, value)
+            self.points += 1
+            self.context.metric("perplexity", self.points, value)
+            self.context.log(f"Perplexity of the {form} on {corpus}: {value:.2f}.")
+            found[corpus] = value
+        return found
+
+    def step(self, series: str, step: int, loss: float) -> None:
+        """One finished step of a probe's training; its losses are kept in `losses`."""
+        self.losses.setdefault(series, []).append(loss)
+        self.context.metric(series, step, loss)
+        self.advance(1)
+
+
+def _refuse_no_number(form: Form, corpus: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise RequestFault(
+            f"the perplexity of the {form} on {corpus} is {value}.",
+            field="recipe",
+            way_out="Prune less, or align longer or with a lower learning rate.",
+        )
