@@ -46,6 +46,18 @@ def recover_state(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor
     return {name: recover_tensor(name, tensor, masks) for name, tensor in state.items()}
 
 
+def cut_tensor(name: str, tensor: Tensor, masks: Masks) -> Tensor:
+    """The opposite of `recover_tensor`: of a LoRA tensor of the base model the rows or columns that were kept."""
+    layer, inside = _in_layer(name, masks)
+    if layer is None:
+        return tensor
+    for part, axis, kept_of in ((_A, 1, masks.columns), (_B, 0, masks.rows)):
+        kept = kept_of(layer, inside.removesuffix(part)) if inside.endswith(part) else None
+        if kept is not None:
+            return tensor.index_select(axis, kept.indices.to(tensor.device))
+    return tensor
+
+
 def recovered_shape(name: str, shape: Shape, masks: Masks) -> Shape:
     """The shape that `recover_tensor` would return; raises what it would raise."""
     placement = _placement(name, shape, masks)

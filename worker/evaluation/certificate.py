@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from publisher.checkpoint.evaluation import Certificate, CertificateBudget, ProbeTraining
+from publisher.checkpoint.evaluation import Certificate, CertificateBudget, GradientFidelity, ProbeTraining
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Evaluation, ProbeBudget
 from worker.alignment.data import pack_tokens
+from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.probe import load_with_adapter, train_probe
 from worker.stages.inputs import EvaluateInputs
@@ -27,6 +28,9 @@ from worker.stages.request import BaseModelSource
 
 #: what training is told as, on the checkpoint and on the base model
 PROBE_LOSS, DIRECT_LOSS = "probe_loss", "direct_loss"
+#: Batches of the probe's text that gradient fidelity looks at, and the steps that it counts for in the progress.
+_FIDELITY_BATCHES = 4
+FIDELITY_STEPS = 2 * _FIDELITY_BATCHES
 
 
 def probe_sequences(corpus: CorpusSource, tokenizer: PreTrainedTokenizerBase, budget: ProbeBudget) -> Tensor:
@@ -55,7 +59,7 @@ class _Side:
 class Prober:
     """`output`: where folder `probe` goes, the recovered adapter that was measured. `sequences` as `probe_sequences`.
 
-    `direct`: train on the base model as well, with the same budget, sequences and seed.
+    `on_base`: the base model fits for training a LoRA on it, so that what the recipe wants of that can be done.
     """
 
     base: BaseModelSource
@@ -66,13 +70,13 @@ class Prober:
     measuring: Measuring
     device: torch.device
     seed: int
-    direct: bool
+    on_base: bool
 
     def certify(self, windows: Windows, base: Mapping[str, float]) -> Certificate:
         """`base`: corpus → perplexity of the base model on `windows`."""
         corpus = self.evaluation.corpora[0]
         recovered = self._recovered(windows)
-        direct = self._direct(windows) if self.direct else None
+        direct = self._direct(windows) if self.evaluation.direct and self.on_base else None
         return Certificate(
             corpus=corpus,
             budget=CertificateBudget.model_validate(self.evaluation.probe_budget.model_dump()),
@@ -85,6 +89,25 @@ class Prober:
             direct_perplexity=direct and dict(direct.perplexity),
             direct_training=direct and direct.training,
         )
+
+    def fidelity(self) -> GradientFidelity | None:
+        """None if the recipe does not ask for it or the base model does not fit."""
+        if not (self.evaluation.gradient_fidelity and self.on_base):
+            return None
+        budget, context = self.evaluation.probe_budget, self.measuring.context
+        found = gradient_fidelity(
+            self.inputs.base,
+            self.inputs.quantized,
+            open_masks(self.inputs.masks),
+            self.sequences[: _FIDELITY_BATCHES * budget.batch_size],
+            rank=budget.rank,
+            seed=self.seed,
+            device=self.device,
+            check=context.check,
+        )
+        context.log(f"Gradient fidelity: {found.mean:.3f} over matrices, {found.whole:.3f} as a whole.")
+        self.measuring.advance(FIDELITY_STEPS)
+        return found
 
     def _recovered(self, windows: Windows) -> _Side:
         trained, probe = self.output / "trained", self.output / "probe"

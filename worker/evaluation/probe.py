@@ -50,7 +50,7 @@ def train_probe(
     torch.manual_seed(seed)
     started = time.perf_counter()
     with peak_memory(device) as peak:
-        adapter = _with_lora(load_published(checkpoint, device), budget.rank)
+        adapter = with_lora(load_published(checkpoint, device), budget.rank)
         if masks is not None:
             mask_adapter(adapter, masks)
         _train(adapter, _batches(sequences, budget, seed).to(device), budget, on_step, check)
@@ -73,7 +73,8 @@ def load_with_adapter(
     return model
 
 
-def _with_lora(model: PreTrainedModel, rank: int) -> PeftModel:
+def with_lora(model: PreTrainedModel, rank: int) -> PeftModel:
+    """A new LoRA on all linear layers of the decoder, B zero."""
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,

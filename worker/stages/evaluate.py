@@ -18,7 +18,7 @@ from publisher.errors import RequestFault
 from publisher.recipe import Evaluation
 from worker.causal import load_causal
 from worker.device import Device, choose_device
-from worker.evaluation.certificate import Prober, probe_sequences
+from worker.evaluation.certificate import FIDELITY_STEPS, Prober, probe_sequences
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
@@ -64,7 +64,11 @@ def evaluate(
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
     measuring = Measuring(context, _amount(evaluation, inputs, windows, on_base=on_base))
     measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
-    certificate = None
+    report = EvaluationReport(
+        perplexity=measured,
+        held_out_tokens={name: scored_tokens(cut) for name, cut in windows.items()},
+        bytes=_weight_bytes(inputs),
+    )
     if evaluation.probe:
         prober = Prober(
             base=request.base,
@@ -75,16 +79,12 @@ def evaluate(
             measuring=measuring,
             device=torch.device(device.name),
             seed=request.recipe.seed,
-            direct=evaluation.direct and on_base,
+            on_base=on_base,
         )
-        certificate = prober.certify(windows, {corpus: forms.base for corpus, forms in measured.items()})
+        base = {corpus: forms.base for corpus, forms in measured.items()}
+        found = {"certificate": prober.certify(windows, base), "gradient_fidelity": prober.fidelity()}
+        report = report.model_copy(update=found)
         write_json(output / LOSSES, measuring.losses)
-    report = EvaluationReport(
-        perplexity=measured,
-        held_out_tokens={name: scored_tokens(cut) for name, cut in windows.items()},
-        bytes=_weight_bytes(inputs),
-        certificate=certificate,
-    )
     (output / REPORT).write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
@@ -122,7 +122,8 @@ def _amount(evaluation: Evaluation, inputs: EvaluateInputs, windows: Windows, *,
     once = sum(len(cut) for cut in windows.values())
     forms = 3 if inputs.aligned is None else 4
     trainings = evaluation.probe + (evaluation.direct and on_base)
-    return forms * once + trainings * (evaluation.probe_budget.steps + once)
+    fidelity = FIDELITY_STEPS * (evaluation.gradient_fidelity and on_base)
+    return forms * once + trainings * (evaluation.probe_budget.steps + once) + fidelity
 
 
 def _measure_forms(

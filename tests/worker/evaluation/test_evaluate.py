@@ -117,6 +117,7 @@ def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) 
     windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
     measured = perplexity(adapted.get_base_model(), windows, lambda _: None)
     assert certificate.direct == pytest.approx(measured, rel=1e-6)
+    assert certificate.direct is not None
     assert certificate.direct_training is not None
     assert certificate.direct_training.tokens == certificate.training.tokens
     retained = (certificate.base - certificate.recovered) / (certificate.base - certificate.direct)
@@ -147,8 +148,12 @@ def test_without_memory_for_it_the_certificate_has_no_upper_bound_and_says_so(tm
 def test_nothing_is_measured_again_because_a_certificate_is_or_is_not_required(tmp_path: Path) -> None:
     stages = ("fetch", "prune", None, "quantize")
     required, waived, other = (
-        digest(_request(tmp_path, **changes), *stages)
-        for changes in ({}, {"require_certificate": False}, {"direct": False})
+        digest(request, *stages)
+        for request in (
+            _request(tmp_path),
+            _request(tmp_path, require_certificate=False),
+            _request(tmp_path, direct=False),
+        )
     )
     assert required == waived
     assert required != other
