@@ -26,7 +26,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
-from publisher.checkpoint.four_bit import allow_any_width, hide_advice
+from publisher.checkpoint import four_bit
 
 _MARK = "_builds_from_layer_config"
 #: where transformers keeps what differs per layer
@@ -45,7 +45,7 @@ def register() -> None:
                 f"transformers without {owner.__name__}.{name} cannot load layers of different widths; "
                 "install transformers>=5.23,<5.24"
             )
-    hide_advice()
+    four_bit.hide_advice()
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
     _validate_what_all_layers_share()
@@ -74,7 +74,7 @@ def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., Non
             for layer_class in _decoder_layer_classes(type(self)):
                 _build_from_layer_config(layer_class)
         if _is_four_bit(config):
-            allow_any_width()
+            four_bit.prepare()
         original(self, config, *args, **kwargs)
 
     setattr(init, _MARK, True)

@@ -22,6 +22,10 @@ _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16
 _AT_ONCE = 2**20
 
 
+#: bytes of a tensor whose size shows late: a note in JSON
+_LATE_AT_MOST = 2**16
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor that will be written: `dtype` in safetensors' words ("F32", "BF16")."""
@@ -40,21 +44,39 @@ class PlacedFile:
     """A safetensors file whose tensors are written in any order, each in its place; a context manager.
 
     Wide types come first and then by name, as safetensors itself lays files out, so that all stay aligned.
-    `metadata` is the file's own, in the order of its keys: equal content gives equal bytes.
+    `metadata` is the file's own, in the order of its keys: equal content gives equal bytes. `late`: names of byte
+    tensors whose sizes show when they are there (`append`); they stand behind all others, and the header leaves room.
     """
 
-    def __init__(self, path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        entries: Iterable[Entry],
+        metadata: Mapping[str, str] | None = None,
+        late: Sequence[str] = (),
+    ) -> None:
         self.entries = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
+        self._metadata, self._late = metadata, {name: torch.empty(0, dtype=torch.uint8) for name in late}
         self._places: dict[str, tuple[Entry, int]] = {}
         self._missing: dict[str, int] = {}
-        start = header(self.entries, metadata)
+        start = header([*self.entries, *(Entry(name, "U8", (_LATE_AT_MOST,)) for name in late)], metadata)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.pwrite(self._descriptor, start, 0)
-        position = len(start)
+        self._header_size = self._end = len(start)
         for entry in self.entries:
-            self._places[entry.name] = (entry, position)
-            self._missing[entry.name] = entry.size
-            position += entry.size
+            self._place(entry)
+
+    def _place(self, entry: Entry) -> None:
+        self._places[entry.name] = (entry, self._end)
+        self._missing[entry.name] = entry.size
+        self._end += entry.size
+
+    def append(self, name: str, content: Tensor) -> None:
+        """The uint8 `content` `(bytes,)` of a late tensor; kept until the file is closed. Any thread may call."""
+        assert content.dtype == torch.uint8, (name, content.dtype)
+        assert 0 < len(content) <= _LATE_AT_MOST, (name, content.shape)
+        assert not len(self._late[name]), f"{name} was written before"
+        self._late[name] = content.cpu()
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Put `tensor` in its place, once. Any thread may call."""
@@ -81,9 +103,25 @@ class PlacedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        try:
+            if kind is None:
+                self._write_late()
+        finally:
+            os.close(self._descriptor)
         missing = [name for name, size in self._missing.items() if size]
         assert kind is not None or not missing, f"never written: {sorted(missing)[:3]}"
+
+    def _write_late(self) -> None:
+        """The late tensors in order of their names, and the header anew, which then knows their sizes."""
+        if not self._late:
+            return
+        for name, content in sorted(self._late.items()):
+            assert len(content), f"never written: {name}"
+            entry = Entry(name, "U8", tuple(content.shape))
+            self.entries.append(entry)
+            self._place(entry)
+            self.write(name, content)
+        os.pwrite(self._descriptor, header(self.entries, self._metadata, self._header_size), 0)
 
 
 def write_tensors(
@@ -98,8 +136,8 @@ def write_tensors(
             file.write(entry.name, tensor(entry.name))
 
 
-def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The header's length (8 bytes, little endian) and its JSON, padded with spaces to 8 bytes."""
+def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None, size: int = 0) -> bytes:
+    """The header's length (8 bytes, little endian) and its JSON, padded with spaces to 8 bytes, or to `size` in all."""
     content: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     offset = 0
     for entry in entries:
@@ -110,7 +148,7 @@ def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) 
         }
         offset += entry.size
     text = json.dumps(content, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * max(-len(text) % 8, size - 8 - len(text))
     return len(text).to_bytes(8, "little") + text
 
 

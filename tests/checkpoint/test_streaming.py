@@ -58,3 +58,20 @@ def test_a_tensor_of_another_shape_or_type_is_not_written(tmp_path: Path) -> Non
     for wrong in (TENSORS["b"].T, TENSORS["b"].half()):
         with pytest.raises(AssertionError), PlacedFile(tmp_path / "file", ENTRIES) as file:
             file.write("b", wrong)
+
+
+def test_a_late_tensor_stands_behind_the_others_however_large_it_became(tmp_path: Path) -> None:
+    late = {"late.b": torch.arange(163, dtype=torch.uint8), "late.a": torch.arange(3, dtype=torch.uint8)}
+    with PlacedFile(tmp_path / "file", ENTRIES, late=list(late)) as file:
+        for name, tensor in late.items():
+            file.append(name, tensor)
+        for name, tensor in TENSORS.items():
+            file.write(name, tensor)
+    read = load_file(tmp_path / "file")
+    assert read.keys() == TENSORS.keys() | late.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in (TENSORS | late).items())
+
+
+def test_a_late_tensor_that_never_came_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="never written: late"), PlacedFile(tmp_path / "f", [], late=["late"]):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,6 +12,12 @@ from transformers.utils import logging as transformers_logging
 
 from worker.causal import load_causal
 from worker.measure import compute_dtype
+from worker.quantization.streamed import targets_of, write_quantized
+from worker.stages.context import RecordingContext, StageContext
+from worker.stages.folder import write_json
+from worker.stages.weights import read_config
+
+_GENERATION = "generation_config.json"
 
 NF4 = BitsAndBytesConfig(
     load_in_4bit=True,
@@ -20,11 +27,37 @@ NF4 = BitsAndBytesConfig(
 )
 
 
-def quantize_nf4(model_folder: Path, output: Path, device: torch.device | str) -> None:
+def quantize_nf4(
+    model_folder: Path, output: Path, device: torch.device | str, context: StageContext | None = None
+) -> None:
     """Write `model_folder` to `output` with its linear layers in 4 bits; embeddings, norms and LM head in bf16.
 
-    `output` loads with `AutoModelForCausalLM.from_pretrained` alone: config.json says how it is quantized.
+    `output` loads with `AutoModelForCausalLM.from_pretrained` alone: config.json says how it is quantized. The memory
+    of a few blocks of a tensor is enough, but for families whose linear layers are stored otherwise than they are
+    computed: those are loaded whole.
     """
+    context = context or RecordingContext()
+    targets = targets_of(model_folder, NF4)
+    if targets is None:
+        context.log("This family's linear layers are put together when they are loaded: quantizing the model whole.")
+        quantize_whole(model_folder, output, device)
+        return
+    output.mkdir(exist_ok=True)
+    write_quantized(targets, output, torch.device(device), context)
+    _write_configs(model_folder, output)
+
+
+def _write_configs(model_folder: Path, output: Path) -> None:
+    """config.json that says how the weights are quantized, and the generation config where there is one."""
+    config = read_config(model_folder)
+    config.pop("torch_dtype", None)  # what `dtype` was called
+    write_json(output / "config.json", config | {"dtype": "bfloat16", "quantization_config": NF4.to_dict()})
+    if (model_folder / _GENERATION).exists():
+        shutil.copyfile(model_folder / _GENERATION, output / _GENERATION)
+
+
+def quantize_whole(model_folder: Path, output: Path, device: torch.device | str) -> None:
+    """The same by transformers' own loading and saving, which holds the whole model in memory."""
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         model_folder,

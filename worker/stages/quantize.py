@@ -14,7 +14,7 @@ from worker.stages.inputs import QuantizeInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 2
+VERSION = 3
 
 
 def digest(request: BuildRequest, model: str) -> str:
@@ -25,18 +25,18 @@ def digest(request: BuildRequest, model: str) -> str:
 
 def run(request: BuildRequest, inputs: QuantizeInputs, output: Path, context: StageContext) -> None:
     """NF4 in 4-bit files; with scheme `none` the model's own files, or of its weights only those that were kept."""
-    context.progress(0, 1, "models")
+    context.progress(0, 1, "tensors")
     match request.recipe.quantization.scheme:
         case Scheme.NF4:
             from worker.quantization.nf4 import quantize_nf4
 
-            quantize_nf4(inputs.model, output / "model", request.device)
+            quantize_nf4(inputs.model, output / "model", request.device, context)
         case Scheme.NONE if request.recipe.pruning.storage is Storage.COMPRESSED:
             (output / "model").mkdir()
             compress_folder(inputs.model, WeightMasks(inputs.masks), output / "model")
         case Scheme.NONE:
             _link(inputs.model, output / "model")
-    context.progress(1, 1, "models")
+    context.progress(1, 1, "tensors")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -22,17 +22,23 @@ from worker.stages.folder import write_json
 class ShardWriter:
     """Files in `folder` with the tensors of `files` (file name → entries); a context manager that ends complete.
 
-    With several files there is an index, as transformers writes it.
+    With several files there is an index, as transformers writes it. `late`: file name → names of byte tensors whose
+    sizes show when they are there.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, Sequence[Entry]]) -> None:
-        self._open = ExitStack()
+    def __init__(
+        self,
+        folder: Path,
+        files: Mapping[str, Sequence[Entry]],
+        late: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._folder, self._open = folder, ExitStack()
+        self._placed: dict[str, PlacedFile] = {}
         self._files: dict[str, PlacedFile] = {}
         for name, entries in files.items():
-            file = self._open.enter_context(PlacedFile(folder / name, entries))
-            self._files |= dict.fromkeys((entry.name for entry in entries), file)
-        if len(files) > 1:
-            write_json(folder / INDEX_FILE, _index(files))
+            waiting = (late or {}).get(name, ())
+            self._placed[name] = self._open.enter_context(PlacedFile(folder / name, entries, late=waiting))
+            self._files |= dict.fromkeys([*(entry.name for entry in entries), *waiting], self._placed[name])
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Put `tensor` in its place; its shape and dtype are those of the entry. Any thread may call."""
@@ -42,6 +48,10 @@ class ShardWriter:
         """Put the rows of `name` from `first` on in their place; one thread a tensor."""
         self._files[name].write_rows(name, first, rows)
 
+    def append(self, name: str, content: Tensor) -> None:
+        """The bytes of a late tensor. Any thread may call."""
+        self._files[name].append(name, content)
+
     def __enter__(self) -> Self:
         return self
 
@@ -49,6 +59,8 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+        if kind is None and len(self._placed) > 1:
+            write_json(self._folder / INDEX_FILE, _index({name: file.entries for name, file in self._placed.items()}))
 
 
 def _index(files: Mapping[str, Sequence[Entry]]) -> dict[str, object]:

@@ -58,7 +58,7 @@ class LayerStream:
         transformers_logging.disable_progress_bar()
         self.device, self.dtype = torch.device(device), dtype
         self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        self.skeleton = _skeleton(self.config, dtype)
+        self.skeleton = empty_model(self.config, dtype)
         self._path, self._stack = _decoder_layers(self.skeleton)
         as_stored = cast_in_use(self.skeleton, dtype)
         self._placement = Placement(self.skeleton, TensorFiles.open(folder), self.device, dtype, as_stored)
@@ -167,7 +167,7 @@ class LayerStream:
         return any(states.dim() != 3 for states in [*recorder.hidden, output.last_hidden_state])
 
 
-def _skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """Parameters take no memory; buffers, which no file holds, are real."""
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -42,7 +42,7 @@ class Placement:
     ) -> None:
         self._skeleton, self._files = skeleton, files
         self._device, self._dtype, self._as_stored = device, dtype, as_stored
-        self._sources = _sources(skeleton, files.tensors)
+        self._sources = sources_of(skeleton, files.tensors)
         self._tied = _tied_to(skeleton, self._sources)
         self._refuse_missing()
         self._keep_stored_types()
@@ -162,7 +162,7 @@ def _tied_to(skeleton: PreTrainedModel, sources: Container[str]) -> dict[str, st
     return {name: other for name, other in both_ways if name not in sources and other in sources}
 
 
-def _sources(skeleton: PreTrainedModel, stored: Iterable[str]) -> dict[str, list[str]]:
+def sources_of(skeleton: PreTrainedModel, stored: Iterable[str]) -> dict[str, list[str]]:
     """Parameter or buffer → the stored tensors that it is made of; stored tensors that have no use are left out."""
     mapping = get_model_conversion_mapping(skeleton)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]

@@ -1,0 +1,81 @@
+"""NF4 of one weight, a block of it in memory at a time: the same bytes as bitsandbytes makes of the whole.
+
+Blocks of 64 weights are quantized on their own (arXiv 2305.14314, section 3); only the second quantization, of their
+scales, needs all scales. bitsandbytes computes in fp32 on a CPU, which takes over 20 bytes a weight for a whole one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil, prod
+
+import torch
+from bitsandbytes.functional import QuantState, get_4bit_type, quantize_4bit, quantize_blockwise
+from torch import Tensor
+
+from publisher.checkpoint.streaming import Entry
+
+BLOCK, NESTED_BLOCK = 64, 256
+#: name of the note on shape and types that bitsandbytes keeps beside a weight
+STATE = "quant_state.bitsandbytes__nf4"
+_CODE, _NESTED_CODE = 16, 256
+
+
+def packed_entries(name: str, shape: tuple[int, ...]) -> list[Entry]:
+    """What a 4-bit weight `name` of `shape` takes in a file, but for its note (`STATE`), whose size varies."""
+    weights = prod(shape)
+    blocks = ceil(weights / BLOCK)
+    return [
+        Entry(name, "U8", (ceil(weights / 2), 1)),
+        Entry(f"{name}.absmax", "U8", (blocks,)),
+        Entry(f"{name}.nested_absmax", "F32", (ceil(blocks / NESTED_BLOCK),)),
+        Entry(f"{name}.nested_quant_map", "F32", (_NESTED_CODE,)),
+        Entry(f"{name}.quant_map", "F32", (_CODE,)),
+    ]
+
+
+def pack(
+    parts: Iterable[Tensor], shape: tuple[int, ...], device: torch.device, write: Callable[[int, Tensor], None]
+) -> dict[str, Tensor]:
+    """Quantize a weight of `shape` whose rows come in `parts`; all are cast to bf16 first.
+
+    `write(first, rows)` gets the packed values, uint8 `(rows, 1)` from row `first` on, in order. Returns the rest by
+    name (`absmax`, `quant_map`, …), on the CPU.
+    """
+    scales, first = [], 0
+    for part in _whole_blocks(parts):
+        values, state = quantize_4bit(part.to(device), blocksize=BLOCK, quant_type="nf4")
+        write(first, values)
+        scales.append(state.absmax)
+        first += len(values)
+    return _state(torch.cat(scales), shape)
+
+
+def _whole_blocks(parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The values of `parts` in bf16 and in order, in pieces of whole blocks; the last may end within a block."""
+    rest = torch.empty(0, dtype=torch.bfloat16)
+    for part in parts:
+        values = torch.cat([rest, part.to(torch.bfloat16).flatten()])
+        whole = len(values) // BLOCK * BLOCK
+        if whole:
+            yield values[:whole]
+        rest = values[whole:].clone()
+    if len(rest):
+        yield rest
+
+
+def _state(scales: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The second quantization, as bitsandbytes' quantize_4bit does it with compress_statistics."""
+    offset = scales.mean()
+    quantized, nested = quantize_blockwise(scales - offset, blocksize=NESTED_BLOCK)
+    state = QuantState(
+        absmax=quantized,
+        shape=torch.Size(shape),
+        dtype=torch.bfloat16,
+        blocksize=BLOCK,
+        code=get_4bit_type("nf4", device=scales.device),
+        quant_type="nf4",
+        offset=offset,
+        state2=nested,
+    )
+    return {key: value.cpu() for key, value in state.as_dict(packed=True).items()}
