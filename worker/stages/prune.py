@@ -30,7 +30,7 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_config
 
-VERSION = 2
+VERSION = 3
 _COPIED = ("generation_config.json",)
 
 

@@ -64,7 +64,7 @@ class SparsePruning:
             self.pruning,
             sequences=load_file(self.inputs.calibration / TOKENS)["tokens"].to(torch.int64),
             scratch=scratch,
-            report=self._reporting("passes"),
+            report=self._reporting("steps"),
         )
 
     def _reporting(self, unit: str) -> Callable[[int, int], None]:

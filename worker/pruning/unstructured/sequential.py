@@ -1,8 +1,9 @@
 """Non-structured pruning of a model on disk, one decoder layer in memory at a time.
 
-By what matrices read (wanda, sparsegpt), as in both papers' code: what enters each matrix of a layer is measured while
-the layer is still whole, then all its matrices are pruned, and the pruned layer makes the next layer's inputs.
-Magnitude needs neither text nor order.
+By what matrices read (wanda, sparsegpt): what enters a matrix is measured when all before it are pruned, within the
+layer, too, so that it answers to what it will really be handed. (Both papers' code measures a layer while all of it is
+still whole; experts of one layer are measured so here, as they come in no fixed order.) Magnitude needs neither text
+nor order.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class _Sequential:
     @torch.no_grad()
     def run(self, layers: range, sequences: Tensor, scratch: Path, report: Report) -> Iterator[PrunedMatrix]:
         states = CalibrationStates(self._stream, sequences, scratch)
-        # each layer runs once for the next one's inputs, but the last; pruned ones run before that to be measured
-        steps = _Steps(len(states.batches) * (layers.stop - 1 + len(layers)), report)
+        # each layer but the last runs once for the next one's inputs, when its own matrices are pruned
+        steps = _Steps(len(states.batches) * (layers.stop - 1) + len(self._wanted), report)
         for index in range(layers.stop):
             with self._stream.layer(index, ahead=index + 1 if index + 1 < layers.stop else None) as layer:
                 if index in layers:
@@ -107,26 +108,30 @@ class _Sequential:
         for name, matrix in matrices.items():
             _refuse_not_finite(name, "weights", matrix.weight)
         _cast_once(list(matrices.values()), self._stream.dtype)
-        statistics = self._measured(index, layer, list(matrices.values()), states, steps)
-        for first, readers in _groups(matrices, statistics).items():
-            statistic = statistics.take(first, matrices[first].weight)
-            for matrix, pruned in self._pruned([matrices[name] for name in readers], statistic):
-                steps.still()
-                weight = pruned.weight.to(self._files.dtype(matrix.name))
-                matrix.replace(weight)
-                yield PrunedMatrix(matrix.name, weight.cpu(), pruned.kept.cpu())
+        while matrices:
+            statistics = self._measured(index, layer, list(matrices.values()), states, steps)
+            for first, readers in _groups(matrices, statistics).items():
+                statistic = statistics.take(first, matrices[first].weight)
+                for matrix, pruned in self._pruned([matrices.pop(name) for name in readers], statistic):
+                    weight = pruned.weight.to(self._files.dtype(matrix.name))
+                    matrix.replace(weight)
+                    steps.done()
+                    yield PrunedMatrix(matrix.name, weight.cpu(), pruned.kept.cpu())
 
     def _measured(
         self, index: int, layer: nn.Module, matrices: Sequence[Matrix], states: CalibrationStates, steps: _Steps
     ) -> InputStatistics:
-        """What enters the matrices of the layer while it is whole."""
+        """What enters those of the layer's `matrices` that come first, whatever was before them being pruned.
+
+        With experts it is what enters all from the first one on: which come first differs from batch to batch.
+        """
         statistics = InputStatistics(Hessian if self._criterion is Criterion.SPARSEGPT else Squares)
-        listener = _Listener(statistics, same_order=not any(map(_of_expert, matrices)))
+        listener = _Listener(statistics, frozenset(matrix.name for matrix in matrices if _of_expert(matrix)))
         with watched(matrices, listener):
             for _, hidden, arguments in states.entering(index):
                 with listener.batch():
                     call_layer(layer, hidden, arguments)
-                steps.done()
+                steps.still()
         return statistics
 
     def _pruned(self, readers: Sequence[Matrix], statistic: Tensor) -> Iterator[tuple[Matrix, Pruned]]:
@@ -164,27 +169,26 @@ class _AllSeen(Exception):
 
 
 class _Listener:
-    """Hands inputs on to statistics, and ends a forward once the matrix that comes last in the layer has its own."""
+    """Hands inputs on to statistics, and ends a forward that has no more to tell."""
 
-    def __init__(self, statistics: InputStatistics, same_order: bool) -> None:
-        """`same_order`: every batch uses the same matrices, one after the other."""
-        self._statistics, self._same_order = statistics, same_order
-        self._latest: str | None = None
-        self._last: str | None = None
+    def __init__(self, statistics: InputStatistics, experts: frozenset[str]) -> None:
+        self._statistics, self._experts = statistics, experts
+        self._first: Tensor | None = None
+        self._among_experts = False
 
     def __call__(self, name: str, inputs: Tensor) -> None:
-        self._statistics.add(name, inputs)
-        self._latest = name
-        if name == self._last:
+        if self._first is None:
+            self._first, self._among_experts = inputs, name in self._experts
+        elif inputs is not self._first and not self._among_experts:
             raise _AllSeen
+        self._statistics.add(name, inputs)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        self._first = None
         self._statistics.forget_batch()
         with suppress(_AllSeen):
             yield
-        if self._same_order:
-            self._last = self._latest
 
 
 def _advance(index: int, layer: nn.Module, states: CalibrationStates, steps: _Steps) -> None:
@@ -194,21 +198,18 @@ def _advance(index: int, layer: nn.Module, states: CalibrationStates, steps: _St
 
 
 def _groups(matrices: Mapping[str, Matrix], statistics: InputStatistics) -> dict[str, list[str]]:
-    """First reader of each input → all its readers. An expert that no token reached is by itself.
+    """First reader of each input that was seen → all its readers. An expert that no token reached is by itself.
 
-    UnsupportedModel for any other matrix whose input was not seen.
+    UnsupportedModel if no input was seen of what is left.
     """
     groups = statistics.groups()
     seen = {name for readers in groups.values() for name in readers}
-    experts_seen = any(_of_expert(matrices[name]) for name in seen)
-    for name, matrix in matrices.items():
-        if name in seen:
-            continue
-        if not (_of_expert(matrix) and experts_seen):
-            raise UnsupportedModel(
-                f"{name} is not multiplied in a way that shows what it reads.", way_out="Use criterion magnitude."
-            )
-        groups[name] = [name]
+    if any(_of_expert(matrices[name]) for name in seen):
+        groups |= {name: [name] for name, matrix in matrices.items() if name not in seen and _of_expert(matrix)}
+    if not groups:
+        raise UnsupportedModel(
+            f"{min(matrices)} is not multiplied in a way that shows what it reads.", way_out="Use criterion magnitude."
+        )
     return groups
 
 

@@ -23,12 +23,16 @@ def prune_whole_model(folder: Path, sequences: Tensor, layers: range, prune: Pru
     done: dict[str, Pruned] = {}
     for index in layers:
         layer = model.model.layers[index]
-        inputs = _inputs_of(model, layer, sequences)
-        for path, read in inputs.items():
-            weight = _weight(layer, path)
-            pruned = prune(weight, read)
-            weight.copy_(pruned.weight)
-            done[f"model.layers.{index}.{path}.weight"] = pruned
+        left = list(_inputs_of(model, layer, sequences))
+        while left:
+            inputs = _inputs_of(model, layer, sequences)  # again, now that what comes before is pruned
+            together = [path for path in left if ".experts." in path] if ".experts." in left[0] else left[:1]
+            for path in together:
+                weight = _weight(layer, path)
+                pruned = prune(weight, inputs[path])
+                weight.copy_(pruned.weight)
+                done[f"model.layers.{index}.{path}.weight"] = pruned
+            left = [path for path in left if path not in together]
     return done
 
 
