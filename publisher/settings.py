@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
     retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
 
+    lm_eval_tasks: Path | None = Field(
+        default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"
+    )
     worker_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @field_validator("public_url", "base_model_endpoint")

@@ -50,6 +50,12 @@ def known_device(context: click.Context, parameter: click.Parameter, device: str
 )
 @click.option("--device", default="auto", show_default=True, callback=known_device, help="auto, cpu, cuda or cuda:N.")
 @click.option(
+    "--tasks",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="PUBLISHER_LM_EVAL_TASKS",
+    help="Folder of lm-evaluation-harness tasks of your own that the recipe names. They may run Python.",
+)
+@click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder that keeps finished stages for other builds. Without it they lie in OUT/.stages until OUT is whole.",
@@ -62,6 +68,7 @@ def build(
     corpora: tuple[str, ...],
     until: str | None,
     device: str,
+    tasks: Path | None,
     work: Path | None,
 ) -> None:
     """Make a checkpoint of BASE (a folder or a Hub repository) in the new folder OUT.
@@ -77,6 +84,7 @@ def build(
             recipe=recipe,
             corpora=corpus_sources(recipe, corpora),
             device=choose_device(device).name,
+            tasks_folder=tasks,
         )
         make(request, out, work, last)
     except PublisherError as error:

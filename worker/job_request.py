@@ -31,6 +31,7 @@ def read_request(session: Session, settings: Settings, job_id: str, device: str)
         corpora=_corpora(session, job.tenant_id, recipe),
         publish=_target(job.variant, job_id, settings),
         device=device,
+        tasks_folder=settings.lm_eval_tasks,
     )
 
 

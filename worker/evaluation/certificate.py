@@ -147,4 +147,4 @@ class Prober:
         self, form: Form, training: ProbeTraining, adapter: Path, masks: WeightMasks | None, windows: Windows
     ) -> _Side:
         adapted = load_with_adapter(self.inputs.base, adapter, self.device, masks)
-        return _Side(training, self.measuring.perplexities(form, adapted, windows))
+        return _Side(training, self.measuring.measure(form, adapted, windows))

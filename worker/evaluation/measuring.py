@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.errors import RequestFault
 from worker.evaluation.perplexity import Window, perplexity
+from worker.evaluation.tasks import HarnessTasks
 from worker.stages.context import StageContext
 
 #: corpus → its held-out windows
@@ -28,22 +29,40 @@ class Form(StrEnum):
     DIRECT = "base model with an adapter trained on it"
 
 
+#: Forms that harness tasks are run on, and what the report calls them.
+_TASK_FORMS = {Form.BASE: "base", Form.PUBLISHED: "published", Form.RECOVERED: "recovered"}
+
+
 @dataclass
 class Measuring:
-    """Progress through everything that evaluate does, in windows scored and probe steps trained."""
+    """Progress through everything that evaluate does, in windows scored and probe steps trained.
+
+    Kept meanwhile: `losses` of trainings by series, and `task_results`: task → form → metric → value.
+    """
 
     context: StageContext
     total: int
+    tasks: HarnessTasks
+    tokenizer: PreTrainedTokenizerBase
     done: int = 0
     points: int = 0
     losses: dict[str, list[float]] = field(default_factory=dict)
+    task_results: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def advance(self, count: int) -> None:
         self.done += count
         self.context.progress(self.done, self.total, "windows, steps")
 
-    def perplexities(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
-        """Of `model` on each corpus. Raises RequestFault if one is no number."""
+    def measure(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
+        """Perplexity of `model` on each corpus; runs the tasks, too. Raises RequestFault if one is no number."""
+        found = self._perplexities(form, model, windows)
+        if self.tasks.names and form in _TASK_FORMS:
+            self.context.log(f"Running {', '.join(self.tasks.names)} on the {form}.")
+            for task, metrics in self.tasks.run(model, self.tokenizer, self.context.check).items():
+                self.task_results.setdefault(task, {})[_TASK_FORMS[form]] = metrics
+        return found
+
+    def _perplexities(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
         found = {}
         for corpus, cut in windows.items():
             value = perplexity(model, cut, self.advance)

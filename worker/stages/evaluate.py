@@ -1,4 +1,4 @@
-"""evaluate: perplexity of every form of the model, the certificate, and gradient fidelity.
+"""evaluate: perplexity of every form of the model, the certificate, gradient fidelity, and harness tasks.
 
 Writes `evaluation.json` (publisher.checkpoint.evaluation) and, with a certificate, `probe/`: the recovered adapter that
 was measured, and `probe_losses.json`: the losses of its training and of the direct one by step, in nats per token.
@@ -22,6 +22,7 @@ from worker.evaluation.certificate import FIDELITY_STEPS, Prober, probe_sequence
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
+from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
@@ -46,6 +47,8 @@ def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, qua
         "corpora": {name: request.corpora[name].content_digest() for name in evaluation.corpora},
         "seed": request.recipe.seed,
     }
+    if evaluation.tasks:
+        dependencies["tasks"] = _tasks(request).content_digest()
     return stage_digest(Stage.EVALUATE, VERSION, dependencies)
 
 
@@ -62,7 +65,9 @@ def evaluate(
     tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
     windows = {name: _held_out(request.corpora[name], evaluation, tokenizer) for name in evaluation.corpora}
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
-    measuring = Measuring(context, _amount(evaluation, inputs, windows, on_base=on_base))
+    tasks = _tasks(request)
+    tasks.load()
+    measuring = Measuring(context, _amount(evaluation, inputs, windows, on_base=on_base), tasks, tokenizer)
     measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
     report = EvaluationReport(
         perplexity=measured,
@@ -85,12 +90,18 @@ def evaluate(
         found = {"certificate": prober.certify(windows, base), "gradient_fidelity": prober.fidelity()}
         report = report.model_copy(update=found)
         write_json(output / LOSSES, measuring.losses)
+    report = report.model_copy(update={"tasks": measuring.task_results})
     (output / REPORT).write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
 def _recipe(request: BuildRequest) -> Evaluation:
     assert request.recipe.evaluation is not None, "the pipeline skips evaluate without a recipe for it"
     return request.recipe.evaluation
+
+
+def _tasks(request: BuildRequest) -> HarnessTasks:
+    evaluation = _recipe(request)
+    return HarnessTasks(evaluation.tasks, evaluation.task_limit, request.tasks_folder, request.recipe.seed)
 
 
 def _held_out(corpus: CorpusSource, evaluation: Evaluation, tokenizer: PreTrainedTokenizerBase) -> list[Window]:
@@ -132,12 +143,12 @@ def _measure_forms(
     """One model in memory at a time, on all corpora."""
     folders = {Form.BASE: inputs.base, Form.PRUNED: inputs.pruned, Form.ALIGNED: inputs.aligned}
     measured = {
-        form.name.lower(): measuring.perplexities(form, load_causal(folder, device), windows)
+        form.name.lower(): measuring.measure(form, load_causal(folder, device), windows)
         for form, folder in folders.items()
         if folder is not None
     }
     published = load_published(inputs.quantized, device)
-    measured["quantized"] = measuring.perplexities(Form.PUBLISHED, published, windows)
+    measured["quantized"] = measuring.measure(Form.PUBLISHED, published, windows)
     return {
         corpus: Perplexities.model_validate({form: values[corpus] for form, values in measured.items()})
         for corpus in windows

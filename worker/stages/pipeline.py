@@ -81,11 +81,21 @@ def run_pipeline(
     """Run what is not finished yet; returns each stage's folder. Raises whatever a stage raises, after which
     the same call goes on from the last finished stage."""
     build = _Build(request, store)
+    _refuse_unknown_tasks(request, until)
     for stage in planned_stages(request, until):
         context = context_for(stage)
         context.check()
         build.run(stage, context, on_stage)
     return build.folders
+
+
+def _refuse_unknown_tasks(request: BuildRequest, until: Stage | None) -> None:
+    """Evaluation comes after hours of work: that it cannot do what is asked is said before."""
+    evaluation = request.recipe.evaluation
+    if evaluation and evaluation.tasks and Stage.EVALUATE in planned_stages(request, until):
+        from worker.evaluation.tasks import HarnessTasks
+
+        HarnessTasks(evaluation.tasks, folder=request.tasks_folder).refuse_unknown()
 
 
 class _Build:

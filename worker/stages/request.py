@@ -34,8 +34,11 @@ class PublishTarget:
 
 @dataclass(frozen=True)
 class BuildRequest:
+    """`tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name."""
+
     base: BaseModelSource
     recipe: Recipe
     corpora: Mapping[str, CorpusSource]
     publish: PublishTarget | None = None
     device: str = "cpu"
+    tasks_folder: Path | None = None
