@@ -14,37 +14,61 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_PROGRESS = "progress"
+from worker.alignment.optimizers.state import pack_state, unpack_state
+
+_PROGRESS, _LAYOUT = "progress", "optimizer"
+_WEIGHTS = "weights."
+
+
+class Check(BaseModel):
+    """The weights looked at after `step` steps: `loss` in nats per token, None if it was no number or not measured."""
+
+    step: int
+    loss: float | None = None
 
 
 class TrainingProgress(BaseModel):
-    """How far training is; survives with the weights. `losses` has one entry per finished step, in nats per token."""
+    """How far training is; survives with the weights.
+
+    `losses` in nats per token, one for each step whose loss was a number. `norms` are the gradients' of the steps
+    that were taken, beside `recent_losses` (spikes.py). `seconds` of training, `waited_seconds` of them for data.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
+    steps: int = 0
     losses: list[float] = Field(default_factory=list)
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    recent_losses: list[float] = Field(default_factory=list)
+    recent_norms: list[float] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
     seconds: float = 0.0
+    waited_seconds: float = 0.0
     peak_memory_bytes: int = 0
-
-    @property
-    def steps(self) -> int:
-        return len(self.losses)
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Tensors by name (`weights.…`, `optimizer.…`, `random.…`) and the progress that belongs to them."""
+    """Tensors by name (`weights.…`, `optimizer.…`, `random.…`), the progress that belongs to them, and `layout`: how
+    the optimizer's tensors make its state."""
 
     tensors: Mapping[str, Tensor]
     progress: TrainingProgress
+    layout: str
 
 
 def save_state(path: Path, state: TrainingState) -> None:
-    """Write beside `path`, bring it to disk, then rename: whoever is killed leaves a whole file."""
+    """Whoever is killed leaves a whole file."""
+    save_tensors(path, state.tensors, {_PROGRESS: state.progress.model_dump_json(), _LAYOUT: state.layout})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write beside `path`, bring it to disk, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()}
-    save_file(tensors, partial, metadata={_PROGRESS: state.progress.model_dump_json()})
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, partial, metadata=dict(metadata or {}))
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -56,39 +80,43 @@ def load_state(path: Path) -> TrainingState | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            progress = TrainingProgress.model_validate_json((file.metadata() or {})[_PROGRESS])
-            return TrainingState({name: file.get_tensor(name) for name in file.keys()}, progress)  # noqa: SIM118
+            metadata = file.metadata() or {}
+            progress = TrainingProgress.model_validate_json(metadata[_PROGRESS])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return TrainingState(tensors, progress, metadata[_LAYOUT])
     except (SafetensorError, KeyError, ValueError):
         return None
 
 
-def training_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Trained weights and the optimizer's moments, by name; they share memory with what is trained."""
-    tensors: dict[str, Tensor] = {
-        f"weights.{name}": weight for name, weight in model.named_parameters() if weight.requires_grad
-    }
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": moment for key, moment in moments.items()}
-    return tensors
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What is trained, by name (`weights.…`); it shares memory with the model."""
+    return {f"{_WEIGHTS}{name}": weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def restore_training_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The opposite of `training_tensors`."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.requires_grad:
-                weight.copy_(tensors[f"weights.{name}"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        part, _, key = name.partition(".")
-        if part == "optimizer":
-            index, _, moment = key.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+@torch.no_grad()
+def restore_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The opposite of `trained_weights`."""
+    for name, weight in trained_weights(model).items():
+        weight.copy_(tensors[name])
+
+
+def training_state(
+    model: nn.Module, optimizer: Optimizer, random: dict[str, Tensor], progress: TrainingProgress
+) -> TrainingState:
+    """All of it; tensors share memory with what is trained."""
+    moments, layout = pack_state(optimizer)
+    return TrainingState(trained_weights(model) | moments | random, progress, layout)
+
+
+def restore_training(model: nn.Module, optimizer: Optimizer, state: TrainingState) -> None:
+    """The opposite of `training_state`, but for the progress."""
+    restore_weights(model, state.tensors)
+    unpack_state(optimizer, state.tensors, state.layout)
+    restore_random_state(next(model.parameters()).device, state.tensors)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The generators that dropout draws from."""
+    """The generators that dropout and random projections draw from."""
     states = {"random.cpu": torch.get_rng_state()}
     return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 

@@ -14,108 +14,134 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from publisher.errors import PublisherError, RequestFault
+from publisher.errors import PublisherError
 from worker.alignment.batch_loss import BatchLoss, accumulate_gradients
+from worker.alignment.endings import Ending, LastWeights
 from worker.alignment.schedule import Schedule
+from worker.alignment.spikes import take_step
 from worker.alignment.state import (
     TrainingProgress,
-    TrainingState,
     load_state,
     random_state,
-    restore_random_state,
-    restore_training_tensors,
+    restore_training,
     save_state,
-    training_tensors,
+    training_state,
 )
 from worker.alignment.termination import DeferredSigterm
 from worker.measure import current_peak
 from worker.stages.context import StageContext
 
 _GRADIENT_NORM = 1.0
-_BETAS = (0.9, 0.95)
 #: Saving may take this share of the time; a slow disk makes it rarer.
 _SAVING_SHARE = 0.05
 
 
 class Training:
-    """One alignment of `model`, whose parameters that require a gradient are trained in place.
+    """One alignment of `model`, whose parameters that require a gradient `optimizer` trains in place.
 
     `sequences` is int32 (steps * batch_sequences, length): step i trains on the i-th batch of rows. The state is
-    saved to `state_file` every `save_seconds`, and when the job is cancelled or the process is asked to end.
+    saved to `state_file` every `save_seconds`, when `ending` looked at the weights, and when the job is cancelled or
+    the process is asked to end.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
+        optimizer: Optimizer,
         batch_loss: BatchLoss,
         sequences: Tensor,
+        *,
         schedule: Schedule,
         context: StageContext,
-        *,
         state_file: Path,
+        ending: Ending | None = None,
         save_seconds: float = 30.0,
     ) -> None:
-        self.model, self.batch_loss, self.sequences, self.schedule = model, batch_loss, sequences, schedule
+        self.model, self.optimizer, self.batch_loss = model, optimizer, batch_loss
+        self.sequences, self.schedule = sequences, schedule
         self.context, self.state_file, self.save_seconds = context, state_file, save_seconds
+        self.ending = ending or LastWeights()
         self.device = model.device
         self.progress = TrainingProgress()
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=schedule.peak, betas=_BETAS, weight_decay=0.0, fused=True)
 
     def run(self) -> TrainingProgress:
-        """Train the steps that are missing.
+        """Train the steps that are missing, and leave the model with the weights that `ending` chose.
 
-        Raises RequestFault when the loss is not a number any more, and what the context raises when it is checked.
+        Raises RequestFault when too many steps have no usable loss or gradient (spikes.py), and what the context
+        raises when it is checked.
         """
         self._resume()
         self.model.train()
         self._random = random_state(self.device)
         self._save_at = time.monotonic() + self.save_seconds
         with DeferredSigterm() as self._sigterm:
-            while self.progress.steps < self.schedule.steps:
+            self._look_if_due()
+            while self.progress.steps < self.schedule.steps and not self.ending.is_over(self.progress):
                 self._step()
+                self._look_if_due()
         self.model.eval()
+        self.ending.finish(self.progress)
         return self.progress
 
     def _resume(self) -> None:
         state = load_state(self.state_file)
         if state is None:
             return
-        restore_training_tensors(self.model, self.optimizer, state.tensors)
-        restore_random_state(self.device, state.tensors)
+        restore_training(self.model, self.optimizer, state)
         self.progress = state.progress
         self.context.log(f"Alignment goes on after step {self.progress.steps} of {self.schedule.steps}.")
+
+    def _look_if_due(self) -> None:
+        if self.ending.is_due(self.progress):
+            self.progress.checks.append(self.ending.look(self.progress, self._pause_point))
+            self._save()
 
     def _step(self) -> None:
         started, step = time.perf_counter(), self.progress.steps
         self._random = random_state(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = accumulate_gradients(self.model, self.batch_loss, self._batch(step), self._pause_point)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
-        _refuse_divergence(step, loss, float(norm))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(step)
-        self.optimizer.step()
+        batch = self._batch(step)
+        waited = time.perf_counter() - started
+        loss = accumulate_gradients(self.model, self.batch_loss, batch, self._pause_point)
+        norm = self._clip()
+        if take_step(self.progress, loss, norm):
+            self._update(step)
+        else:
+            self.context.log(f"Step {step + 1} is skipped: loss {loss:.4g}, gradient norm {norm:.4g}.")
         self._random = random_state(self.device)
-        self._finish(loss, time.perf_counter() - started)
+        self._finish(loss, time.perf_counter() - started, waited)
 
     def _batch(self, step: int) -> Tensor:
         size = self.schedule.batch_sequences
         return self.sequences[step * size : (step + 1) * size].to(self.device)
 
-    def _finish(self, loss: float, seconds: float) -> None:
+    def _clip(self) -> float:
+        """The norm of the gradients before they are clipped."""
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM))
+
+    def _update(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate(step)
+        self.optimizer.step()
+
+    def _finish(self, loss: float, seconds: float, waited: float) -> None:
         """Book a step and tell about it."""
-        self.progress.losses.append(loss)
-        self.progress.seconds += seconds
-        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, current_peak(self.device))
-        step, tokens = self.progress.steps, self.schedule.batch_sequences * self.sequences.shape[1]
-        self.context.metric("loss", step, loss)
-        self.context.metric("learning_rate", step, self.schedule.learning_rate(step - 1))
-        self.context.metric("tokens_per_second", step, tokens / seconds)
+        progress = self.progress
+        progress.steps += 1
+        progress.seconds += seconds
+        progress.waited_seconds += waited
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, current_peak(self.device))
+        if math.isfinite(loss):
+            progress.losses.append(loss)
+            self.context.metric("loss", progress.steps, loss)
+        tokens = self.schedule.batch_sequences * self.sequences.shape[1]
+        self.context.metric("learning_rate", progress.steps, self.schedule.learning_rate(progress.steps - 1))
+        self.context.metric("tokens_per_second", progress.steps, tokens / seconds)
         with self._saving_when_stopped():
-            self.context.progress(step * tokens, self.schedule.steps * tokens, "tokens")
+            self.context.progress(progress.steps * tokens, self.schedule.steps * tokens, "tokens")
         if time.monotonic() >= self._save_at:
             self._save()
 
@@ -138,16 +164,6 @@ class Training:
 
     def _save(self) -> None:
         started = time.monotonic()
-        tensors = training_tensors(self.model, self.optimizer) | self._random
-        save_state(self.state_file, TrainingState(tensors, self.progress))
+        save_state(self.state_file, training_state(self.model, self.optimizer, self._random, self.progress))
         ended = time.monotonic()
         self._save_at = ended + max(self.save_seconds, (ended - started) / _SAVING_SHARE)
-
-
-def _refuse_divergence(step: int, loss: float, norm: float) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise RequestFault(
-            f"alignment diverged at step {step + 1}: loss {loss}, gradient norm {norm}.",
-            field="recipe.alignment.learning_rate",
-            way_out="Lower alignment.learning_rate or lengthen the warm-up.",
-        )

@@ -1,24 +1,39 @@
 """align: continual pre-training that brings the pruned model back to what the base model does.
 
-All weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1). Writes `model/` in bf16 and
-`alignment.json`; keeps its training state in `state/` until the stage is finished.
+All weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1), or LoRA beside them. Writes `model/`
+in bf16 and `alignment.json`; keeps its training state in `state/` until the stage is finished.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.recipe import Alignment, Objective, PruningMethod
-from worker.alignment.batch_loss import BatchLoss, Distillation, NextToken
+from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Stop
+from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
 from worker.alignment.data import WeightedSource, training_sequences
+from worker.alignment.endings import (
+    BestHeldOut,
+    Candidates,
+    Ending,
+    LastWeights,
+    best_check,
+    candidate_file,
+)
+from worker.alignment.held_out import held_out_sequences
+from worker.alignment.optimizers import make_optimizer, require_packages
+from worker.alignment.optimizers.state import state_bytes
+from worker.alignment.probing import ProbeText, Probing, probe_text
 from worker.alignment.schedule import Schedule
-from worker.alignment.sparsity import keep_removed_weights_zero
-from worker.alignment.state import TrainingProgress
+from worker.alignment.state import Check, TrainingProgress, restore_weights
+from worker.alignment.trainable import AllWeights, LowRank, load_trainable
 from worker.alignment.training import Training
 from worker.causal import load_causal
 from worker.head import head_of
@@ -29,51 +44,174 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 1
+VERSION = 2
 REPORT = "alignment.json"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
+    """With `stop` probe what the probe is made of decides as well which weights come out."""
     alignment = _recipe(request)
-    corpora = {corpus.name: request.corpora[corpus.name].content_digest() for corpus in alignment.corpora}
+    names = [corpus.name for corpus in alignment.corpora]
     dependencies = {
         "fetch": fetch,
         "prune": prune,
         "alignment": alignment.model_dump(mode="json"),
-        "corpora": corpora,
+        "corpora": {name: request.corpora[name].content_digest() for name in names},
         "seed": request.recipe.seed,
     }
+    if alignment.stop is Stop.PROBE:
+        evaluation = _evaluation(request)
+        dependencies["probe_budget"] = evaluation.probe_budget.model_dump(mode="json")
+        dependencies["probe_corpus"] = request.corpora[evaluation.corpora[0]].content_digest()
     return stage_digest(Stage.ALIGN, VERSION, dependencies)
 
 
 def run(
     request: BuildRequest, inputs: AlignInputs, output: Path, context: StageContext, *, save_seconds: float = 30.0
 ) -> None:
-    """Raises RequestFault if a corpus is too short or training diverges. Saves its state every `save_seconds`."""
-    alignment, device = _recipe(request), torch.device(request.device)
-    sequences = _sequences(request, alignment, inputs.base, context)
-    torch.manual_seed(request.recipe.seed)
-    with peak_memory(device):
-        model = _trainable(inputs.pruned, device)
-        if request.recipe.pruning.method is not PruningMethod.STRUCTURED:
-            keep_removed_weights_zero(model, WeightMasks(inputs.masks))
-        training = Training(
+    """Raises RequestFault if a corpus is too short, a package is missing, or training diverges.
+
+    Saves its state every `save_seconds`.
+    """
+    alignment = _recipe(request)
+    require_packages(alignment.optimizer)
+    work = _Work(request, inputs, alignment, output, context)
+    text = work.text()
+    trained = work.train(text, save_seconds)
+    checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
+    write_json(output / REPORT, _report(alignment, trained, checks))
+
+
+@dataclass(frozen=True)
+class _Text:
+    """int32 (n, sequence_length): what is trained on, and what the recipe's way to stop needs."""
+
+    training: Tensor
+    held_out: Tensor | None
+    probe: ProbeText | None
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """`optimizer_bytes`: of its state's tensors."""
+
+    progress: TrainingProgress
+    optimizer_bytes: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    request: BuildRequest
+    inputs: AlignInputs
+    alignment: Alignment
+    output: Path
+    context: StageContext
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.request.device)
+
+    @property
+    def state(self) -> Path:
+        return self.output / STATE
+
+    def text(self) -> _Text:
+        """Nothing is trained before all of it is there."""
+        tokenizer = AutoTokenizer.from_pretrained(self.inputs.base, local_files_only=True)
+        stop, corpora = self.alignment.stop, _corpora(self.request, self.alignment)
+        held_out = probe = None
+        if stop is Stop.HELD_OUT:
+            held_out = held_out_sequences(corpora, tokenizer, self.alignment.sequence_length)
+        if stop is Stop.PROBE:
+            evaluation = _evaluation(self.request)
+            probe = probe_text(self.request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
+        return _Text(_sequences(self.request, self.alignment, tokenizer, self.context), held_out, probe)
+
+    def train(self, text: _Text, save_seconds: float) -> _Trained:
+        """Writes the model, unless a probe is still to choose its weights."""
+        torch.manual_seed(self.request.recipe.seed)
+        with peak_memory(self.device):
+            trainable = self._trainable()
+            model = trainable.model
+            optimizer = make_optimizer(model, self.alignment)
+            trainable.trained_by(optimizer)
+            batch_loss = _batch_loss(self.alignment, model, self.inputs.base)
+            progress = Training(
+                model,
+                optimizer,
+                batch_loss,
+                text.training,
+                schedule=_schedule(self.alignment),
+                context=self.context,
+                state_file=self.state / "training.safetensors",
+                ending=self._ending(model, batch_loss, text),
+                save_seconds=save_seconds,
+            ).run()
+        trained = _Trained(progress, state_bytes(optimizer))
+        if text.probe is None:
+            _write(trainable, self.output / "model")
+        return trained
+
+    def _trainable(self) -> AllWeights | LowRank:
+        structured = self.request.recipe.pruning.method is PruningMethod.STRUCTURED
+        masks = None if structured else WeightMasks(self.inputs.masks)
+        return load_trainable(self.alignment, self.inputs.pruned, self.device, masks)
+
+    def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text) -> Ending:
+        steps, checks = self.alignment.steps, self.alignment.checks
+        if text.probe is not None:
+            return Candidates(model, steps=steps, checks=checks, folder=self.state)
+        if text.held_out is None:
+            return LastWeights()
+        return BestHeldOut(
             model,
-            _batch_loss(alignment, model, inputs.base),
-            sequences,
-            _schedule(alignment),
-            context,
-            state_file=output / STATE / "training.safetensors",
-            save_seconds=save_seconds,
+            batch_loss,
+            text.held_out,
+            steps=steps,
+            checks=checks,
+            patience=self.alignment.patience,
+            file=self.state / "best.safetensors",
+            log=self.context.log,
         )
-        progress = training.run()
-    model.to(torch.bfloat16).save_pretrained(output / "model")
-    write_json(output / REPORT, _report(alignment, progress))
+
+    def probe(self, text: ProbeText, trained: _Trained) -> Sequence[Check]:
+        """Writes the model whose probe helps the base model most."""
+        steps = [check.step for check in trained.progress.checks]
+        checks = Probing(
+            source=self.request.base,
+            base=self.inputs.base,
+            masks=self.inputs.masks,
+            budget=_evaluation(self.request).probe_budget,
+            text=text,
+            write_model=self._write_candidate,
+            folder=self.state,
+            device=self.device,
+            seed=self.request.recipe.seed,
+            context=self.context,
+        ).losses(steps)
+        best = best_check(checks) or checks[-1]
+        self.context.log(f"Alignment ends with the weights after step {best.step} of {steps[-1]}.")
+        self._write_candidate(candidate_file(self.state, best.step), self.output / "model")
+        return checks
+
+    def _write_candidate(self, weights: Path, folder: Path) -> None:
+        trainable = self._trainable()
+        restore_weights(trainable.model, load_file(weights))
+        _write(trainable, folder)
+
+
+def _write(trainable: AllWeights | LowRank, folder: Path) -> None:
+    trainable.merged().to(torch.bfloat16).save_pretrained(folder)
 
 
 def _recipe(request: BuildRequest) -> Alignment:
     assert request.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
     return request.recipe.alignment
+
+
+def _evaluation(request: BuildRequest) -> Evaluation:
+    assert request.recipe.evaluation is not None, "the recipe refuses to stop by a probe without an evaluation"
+    return request.recipe.evaluation
 
 
 def _schedule(alignment: Alignment) -> Schedule:
@@ -85,11 +223,17 @@ def _schedule(alignment: Alignment) -> Schedule:
     )
 
 
-def _sequences(request: BuildRequest, alignment: Alignment, base: Path, context: StageContext) -> Tensor:
+def _corpora(request: BuildRequest, alignment: Alignment) -> list[WeightedSource]:
+    return [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
+
+
+def _sequences(
+    request: BuildRequest, alignment: Alignment, tokenizer: PreTrainedTokenizerBase, context: StageContext
+) -> Tensor:
     schedule = _schedule(alignment)
     return training_sequences(
-        [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora],
-        AutoTokenizer.from_pretrained(base, local_files_only=True),
+        _corpora(request, alignment),
+        tokenizer,
         alignment.sequence_length,
         schedule.steps * schedule.batch_sequences,
         seed=request.recipe.seed,
@@ -97,29 +241,38 @@ def _sequences(request: BuildRequest, alignment: Alignment, base: Path, context:
     )
 
 
-def _trainable(pruned: Path, device: torch.device) -> PreTrainedModel:
-    """fp32 master weights. Tied embeddings are the LM head's own tensor, so they stay frozen with it."""
-    model = load_causal(pruned, device, torch.float32)
-    model.get_output_embeddings().requires_grad_(False)
-    return model
-
-
 def _batch_loss(alignment: Alignment, model: PreTrainedModel, base: Path) -> BatchLoss:
     head = head_of(model).to(compute_dtype(model.device))
     if alignment.objective is Objective.LANGUAGE_MODEL:
         return NextToken(head)
-    return Distillation(head, load_causal(base, model.device).requires_grad_(False))
+    terms = DistillationTerms(
+        temperature=alignment.temperature,
+        language_model_share=alignment.language_model_share,
+        hidden_states_weight=alignment.hidden_states_weight,
+    )
+    return Distillation(head, load_causal(base, model.device).requires_grad_(False), terms)
 
 
-def _report(alignment: Alignment, progress: TrainingProgress) -> dict[str, object]:
-    """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts."""
-    tokens = progress.steps * alignment.batch_tokens
+def _report(alignment: Alignment, trained: _Trained, checks: Sequence[Check]) -> dict[str, object]:
+    """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
+
+    `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;
+    `step` is the one whose weights came out.
+    """
+    progress = trained.progress
+    tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
     return {
         "objective": alignment.objective.value,
+        "optimizer": alignment.optimizer.value,
+        "optimizer_state_bytes": trained.optimizer_bytes,
         "steps": progress.steps,
+        "skipped_steps": progress.skipped_steps,
+        "step": progress.steps if best is None else best.step,
+        "checks": [check.model_dump() for check in checks],
         "tokens": tokens,
         "loss": progress.losses,
         "seconds": progress.seconds,
         "tokens_per_second": tokens / progress.seconds,
+        "data_wait_share": progress.waited_seconds / progress.seconds,
         "peak_memory_bytes": progress.peak_memory_bytes,
     }

@@ -1,0 +1,137 @@
+"""Which of the weights that training kept helps the base model most: each trains a probe LoRA, which is recovered.
+
+More alignment is not always better (arXiv 2502.13533, figure 5), and the small model's own loss does not tell. The
+probe has the certificate's budget, but the base model is measured on other training documents than those that the
+probe trains on: the held-out ones stay unseen until the certificate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.corpus import CorpusSource, Split
+from publisher.errors import RequestFault
+from publisher.recipe import ProbeBudget
+from worker.alignment.batch_loss import NextToken
+from worker.alignment.data import pack_tokens
+from worker.alignment.endings import candidate_file
+from worker.alignment.held_out import TOKENS, mean_loss
+from worker.alignment.state import Check
+from worker.evaluation.probe import load_with_adapter, train_probe
+from worker.head import head_of
+from worker.stages.context import StageContext
+from worker.stages.request import BaseModelSource
+
+#: One in so many documents, from the first on, is what the base model is measured on.
+_MEASURED_ONE_IN = 5
+_RESULTS = "probes.json"
+
+#: (file with a candidate's weights, folder for the model that they make)
+WriteModel = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class ProbeText:
+    """int32 (n, sequence_length) each, of different documents."""
+
+    training: Tensor
+    measured: Tensor
+
+
+def probe_text(corpus: CorpusSource, tokenizer: PreTrainedTokenizerBase, budget: ProbeBudget) -> ProbeText:
+    """Text of the corpus's training documents. Raises RequestFault if either part does not fill one sequence."""
+    length = budget.sequence_length
+    training = pack_tokens(_documents(corpus, measured=False), tokenizer, length, budget.steps * budget.batch_size)
+    measured = pack_tokens(_documents(corpus, measured=True), tokenizer, length, max(1, TOKENS // length))
+    if not (len(training) and len(measured)):
+        raise RequestFault(
+            f"corpus {corpus.name} has too few training documents for alignment.stop probe: the probe trains on "
+            f"{len(training)} and is measured on {len(measured)} sequences of {length} tokens, of different documents.",
+            field="recipe.alignment.stop",
+            way_out='Add documents, shorten evaluation.probe_budget.sequence_length, or set alignment.stop to "end".',
+        )
+    return ProbeText(training, measured)
+
+
+def _documents(corpus: CorpusSource, *, measured: bool) -> Iterator[str]:
+    """No text is in both parts."""
+    seen: set[bytes] = set()
+    for text in corpus.documents(Split.TRAIN):
+        digest = hashlib.sha256(text.encode()).digest()
+        if digest in seen:
+            continue
+        if (len(seen) % _MEASURED_ONE_IN == 0) == measured:
+            yield text
+        seen.add(digest)
+
+
+@dataclass(frozen=True)
+class Probing:
+    """`masks`: pruning_masks.safetensors. `folder` has the candidates' files, and keeps results and work."""
+
+    source: BaseModelSource
+    base: Path
+    masks: Path
+    budget: ProbeBudget
+    text: ProbeText
+    write_model: WriteModel
+    folder: Path
+    device: torch.device
+    seed: int
+    context: StageContext
+
+    def losses(self, steps: Sequence[int]) -> list[Check]:
+        """For the candidate of each step the base model's loss with its recovered probe, in nats per token.
+
+        Goes on where it was interrupted.
+        """
+        file = self.folder / _RESULTS
+        known = json.loads(file.read_bytes()) if file.exists() else []
+        found = [Check.model_validate(check) for check in known]
+        for step in steps[len(found) :]:
+            found.append(self._measured(step))
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps([check.model_dump() for check in found]))
+            partial.replace(file)
+        return found
+
+    def _measured(self, step: int) -> Check:
+        work, masks = self.folder / "probe", open_masks(self.masks)
+        weight_masks = masks if isinstance(masks, WeightMasks) else None
+        shutil.rmtree(work, ignore_errors=True)
+        self.write_model(candidate_file(self.folder, step), work / "model")
+        self._train(work, weight_masks)
+        if not isinstance(masks, WeightMasks):  # where single weights were pruned the base model masks the update
+            revision = self.source.revision if self.source.path is None else None
+            recover_folder(work / "trained", work / "recovered", masks, self.source.repo_id, revision)
+        adapter = work / ("recovered" if weight_masks is None else "trained")
+        adapted = load_with_adapter(self.base, adapter, self.device, weight_masks)
+        loss = mean_loss(adapted, NextToken(head_of(adapted)), self.text.measured, self.context.check)
+        shutil.rmtree(work)
+        self.context.log(f"The base model's loss with a probe of the weights after step {step}: {loss:.4f}.")
+        return Check(step=step, loss=loss if math.isfinite(loss) else None)
+
+    def _train(self, work: Path, masks: WeightMasks | None) -> None:
+        train_probe(
+            work / "model",
+            self.text.training,
+            self.budget,
+            work / "trained",
+            device=self.device,
+            seed=self.seed,
+            on_step=lambda step, loss: None,
+            check=self.context.check,
+            masks=masks,
+        )
