@@ -80,7 +80,7 @@ def head_of(model: PreTrainedModel) -> Head:
     """
     linear = model.get_output_embeddings()
     bias = getattr(linear, "bias", None)
-    plain = Head(linear.weight.detach(), None if bias is None else bias.detach())
+    plain = Head(_dense_weight(linear), None if bias is None else bias.detach())
     states = _probe_states(plain)
     own = _own_logits(model, states)
     if not own.isfinite().all():
@@ -93,6 +93,17 @@ def head_of(model: PreTrainedModel) -> Head:
         "do not reproduce them.",
         way_out="See publisher families for what is supported.",
     )
+
+
+def _dense_weight(linear: Any) -> Tensor:
+    """(vocab, hidden_size); a head in 4 bits has its values, in the dtype that it computes in."""
+    weight = linear.weight
+    if getattr(weight, "quant_state", None) is None:
+        dense: Tensor = weight.detach()
+        return dense
+    from publisher.checkpoint.four_bit_modules import dense as dequantized
+
+    return dequantized(weight, linear.compute_dtype)
 
 
 def _candidates(plain: Head, config: Any) -> Iterator[Head]:

@@ -1,7 +1,8 @@
 """The published format. Importing this teaches transformers to load layers of different widths (loader) and weights
-that are stored compressed (sparse_loading)."""
+that are stored compressed (sparse_loading) or, embeddings included, in 4 bits (four_bit_everywhere)."""
 
-from publisher.checkpoint import loader, sparse_loading
+from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading
 
 loader.register()
 sparse_loading.register()
+four_bit_everywhere.register()

@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
 from publisher.checkpoint import four_bit
+from publisher.checkpoint.four_bit_everywhere import METHOD as EVERYWHERE
 
 _MARK = "_builds_from_layer_config"
 #: where transformers keeps what differs per layer
@@ -85,7 +86,7 @@ def _is_four_bit(config: PreTrainedConfig) -> bool:
     """Whether bitsandbytes will make the layers; the quantization is a dict or an object, as it came."""
     quantization = getattr(config, "quantization_config", None) or {}
     values = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    return bool(values.get("load_in_4bit", False))
+    return bool(values.get("load_in_4bit", False)) or values.get("quant_method") == EVERYWHERE
 
 
 def _decoder_layer_classes(model_class: type[PreTrainedModel]) -> list[type[nn.Module]]:

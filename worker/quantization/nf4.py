@@ -10,6 +10,8 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
+from publisher.checkpoint.four_bit_modules import FourBitTable
 from worker.causal import load_causal
 from worker.measure import compute_dtype
 from worker.quantization.streamed import targets_of, write_quantized
@@ -28,40 +30,49 @@ NF4 = BitsAndBytesConfig(
 
 
 def quantize_nf4(
-    model_folder: Path, output: Path, device: torch.device | str, context: StageContext | None = None
+    model_folder: Path,
+    output: Path,
+    device: torch.device | str,
+    context: StageContext | None = None,
+    *,
+    include_embeddings: bool = False,
 ) -> None:
-    """Write `model_folder` to `output` with its linear layers in 4 bits; embeddings, norms and LM head in bf16.
+    """Write `model_folder` to `output` with its linear layers in 4 bits; norms in bf16, and embeddings and LM head,
+    unless they are included.
 
-    `output` loads with `AutoModelForCausalLM.from_pretrained` alone: config.json says how it is quantized. The memory
-    of a few blocks of a tensor is enough, but for families whose linear layers are stored otherwise than they are
-    computed: those are loaded whole.
+    `output` loads with `AutoModelForCausalLM.from_pretrained`: config.json says how it is quantized. With 4-bit
+    embeddings only after `import publisher.checkpoint`. The memory of a few blocks of a tensor is enough, but for
+    families whose linear layers are stored otherwise than they are computed: those are loaded whole.
     """
     context = context or RecordingContext()
-    targets = targets_of(model_folder, NF4)
+    scheme = FourBitEverywhereConfig() if include_embeddings else NF4
+    targets = targets_of(model_folder, scheme)
     if targets is None:
         context.log("This family's linear layers are put together when they are loaded: quantizing the model whole.")
-        quantize_whole(model_folder, output, device)
+        quantize_whole(model_folder, output, device, scheme)
         return
     output.mkdir(exist_ok=True)
     write_quantized(targets, output, torch.device(device), context)
-    _write_configs(model_folder, output)
+    _write_configs(model_folder, output, scheme)
 
 
-def _write_configs(model_folder: Path, output: Path) -> None:
+def _write_configs(model_folder: Path, output: Path, scheme: BitsAndBytesConfig) -> None:
     """config.json that says how the weights are quantized, and the generation config where there is one."""
     config = read_config(model_folder)
     config.pop("torch_dtype", None)  # what `dtype` was called
-    write_json(output / "config.json", config | {"dtype": "bfloat16", "quantization_config": NF4.to_dict()})
+    write_json(output / "config.json", config | {"dtype": "bfloat16", "quantization_config": scheme.to_dict()})
     if (model_folder / _GENERATION).exists():
         shutil.copyfile(model_folder / _GENERATION, output / _GENERATION)
 
 
-def quantize_whole(model_folder: Path, output: Path, device: torch.device | str) -> None:
+def quantize_whole(
+    model_folder: Path, output: Path, device: torch.device | str, scheme: BitsAndBytesConfig = NF4
+) -> None:
     """The same by transformers' own loading and saving, which holds the whole model in memory."""
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         model_folder,
-        quantization_config=NF4,
+        quantization_config=scheme,
         dtype=torch.bfloat16,
         device_map={"": torch.device(device)},
         local_files_only=True,
@@ -87,6 +98,8 @@ def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
         if isinstance(module, Linear4bit):
             module.compute_dtype = dtype
             module.support_avx512bf16_for_cpu = False
+        elif isinstance(module, FourBitTable):
+            module.table_dtype = dtype
     for weight in model.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)

@@ -24,6 +24,8 @@ from worker.streaming.files import DTYPES, StoredTensor, TensorFiles
 from worker.streaming.model import empty_model
 from worker.streaming.placing import sources_of
 
+#: bytes that are quantized at once: on a CPU bitsandbytes takes ten times as much besides
+_AT_ONCE = 2**20
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -45,13 +47,15 @@ class Target:
 def targets_of(folder: Path, quantization: QuantizationConfigMixin) -> list[Target] | None:
     """Every tensor of `folder` that the model has a use for, in the order of the files.
 
-    None if a weight that transformers quantizes is not one tensor of the files: then only transformers can put it
-    together (of the supported families those whose files hold gate and up projections in one tensor or in two,
-    other than the model). Raises RequestFault if a file is missing or damaged.
+    None if a weight that transformers quantizes is not one tensor of the files (gate and up projections that are one
+    there and two in the model, or two and one), or files hold two of what the config says is one: transformers sees to
+    that when it loads the model. Raises RequestFault if a file is missing or damaged.
     """
     files = TensorFiles.open(folder)
     model = empty_model(AutoConfig.from_pretrained(folder, local_files_only=True), torch.bfloat16)
-    sources = _without_tied(model, sources_of(model, files.tensors))
+    sources = sources_of(model, files.tensors)
+    if any(name in sources and tied_to in sources for name, tied_to in _tied(model).items()):
+        return None
     dtypes = _dtypes(model)
     four_bit = _four_bit_parameters(model, quantization) & sources.keys()
     users = _users(sources)
@@ -70,7 +74,7 @@ def write_quantized(targets: list[Target], output: Path, device: torch.device, c
         late.setdefault(target.stored.path.name, []).extend([f"{target.name}.{STATE}"] if target.four_bit else [])
     files = TensorFiles({target.name: target.stored for target in targets})
     with (
-        BlockReader(files) as reader,
+        BlockReader(files, _AT_ONCE) as reader,
         ShardWriter(output, entries, late) as shards,
         ThreadPoolExecutor(READERS) as threads,
     ):
@@ -116,10 +120,9 @@ def _dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:
     return found
 
 
-def _without_tied(model: PreTrainedModel, sources: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Of tied parameters files hold one, as transformers saves them."""
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    return {name: stored for name, stored in sources.items() if tied.get(name, name) not in sources.keys() - {name}}
+def _tied(model: PreTrainedModel) -> dict[str, str]:
+    """Parameters that are other ones, which alone are saved."""
+    return getattr(model, "all_tied_weights_keys", None) or {}
 
 
 def _users(sources: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ VERSION = 3
 
 def digest(request: BuildRequest, model: str) -> str:
     recipe = request.recipe
-    stored = {"scheme": recipe.quantization.scheme.value, "storage": recipe.pruning.storage.value}
+    stored = recipe.quantization.model_dump(mode="json") | {"storage": recipe.pruning.storage.value}
     return stage_digest(Stage.QUANTIZE, VERSION, {"model": model} | stored)
 
 
@@ -30,7 +30,8 @@ def run(request: BuildRequest, inputs: QuantizeInputs, output: Path, context: St
         case Scheme.NF4:
             from worker.quantization.nf4 import quantize_nf4
 
-            quantize_nf4(inputs.model, output / "model", request.device, context)
+            everywhere = request.recipe.quantization.include_embeddings
+            quantize_nf4(inputs.model, output / "model", request.device, context, include_embeddings=everywhere)
         case Scheme.NONE if request.recipe.pruning.storage is Storage.COMPRESSED:
             (output / "model").mkdir()
             compress_folder(inputs.model, WeightMasks(inputs.masks), output / "model")
