@@ -59,7 +59,7 @@ class LayerStream:
         self.device, self.dtype = torch.device(device), dtype
         self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
         self.skeleton = empty_model(self.config, dtype)
-        self._path, self._stack = _decoder_layers(self.skeleton)
+        self._path, self._stack = decoder_layers(self.skeleton)
         as_stored = cast_in_use(self.skeleton, dtype)
         self._placement = Placement(self.skeleton, TensorFiles.open(folder), self.device, dtype, as_stored)
         self._users_of_outside = 0
@@ -174,7 +174,7 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel
     return model.eval().requires_grad_(False)
 
 
-def _decoder_layers(skeleton: PreTrainedModel) -> tuple[str, list[nn.Module]]:
+def decoder_layers(skeleton: PreTrainedModel) -> tuple[str, list[nn.Module]]:
     """The list of as many modules as the config says there are layers, and its name."""
     for name, module in skeleton.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == skeleton.config.num_hidden_layers:
