@@ -9,17 +9,13 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from publisher.checkpoint.card_evaluation import measurements, verdict
 from publisher.checkpoint.card_pruning import is_of_single_weights, method, pruning
 from publisher.checkpoint.card_usage import usage
-from publisher.checkpoint.evaluation import Certificate, EvaluationReport
 from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.markdown import code, table
 
 FILE_NAME = "README.md"
-_NO_VERDICT = (
-    "> **Not certified.** No probe adapter was trained on this checkpoint, so nothing here says whether an adapter "
-    "trained on it helps the base model."
-)
 
 
 @dataclass(frozen=True)
@@ -43,41 +39,15 @@ def model_card(subject: CardSubject) -> str:
     sections = [
         f"---\n{_metadata(subject)}\n---",
         f"# {subject.repo_id}",
-        verdict(manifest.evaluation),
+        verdict(manifest),
         _introduction(manifest),
         _sizes(manifest),
-        _perplexities(manifest.evaluation),
-        _trainings(manifest),
+        *measurements(manifest),
         *(f"![{title}]({path})" for title, path in subject.plots),
         usage(manifest, subject.repo_id, subject.endpoint),
         _making(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def verdict(evaluation: EvaluationReport | None) -> str:
-    """The first thing to read: does an adapter trained here help the base model?"""
-    certificate = evaluation.certificate if evaluation else None
-    if certificate is None:
-        return _NO_VERDICT
-    numbers = (
-        f"held-out perplexity of the base model on `{certificate.corpus}`: {certificate.base:.4g} without it, "
-        f"{certificate.recovered:.4g} with the recovered adapter ({_probe(certificate)})"
-    )
-    if certificate.improves:
-        return f"> **Certified: an adapter trained on this checkpoint improves the base model.** Measured {numbers}."
-    return (
-        "> ⚠️ **Warning: the adapter that was trained on this checkpoint as a probe does not improve the base model.** "
-        f"Measured {numbers}. Align for longer or prune less before training on it."
-    )
-
-
-def _probe(certificate: Certificate) -> str:
-    budget = certificate.budget
-    return (
-        f"LoRA of rank {budget.rank}, {budget.steps} steps of {budget.batch_size} × {budget.sequence_length} tokens, "
-        f"learning rate {budget.learning_rate:g}"
-    )
 
 
 def _metadata(subject: CardSubject) -> str:
@@ -119,34 +89,6 @@ def _sizes(manifest: Manifest) -> str:
 
 def _size_row(name: str, base: int, checkpoint: int, reduction: float) -> list[str]:
     return [name, f"{base:,}", f"{checkpoint:,}", f"{reduction:.2f}×"]
-
-
-def _perplexities(evaluation: EvaluationReport | None) -> str:
-    if evaluation is None:
-        return ""
-    recovered = evaluation.certificate.recovered_perplexity if evaluation.certificate else {}
-    rows = []
-    for corpus, measured in evaluation.perplexity.items():
-        values = [measured.base, measured.pruned, measured.aligned, measured.quantized, recovered.get(corpus)]
-        rows.append([f"`{corpus}`", *("–" if value is None else f"{value:.4g}" for value in values)])
-    heads = ["Corpus", "Base", "Pruned", "Aligned", "As published", "Base + recovered probe"]
-    return "## Perplexity on held-out documents\n\n" + table(heads, rows)
-
-
-def _trainings(manifest: Manifest) -> str:
-    """What the two trainings took on the publisher's machine."""
-    rows = []
-    if manifest.alignment is not None:
-        aligned = manifest.alignment
-        rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
-    if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
-        probe = manifest.evaluation.certificate.training
-        rows.append(_training_row("Probe (LoRA)", probe.peak_memory_bytes, probe.seconds, probe.tokens))
-    return table(["Training", "Peak memory", "Seconds", "Tokens"], rows) if rows else ""
-
-
-def _training_row(name: str, peak_memory_bytes: int, seconds: float, tokens: int) -> list[str]:
-    return [name, f"{peak_memory_bytes / 2**20:,.0f} MiB", f"{seconds:,.0f}", f"{tokens:,}"]
 
 
 def _making(manifest: Manifest) -> str:

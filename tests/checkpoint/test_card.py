@@ -32,8 +32,14 @@ def evaluation(recovered: float) -> EvaluationReport:
                 "base": 76.6,
                 "recovered": recovered,
                 "training": {"seconds": 3.0, "peak_memory_bytes": 10, "tokens": 40960},
-                "recovered_perplexity": {"moby": recovered},
+                "recovered_perplexity": {"moby": recovered, "speeches": 31.1},
+                "base_perplexity": {"moby": 76.6, "speeches": 31.3},
+                "direct": 54.4,
+                "direct_perplexity": {"moby": 54.4, "speeches": 30.8},
+                "direct_training": {"seconds": 5.0, "peak_memory_bytes": 2**30, "tokens": 40960},
             },
+            "gradient_fidelity": {"mean": 0.51, "whole": 0.62, "layers": [0.5, 0.52]},
+            "tasks": {"arc_easy": {"base": {"acc": 0.61, "acc_stderr": 0.0123}, "recovered": {"acc": 0.63}}},
         }
     )
 
@@ -86,6 +92,35 @@ def test_tables_hold_the_numbers(tmp_path: Path) -> None:
     card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0)), "org/small"))
     assert "| `moby` | 76.6 | 419 | – | 433.5 | 64 |" in card
     assert "| Parameters | 100 | 50 | 2.00× |" in card
+    assert "| `moby` (trained on) | 76.6 | 64 | 54.4 | 57% |" in card
+    assert "| `speeches` | 31.3 | 31.1 | 30.8 | 40% |" in card
+    assert "| The same LoRA on the base model | 1,024 MiB | 5 | 40,960 |" in card
+    assert "| LoRA on this checkpoint (probe) | 0 MiB | 3 | 40,960 |" in card
+    assert "Gradient fidelity: 0.510 on average" in card
+    assert "| `arc_easy` | acc | 0.61 ± 0.012 | – | 0.63 |" in card
+    assert "The same LoRA trained on the base model itself reaches 54.4: 57% of its gain carries over." in headline(
+        card
+    )
+
+
+def test_certificate_without_upper_bound_shows_none(tmp_path: Path) -> None:
+    report = EvaluationReport.model_validate(
+        evaluation(64.0).model_dump(exclude={"certificate": {"direct", "direct_perplexity", "direct_training"}})
+    )
+    card = model_card(CardSubject(described(tmp_path, evaluation=report), "org/small"))
+    assert "| `moby` (trained on) | 76.6 | 64 | – | – |" in card
+    assert "The same LoRA" not in card
+
+
+@pytest.mark.parametrize(
+    ("required", "said"), [(True, "it was not published: its recipe requires the certificate"), (False, "all the same")]
+)
+def test_failed_certificate_says_at_the_top_whether_the_recipe_required_it(
+    tmp_path: Path, required: bool, said: str
+) -> None:
+    recipe = {"evaluation": {"corpora": ["moby"], "require_certificate": required}}
+    card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(80.0), recipe=recipe), "org/small"))
+    assert said in headline(card)
 
 
 def test_own_hub_is_named_in_the_code_and_hugging_face_is_not(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ class EvaluateInputs:
 
 @dataclass(frozen=True)
 class PackageInputs:
-    """`alignment` and `evaluation` are their stages' JSON files; `stage_seconds` maps stage name to seconds.
+    """`alignment`, `evaluation` and `probe_losses` are their stages' JSON files, None for what was not done;
+    `stage_seconds` maps stage name to seconds.
 
     `base_json` is {"repo_id", "revision", "files": {name: {"size": bytes, "sha256": hex}}}.
     """
@@ -77,6 +78,7 @@ class PackageInputs:
     alignment: Path | None
     evaluation: Path | None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    probe_losses: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import RECORD
 from worker.stages.inputs import PackageInputs
-from worker.stages.plots import draw_plots
+from worker.stages.kept_shares import kept_shares
+from worker.stages.plots import Measured, draw_plots
 from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 2
+VERSION = 3
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: Of the base model's files, those that are the model and so come from the quantized folder instead.
@@ -60,8 +61,15 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
     _place_files(inputs, output, context)
     evaluation = _evaluation(inputs.evaluation)
     alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else None
-    plots = draw_plots(output, alignment, evaluation)
     described = _describe(request, inputs, output, alignment, evaluation)
+    measured = Measured(
+        kept=kept_shares(described, open_masks(inputs.masks)),
+        alignment_loss=alignment["loss"] if alignment else (),
+        evaluation=evaluation,
+        probe_losses=json.loads(inputs.probe_losses.read_bytes()) if inputs.probe_losses else {},
+    )
+    plots = draw_plots(output, measured)
+    _warn_of_certificate(described, context)
     subject = card.CardSubject(
         manifest=described,
         repo_id=request.publish.repo_id if request.publish else "path/to/checkpoint",
@@ -71,6 +79,15 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
     )
     (output / card.FILE_NAME).write_text(card.model_card(subject), encoding="utf-8")
     described.model_copy(update={"files": _records(output, context)}).write(output)
+
+
+def _warn_of_certificate(described: Manifest, context: StageContext) -> None:
+    certificate = described.evaluation.certificate if described.evaluation else None
+    if certificate is not None and not certificate.improves:
+        context.log(
+            f"Warning: the certificate failed: with the recovered adapter the base model's perplexity on "
+            f"{certificate.corpus} is {certificate.recovered:.4g}, without it {certificate.base:.4g}."
+        )
 
 
 def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:

@@ -175,6 +175,7 @@ class _Build:
             masks=self._masks(),
             alignment=self._report(Stage.ALIGN, "alignment.json"),
             evaluation=self._report(Stage.EVALUATE, "evaluation.json"),
+            probe_losses=self._report(Stage.EVALUATE, "probe_losses.json"),
             stage_seconds={stage.value: seconds for stage, seconds in self.seconds.items()},
         )
 
@@ -188,7 +189,8 @@ class _Build:
         return self.folders[Stage.PRUNE] / MASKS
 
     def _report(self, stage: Stage, name: str) -> Path | None:
-        return self.folders[stage] / name if stage in self.folders else None
+        path = self.folders[stage] / name if stage in self.folders else None
+        return path if path and path.is_file() else None
 
 
 def _module(stage: Stage) -> StageModule:

@@ -1,35 +1,113 @@
-"""The card's pictures: the loss while aligning, and perplexity from stage to stage."""
+"""The card's pictures: what was kept, the loss while aligning, perplexity from stage to stage, what the probe gains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from publisher.checkpoint.evaluation import EvaluationReport, Perplexities
+from publisher.checkpoint.evaluation import Certificate, EvaluationReport, Perplexities
 
 FOLDER = "plots"
 
 
-def draw_plots(
-    checkpoint: Path, alignment: Mapping[str, Any] | None, evaluation: EvaluationReport | None
-) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Measured:
+    """What there is to draw. `kept`: unit → share that is left, by layer; losses in nats per token, by step."""
+
+    kept: Mapping[str, Sequence[float]]
+    alignment_loss: Sequence[float] = ()
+    evaluation: EvaluationReport | None = None
+    probe_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def draw_plots(checkpoint: Path, measured: Measured) -> list[tuple[str, str]]:
     """Write `plots/*.png` into the checkpoint; returns title and path in the checkpoint of each."""
-    figures: list[tuple[str, str, Figure]] = []
-    if alignment and alignment.get("loss"):
-        figures.append(("Loss while aligning", "alignment_loss.png", _loss(alignment["loss"])))
-    if evaluation and evaluation.perplexity:
-        figures.append(("Perplexity by stage", "perplexity.png", _perplexity(evaluation)))
+    figures = list(_figures(measured))
     if figures:
         (checkpoint / FOLDER).mkdir()
     for _, name, figure in figures:
         # No software version inside: equal numbers give equal files.
         figure.savefig(checkpoint / FOLDER / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
     return [(title, f"{FOLDER}/{name}") for title, name, _ in figures]
+
+
+def _figures(measured: Measured) -> Iterator[tuple[str, str, Figure]]:
+    if any(share < 1 for shares in measured.kept.values() for share in shares):
+        yield "Kept share by layer", "kept.png", _kept(measured.kept)
+    if measured.alignment_loss:
+        yield "Loss while aligning", "alignment_loss.png", _loss(measured.alignment_loss)
+    evaluation = measured.evaluation
+    if evaluation and evaluation.perplexity:
+        yield "Perplexity by stage", "perplexity.png", _perplexity(evaluation)
+    if evaluation and evaluation.certificate:
+        yield "What the probe gains", "probe.png", _probe(evaluation.certificate, measured.probe_losses)
+
+
+def _kept(kept: Mapping[str, Sequence[float]]) -> Figure:
+    """A group of bars per layer, one bar per unit."""
+    figure, axes = _canvas("layer", "kept")
+    width = 0.8 / len(kept)
+    for index, (unit, shares) in enumerate(kept.items()):
+        shift = (index - (len(kept) - 1) / 2) * width
+        axes.bar([layer + shift for layer in range(len(shares))], shares, width, label=unit)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes)
+    return figure
+
+
+def _probe(certificate: Certificate, losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Left: what the LoRAs make of the base model; right, where their losses are known: how they were trained."""
+    figure = Figure(figsize=(6 + 4 * bool(losses), 3.2), layout="constrained")
+    panels = figure.subplots(1, 2, squeeze=False)[0] if losses else [figure.add_subplot()]
+    _gain(panels[0], certificate)
+    if losses:
+        _probe_losses(panels[1], losses)
+    return figure
+
+
+def _gain(axes: Axes, certificate: Certificate) -> None:
+    """Relative to the base model, so that corpora of unlike perplexity stand side by side."""
+    base = certificate.base_perplexity or {certificate.corpus: certificate.base}
+    forms = {
+        "base": base,
+        "recovered LoRA": certificate.recovered_perplexity,
+        "direct LoRA": certificate.direct_perplexity or {},
+    }
+    shown = {form: values for form, values in forms.items() if values}
+    width = 0.8 / len(shown)
+    for index, (form, values) in enumerate(shown.items()):
+        places = [place + (index - (len(shown) - 1) / 2) * width for place in range(len(base))]
+        bars = axes.bar(places, [values[corpus] / base[corpus] for corpus in base], width, label=form)
+        axes.bar_label(bars, [f"{values[corpus]:.4g}" for corpus in base], fontsize=8, padding=2)
+    axes.set_xticks(range(len(base)), list(base))
+    axes.margins(y=0.12)
+    axes.set_ylabel("perplexity / base model's")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    _legend_above(axes)
+
+
+def _probe_losses(axes: Axes, losses: Mapping[str, Sequence[float]]) -> None:
+    labels = {"probe_loss": "on the checkpoint", "direct_loss": "on the base model"}
+    for series, values in losses.items():
+        axes.plot(range(1, len(values) + 1), values, label=labels.get(series, series))
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss of the LoRA's training")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Where it hides no bar and no curve."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
 
 
 def _loss(losses: Sequence[float]) -> Figure:

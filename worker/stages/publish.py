@@ -47,11 +47,13 @@ def digest(request: BuildRequest, package: str) -> str:
 def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: StageContext) -> None:
     """Writes `publication.json`: endpoint, repo_id, commit, url, files.
 
-    Raises RequestFault if the Hub refuses name or token or the repository is public where private was asked for,
+    Raises RequestFault if the recipe requires a certificate that the checkpoint does not earn, if the Hub refuses name
+    or token, or if the repository is public where private was asked for,
     InfrastructureFault if the Hub does not answer, or gives back something else than was sent.
     """
     _refuse_xet()
     target = _target(request)
+    _refuse_uncertified(request, Manifest.read(inputs.checkpoint))
     check_repo_id(target.repo_id)
     api = HfApi(endpoint=target.endpoint, token=target.token)
     with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
@@ -177,6 +179,21 @@ class Publication:
 def _target(request: BuildRequest) -> PublishTarget:
     assert request.publish is not None, "publish runs only for a request that says where to"
     return request.publish
+
+
+def _refuse_uncertified(request: BuildRequest, manifest: Manifest) -> None:
+    """A checkpoint whose probe does not help the base model; one without a probe says in its card that it has none."""
+    recipe, report = request.recipe.evaluation, manifest.evaluation
+    certificate = report.certificate if report else None
+    if recipe is None or certificate is None or certificate.improves or not recipe.require_certificate:
+        return
+    raise RequestFault(
+        f"the certificate failed: on {certificate.corpus} the base model's perplexity is {certificate.base:.4g}, and "
+        f"{certificate.recovered:.4g} with the adapter recovered from this checkpoint. Nothing was published.",
+        field="recipe.evaluation.require_certificate",
+        way_out="Align for longer, prune less, or train the probe for longer (probe_budget); with require_certificate "
+        "false it is published, and its card opens with this.",
+    )
 
 
 def _refuse_xet() -> None:

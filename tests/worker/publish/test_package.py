@@ -19,6 +19,7 @@ from tests.worker.publish.conftest import RECIPE
 from worker.stages import package
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import PackageInputs
+from worker.stages.kept_shares import kept_shares
 from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
 
 Output = Callable[[], Path]
@@ -41,6 +42,8 @@ def inputs(tmp_path: Path) -> PackageInputs:
     (tmp_path / "base.json").write_text(json.dumps({"repo_id": "org/base", "revision": "c" * 40, "files": files}))
     (tmp_path / "alignment.json").write_text(json.dumps(ALIGNMENT | {"loss": [3.0, 2.5, 2.25]}))
     (tmp_path / "evaluation.json").write_text(evaluation(64.0).model_dump_json())
+    losses = {"probe_loss": [5.0, 4.5, 4.4], "direct_loss": [4.0, 3.6, 3.5]}
+    (tmp_path / "probe_losses.json").write_text(json.dumps(losses))
     return PackageInputs(
         base=tmp_path / "base",
         base_json=tmp_path / "base.json",
@@ -49,6 +52,7 @@ def inputs(tmp_path: Path) -> PackageInputs:
         alignment=tmp_path / "alignment.json",
         evaluation=tmp_path / "evaluation.json",
         stage_seconds={"fetch": 1.0, "prune": 2.5},
+        probe_losses=tmp_path / "probe_losses.json",
     )
 
 
@@ -146,16 +150,16 @@ def test_card_shows_plots_licence_and_target(inputs: PackageInputs, output: Outp
     card = (folder / "README.md").read_text()
     assert "license: apache-2.0" in card
     assert "# org/small\n\n> **Certified" in card
-    for name in ("alignment_loss", "perplexity"):
+    for name in ("kept", "alignment_loss", "perplexity", "probe"):
         assert f"](plots/{name}.png)" in card
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_variant_without_alignment_and_evaluation_is_packaged(inputs: PackageInputs, output: Output) -> None:
-    bare = PackageInputs(**(vars(inputs) | {"alignment": None, "evaluation": None}))
+    bare = PackageInputs(**(vars(inputs) | {"alignment": None, "evaluation": None, "probe_losses": None}))
     folder = output()
     package.run(request(target=None), bare, folder, RecordingContext())
-    assert not (folder / "plots").exists()
+    assert [path.name for path in (folder / "plots").iterdir()] == ["kept.png"]
     assert "**Not certified.**" in (folder / "README.md").read_text()
     assert verify(folder) == []
 
@@ -165,3 +169,23 @@ def test_digest_follows_every_input_and_the_target() -> None:
     digests = {package.digest(request(), *stages), package.digest(request(target=None), *stages)}
     digests |= {package.digest(request(), *stages[:i], "other", *stages[i + 1 :]) for i in range(5)}
     assert len(digests) == 7
+
+
+def test_failed_certificate_is_warned_of_where_the_checkpoint_is_built(inputs: PackageInputs, output: Output) -> None:
+    assert inputs.evaluation is not None
+    inputs.evaluation.write_text(evaluation(80.0).model_dump_json())
+    folder, context = output(), RecordingContext()
+    package.run(request(target=None), inputs, folder, context)
+    assert any("certificate failed" in message and "80" in message for message in context.messages)
+    assert "> ⚠️ **Warning" in (folder / "README.md").read_text()
+
+
+def test_kept_shares_are_those_of_the_widths_or_of_the_masks(
+    inputs: PackageInputs, output: Output, tmp_path: Path
+) -> None:
+    manifest = Manifest.read(packaged(inputs, output()))
+    shares = kept_shares(manifest, MASKS)
+    assert shares == {"attention heads": [1, 2 / 3, 1, 1], "MLP neurons": [1, 6 / 20, 8 / 20, 1]}
+    make_pair(vocab_size=260).base.save_pretrained(tmp_path / "sparse")
+    masks = write_masks(tmp_path / "sparse", tmp_path / "weight_masks.safetensors")
+    assert list(kept_shares(manifest, masks).values()) == [pytest.approx([1, 0.5, 0.5, 1], abs=0.02)]

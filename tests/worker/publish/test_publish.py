@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from huggingface_hub import HfApi, snapshot_download
 
 from publisher.checkpoint.manifest import Manifest, record, verify
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
+from publisher.recipe import Evaluation
+from tests.checkpoint.test_card import evaluation
 from tests.servers import free_port
-from tests.worker.publish.conftest import RunningHub
+from tests.worker.publish.conftest import RECIPE, RunningHub
 from worker.stages import publish
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import PublishInputs
+from worker.stages.request import BuildRequest
 
 Output = Callable[[], Path]
 
@@ -202,3 +205,30 @@ def test_process_that_would_use_xet_says_how_to_start_it(checkpoint: Path, outpu
     )
     assert result.stdout.startswith("InfrastructureFault")
     assert "HF_HUB_DISABLE_XET=1" in result.stdout
+
+
+@pytest.mark.parametrize(("recovered", "required"), [(64.0, True), (80.0, False)])
+def test_checkpoint_that_earned_its_certificate_or_needs_none_is_published(
+    hub: RunningHub, checkpoint: Path, output: Output, recovered: float, required: bool
+) -> None:
+    request = certified(hub, "org/certified", checkpoint, recovered, required=required)
+    publish.run(request, PublishInputs(checkpoint), output(), RecordingContext())
+    assert "loram.json" in files(hub, "org/certified")
+
+
+def test_checkpoint_that_fails_its_certificate_is_not_published(
+    hub: RunningHub, checkpoint: Path, output: Output
+) -> None:
+    request = certified(hub, "org/uncertified", checkpoint, 80.0, required=True)
+    with pytest.raises(RequestFault, match=r"perplexity is 76\.6, and 80 with the adapter") as refused:
+        publish.run(request, PublishInputs(checkpoint), output(), RecordingContext())
+    assert refused.value.field == "recipe.evaluation.require_certificate"
+    assert not hub.api().repo_exists("org/uncertified")
+    assert verify(checkpoint) == []
+
+
+def certified(hub: RunningHub, repo_id: str, checkpoint: Path, recovered: float, *, required: bool) -> BuildRequest:
+    """The checkpoint with a certificate that says `recovered` for a base model at 76.6."""
+    Manifest.read(checkpoint).model_copy(update={"evaluation": evaluation(recovered)}).write(checkpoint)
+    recipe = RECIPE.model_copy(update={"evaluation": Evaluation(corpora=["moby"], require_certificate=required)})
+    return replace(hub.request(repo_id), recipe=recipe)

@@ -1,0 +1,164 @@
+"""The model card on what was measured: the verdict at its top, and the tables behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from publisher.checkpoint.evaluation import Certificate, EvaluationReport, ProbeTraining
+from publisher.checkpoint.manifest import Manifest
+from publisher.checkpoint.markdown import table
+
+_NO_VERDICT = (
+    "> **Not certified.** No probe adapter was trained on this checkpoint, so nothing here says whether an adapter "
+    "trained on it helps the base model."
+)
+_STDERR = "_stderr"
+
+
+def verdict(manifest: Manifest) -> str:
+    """The first thing to read: does an adapter trained here help the base model?"""
+    certificate = manifest.evaluation.certificate if manifest.evaluation else None
+    if certificate is None:
+        return _NO_VERDICT
+    numbers = (
+        f"held-out perplexity of the base model on `{certificate.corpus}`: {certificate.base:.4g} without it, "
+        f"{certificate.recovered:.4g} with the recovered adapter ({_probe(certificate)})"
+    )
+    if certificate.improves:
+        return (
+            f"> **Certified: an adapter trained on this checkpoint improves the base model.** Measured {numbers}."
+            f"{_retained(certificate)}"
+        )
+    return (
+        "> ⚠️ **Warning: the adapter that was trained on this checkpoint as a probe does not improve the base model.** "
+        f"Measured {numbers}. {_consequence(manifest)} Align for longer or prune less before training on it."
+    )
+
+
+def measurements(manifest: Manifest) -> Iterator[str]:
+    """Sections and tables; nothing where nothing was measured."""
+    evaluation = manifest.evaluation
+    if evaluation is not None:
+        yield _perplexities(evaluation)
+        if evaluation.certificate is not None:
+            yield _certificate(evaluation.certificate)
+    yield _trainings(manifest)
+    if evaluation is not None:
+        yield _fidelity(evaluation)
+        yield _tasks(evaluation)
+
+
+def _retained(certificate: Certificate) -> str:
+    if certificate.direct is None or certificate.gain_retained is None:
+        return ""
+    return (
+        f" The same LoRA trained on the base model itself reaches {certificate.direct:.4g}: "
+        f"{certificate.gain_retained:.0%} of its gain carries over."
+    )
+
+
+def _consequence(manifest: Manifest) -> str:
+    if (manifest.recipe.get("evaluation") or {}).get("require_certificate", True):
+        return "So it was not published: its recipe requires the certificate, and this is a copy of what was built."
+    return "Its recipe lets it be published all the same (`evaluation.require_certificate: false`)."
+
+
+def _probe(certificate: Certificate) -> str:
+    budget = certificate.budget
+    return (
+        f"LoRA of rank {budget.rank}, {budget.steps} steps of {budget.batch_size} × {budget.sequence_length} tokens, "
+        f"learning rate {budget.learning_rate:g}"
+    )
+
+
+def _perplexities(evaluation: EvaluationReport) -> str:
+    recovered = evaluation.certificate.recovered_perplexity if evaluation.certificate else {}
+    rows = []
+    for corpus, measured in evaluation.perplexity.items():
+        values = [measured.base, measured.pruned, measured.aligned, measured.quantized, recovered.get(corpus)]
+        rows.append([f"`{corpus}`", *map(_number, values)])
+    heads = ["Corpus", "Base", "Pruned", "Aligned", "As published", "Base + recovered probe"]
+    return "## Perplexity on held-out documents\n\n" + table(heads, rows)
+
+
+def _certificate(certificate: Certificate) -> str:
+    """Base model without and with the two LoRAs, corpus by corpus."""
+    direct, retained = certificate.direct_perplexity or {}, certificate.gain_retained_by_corpus or {}
+    base = certificate.base_perplexity or {certificate.corpus: certificate.base}
+    rows = [
+        [
+            f"`{corpus}`{' (trained on)' if corpus == certificate.corpus else ''}",
+            *map(_number, (value, certificate.recovered_perplexity.get(corpus), direct.get(corpus))),
+            _share(retained.get(corpus)),
+        ]
+        for corpus, value in base.items()
+    ]
+    heads = ["Corpus", "Base", "+ LoRA recovered from here", "+ LoRA trained on the base", "Gain retained"]
+    said = (
+        f"Perplexity of the base model with a LoRA that was trained on this checkpoint and recovered, and with the "
+        f"same LoRA trained on the base model directly ({_probe(certificate)}). Gain retained: the share of the direct "
+        "LoRA's improvement that the recovered one brings; – where the direct one was not trained, as for want of "
+        "memory, or improves nothing."
+    )
+    return f"## Certificate\n\n{said}\n\n{table(heads, rows)}"
+
+
+def _trainings(manifest: Manifest) -> str:
+    """What the trainings took on the publisher's machine."""
+    rows = []
+    if manifest.alignment is not None:
+        aligned = manifest.alignment
+        rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
+    if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
+        certificate = manifest.evaluation.certificate
+        rows.append(_lora_row("LoRA on this checkpoint (probe)", certificate.training))
+        if certificate.direct_training is not None:
+            rows.append(_lora_row("The same LoRA on the base model", certificate.direct_training))
+    return table(["Training", "Peak memory", "Seconds", "Tokens"], rows) if rows else ""
+
+
+def _lora_row(name: str, training: ProbeTraining) -> list[str]:
+    return _training_row(name, training.peak_memory_bytes, training.seconds, training.tokens)
+
+
+def _training_row(name: str, peak_memory_bytes: int, seconds: float, tokens: int) -> list[str]:
+    return [name, f"{peak_memory_bytes / 2**20:,.0f} MiB", f"{seconds:,.0f}", f"{tokens:,}"]
+
+
+def _fidelity(evaluation: EvaluationReport) -> str:
+    found = evaluation.gradient_fidelity
+    if found is None:
+        return ""
+    return (
+        f"Gradient fidelity: {found.mean:.3f} on average over matrices, {found.whole:.3f} of all as one. It is the "
+        "cosine between the gradients of a fresh LoRA on this checkpoint and on the base model, where both have "
+        "weights: 1 means that training starts in the base model's own direction."
+    )
+
+
+def _tasks(evaluation: EvaluationReport) -> str:
+    rows = []
+    for task, forms in evaluation.tasks.items():
+        metrics = dict.fromkeys(name for values in forms.values() for name in values if _STDERR not in name)
+        for metric in metrics:
+            shown = [_measured(forms.get(form, {}), metric) for form in ("base", "published", "recovered")]
+            rows.append([f"`{task}`", metric, *shown])
+    if not rows:
+        return ""
+    heads = ["Task", "Metric", "Base", "As published", "Base + recovered probe"]
+    return "## lm-evaluation-harness\n\n" + table(heads, rows)
+
+
+def _measured(values: dict[str, float], metric: str) -> str:
+    """With its standard error, which the harness calls `acc_stderr`, of `name,filter` `name_stderr,filter`."""
+    name, comma, used = metric.partition(",")
+    error = values.get(f"{name}{_STDERR}{comma}{used}")
+    return _number(values.get(metric)) + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
