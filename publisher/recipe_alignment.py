@@ -78,7 +78,7 @@ class Alignment(RecipePart):
         default=0.0, ge=0, le=1, description="distillation: share of next-token cross-entropy in the loss"
     )
     hidden_states_weight: float = Field(
-        default=0.0, ge=0, le=1000, description="distillation: weight of the distance of all layers' hidden states"
+        default=0.0, ge=0, le=1000, description="distillation: weight of the distance of eight layers' hidden states"
     )
     teacher_top_k: int | None = Field(
         default=None,
@@ -120,6 +120,15 @@ class Alignment(RecipePart):
         for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_or_compared(self) -> Self:
+        if self.teacher_top_k and self.hidden_states_weight:
+            raise ValueError(
+                "teacher_top_k keeps the base model's likeliest tokens alone, hidden_states_weight needs its hidden "
+                "states; leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from worker.alignment.objective import (
     NO_LABEL,
     Teacher,
-    WholeVocabulary,
     distillation_loss,
     hidden_states_loss,
     next_token_loss,
 )
+from worker.alignment.teacher import BaseModel, states_between
 from worker.causal import hidden_states
-from worker.head import Head, head_of
+from worker.head import Head
 from worker.measure import compute_dtype
-from worker.streaming.model import decoder_layers
 
 #: Tokens that go through a model at once. On two CPU cores 512 are as fast per token as 1,024, and take about 2 seconds
 #: for a model of 135 M parameters, which is how long a cancel may wait; a GPU is busy with 8,192.
@@ -66,16 +64,13 @@ class DistillationTerms:
 class Distillation:
     """KL from the base model's distribution to the pruned model's, at every position, and what `terms` add to it."""
 
-    def __init__(self, head: Head, teacher: PreTrainedModel, terms: DistillationTerms | None = None) -> None:
-        self.head = head
-        self.teacher = teacher
-        self.teacher_head = head_of(teacher)
-        self.terms = terms or DistillationTerms()
+    def __init__(self, head: Head, base: BaseModel, terms: DistillationTerms | None = None) -> None:
+        self.head, self.base, self.terms = head, base, terms or DistillationTerms()
 
     def __call__(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
-        with torch.no_grad(), _states_between(self.teacher, self._compared) as wanted:
-            teacher = WholeVocabulary(hidden_states(self.teacher, tokens).flatten(0, 1), self.teacher_head)
-        with _states_between(model, self._compared) as found:
+        compared = _COMPARED_LAYERS if self.terms.hidden_states_weight else 0
+        teacher, wanted = self.base.asked(tokens, compared)
+        with states_between(model, compared) as found:
             hidden = hidden_states(model, tokens).flatten(0, 1)
         loss = self._by_logits(hidden, teacher, tokens)
         for layer, states in found.items():
@@ -85,10 +80,6 @@ class Distillation:
 
     def positions(self, tokens: Tensor) -> int:
         return tokens.numel()
-
-    @property
-    def _compared(self) -> int:
-        return _COMPARED_LAYERS if self.terms.hidden_states_weight else 0
 
     def _by_logits(self, hidden: Tensor, teacher: Teacher, tokens: Tensor) -> Tensor:
         share = self.terms.language_model_share
@@ -105,29 +96,6 @@ class Distillation:
 def _next_tokens(tokens: Tensor) -> Tensor:
     """What follows each token (rows, length); of the last one of a row it is not known."""
     return functional.pad(tokens[:, 1:], (0, 1), value=NO_LABEL)
-
-
-@contextmanager
-def _states_between(model: PreTrainedModel, count: int) -> Iterator[dict[int, Tensor]]:
-    """Within the block: layer → what it puts out in the model's forward, of `count` layers, evenly spread."""
-    found: dict[int, Tensor] = {}
-    _, layers = decoder_layers(model)
-    chosen = torch.linspace(0, len(layers) - 1, min(count, len(layers))).round().int().tolist()
-    hooks = [layers[index].register_forward_hook(_Recording(found, index)) for index in chosen]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@dataclass(frozen=True)
-class _Recording:
-    found: dict[int, Tensor]
-    index: int
-
-    def __call__(self, _module: nn.Module, _arguments: object, output: Any) -> None:
-        self.found[self.index] = output[0] if isinstance(output, tuple) else output
 
 
 def rows_at_once(device: torch.device, length: int) -> int:

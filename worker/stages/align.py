@@ -33,6 +33,7 @@ from worker.alignment.optimizers.state import state_bytes
 from worker.alignment.probing import ProbeText, Probing, probe_text
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import Check, TrainingProgress, restore_weights
+from worker.alignment.teacher import LoadedBase
 from worker.alignment.trainable import AllWeights, LowRank, load_trainable
 from worker.alignment.training import Training
 from worker.causal import load_causal
@@ -250,7 +251,7 @@ def _batch_loss(alignment: Alignment, model: PreTrainedModel, base: Path) -> Bat
         language_model_share=alignment.language_model_share,
         hidden_states_weight=alignment.hidden_states_weight,
     )
-    return Distillation(head, load_causal(base, model.device).requires_grad_(False), terms)
+    return Distillation(head, LoadedBase(load_causal(base, model.device).requires_grad_(False)), terms)
 
 
 def _report(alignment: Alignment, trained: _Trained, checks: Sequence[Check]) -> dict[str, object]:
