@@ -100,7 +100,7 @@ class JobProgress:
         self.bars.update(self._task(data["stage"]), total=data["total"], completed=data["done"], unit=data["unit"])
 
     def _on_metric(self, data: dict[str, Any]) -> None:
-        if self._stage and data["name"] in {"loss", "probe_loss"}:
+        if self._stage and data["name"] in {"loss", "probe_loss", "direct_loss"}:
             self.bars.update(self._task(self._stage), note=f"{data['name'].replace('_', ' ')} {data['value']:.3f}")
 
     def _on_log(self, data: dict[str, Any]) -> None:

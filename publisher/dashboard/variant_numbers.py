@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from publisher.api.base_models_schema import facts_of
@@ -19,7 +19,8 @@ from publisher.store.models import Variant
 class VariantNumbers:
     """Parameters and bytes of weight files. `perplexity` maps a corpus to the model's forms and their perplexity.
 
-    `certificate` is publisher.checkpoint.evaluation.Certificate as JSON: that package needs torch, a page does not.
+    `certificate`, `gradient_fidelity` and `tasks` are those of publisher.checkpoint.evaluation as JSON: that package
+    needs torch, a page does not. Checkpoints of older publishers lack some of their keys.
     """
 
     planned: bool
@@ -29,6 +30,8 @@ class VariantNumbers:
     bytes: int
     perplexity: Mapping[str, Mapping[str, float | None]]
     certificate: Mapping[str, Any] | None
+    gradient_fidelity: Mapping[str, Any] | None = None
+    tasks: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def fewer(self) -> float:
@@ -37,6 +40,30 @@ class VariantNumbers:
     @property
     def smaller(self) -> float:
         return self.base_bytes / max(self.bytes, 1)
+
+    @property
+    def certificate_rows(self) -> list[tuple[str, list[float | None], float | None]]:
+        """Corpus, perplexity of the base model alone, with the recovered LoRA, with the direct one; gain retained."""
+        found = self.certificate
+        if found is None:
+            return []
+        base = found.get("base_perplexity") or {found["corpus"]: found["base"]}
+        recovered = found.get("recovered_perplexity") or {found["corpus"]: found["recovered"]}
+        direct, retained = found.get("direct_perplexity") or {}, found.get("gain_retained_by_corpus") or {}
+        return [
+            (corpus, [value, recovered.get(corpus), direct.get(corpus)], retained.get(corpus))
+            for corpus, value in base.items()
+        ]
+
+    @property
+    def task_rows(self) -> list[tuple[str, str, list[float | None]]]:
+        """Task, metric, and its value on the base model, the published one, and the base with the recovered LoRA."""
+        rows: list[tuple[str, str, list[float | None]]] = []
+        for task, forms in self.tasks.items():
+            found = [forms.get(form, {}) for form in ("base", "published", "recovered")]
+            metrics = dict.fromkeys(name for values in found for name in values if "_stderr" not in name)
+            rows += [(task, metric, [values.get(metric) for values in found]) for metric in metrics]
+        return rows
 
     @classmethod
     def of(cls, variant: Variant) -> Self:
@@ -54,6 +81,8 @@ class VariantNumbers:
             bytes=manifest["bytes"]["checkpoint"],
             perplexity=evaluation.get("perplexity") or {},
             certificate=evaluation.get("certificate"),
+            gradient_fidelity=evaluation.get("gradient_fidelity"),
+            tasks=evaluation.get("tasks") or {},
         )
 
     @classmethod

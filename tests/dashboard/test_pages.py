@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from publisher.jobs.transitions import Blame, Failure
+from tests.checkpoint.test_card import evaluation
 from tests.dashboard.conftest import RunningDashboard, csrf
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, manifest, metric, progress, stage_event
 
@@ -196,6 +197,18 @@ def test_certificate_without_improvement_says_so(account: Account, browser: http
     work = account.job().start().succeed(manifest(recovered=80.0))
     assert "no improvement shown" in look(browser, f"/variants/{work.variant_id}")
     assert "no improvement" in look(browser, "/variants")
+
+
+def test_certificate_stands_beside_its_upper_bound_corpus_by_corpus(account: Account, browser: httpx.Client) -> None:
+    measured = {"evaluation": evaluation(64.0).model_dump(mode="json")}
+    work = account.job().start().succeed(manifest() | measured)
+    page = look(browser, f"/variants/{work.variant_id}")
+    for told in ("reaches 54.40: 57 % of its gain carries over", "1.0 GiB", "Gradient fidelity: 0.510", "arc_easy"):
+        assert told in page
+    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(.+?)</tr>", page)]
+    assert ["moby", "76.60", "64.00", "54.40", "57", "%"] in rows
+    assert ["speeches", "31.30", "31.10", "30.80", "40", "%"] in rows
+    assert ["arc_easy", "acc", "0.61", "–", "0.63"] in rows
 
 
 def test_base_model_shows_geometry_counts_and_files(account: Account, browser: httpx.Client) -> None:

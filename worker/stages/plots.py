@@ -8,7 +8,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from publisher.checkpoint.evaluation import Certificate, EvaluationReport, Perplexities
 
@@ -50,12 +51,14 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, Figure]]:
 
 def _kept(kept: Mapping[str, Sequence[float]]) -> Figure:
     """A group of bars per layer, one bar per unit."""
-    figure, axes = _canvas("layer", "kept")
-    width = 0.8 / len(kept)
+    figure, axes = _canvas("layer", "kept share")
+    layers, width = len(next(iter(kept.values()))), 0.8 / len(kept)
+    figure.set_size_inches(max(6, 0.14 * layers), 3.2)
     for index, (unit, shares) in enumerate(kept.items()):
         shift = (index - (len(kept) - 1) / 2) * width
-        axes.bar([layer + shift for layer in range(len(shares))], shares, width, label=unit)
+        axes.bar([layer + shift for layer in range(layers)], shares, width, label=unit)
     axes.set_ylim(0, 1.05)
+    axes.set_axisbelow(True)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(axes)
@@ -64,7 +67,7 @@ def _kept(kept: Mapping[str, Sequence[float]]) -> Figure:
 
 def _probe(certificate: Certificate, losses: Mapping[str, Sequence[float]]) -> Figure:
     """Left: what the LoRAs make of the base model; right, where their losses are known: how they were trained."""
-    figure = Figure(figsize=(6 + 4 * bool(losses), 3.2), layout="constrained")
+    figure = Figure(figsize=(6 + 4 * bool(losses), 3.2), layout=ConstrainedLayoutEngine(wspace=0.08))
     panels = figure.subplots(1, 2, squeeze=False)[0] if losses else [figure.add_subplot()]
     _gain(panels[0], certificate)
     if losses:
@@ -118,17 +121,25 @@ def _loss(losses: Sequence[float]) -> Figure:
 
 
 def _perplexity(evaluation: EvaluationReport) -> Figure:
-    """Logarithmic: a pruned model is often a hundred times worse than its base."""
+    """One line per corpus."""
     figure, axes = _canvas("", "held-out perplexity")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
     recovered = evaluation.certificate.recovered_perplexity if evaluation.certificate else {}
     for corpus, measured in evaluation.perplexity.items():
         stages = _stages(measured, recovered.get(corpus))
         axes.plot(list(stages), list(stages.values()), marker="o", label=corpus)
-    axes.legend()
+    _scale_perplexity(axes)
+    _legend_above(axes)
     return figure
+
+
+def _scale_perplexity(axes: Axes) -> None:
+    """Logarithmic where values lie far apart: a pruned model is often a hundred times worse than its base."""
+    low, high = axes.dataLim.intervaly
+    if high > 3 * low:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _stages(measured: Perplexities, recovered: float | None) -> dict[str, float]:
