@@ -1,8 +1,8 @@
 """A tiny alignment to run: in this process, or as a program of its own that can be killed.
 
-    python -m tests.worker.alignment.builds FOLDER OUTPUT
+    python -m tests.worker.alignment.builds FOLDER OUTPUT [ALIGNMENT]
 
-prints a line after each step.
+prints a line after each step. ALIGNMENT is JSON: what differs from the recipe below.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 import publisher.checkpoint  # noqa: F401 - layers of different widths
 from publisher.corpus import CorpusSource
+from publisher.errors import JobCancelled
 from publisher.recipe import Recipe
 from tests.models import tiny_llama
 from worker.stages import align
@@ -31,6 +32,21 @@ class PrintingContext(RecordingContext):
     def progress(self, done: float, total: float, unit: str) -> None:
         super().progress(done, total, unit)
         print(f"{done:.0f}/{total:.0f} {unit}", flush=True)
+
+
+@dataclass
+class CancellingContext(RecordingContext):
+    """Cancels at a check after `steps` steps: the first is between steps, the next ones before micro-batches."""
+
+    steps: int = 0
+    checks: int = 0
+
+    def check(self) -> None:
+        if sum(name == "loss" for name, _, _ in self.metrics) < self.steps:
+            return
+        self.checks -= 1
+        if self.checks < 0:
+            raise JobCancelled("cancelled by the test.")
 
 
 def prepare(folder: Path, *, tied: bool = False, dropout: float = 0.1) -> AlignInputs:
@@ -67,10 +83,10 @@ def request(folder: Path, **alignment: object) -> BuildRequest:
     )
 
 
-def main(folder: Path, output: Path) -> None:
+def main(folder: Path, output: Path, alignment: str = "{}") -> None:
     torch.set_num_threads(1)
-    align.run(request(folder), inputs_in(folder), output, PrintingContext(), save_seconds=0)
+    align.run(request(folder, **json.loads(alignment)), inputs_in(folder), output, PrintingContext(), save_seconds=0)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

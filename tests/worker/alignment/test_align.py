@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from publisher.errors import JobCancelled, RequestFault
 from tests.models import byte_tokenizer
-from tests.worker.alignment.builds import BATCH_TOKENS, STEPS, prepare, request
+from tests.worker.alignment.builds import BATCH_TOKENS, STEPS, CancellingContext, prepare, request
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.stages import align
 from worker.stages.context import RecordingContext
@@ -30,21 +29,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@dataclass
-class CancellingContext(RecordingContext):
-    """Cancels at a check after `steps` steps: the first is between steps, the next ones before micro-batches."""
-
-    steps: int = 0
-    checks: int = 0
-
-    def check(self) -> None:
-        if sum(name == "loss" for name, _, _ in self.metrics) < self.steps:
-            return
-        self.checks -= 1
-        if self.checks < 0:
-            raise JobCancelled("cancelled by the test.")
 
 
 def _aligned(folder: Path, output: Path, context: RecordingContext | None = None, **alignment: object) -> Path:
@@ -94,6 +78,12 @@ def test_output_is_a_bf16_model_of_the_same_shapes_and_a_report(tmp_path: Path) 
     report = json.loads((out / "alignment.json").read_text())
     assert (report["steps"], report["tokens"], len(report["loss"])) == (STEPS, STEPS * BATCH_TOKENS, STEPS)
     assert report["peak_memory_bytes"] > 0
+    trained = sum(weight.numel() for name, weight in before.items() if name != "lm_head.weight")
+    # two fp32 moments, and one fp32 counter per tensor
+    assert report["optimizer_state_bytes"] == 8 * trained + 4 * (len(before) - 1)
+    assert (report["optimizer"], report["skipped_steps"], report["checks"]) == ("adamw", 0, [])
+    assert report["step"] == STEPS
+    assert 0 < report["data_wait_share"] < 0.5
     assert context.fraction == 1.0
     assert {name for name, _, _ in context.metrics} == {"loss", "learning_rate", "tokens_per_second"}
 
