@@ -1,13 +1,14 @@
 # make setup   .venv with everything; leaves a working .venv/bin/publisher
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests
+# make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
 PYTHON ?= python3
 BIN := .venv/bin
 # What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup demo test lint types unit bench clean
+.PHONY: setup test-setup gpu-check demo test lint types unit bench clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -29,6 +30,13 @@ test-setup: .venv/.test-setup
 	@$(BIN)/python -m pip install --editable '.[test]'
 	@sh tests/system-packages.sh
 	@touch $@
+
+# the gpu tests and the whole demo on a GPU: throughput and memory in its last lines
+gpu-check: test-setup
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+		{ echo "PyTorch sees no CUDA device. With a GPU here: make setup TORCH='torch>=2.13' gets a CUDA build."; exit 1; }
+	$(BIN)/python -m pytest -m gpu
+	@$(BIN)/publisher demo --device cuda --data data/gpu-check
 
 demo: setup
 	@$(BIN)/publisher demo $(if $(KEEP),--keep)

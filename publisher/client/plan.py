@@ -45,12 +45,17 @@ def plan_table(plan: Plan) -> Table:
     table.add_row("bytes", f"{_mib(sizes.base)} → {_mib(sizes.checkpoint)} ({plan.reduction.bytes:.2f} × smaller)")
     table.add_row("memory to train LoRA on it", f"{_mib(memory.train_lora)} (base: {_mib(memory.train_lora_on_base)})")
     if memory.align is not None:
-        table.add_row("memory to align", f"{_mib(memory.align)}, {plan.align_gpus_80gib} GPU(s) of 80 GiB")
+        table.add_row("memory to align", f"{_mib(memory.align)} (GPUs by their GiB: {_gpus(plan)})")
     minutes = ", ".join(f"{stage} {value:.1f}" for stage, value in plan.minutes.items())
     table.add_row("expected minutes", f"{sum(plan.minutes.values()):.1f} ({minutes})")
     for note in plan.notes:
         table.add_row("note", note)
     return table
+
+
+def _gpus(plan: Plan) -> str:
+    """`24: 3, 48: 1, …`; a dash where no number of such GPUs is enough."""
+    return ", ".join(f"{gib}: {count or '–'}" for gib, count in (plan.align_gpus or {}).items())  # noqa: RUF001
 
 
 def pruned_layers(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
-from publisher.client.demo.table import Measured, results_table
+from publisher.client.demo.table import Measured, results_table, speed_line
 from publisher.client.plan import plan_table
 from publisher.client.progress import JobProgress, working
 from publisher.client.rest import ServiceClient
@@ -35,7 +35,14 @@ from publisher.plan import Plan
     help="folder that keeps the model, the text and the service's data",
 )
 @click.option("--keep", is_flag=True, help="leave the service running at the end, until Ctrl-C")
-def demo(data_dir: Path, keep: bool) -> None:
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="what the worker and the downstream user compute on; auto: a GPU if there is one",
+)
+def demo(data_dir: Path, keep: bool, device: str) -> None:
     """The product's main job on a real model (SmolLM2-135M-Instruct), start to finish, on this machine."""
     # a stop that is asked for, by whatever signal, takes the service along
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -47,9 +54,10 @@ def demo(data_dir: Path, keep: bool) -> None:
         model = data.prepare_model(data_dir / "models")
     with working(console, "text"):
         corpora = data.prepare_corpora(data_dir / "corpora")
-    with running_service(data_dir, console) as service:
+    with running_service(data_dir, console, device) as service:
         measured = _main_job(service, model, corpora, data_dir / "downstream", console)
         console.print(results_table(measured))
+        console.print(speed_line(measured))
         console.print(f"The whole demo took {(time.monotonic() - started) / 60:.1f} minutes.")
         _say_where(service, console, keep)
     if measured.recovered >= measured.base:
@@ -121,14 +129,15 @@ def _be_the_user(service: RunningService, model: Path, novel: Path, folder: Path
     for split in Split:
         data.write_documents(folder / f"{split}.jsonl", source.documents(split))
     environment = {"HF_ENDPOINT": service.hub, "HF_HOME": str(folder / "hf"), "TRANSFORMERS_VERBOSITY": "error"}
-    sizes = ["--steps", str(recipe.STEPS), "--batch", str(recipe.BATCH), "--length", str(recipe.LENGTH)]
+    device = ["--device", service.device]
+    sizes = ["--steps", str(recipe.STEPS), "--batch", str(recipe.BATCH), "--length", str(recipe.LENGTH), *device]
     training = downstream(
         console,
         "train LoRA",
         ["train", recipe.REPOSITORY, str(folder / f"{Split.TRAIN}.jsonl"), str(folder / "out"), *sizes],
         environment,
     )
-    limits = ["--limit", str(recipe.HELD_OUT_TOKENS), "--length", str(recipe.WINDOW)]
+    limits = ["--limit", str(recipe.HELD_OUT_TOKENS), "--length", str(recipe.WINDOW), *device]
     held_out, adapter = str(folder / f"{Split.HELD_OUT}.jsonl"), str(folder / "out" / "recovered")
     perplexity = downstream(console, "measure", ["measure", str(model), adapter, held_out, *limits], environment)
     return DownstreamResult(training, perplexity)

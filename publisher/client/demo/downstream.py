@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ Report = Callable[[float, float, str], None]
 
 
 def train(
-    repo_id: str, text: Path, output: Path, *, steps: int, batch: int, length: int, report: Report
-) -> dict[str, float]:
+    repo_id: str, text: Path, output: Path, *, steps: int, batch: int, length: int, device: str, report: Report
+) -> dict[str, Any]:
     """Download `repo_id` from HF_ENDPOINT, train a LoRA on the documents of `text`, save it in `output`."""
     checkpoint = snapshot_download(repo_id)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, device_map={"": device})
     model = prepare_model_for_kbit_training(model)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, lora)
@@ -44,8 +45,9 @@ def train(
     sequences = packed(tokenizer, documents(text), length)
     order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))
     adapted.train()
+    started = time.perf_counter()
     for step in range(steps):
-        chosen = sequences[order[torch.arange(step * batch, (step + 1) * batch) % len(order)]]
+        chosen = sequences[order[torch.arange(step * batch, (step + 1) * batch) % len(order)]].to(device)
         loss = adapted(input_ids=chosen, labels=chosen).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -53,15 +55,18 @@ def train(
         schedule.step()
         optimizer.zero_grad()
         report(step + 1, steps, f"loss {loss.item():.3f}")
+    seconds = time.perf_counter() - started
     adapted.save_pretrained(output / "adapter")
     recover_adapter(output / "adapter", Path(checkpoint), output / "recovered")
-    return {"loss": loss.item()}
+    return {"loss": loss.item(), "tokens": steps * batch * length, "seconds": seconds, "device": device_name(device)}
 
 
-def measure(base: Path, adapter: Path, text: Path, *, limit: int, length: int, report: Report) -> dict[str, float]:
+def measure(
+    base: Path, adapter: Path, text: Path, *, limit: int, length: int, device: str, report: Report
+) -> dict[str, Any]:
     """Perplexity on the documents of `text` of the large model, alone and with the recovered adapter: plain PEFT."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, device_map={"": device})
     windows = list(scored_windows(tokenizer, documents(text), length, limit))
     alone = perplexity(model, windows, lambda done: report(done, 2 * len(windows), "base alone"))
     adapted = PeftModel.from_pretrained(model, adapter)
@@ -101,15 +106,28 @@ def perplexity(model: PreTrainedModel | PeftModel, windows: list[Tensor], report
     model.eval()
     total, scored = 0.0, 0
     for number, window in enumerate(windows, 1):
-        logits = model(input_ids=window).logits[0, :-1].float()
-        total += cross_entropy(logits, window[0, 1:], reduction="sum").item()
+        ids = window.to(model.device)
+        logits = model(input_ids=ids).logits[0, :-1].float()
+        total += cross_entropy(logits, ids[0, 1:], reduction="sum").item()
         scored += window.shape[1] - 1
         report(number)
     return math.exp(total / scored)
 
 
-def peak_memory_bytes() -> int:
-    """The largest resident size that this process ever had."""
+def chosen_device(setting: str) -> str:
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device == "cuda" else "the CPU"
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most that tensors took on the GPU; on the CPU the largest resident size that this process ever had."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -131,17 +149,19 @@ def main() -> None:
     trainer.add_argument("repo_id")
     trainer.add_argument("text", type=Path)
     trainer.add_argument("output", type=Path)
+    for command in (trainer, meter := commands.add_parser("measure")):
+        command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     for name in ("steps", "batch", "length"):
         trainer.add_argument(f"--{name}", type=int, required=True)
-    meter = commands.add_parser("measure")
     for name in ("base", "adapter", "text"):
         meter.add_argument(name, type=Path)
     for name in ("limit", "length"):
         meter.add_argument(f"--{name}", type=int, required=True)
     given = vars(parser.parse_args())
-    run: Callable[..., dict[str, float]] = train if given.pop("command") == "train" else measure
-    result = run(**given, report=_report)
-    _say(result={"peak_memory_bytes": peak_memory_bytes(), **result})
+    run: Callable[..., dict[str, Any]] = train if given.pop("command") == "train" else measure
+    device = chosen_device(given.pop("device"))
+    result = run(**given, device=device, report=_report)
+    _say(result={"peak_memory_bytes": peak_memory_bytes(device), **result})
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class RunningService:
     url: str
     key: str
     process: subprocess.Popen[bytes]
+    device: str
 
     @property
     def hub(self) -> str:
@@ -44,11 +45,13 @@ class RunningService:
 
 
 @contextmanager
-def running_service(data_dir: Path, console: Console, port: int = 8000) -> Iterator[RunningService]:
-    """Start `publisher up` on `port` (or a free one) over `data_dir`; stop it at the end."""
+def running_service(
+    data_dir: Path, console: Console, device: str = "auto", port: int = 8000
+) -> Iterator[RunningService]:
+    """Start `publisher up` on `port` (or a free one) over `data_dir`, its worker on `device`; stop it at the end."""
     port = port if _free(port) else _free_port()
     key = _demo_key(data_dir / "key")
-    environment = os.environ | {"PUBLISHER_BOOTSTRAP_KEY": key}
+    environment = os.environ | {"PUBLISHER_BOOTSTRAP_KEY": key, "PUBLISHER_WORKER_DEVICE": device}
     command = [sys.executable, "-m", "publisher.client.main", "up", "--port", str(port), "--data", str(data_dir)]
     log = data_dir / "service.log"
     with log.open("ab") as output:
@@ -60,7 +63,7 @@ def running_service(data_dir: Path, console: Console, port: int = 8000) -> Itera
             start_new_session=True,
             preexec_fn=end_with_parent,  # noqa: PLW1509 - no bar is being drawn yet
         )
-    service = RunningService(f"http://127.0.0.1:{port}", key, process)
+    service = RunningService(f"http://127.0.0.1:{port}", key, process, device)
     try:
         with working(console, "start the service"):
             _wait(service, log)

@@ -22,6 +22,10 @@ class Measured:
     recovered: float
     bytes: dict[str, int]
     peaks: dict[str, int]
+    #: tokens per second of align, of the certificate's probe and of the user's training
+    speeds: dict[str, float]
+    device: str
+    gain_retained: float | None
 
     @classmethod
     def of(
@@ -43,6 +47,13 @@ class Measured:
                 "probe": certificate["training"]["peak_memory_bytes"],
                 "user": training["peak_memory_bytes"],
             },
+            speeds={
+                "align": manifest["alignment"]["tokens"] / manifest["alignment"]["seconds"],
+                "probe": certificate["training"]["tokens"] / certificate["training"]["seconds"],
+                "LoRA": training["tokens"] / training["seconds"],
+            },
+            device=training["device"],
+            gain_retained=certificate.get("gain_retained"),
         )
 
 
@@ -65,6 +76,15 @@ def results_table(measured: Measured) -> Table:
         f"{_mib(peaks['user'])} (LoRA)",
     )
     return table
+
+
+def speed_line(measured: Measured) -> str:
+    """How fast and where; and what of a direct LoRA's gain the recovered one kept."""
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in measured.speeds.items())
+    line = f"Tokens per second on {measured.device}: {speeds}."
+    if measured.gain_retained is not None:
+        line += f" The recovered probe keeps {measured.gain_retained:.0%} of the gain of a LoRA on the base model."
+    return line
 
 
 def _mib(size: int) -> str:
