@@ -126,7 +126,7 @@ def flatten(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
 
 
 def _words(value: object) -> str:
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
