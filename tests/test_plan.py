@@ -111,20 +111,34 @@ def test_only_experts_at_work_take_time() -> None:
     assert minutes[0] == pytest.approx(minutes[1], rel=0.03)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("include_embeddings", [False, True])
 @pytest.mark.parametrize("family", [{"model_type": "llama"}, {"model_type": "phi3", "pad_token_id": 0}, MIXTURE])
-def test_nf4_is_as_large_as_bitsandbytes_makes_it(family: dict, tmp_path: Path) -> None:
-    """Heads of 64 and wide enough for whole blocks; what safetensors and bitsandbytes write around it is left out."""
-    wide = {"hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 128, "head_dim": 64}
-    config = TINY | family | wide
+def test_nf4_is_as_large_as_bitsandbytes_makes_it(
+    family: dict, include_embeddings: bool, tied: bool, tmp_path: Path
+) -> None:
+    """To the byte, but for the note on shape and types: the length of a number in it depends on the weights."""
+    config = TINY | family | {"tie_word_embeddings": tied, "hidden_size": 72, "head_dim": 18}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[config["model_type"]](**config))
     model.save_pretrained(tmp_path / "base")
-    quantize_nf4(tmp_path / "base", tmp_path / "nf4", "cpu")
+    quantize_nf4(tmp_path / "base", tmp_path / "nf4", "cpu", include_embeddings=include_embeddings)
     with safe_open(tmp_path / "nf4" / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    around = ("nested_quant_map", "quant_map", "quant_state")
-    size = sum(t.nbytes for name, t in tensors.items() if not any(word in name for word in around))
+    size = sum(tensor.nbytes for name, tensor in tensors.items() if "quant_state" not in name)
     geometry = describe(json.loads((tmp_path / "base" / "config.json").read_text()))
-    assert loaded_bytes(geometry, geometry.full_widths, Scheme.NF4) == size
+    quantization = Quantization(include_embeddings=include_embeddings)
+    assert loaded_bytes(geometry, geometry.full_widths, quantization) == size
+
+
+def test_embeddings_in_four_bits_make_a_70b_model_smaller() -> None:
+    """LLaMA-3.1-70B at 0.85: embeddings and head are 2.1 of its 17.85 billion parameters."""
+    everything = plan_for(LLAMA_31_70B, RECIPE | {"quantization": {"include_embeddings": True}})
+    layers = plan_for(LLAMA_31_70B, RECIPE)
+    saved = layers.bytes.checkpoint - everything.bytes.checkpoint
+    assert saved == pytest.approx(2 * 128_256 * 8192 * (2 - 0.5 - 1 / 64), rel=1e-3)
+    assert layers.reduction.bytes == pytest.approx(11.4, abs=0.1)
+    assert everything.reduction.bytes == pytest.approx(15.3, abs=0.1)
+    assert any("1.96 GiB" in note for note in everything.notes)
 
 
 def test_criteria_cost_what_they_compute() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -18,7 +18,8 @@ from publisher.corpus import CorpusSource
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe import Recipe
 from publisher.recipe_file import read_recipe
-from worker.device import choose_device
+from worker.capacity import refuse_too_large
+from worker.device import Device, choose_device
 from worker.stages.context import Stage
 from worker.stages.disk import full_disk_as_fault
 from worker.stages.folder import RECORD, empty
@@ -79,11 +80,12 @@ def build(
         last = Stage(until) if until else Stage.PACKAGE
         refuse_occupied(out)
         recipe = read_recipe(recipe_file)
+        chosen = choose_device(device)
         request = BuildRequest(
-            base=base_source(base, recipe),
+            base=base_source(base, recipe, [chosen] if _aligns(last) else []),
             recipe=recipe,
             corpora=corpus_sources(recipe, corpora),
-            device=choose_device(device).name,
+            device=chosen.name,
             tasks_folder=tasks,
         )
         make(request, out, work, last)
@@ -93,6 +95,12 @@ def build(
         click.echo("\nStopped. Finished stages are kept: the same command goes on from there.", err=True)
         raise SystemExit(_STOPPED_BY_KEYBOARD) from None
     click.echo(str(out))
+
+
+def _aligns(last: Stage) -> bool:
+    """Whether the stages up to `last` may include align."""
+    stages = list(Stage)
+    return stages.index(last) >= stages.index(Stage.ALIGN)
 
 
 def make(request: BuildRequest, out: Path, work: Path | None, last: Stage) -> None:
@@ -140,8 +148,9 @@ def refuse_occupied(out: Path) -> None:
         raise RequestFault(f"{out} is not empty.", way_out="Name a new folder; nothing is overwritten.")
 
 
-def base_source(base: str, recipe: Recipe) -> BaseModelSource:
-    """Pin the base model as it is now; refuses what cannot be pruned by this recipe before anything is fetched."""
+def base_source(base: str, recipe: Recipe, devices: Sequence[Device]) -> BaseModelSource:
+    """Pin the base model as it is now; refuses before anything is fetched what cannot be pruned by this recipe, or
+    aligned on `devices`, if there are any."""
     folder = Path(base)
     facts: BaseModelFacts
     if folder.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
@@ -149,6 +158,8 @@ def base_source(base: str, recipe: Recipe) -> BaseModelSource:
     else:
         facts = inspect_repository(base, token=get_token())
     pruned_parameters(facts.geometry, recipe.pruning)
+    if devices:
+        refuse_too_large(facts.geometry, recipe, devices)
     return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token())
 
 

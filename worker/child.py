@@ -70,9 +70,9 @@ class JobProcess:
     def _request(self) -> BuildRequest:
         from worker.device import choose_device
 
-        device = choose_device(self._settings.worker_device).name
+        device = choose_device(self._settings.worker_device)
         with self._database.read() as session:
-            request = read_request(session, self._settings, self._lease.job_id, device)
+            request = read_request(session, self._settings, self._lease.job_id, device.name, [device])
         self._secrets = secrets_of(request)
         return request
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from publisher.base_model import BaseModelFacts
 from publisher.corpus import CorpusSource
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.jobs.tokens import sign_job_token
@@ -15,16 +17,28 @@ from publisher.recipe import Recipe
 from publisher.settings import Settings
 from publisher.store.models import BaseModel, Corpus, Job, Variant
 from publisher.store.tenancy import readable_by
+from worker.capacity import refuse_too_large
 from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
+
+if TYPE_CHECKING:  # its module imports torch, which takes seconds
+    from worker.device import Device
 
 #: A try has to publish within this time of its start; aligning 70B parameters takes days.
 TOKEN_SECONDS = 7 * 24 * 3600.0
 
 
-def read_request(session: Session, settings: Settings, job_id: str, device: str) -> BuildRequest:
-    """Raises RequestFault if a corpus that the recipe names is gone, InfrastructureFault without a token to publish."""
+def read_request(
+    session: Session, settings: Settings, job_id: str, device: str, devices: Sequence[Device] = ()
+) -> BuildRequest:
+    """`devices`: what the job may use; without any, nobody asks whether it fits.
+
+    Raises RequestFault if a corpus that the recipe names is gone or the devices cannot hold the align stage,
+    InfrastructureFault without a token to publish.
+    """
     job = session.get_one(Job, job_id)
     recipe = Recipe.model_validate(job.variant.recipe)
+    if devices:
+        refuse_too_large(BaseModelFacts.model_validate(job.variant.base_model.facts).geometry, recipe, devices)
     return BuildRequest(
         base=_base(job.variant.base_model, settings),
         recipe=recipe,

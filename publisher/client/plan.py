@@ -55,7 +55,7 @@ def plan_table(plan: Plan) -> Table:
 
 def _gpus(plan: Plan) -> str:
     """`24: 3, 48: 1, …`; a dash where no number of such GPUs is enough."""
-    return ", ".join(f"{gib}: {count or '–'}" for gib, count in (plan.align_gpus or {}).items())  # noqa: RUF001
+    return ", ".join(f"{gib}: {count or '–'}" for gib, count in (plan.align_gpus or {}).items())
 
 
 def pruned_layers(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 from pydantic import BaseModel, Field
 
 from publisher.architecture import Geometry, LayerWidths, pruned_widths
 from publisher.architecture.sparsity import parameters_of
+from publisher.plan.align import CARDS, align_memory
 from publisher.plan.minutes import StageSizes, expected_minutes
 from publisher.plan.notes import plan_notes
 from publisher.plan.sizes import (
     BF16,
     FP32,
+    GIB,
     adapter_memory,
-    align_memory,
     checkpoint_bytes,
     loaded_bytes,
     masking_memory,
@@ -22,8 +21,6 @@ from publisher.plan.sizes import (
 from publisher.recipe import Recipe, Scheme
 
 __all__ = ["GIB", "Bytes", "Counts", "Memory", "Plan", "Reduction", "make_plan", "stored_weight_bytes"]
-
-GIB = 2**30
 
 
 class Counts(BaseModel):
@@ -52,7 +49,10 @@ class Memory(BaseModel):
 
     train_lora: int
     train_lora_on_base: int = Field(description="the same on the base model in bf16")
-    align: int | None = Field(description="weights, gradients and AdamW states in fp32, teacher, activations")
+    align: int | None = Field(description="on one GPU: `align_states`, the base model as teacher, activations")
+    align_states: int | None = Field(
+        description="fp32 weights and gradients, the optimizer's states, bf16 copies that GPUs multiply with"
+    )
 
 
 class Plan(BaseModel):
@@ -61,6 +61,10 @@ class Plan(BaseModel):
     bytes: Bytes
     memory: Memory
     align_gpus_80gib: int | None = Field(description="GPUs of 80 GiB that hold the align stage")
+    align_gpus: dict[str, int | None] | None = Field(
+        description="memory of a GPU in GiB → how many of these hold the align stage, sharing states and teacher; "
+        "null: one sequence's activations are too much for one"
+    )
     minutes: dict[str, float] = Field(description="expected minutes per stage, from the workers' measured speed")
     base_widths: list[LayerWidths] = Field(description="of every layer; 0 is what cannot be removed or is not there")
     widths: list[LayerWidths]
@@ -82,13 +86,15 @@ def make_plan(geometry: Geometry, recipe: Recipe, *, base_bytes: int | None = No
         ),
         bytes=sizes,
         memory=Memory(
-            train_lora=loaded_bytes(geometry, widths, recipe.quantization.scheme)
+            train_lora=loaded_bytes(geometry, widths, recipe.quantization)
             + adapter_memory(geometry, widths)
             + masking_memory(geometry, recipe),
             train_lora_on_base=base * BF16 + adapter_memory(geometry, geometry.full_widths),
-            align=align,
+            align=align and align.total,
+            align_states=align and align.states,
         ),
-        align_gpus_80gib=None if align is None else ceil(align / (80 * GIB)),
+        align_gpus_80gib=align and align.gpus(80),
+        align_gpus=align and {str(gib): align.gpus(gib) for gib in CARDS},
         minutes=expected_minutes(
             geometry, widths, recipe, StageSizes(sizes.base, sizes.pruned, sizes.checkpoint), flops_per_second
         ),

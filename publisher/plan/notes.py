@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from publisher.architecture import Geometry
 from publisher.architecture.widths import unprotected_layers, width_notes
+from publisher.plan.sizes import BF16, GIB, head_name
 from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
 
 
@@ -46,3 +48,10 @@ def _of_quantization(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
     fused = any(len(spec.shape) > 2 for kind in geometry.kinds for spec in kind.parameters.values())
     if recipe.quantization.scheme is Scheme.NF4 and fused:
         yield "transformers holds all experts of a layer in one tensor, which is no linear layer: they stay in bf16"
+    head = head_name(geometry)
+    if recipe.quantization.include_embeddings and head is not None:
+        gib = prod(geometry.outside[head]) * BF16 / GIB
+        yield (
+            "embeddings and LM head in 4 bits load with transformers after `import publisher.checkpoint`; while logits "
+            f"are made, the head is written out in bf16: {gib:.2f} GiB that memory does not count"
+        )

@@ -9,12 +9,17 @@ from math import ceil, prod
 from publisher.architecture import Geometry, LayerWidths
 from publisher.architecture.sparsity import is_projection, kept_weights, pattern_of, sparse_matrices
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec
-from publisher.recipe import Objective, PruningMethod, Recipe, Scheme, Storage
+from publisher.recipe import PruningMethod, Quantization, Recipe, Scheme, Storage
+
+GIB = 2**30
 
 BF16 = 2  # bytes
 FP32 = 4
 #: bitsandbytes' defaults: one 8-bit scale per 64 weights, and per 256 of those scales one fp32 scale
 NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
+#: fp32 values of 4-bit and of 8-bit numbers, which it keeps beside every weight. A note of about 170 bytes of JSON,
+#: whose length depends on the weights, stands there as well and is not counted
+NF4_TABLES = (16 + 256) * FP32
 #: reference adapter that memory and costs are stated for
 LORA_RANK, LORA_TOKENS = 8, 512
 
@@ -23,7 +28,7 @@ Widths = Sequence[LayerWidths]
 
 def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_bytes: int = BF16) -> int:
     """Size of what is published: weights, of `weight_bytes` each where they are not in NF4, and masks of weights."""
-    size = loaded_bytes(geometry, widths, recipe.quantization.scheme, weight_bytes)
+    size = loaded_bytes(geometry, widths, recipe.quantization, weight_bytes)
     if recipe.pruning.method is PruningMethod.STRUCTURED:
         return size
     shapes = sparse_matrices(geometry, recipe.pruning).values()
@@ -33,31 +38,40 @@ def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_
     return size + _mask_bytes(shapes)
 
 
-def loaded_bytes(geometry: Geometry, widths: Widths, scheme: Scheme, weight_bytes: int = BF16) -> int:
-    """Weights in memory, zeros written out: linear layers of the decoder in NF4 if asked for, the rest as they are."""
+def loaded_bytes(geometry: Geometry, widths: Widths, quantization: Quantization, weight_bytes: int = BF16) -> int:
+    """Weights in memory, zeros written out: linear layers of the decoder in NF4 if asked for, embeddings and LM head
+    too if they are included, the rest as they are."""
 
     def size(name: str, spec: TensorSpec, shape: Shape) -> int:
         return _nf4_bytes(prod(shape)) if is_projection(name, spec) else prod(shape) * weight_bytes
 
-    if scheme is Scheme.NONE:
+    if quantization.scheme is Scheme.NONE:
         return geometry.parameters(widths) * weight_bytes
-    outside = weight_bytes * sum(map(prod, geometry.outside.values()))
+    included = vocabulary_names(geometry) if quantization.include_embeddings else []
+    outside = sum(
+        _nf4_bytes(prod(shape)) if name in included else prod(shape) * weight_bytes
+        for name, shape in geometry.outside.items()
+    )
     return outside + _over_layers(geometry, widths, size)
+
+
+def vocabulary_names(geometry: Geometry) -> list[str]:
+    """Embeddings, and the LM head unless it is tied to them."""
+    shapes = geometry.outside.items()
+    return [name for name, shape in shapes if len(shape) == 2 and shape[0] == geometry.vocab_size]
+
+
+def head_name(geometry: Geometry) -> str | None:
+    """Of the LM head's tensor, which is the embeddings' own when they are tied."""
+    names = vocabulary_names(geometry)
+    decoder = geometry.layer_prefix.partition(".")[0] + "."
+    outside = [name for name in names if not name.startswith(decoder)]
+    return next(iter(outside or names), None)
 
 
 def _nf4_bytes(weights: int) -> int:
     scales = ceil(weights / NF4_BLOCK)
-    return ceil(weights / 2) + scales + ceil(scales / NF4_NESTED_BLOCK) * FP32
-
-
-def align_memory(geometry: Geometry, widths: Widths, recipe: Recipe) -> int | None:
-    """Bytes to align: 16 per weight (fp32 weight, gradient, two AdamW moments), the teacher in bf16 when
-    distilling, activations of one sequence; None without alignment."""
-    if recipe.alignment is None:
-        return None
-    teacher = geometry.parameters() * BF16 if recipe.alignment.objective is Objective.DISTILLATION else 0
-    tokens = recipe.alignment.sequence_length
-    return geometry.parameters(widths) * 4 * FP32 + teacher + _activations(geometry, widths, tokens) * 2
+    return ceil(weights / 2) + scales + ceil(scales / NF4_NESTED_BLOCK) * FP32 + NF4_TABLES
 
 
 def adapter_memory(geometry: Geometry, widths: Widths) -> int:
@@ -99,13 +113,13 @@ def _expert_weights(kind: LayerKind) -> int:
 
 def _activations(geometry: Geometry, widths: Widths, tokens: int) -> int:
     """With checkpointing: every layer's input, one layer's inside, and a chunk of logits in fp32."""
-    widest = max(_outputs(geometry, kind, width) for kind, width in _distinct(geometry, widths))
+    widest = max(layer_outputs(geometry, kind, width) for kind, width in _distinct(geometry, widths))
     inputs = geometry.layers * geometry.hidden_size
     inside = 2 * widest + 4 * geometry.hidden_size
     return tokens * (inputs + inside) * BF16 + tokens * geometry.vocab_size * FP32 * 2
 
 
-def _outputs(geometry: Geometry, kind: LayerKind, width: LayerWidths) -> int:
+def layer_outputs(geometry: Geometry, kind: LayerKind, width: LayerWidths) -> int:
     """What a layer's linear maps put out for one token, together."""
     at_work = set(range(geometry.experts_per_token))
     return sum(
@@ -132,6 +146,11 @@ def _parameters(kind: LayerKind, width: LayerWidths) -> Iterator[tuple[str, Tens
     for name, spec in kind.parameters.items():
         if spec.expert is None or spec.expert < width.experts:
             yield name, spec, spec.pruned_shape(width.counts)
+
+
+def layer_shapes(kind: LayerKind, width: LayerWidths) -> list[Shape]:
+    """Of all that transformers has as parameters of such a layer."""
+    return [shape for _, _, shape in _parameters(kind, width)]
 
 
 def _distinct(geometry: Geometry, widths: Widths) -> Iterator[tuple[LayerKind, LayerWidths]]:

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from publisher.base_model import inspect_folder
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.jobs.tokens import read_job_token
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Corpus, Job, Variant
 from tests.jobs import rows
+from tests.models import tiny_llama
+from worker.device import Device
 from worker.job_request import read_request, secrets_of
 from worker.stages.request import BuildRequest
 
@@ -75,3 +78,21 @@ def test_other_hub_without_a_token_names_the_setting(database: Database, setting
     add_corpus(database, job.tenant_id, "/text")
     with pytest.raises(InfrastructureFault, match=r"no token for https://hub\.example.*PUBLISHER_HUB_TOKEN"):
         read(database, settings.model_copy(update={"hub_endpoint": "https://hub.example"}), job)
+
+
+def test_a_job_that_its_worker_cannot_hold_is_refused_before_it_begins(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    job = add_job(database)
+    add_corpus(database, job.tenant_id, "/text")
+    alignment = {"alignment": {"corpora": [{"name": "prose"}]}}
+    facts = inspect_folder(tiny_llama(tmp_path, num_hidden_layers=8)).model_dump(mode="json")
+    with database.write() as session:
+        variant = session.get_one(Variant, job.variant_id)
+        variant.recipe = RECIPE | alignment
+        variant.base_model.facts = facts
+    small, large = (Device("cpu", "x86", memory) for memory in (2**20, 2**34))
+    with database.read() as session:
+        with pytest.raises(RequestFault, match=r"aligning needs about .* and cpu has 0\.0 GiB"):
+            read_request(session, settings, job.id, "cpu", [small])
+        assert read_request(session, settings, job.id, "cpu", [large]).recipe.alignment is not None

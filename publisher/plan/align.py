@@ -1,0 +1,158 @@
+"""Memory to align: weights and the optimizer's states, the base model as teacher, activations; and on how many GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil, prod
+
+from publisher.architecture import Geometry
+from publisher.architecture.structure import Shape
+from publisher.plan.sizes import BF16, FP32, GIB, Widths, head_name, layer_outputs, layer_shapes
+from publisher.recipe import Alignment, Objective, Optimizer, Recipe, Trainable
+
+#: memory of the cards that the plan speaks of, in GiB
+CARDS = (24, 48, 80, 141)
+#: bytes of an 8-bit moment with its share of an fp32 scale for 256 of them
+_EIGHT_BITS = 1 + FP32 / 256
+_EIGHT_BITS_FROM = 4096
+#: fp32 numbers of a chunk of logits, and how many such chunks exist at once (worker.alignment.objective)
+_LOGITS_AT_ONCE, _LOGITS = 2**23, 4
+#: more GPUs than this are not looked at
+_MOST_GPUS = 1024
+
+
+class Machine(StrEnum):
+    """Where it runs decides the type of matrix products and how many tokens go through the model at once."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+
+    @property
+    def tokens_at_once(self) -> int:
+        """As worker.alignment.batch_loss has them."""
+        return 8192 if self is Machine.GPU else 512
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a weight that is only computed with."""
+        return BF16 if self is Machine.GPU else FP32
+
+
+@dataclass(frozen=True)
+class AlignMemory:
+    """Bytes. GPUs share `states` (trained and frozen weights, gradients, the optimizer's) and `teacher`; each has
+    `activations` of its own."""
+
+    states: int
+    teacher: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.states + self.teacher + self.activations
+
+    def gpus(self, gib: int) -> int | None:
+        """GPUs of `gib` GiB that hold it; None if activations alone are too much for one."""
+        left = gib * GIB - self.activations
+        if left <= 0:
+            return None
+        count = ceil((self.states + self.teacher) / left)
+        return count if count <= _MOST_GPUS else None
+
+
+def align_memory(
+    geometry: Geometry, widths: Widths, recipe: Recipe, machine: Machine = Machine.GPU
+) -> AlignMemory | None:
+    """What the align stage needs at its peak; None without alignment."""
+    alignment = recipe.alignment
+    if alignment is None:
+        return None
+    taught = alignment.objective is Objective.DISTILLATION
+    return AlignMemory(
+        states=ceil(_states(geometry, widths, alignment, machine)),
+        teacher=geometry.parameters() * machine.weight_bytes if taught else 0,
+        activations=_activations(geometry, widths, alignment, machine),
+    )
+
+
+def _states(geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine) -> float:
+    matrices, others, frozen = trained_shapes(geometry, widths)
+    if alignment.trainable is Trainable.LOW_RANK:
+        base = geometry.parameters(widths) * machine.weight_bytes
+        return base + sum(_trained(shape, alignment, Machine.CPU) for shape in _factors(matrices, alignment.rank))
+    trained = sum(_trained(shape, alignment, machine) for shape in matrices)
+    trained += sum(_trained(shape, alignment, machine, matrix=False) for shape in others)
+    return trained + frozen * FP32
+
+
+def _trained(shape: Shape, alignment: Alignment, machine: Machine, *, matrix: bool = True) -> float:
+    """fp32 weight and gradient, what the optimizer keeps, and on a GPU the bf16 copy that products are made with."""
+    copies = 2 * FP32 + (BF16 if machine is Machine.GPU else 0)
+    return prod(shape) * copies + optimizer_bytes(shape, alignment.optimizer, alignment.rank, matrix=matrix)
+
+
+def optimizer_bytes(shape: Shape, optimizer: Optimizer, rank: int, *, matrix: bool = True) -> float:
+    """What `optimizer` keeps for a parameter; `matrix`: it is one of a layer's, not embeddings, a norm or a bias."""
+    if optimizer is Optimizer.ADAFACTOR:
+        return (sum(shape) if len(shape) > 1 else prod(shape)) * FP32
+    if not matrix or optimizer in {Optimizer.ADAMW, Optimizer.ADAMW_8BIT}:
+        return _moments(prod(shape), optimizer)
+    if optimizer is Optimizer.MUON:
+        return prod(shape) * FP32
+    return _projected_bytes(shape, optimizer, rank)
+
+
+def _moments(entries: int, optimizer: Optimizer) -> float:
+    """Adam's two of a tensor with so many entries; bitsandbytes keeps small ones in fp32."""
+    eight_bits = optimizer in {Optimizer.ADAMW_8BIT, Optimizer.GALORE_ADAMW_8BIT} and entries >= _EIGHT_BITS_FROM
+    return 2 * entries * (_EIGHT_BITS if eight_bits else FP32)
+
+
+def _projected_bytes(shape: Shape, optimizer: Optimizer, rank: int) -> float:
+    """GaLore's basis and moments in its subspace, and how the others differ from it."""
+    rank = min(rank, *shape)
+    basis, projected = min(shape) * rank * FP32, max(shape) * rank
+    if optimizer is Optimizer.GRADNORMLORP:
+        # bases of both sides, moments between them; of each row its length and that length's moments
+        return basis + projected * FP32 + _moments(rank * rank, optimizer) + 3 * shape[0] * FP32
+    if optimizer is Optimizer.APOLLO_ADAMW:
+        return _moments(projected, optimizer)  # its basis is drawn again from a seed
+    if optimizer is Optimizer.LOTUS:
+        return basis + _moments(projected, optimizer) + projected * FP32  # and the subspace's first gradient
+    return basis + _moments(projected, optimizer)
+
+
+def trained_shapes(geometry: Geometry, widths: Widths) -> tuple[list[Shape], list[Shape], int]:
+    """Shapes of layers' matrices, shapes of what else is trained, and how many weights the frozen LM head has."""
+    matrices: list[Shape] = []
+    others: list[Shape] = []
+    for kind, width in zip(geometry.kind_of, widths, strict=True):
+        for shape in layer_shapes(geometry.kinds[kind], width):
+            (matrices if len(shape) == 2 else others).append(shape)
+    head = head_name(geometry)
+    others += [shape for name, shape in geometry.outside.items() if name != head]
+    return matrices, others, prod(geometry.outside[head]) if head else 0
+
+
+def _factors(matrices: list[Shape], rank: int) -> Iterator[Shape]:
+    """LoRA's two matrices for each."""
+    for rows, columns in matrices:
+        yield from ((rank, columns), (rows, rank))
+
+
+def _activations(geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine) -> int:
+    """Everything that backward needs of the tokens that go through at once, and some chunks of logits.
+
+    Measured on LLaMA layers: in fp32 two numbers for each output of a linear map and two for each hidden one; with
+    products in bf16 two and nine of two bytes, since the residual stream and norms stay in fp32.
+    """
+    length = alignment.sequence_length
+    tokens = min(alignment.batch_tokens, max(length, machine.tokens_at_once // length * length))
+    hidden, size = (9, BF16) if machine is Machine.GPU else (2, FP32)
+    layers = sum(
+        2 * layer_outputs(geometry, geometry.kinds[kind], width) + hidden * geometry.hidden_size
+        for kind, width in zip(geometry.kind_of, widths, strict=True)
+    )
+    return tokens * layers * size + _LOGITS * max(_LOGITS_AT_ONCE, geometry.vocab_size) * FP32

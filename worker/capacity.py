@@ -1,0 +1,59 @@
+"""Refusing what cannot fit, before any work: the align stage takes more memory than all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from publisher.architecture import Geometry, pruned_widths
+from publisher.errors import RequestFault
+from publisher.plan import GIB
+from publisher.plan.align import AlignMemory, Machine, align_memory
+from publisher.recipe import Alignment, Optimizer, Recipe, Trainable
+
+if TYPE_CHECKING:  # its module imports torch, which takes seconds
+    from worker.device import Device
+
+#: an estimate may be this much above what is there: it must not refuse what works
+_SLACK = 1.1
+
+
+def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Device]) -> None:
+    """Raises RequestFault naming needed and present memory if `devices` together cannot hold the align stage."""
+    machine = Machine.CPU if all(device.name == "cpu" for device in devices) else Machine.GPU
+    memory = align_memory(geometry, pruned_widths(geometry, recipe.pruning), recipe, machine)
+    if memory is None or recipe.alignment is None:
+        return
+    needed = memory.total + (len(devices) - 1) * memory.activations
+    present = sum(device.memory for device in devices)
+    if needed > _SLACK * present:
+        where = devices[0].name if len(devices) == 1 else f"{len(devices)} devices"
+        raise RequestFault(
+            f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory)}), and {where} has {present / GIB:.1f} GiB.",
+            field="recipe.alignment",
+            way_out=_way_out(recipe.alignment, machine),
+        )
+
+
+def _parts(memory: AlignMemory) -> str:
+    named = {
+        "weights, gradients and optimizer": memory.states,
+        "base model as teacher": memory.teacher,
+        "activations": memory.activations,
+    }
+    return ", ".join(f"{name} {size / GIB:.1f}" for name, size in named.items() if size)
+
+
+def _way_out(alignment: Alignment, machine: Machine) -> str:
+    """What would make it smaller, of what the recipe does not do yet."""
+    ways = []
+    if alignment.trainable is Trainable.ALL:
+        ways.append('alignment.trainable "low_rank"')
+        if alignment.optimizer is Optimizer.ADAMW:
+            ways.append(
+                'an optimizer with smaller states (alignment.optimizer "adamw_8bit", "adafactor", "galore_adamw")'
+            )
+    if alignment.sequence_length > machine.tokens_at_once:
+        ways.append("a smaller alignment.sequence_length")
+    ways.append('a higher pruning.ratio, "alignment": null, or a worker with more memory (the plan names GPUs)')
+    return f"Set {', or '.join(ways)}." if len(ways) > 1 else f"Choose {ways[0]}."
