@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
+from publisher.recipe import Exhausted
 from tests.models import byte_tokenizer
 from worker.alignment.data import WeightedSource, pack_tokens, split_by_weight, training_sequences
 
@@ -102,3 +104,56 @@ def test_a_tokenizer_without_eos_is_refused() -> None:
 )
 def test_shares_add_up_and_follow_the_weights(count: int, weights: list[float], shares: list[int]) -> None:
     assert split_by_weight(count, weights) == shares
+
+
+def test_an_exhausted_corpus_is_gone_through_again_in_another_order(tmp_path: Path) -> None:
+    corpora = [
+        WeightedSource(_corpus(tmp_path, "plenty", "a", 200), 1.0),
+        WeightedSource(_corpus(tmp_path, "scarce", "b", 8), 1.0),
+    ]
+    said: list[str] = []
+    repeat = partial(training_sequences, exhausted=Exhausted.REPEAT, log=said.append)
+    sequences = repeat(corpora, byte_tokenizer(), 16, 80, seed=0)
+    assert (len(sequences), _count(sequences, "a"), _count(sequences, "b")) == (80, 40, 40)
+    again = sequences[[_count(row[None], "b") == 1 for row in sequences]]
+    length = len(training_sequences(corpora[1:], byte_tokenizer(), 16, 1000, seed=0, exhausted=Exhausted.STOP))
+    passes = [again[start : start + length].tolist() for start in range(0, 2 * length, length)]
+    assert sorted(passes[0]) == sorted(passes[1])
+    assert passes[0] != passes[1]
+    assert said == [f"Corpus scarce fills {length * 16} tokens of training sequences of the 640 that are its share: "
+                    "it is gone through again."]  # fmt: skip
+    assert torch.equal(sequences, repeat(corpora, byte_tokenizer(), 16, 80, seed=0))
+
+
+def test_alignment_stops_where_the_first_corpus_is_exhausted(tmp_path: Path) -> None:
+    corpora = [
+        WeightedSource(_corpus(tmp_path, "plenty", "a", 200), 3.0),
+        WeightedSource(_corpus(tmp_path, "scarce", "b", 8), 1.0),
+    ]
+    said: list[str] = []
+    held = len(training_sequences(corpora[1:], byte_tokenizer(), 16, 1000, seed=0, exhausted=Exhausted.STOP))
+    sequences = training_sequences(
+        corpora, byte_tokenizer(), 16, 400, seed=0, exhausted=Exhausted.STOP, batch_sequences=8, log=said.append
+    )
+    assert len(sequences) == 4 * held // 8 * 8
+    assert _count(sequences, "b") == len(sequences) // 4
+    assert said[0].endswith("alignment stops there.")
+
+
+def test_stopping_before_the_first_batch_is_refused(tmp_path: Path) -> None:
+    corpora = [WeightedSource(_corpus(tmp_path, "scarce", "b", 3), 1.0)]
+    with pytest.raises(RequestFault, match="do not fill one batch"):
+        training_sequences(corpora, byte_tokenizer(), 16, 64, seed=0, exhausted=Exhausted.STOP, batch_sequences=64)
+
+
+def test_enough_text_is_the_same_whatever_would_happen_without(tmp_path: Path) -> None:
+    corpora = [WeightedSource(_corpus(tmp_path, "one", "a", 100), 1.0)]
+    ways = [training_sequences(corpora, byte_tokenizer(), 16, 40, seed=3, exhausted=way) for way in Exhausted]
+    assert torch.equal(ways[0], ways[1])
+    assert torch.equal(ways[0], ways[2])
+
+
+def test_an_empty_corpus_cannot_be_repeated(tmp_path: Path) -> None:
+    corpora = [WeightedSource(_corpus(tmp_path, "none", "a", 0), 1.0)]
+    with pytest.raises(RequestFault, match="corpus none fills 0 tokens"):
+        training_sequences(corpora, byte_tokenizer(), 16, 40, seed=3, exhausted=Exhausted.REPEAT)
