@@ -157,3 +157,15 @@ def test_criteria_cost_what_they_compute() -> None:
     assert of_weights[0]["prune"] == random["prune"]
     assert of_weights[1]["prune"] - random["prune"] == pytest.approx(2 * one_pass, rel=0.05)
     assert of_weights[2]["prune"] > of_weights[1]["prune"]
+
+
+def test_evaluation_takes_time_for_the_upper_bound_and_for_overlapping_windows() -> None:
+    def evaluate(**evaluation: object) -> float:
+        recipe = {
+            "pruning": {"criterion": "magnitude", "ratio": 0.5},
+            "evaluation": {"corpora": ["prose"]} | evaluation,
+        }
+        return plan_for(LLAMA_2_13B, recipe).minutes["evaluate"]
+
+    assert evaluate(probe=False) < evaluate(direct=False) < evaluate()
+    assert evaluate(probe=False, stride=64) == pytest.approx(4 * evaluate(probe=False), rel=0.01)

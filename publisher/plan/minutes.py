@@ -87,9 +87,13 @@ def _hessian_flops(geometry: Geometry, recipe: Recipe, tokens: int) -> float:
 
 
 def _evaluation_flops(base: int, pruned: int, evaluation: Evaluation, *, aligned: bool) -> float:
-    tokens = evaluation.tokens * len(evaluation.corpora)
-    models = 2 * base * (2 if evaluation.probe else 1) + 2 * pruned * (3 if aligned else 2)
-    budget = evaluation.probe_budget
+    """Without harness tasks, whose length nobody knows, and as if the base model fitted for training a LoRA on it."""
+    overlap = evaluation.sequence_length / (evaluation.stride or evaluation.sequence_length)
+    tokens = evaluation.tokens * len(evaluation.corpora) * overlap
+    on_base = 1 + evaluation.probe * (1 + evaluation.direct)
+    models = 2 * base * on_base + 2 * pruned * (3 if aligned else 2)
     # frozen weights need no weight gradients: forward 2, backward 2 operations per weight and token
-    probe = 4 * pruned * budget.steps * budget.batch_size * budget.sequence_length if evaluation.probe else 0
+    trained = pruned + base * evaluation.direct
+    budget = evaluation.probe_budget
+    probe = 4 * trained * budget.steps * budget.batch_size * budget.sequence_length if evaluation.probe else 0
     return models * tokens + probe

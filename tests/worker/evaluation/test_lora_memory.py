@@ -17,7 +17,12 @@ from worker.evaluation.probe import with_lora
 from worker.head import head_of
 from worker.stages.weights import read_geometry
 
-WIDE: dict[str, Any] = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "num_key_value_heads": 2}
+WIDE: dict[str, Any] = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
 
 
 def _saved_values(folder: Path, tokens: Tensor) -> int:
