@@ -47,6 +47,8 @@ from worker.stages.store import stage_digest
 
 VERSION = 2
 REPORT = "alignment.json"
+#: folder of tokenized text, below what stages keep for each other
+_TOKENS = "tokens"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
@@ -126,7 +128,23 @@ class _Work:
         if stop is Stop.PROBE:
             evaluation = _evaluation(self.request)
             probe = probe_text(self.request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
-        return _Text(_sequences(self.request, self.alignment, tokenizer, self.context), held_out, probe)
+        return _Text(self._sequences(corpora, tokenizer), held_out, probe)
+
+    def _sequences(self, corpora: Sequence[WeightedSource], tokenizer: PreTrainedTokenizerBase) -> Tensor:
+        """Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted."""
+        batch = _batch_sequences(self.alignment)
+        return training_sequences(
+            corpora,
+            tokenizer,
+            self.alignment.sequence_length,
+            self.alignment.steps * batch,
+            seed=self.request.recipe.seed,
+            check=self.context.check,
+            exhausted=self.alignment.exhausted,
+            batch_sequences=batch,
+            cache=self.inputs.kept / _TOKENS if self.inputs.kept else None,
+            log=self.context.log,
+        )
 
     def train(self, text: _Text, save_seconds: float) -> _Trained:
         """Writes the model, unless a probe is still to choose its weights."""
@@ -142,7 +160,7 @@ class _Work:
                 optimizer,
                 batch_loss,
                 text.training,
-                schedule=_schedule(self.alignment),
+                schedule=_schedule(self.alignment, len(text.training)),
                 context=self.context,
                 state_file=self.state / "training.safetensors",
                 ending=self._ending(model, batch_loss, text),
@@ -159,7 +177,8 @@ class _Work:
         return load_trainable(self.alignment, self.inputs.pruned, self.device, masks)
 
     def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text) -> Ending:
-        steps, checks = self.alignment.steps, self.alignment.checks
+        steps = _schedule(self.alignment, len(text.training)).steps
+        checks = min(self.alignment.checks, steps)
         if text.probe is not None:
             return Candidates(model, steps=steps, checks=checks, folder=self.state)
         if text.held_out is None:
@@ -215,10 +234,15 @@ def _evaluation(request: BuildRequest) -> Evaluation:
     return request.recipe.evaluation
 
 
-def _schedule(alignment: Alignment) -> Schedule:
+def _batch_sequences(alignment: Alignment) -> int:
+    return alignment.batch_tokens // alignment.sequence_length
+
+
+def _schedule(alignment: Alignment, sequences: int) -> Schedule:
+    batch = _batch_sequences(alignment)
     return Schedule(
-        steps=alignment.steps,
-        batch_sequences=alignment.batch_tokens // alignment.sequence_length,
+        steps=sequences // batch,
+        batch_sequences=batch,
         peak=alignment.learning_rate,
         warmup_fraction=alignment.warmup_fraction,
     )
@@ -226,20 +250,6 @@ def _schedule(alignment: Alignment) -> Schedule:
 
 def _corpora(request: BuildRequest, alignment: Alignment) -> list[WeightedSource]:
     return [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
-
-
-def _sequences(
-    request: BuildRequest, alignment: Alignment, tokenizer: PreTrainedTokenizerBase, context: StageContext
-) -> Tensor:
-    schedule = _schedule(alignment)
-    return training_sequences(
-        _corpora(request, alignment),
-        tokenizer,
-        alignment.sequence_length,
-        schedule.steps * schedule.batch_sequences,
-        seed=request.recipe.seed,
-        check=context.check,
-    )
 
 
 def _batch_loss(alignment: Alignment, model: PreTrainedModel, base: Path) -> BatchLoss:

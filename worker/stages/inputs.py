@@ -37,11 +37,13 @@ class PruneInputs:
 
 @dataclass(frozen=True)
 class AlignInputs:
-    """`pruned`: prune's `model` folder; `masks`: pruning_masks.safetensors."""
+    """`pruned`: prune's `model` folder; `masks`: pruning_masks.safetensors; `kept`: the store's folder for what may be
+    made anew at any time."""
 
     base: Path
     pruned: Path
     masks: Path
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class _Build:
             Stage.FETCH: FetchInputs,
             Stage.CALIBRATE: lambda: CalibrateInputs(base=self._base()),
             Stage.PRUNE: self._prune_inputs,
-            Stage.ALIGN: lambda: AlignInputs(base=self._base(), pruned=self._model(Stage.PRUNE), masks=self._masks()),
+            Stage.ALIGN: self._align_inputs,
             Stage.QUANTIZE: lambda: QuantizeInputs(model=self._model(self._last_model()), masks=self._masks()),
             Stage.EVALUATE: self._evaluate_inputs,
             Stage.PACKAGE: self._package_inputs,
@@ -157,6 +157,11 @@ class _Build:
 
     def _prune_inputs(self) -> PruneInputs:
         return PruneInputs(base=self._base(), calibration=self.folders[Stage.CALIBRATE])
+
+    def _align_inputs(self) -> AlignInputs:
+        return AlignInputs(
+            base=self._base(), pruned=self._model(Stage.PRUNE), masks=self._masks(), kept=self.store.kept
+        )
 
     def _evaluate_inputs(self) -> EvaluateInputs:
         return EvaluateInputs(

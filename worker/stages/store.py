@@ -2,6 +2,7 @@
 
 <root>/prune-<digest>/           a finished stage, with stage.json in it
 <root>/.partial/prune-<digest>/  one that is being written, or was when its process died
+<root>/.kept/                    tokenized text and the like, for whoever needs it again; may be deleted at any time
 <root>/.locks/                   one file lock per digest: two processes do not write the same folder
 """
 
@@ -52,6 +53,11 @@ class StageStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def kept(self) -> Path:
+        """For what several stages can use, each thing named by what it is made of, and made anew if it is gone."""
+        return self.root / ".kept"
 
     def folder(self, stage: Stage, digest: str) -> Path:
         """Where the finished stage lies or will lie."""
