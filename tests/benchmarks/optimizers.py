@@ -4,9 +4,9 @@
         [--optimizers adamw muon] [--rates 1e-4 3e-4] [--objective language_model] [--tokens 200000]
 
 `--base` and `--pruned` are a model and its structured pruning (a build's `model` folder); the first corpus is trained
-on, all are measured, on their held-out documents. Every optimizer runs with each rate, and its best is repeated in the end:
-one rate does not fit all, since Adafactor's is relative to the weights and projected updates are smaller. Runs are the
-align stage itself, one after the other in this process.
+on, all are measured, on their held-out documents. Every optimizer runs with each rate, and its best is repeated in the
+end: one rate does not fit all, since Adafactor's is relative to the weights and projected updates are smaller. Runs are
+the align stage itself, one after the other in this process.
 """
 
 from __future__ import annotations
