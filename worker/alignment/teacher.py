@@ -44,16 +44,20 @@ class LoadedBase:
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """What is kept of each sequence of `sequences` (n, length) int32: the `k` likeliest tokens at `temperature`."""
+    """What is kept of each sequence of `sequences` (n, length) int32: the `k` likeliest tokens at `temperature`.
+
+    `base`: the base model's name and revision.
+    """
 
     sequences: Tensor
     k: int
     temperature: float
+    base: tuple[str, str] = ("", "")
 
     @property
     def digest(self) -> str:
-        """sha256 in hex; whoever names a file by it adds what decides on the base model."""
-        said = json.dumps(["likeliest tokens", 1, list(self.sequences.shape), self.k, self.temperature])
+        """sha256 in hex: what the files are named by."""
+        said = json.dumps(["likeliest tokens", 1, list(self.sequences.shape), self.k, self.temperature, self.base])
         return hashlib.sha256(said.encode() + self.sequences.int().contiguous().numpy().tobytes()).hexdigest()
 
 

@@ -33,7 +33,7 @@ from worker.alignment.optimizers.state import state_bytes
 from worker.alignment.probing import ProbeText, Probing, probe_text
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import Check, TrainingProgress, restore_weights
-from worker.alignment.teacher import LoadedBase
+from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
 from worker.alignment.trainable import AllWeights, LowRank, load_trainable
 from worker.alignment.training import Training
 from worker.causal import load_causal
@@ -49,6 +49,7 @@ VERSION = 2
 REPORT = "alignment.json"
 #: folder of tokenized text, below what stages keep for each other
 _TOKENS = "tokens"
+_TEACHER = "teacher"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
@@ -154,7 +155,7 @@ class _Work:
             model = trainable.model
             optimizer = make_optimizer(model, self.alignment)
             trainable.trained_by(optimizer)
-            batch_loss = _batch_loss(self.alignment, model, self.inputs.base)
+            batch_loss = self._batch_loss(model, text.training)
             progress = Training(
                 model,
                 optimizer,
@@ -175,6 +176,30 @@ class _Work:
         structured = self.request.recipe.pruning.method is PruningMethod.STRUCTURED
         masks = None if structured else WeightMasks(self.inputs.masks)
         return load_trainable(self.alignment, self.inputs.pruned, self.device, masks)
+
+    def _batch_loss(self, model: PreTrainedModel, sequences: Tensor) -> BatchLoss:
+        alignment, head = self.alignment, head_of(model).to(compute_dtype(model.device))
+        if alignment.objective is Objective.LANGUAGE_MODEL:
+            return NextToken(head)
+        terms = DistillationTerms(
+            temperature=alignment.temperature,
+            language_model_share=alignment.language_model_share,
+            hidden_states_weight=alignment.hidden_states_weight,
+        )
+        return Distillation(head, self._teacher(sequences), terms)
+
+    def _teacher(self, sequences: Tensor) -> BaseModel:
+        """Kept likeliest tokens lie where a sweep's other recipes find them, or with the stage's state."""
+        alignment = self.alignment
+
+        def load() -> PreTrainedModel:
+            return load_causal(self.inputs.base, self.device).requires_grad_(False)
+
+        if alignment.teacher_top_k is None:
+            return LoadedBase(load())
+        source = self.request.base
+        kept = KeptTokens(sequences, alignment.teacher_top_k, alignment.temperature, (source.repo_id, source.revision))
+        return KeptBase(kept, (self.inputs.kept or self.state) / _TEACHER / kept.digest, load)
 
     def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text) -> Ending:
         steps = _schedule(self.alignment, len(text.training)).steps
@@ -250,18 +275,6 @@ def _schedule(alignment: Alignment, sequences: int) -> Schedule:
 
 def _corpora(request: BuildRequest, alignment: Alignment) -> list[WeightedSource]:
     return [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
-
-
-def _batch_loss(alignment: Alignment, model: PreTrainedModel, base: Path) -> BatchLoss:
-    head = head_of(model).to(compute_dtype(model.device))
-    if alignment.objective is Objective.LANGUAGE_MODEL:
-        return NextToken(head)
-    terms = DistillationTerms(
-        temperature=alignment.temperature,
-        language_model_share=alignment.language_model_share,
-        hidden_states_weight=alignment.hidden_states_weight,
-    )
-    return Distillation(head, LoadedBase(load_causal(base, model.device).requires_grad_(False)), terms)
 
 
 def _report(alignment: Alignment, trained: _Trained, checks: Sequence[Check]) -> dict[str, object]:

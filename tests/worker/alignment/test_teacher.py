@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from tests.models import tiny_llama
+from tests.worker.alignment.builds import prepare, request
 from worker.alignment.batch_loss import Distillation, DistillationTerms
 from worker.alignment.objective import LikeliestTokens
 from worker.alignment.teacher import KeptBase, KeptTokens, LoadedBase
 from worker.causal import load_causal
 from worker.head import head_of
+from worker.stages import align
+from worker.stages.context import RecordingContext
 
 K = 7
 
@@ -130,3 +135,17 @@ def test_the_whole_loss_is_that_of_whole_models(tmp_path: Path, loading: Loading
     ) / len(base.model.layers)
     expected = 0.75 * 1.5**2 * float(divergence) + 0.25 * float(next_tokens) + 0.5 * distance
     assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sweeps_second_recipe_aligns_without_the_base_models_weights(tmp_path: Path) -> None:
+    inputs = dataclasses.replace(prepare(tmp_path / "models"), kept=tmp_path / "kept")
+    for number, rate in enumerate((1e-3, 2e-3)):
+        if number:
+            (inputs.base / "model.safetensors").unlink()
+        (tmp_path / str(number)).mkdir()
+        asked = request(tmp_path / "models", teacher_top_k=K, learning_rate=rate)
+        align.run(asked, inputs, tmp_path / str(number), RecordingContext())
+    first, second = (json.loads((tmp_path / str(n) / "alignment.json").read_bytes())["loss"] for n in range(2))
+    assert first[0] == second[0]
+    assert first[-1] != second[-1]
+    assert 0 < first[-1] < first[0]
