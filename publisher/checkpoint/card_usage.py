@@ -42,11 +42,12 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
         code(
             "python",
             *([] if loads_anywhere(manifest) else [taught]),
+            *(["import torch"] if _has_experts(manifest) else []),
             "from peft import LoraConfig, get_peft_model",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
             *_loading(repo_id),
-            *_training(),
+            *_training(manifest),
         ),
         "Recover the adapter, and use it on the base model:",
         code(
@@ -71,6 +72,7 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
         "more backward for each adapted matrix:",
         code(
             "python",
+            *(["import torch"] if _has_experts(manifest) else []),
             "from peft import LoraConfig, get_peft_model",
             "from publisher.checkpoint.folder import open_checkpoint",
             "from publisher.checkpoint.masked import mask_adapter",
@@ -78,7 +80,7 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             "",
             f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
             *_loading(repo_id),
-            *_training("mask_adapter(model, checkpoint)  # the update is zero where weights were pruned"),
+            *_training(manifest, "mask_adapter(model, checkpoint)  # the update is zero where weights were pruned"),
         ),
         "A masked update has no low rank, so a stock adapter alone does not hold it. Use the adapter on the base "
         "model, masked again:",
@@ -115,9 +117,22 @@ def _loading(repo_id: str) -> list[str]:
     ]
 
 
-def _training(*prepared: str) -> list[str]:
+def _has_experts(manifest: Manifest) -> bool:
+    return any(width.experts for width in manifest.base_widths)
+
+
+def _training(manifest: Manifest, *prepared: str) -> list[str]:
+    targets, wanted = [], '"all-linear"'
+    if _has_experts(manifest):
+        wanted = "linear"
+        targets = [
+            '# not PEFT\'s "all-linear": that takes fused experts along, whose updates cannot be recovered',
+            "modules = model.base_model.named_modules(prefix=model.base_model_prefix)",
+            "linear = [name for name, module in modules if isinstance(module, torch.nn.Linear)]",
+        ]
     return [
-        'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))',
+        *targets,
+        f'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules={wanted}))',
         *prepared,
         "# … train with transformers, TRL, or a loop of your own …",
         'model.save_pretrained("adapter")',

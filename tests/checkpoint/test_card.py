@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModelForCausalLM
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from publisher.checkpoint.card import CardSubject, model_card
 from publisher.checkpoint.compression import compress_folder
@@ -214,3 +215,21 @@ def test_code_for_compressed_single_weights_runs_as_pasted(tmp_path: Path, monke
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     live: Any = scope["model"]
     torch.testing.assert_close(merged(tokens).logits, live(tokens).logits)
+
+
+def test_card_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:
+    """PEFT's "all-linear" would train fused experts."""
+    sizes = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 2}
+    MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(tmp_path / "mixture")
+    byte_tokenizer().save_pretrained(tmp_path / "mixture")
+    widths = [Widths(query_heads=2, kv_heads=1, neurons=0, experts=2)] * 2
+    told = described(tmp_path / "mixture", base_widths=widths, widths=widths)
+    card = model_card(CardSubject(told, str(tmp_path / "mixture")))
+    train = re.findall(r"```python\n(.+?)```", card, flags=re.S)[0].replace(
+        '"adapter"', repr(str(tmp_path / "adapter"))
+    )
+    exec(train, {})
+    with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", framework="pt") as file:
+        modules = {name.split(".")[-3] for name in file.keys()}  # noqa: SIM118 - not a mapping
+    assert modules == {"q_proj", "k_proj", "v_proj", "o_proj"}

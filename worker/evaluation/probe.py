@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.evaluation import ProbeTraining
@@ -74,12 +74,18 @@ def load_with_adapter(
 
 
 def with_lora(model: PreTrainedModel, rank: int) -> PeftModel:
-    """A new LoRA on all linear layers of the decoder, B zero."""
+    """A new LoRA on all linear layers of the decoder, B zero.
+
+    They are named one by one: PEFT's "all-linear" takes the fused experts of a mixture along, as parameters, and what
+    is trained there cannot be recovered.
+    """
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules=linear,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -8,6 +8,7 @@ Python of their own, so the folder is set by whoever runs the worker; a recipe o
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -124,4 +125,5 @@ def _task_manager(folder: Path | None) -> Any:
     """Reading the harness's 14,000 task files takes ten seconds."""
     from lm_eval.tasks import TaskManager
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default that a task relies on
     return TaskManager(include_path=str(folder) if folder else None)

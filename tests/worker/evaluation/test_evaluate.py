@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.checkpoint.recovery import merge_folder
@@ -16,7 +16,7 @@ from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Pruning, Recipe
-from tests.models import tiny_llama
+from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.device import Device
 from worker.evaluation.certificate import probe_sequences
@@ -184,6 +184,24 @@ def test_probe_on_a_checkpoint_that_lost_single_weights_is_trained_and_measured_
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
     assert report.certificate.recovered == pytest.approx(perplexity(merged, windows, lambda _: None), rel=1e-5)
+
+
+def test_probe_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    MixtralForCausalLM(MixtralConfig(**TINY, num_local_experts=4, bos_token_id=256, eos_token_id=257)).save_pretrained(
+        tmp_path / "base"
+    )
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    prose(tmp_path / "prose.jsonl", documents=60)
+    pruning = PRUNING | {"criterion": "magnitude", "calibration": None}
+    request = _request(tmp_path, scheme="none", align=False)
+    recipe = request.recipe.model_copy(update={"pruning": Pruning.model_validate(pruning)})
+    _, report, _ = _evaluate(tmp_path, BuildRequest(base=request.base, recipe=recipe, corpora=request.corpora))
+    assert report.certificate is not None
+    assert report.certificate.improves
+    assert report.certificate.gain_retained is not None
+    assert report.gradient_fidelity is not None
+    assert 0.2 < report.gradient_fidelity.mean < 1
 
 
 def test_without_probe_and_alignment_there_is_no_certificate_and_no_aligned_form(tmp_path: Path) -> None:
