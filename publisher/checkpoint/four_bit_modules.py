@@ -81,9 +81,14 @@ def make_head(head: Any) -> None:
 
 
 def share_if_tied(embedding: nn.Module, head: nn.Module | None) -> None:
-    """After loading: a head that was tied to the embeddings by transformers leaves saving to them."""
+    """After loading: a head that was tied to the embeddings by transformers leaves saving to them.
+
+    Tying, transformers makes a bias as long as the weight has rows, of which the packed one has others.
+    """
     if isinstance(head, FourBitHead):
         head.tied = head.weight is embedding.weight
+        if head.bias is not None:
+            head.bias.data = head.bias.data[: head.out_features]
 
 
 def _table_class(embedding: type[nn.Embedding]) -> type[nn.Embedding]:

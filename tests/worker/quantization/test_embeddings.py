@@ -11,12 +11,12 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401 - embeddings in 4 bits
 from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
 from publisher.checkpoint.four_bit_modules import FourBitTable, dense, rows_of
-from tests.models import tiny_llama
+from tests.models import TINY, tiny_llama
 from tests.worker.quantization.test_streamed import assert_same, tensors
 from tests.worker.streaming.families import save_tiny
 from worker.causal import hidden_states
@@ -25,12 +25,28 @@ from worker.quantization.nf4 import load_published, quantize_nf4, quantize_whole
 
 TOKENS = torch.arange(24).view(2, 12)
 
+
+def _with_head_bias(folder: Path) -> Path:
+    config = Ernie4_5_MoeConfig(
+        **(TINY | {"num_hidden_layers": 2, "head_dim": 8, "pad_token_id": 0, "use_bias": True}),
+        moe_num_experts=4,
+        moe_k=2,
+        moe_intermediate_size=24,
+        tie_word_embeddings=True,
+    )
+    model = Ernie4_5_MoeForCausalLM(config)
+    model.lm_head.bias.data.normal_()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 MODELS: dict[str, Callable[[Path], Path]] = {
     "untied": lambda folder: tiny_llama(folder, hidden_size=64, head_dim=16),
     "tied": lambda folder: tiny_llama(folder, hidden_size=64, head_dim=16, tie_word_embeddings=True),
     "rows within blocks": lambda folder: tiny_llama(folder, intermediate_size=37, tie_word_embeddings=True),
     "scaled embeddings": lambda folder: save_tiny("gemma3", folder, dtype=torch.bfloat16),
     "experts": lambda folder: save_tiny("mixtral", folder, dtype=torch.bfloat16),
+    "tied head with a bias": _with_head_bias,
     "packed": lambda folder: save_tiny("phi3", folder, dtype=torch.bfloat16),
 }
 
