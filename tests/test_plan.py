@@ -169,3 +169,15 @@ def test_evaluation_takes_time_for_the_upper_bound_and_for_overlapping_windows()
 
     assert evaluate(probe=False) < evaluate(direct=False) < evaluate()
     assert evaluate(probe=False, stride=64) == pytest.approx(4 * evaluate(probe=False), rel=0.01)
+
+
+def test_quantizing_takes_a_cpu_longer_than_reading_and_a_gpu_does_not() -> None:
+    """6 billion weights of LLaMA-2-13B at 0.65: with reading five minutes on two cores, on a GPU under one."""
+    recipe = Recipe.model_validate({"pruning": {"criterion": "random", "ratio": 0.65}})
+    minutes = {
+        flops: make_plan(describe(LLAMA_2_13B), recipe, flops_per_second=flops).minutes["quantize"]
+        for flops in (276e9, 400e12)
+    }
+    reading = 2 * 6_005_662_720 / 250e6 / 60
+    assert minutes[276e9] == pytest.approx(reading + 6_005_662_720 / 22e6 / 60, rel=0.02)
+    assert minutes[400e12] == pytest.approx(reading, rel=0.01)
