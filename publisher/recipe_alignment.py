@@ -91,6 +91,9 @@ class Alignment(RecipePart):
     rank: int = Field(
         default=64, ge=1, le=4096, description="of LoRA with trainable low_rank, of gradients with such an optimizer"
     )
+    activation_checkpointing: bool = Field(
+        default=False, description="compute layers again in backward: a third more work, much less memory for long text"
+    )
     exhausted: Exhausted = Exhausted.REFUSE
     stop: Stop = Stop.END
     checks: int = Field(

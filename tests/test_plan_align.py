@@ -90,9 +90,11 @@ def test_the_plan_names_gpus_of_each_size() -> None:
     assert plan.align_gpus_80gib == plan.align_gpus["80"]
 
 
-def saved_for_backward(folder: Path, tokens: int, *, autocast: bool) -> int:
+def saved_for_backward(folder: Path, tokens: int, *, autocast: bool, checkpointing: bool = False) -> int:
     """Bytes of all tensors that autograd keeps for backward, parameters and their bf16 copies left out."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if checkpointing:
+        model.train().activation_checkpointing_enable({"use_reentrant": False})
     weights = {weight.shape for weight in model.parameters()}
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -119,3 +121,24 @@ def test_activations_are_those_that_autograd_keeps(machine: Machine, tmp_path: P
     found = saved_for_backward(folder, 512, autocast=machine is Machine.GPU)
     logits = 4 * 2**23 * 4
     assert memory.activations - logits == pytest.approx(found, rel=0.2)
+
+
+def test_with_checkpointing_it_is_what_enters_each_layer_and_one_layer_whole(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path, hidden_size=256, head_dim=64, max_position_embeddings=512, num_hidden_layers=16)
+    geometry = describe(json.loads((folder / "config.json").read_text()))
+    recipe = {"pruning": {"criterion": "random", "ratio": 0.5}, "alignment": CORPORA | {"batch_tokens": 512}}
+    whole, thrifty = (
+        align_memory(
+            geometry,
+            geometry.full_widths,
+            Recipe.model_validate(recipe | {"alignment": recipe["alignment"] | {"activation_checkpointing": setting}}),
+            Machine.CPU,
+        )
+        for setting in (False, True)
+    )
+    assert whole is not None
+    assert thrifty is not None
+    logits = 4 * 2**23 * 4
+    found = saved_for_backward(folder, 512, autocast=False, checkpointing=True)
+    one_layer = (whole.activations - logits) / geometry.layers
+    assert thrifty.activations - logits - one_layer == pytest.approx(found, rel=0.2)

@@ -145,14 +145,21 @@ def _factors(matrices: list[Shape], rank: int) -> Iterator[Shape]:
 def _activations(geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine) -> int:
     """Everything that backward needs of the tokens that go through at once, and some chunks of logits.
 
+    With checkpointing what enters each layer, and all of one layer.
+
     Measured on LLaMA layers: in fp32 two numbers for each output of a linear map and two for each hidden one; with
     products in bf16 two and nine of two bytes, since the residual stream and norms stay in fp32.
     """
     length = alignment.sequence_length
     tokens = min(alignment.batch_tokens, max(length, machine.tokens_at_once // length * length))
     hidden, size = (9, BF16) if machine is Machine.GPU else (2, FP32)
-    layers = sum(
+    layers = [
         2 * layer_outputs(geometry, geometry.kinds[kind], width) + hidden * geometry.hidden_size
         for kind, width in zip(geometry.kind_of, widths, strict=True)
-    )
-    return tokens * layers * size + _LOGITS * max(_LOGITS_AT_ONCE, geometry.vocab_size) * FP32
+    ]
+    if alignment.activation_checkpointing:
+        # on a GPU the residual stream is in fp32, whatever products are in
+        kept = max(layers) * size + geometry.layers * geometry.hidden_size * FP32
+    else:
+        kept = sum(layers) * size
+    return tokens * kept + _LOGITS * max(_LOGITS_AT_ONCE, geometry.vocab_size) * FP32

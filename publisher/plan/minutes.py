@@ -41,7 +41,10 @@ def expected_minutes(
     seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
     seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
     if recipe.alignment:
-        per_token = 6 * pruned + (2 * base if recipe.alignment.objective is Objective.DISTILLATION else 0)
+        forwards = 2 if recipe.alignment.activation_checkpointing else 1
+        per_token = (4 + 2 * forwards) * pruned + (
+            2 * base if recipe.alignment.objective is Objective.DISTILLATION else 0
+        )
         seconds["align"] = per_token * recipe.alignment.steps * recipe.alignment.batch_tokens / speed
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:

@@ -77,6 +77,11 @@ def load_trainable(
     alignment: Alignment, pruned: Path, device: torch.device, masks: WeightMasks | None
 ) -> AllWeights | LowRank:
     """The pruned model, ready to be trained as the recipe says; `masks` if single weights were pruned."""
-    if alignment.trainable is Trainable.LOW_RANK:
-        return LowRank(pruned, device, masks, alignment.rank)
-    return AllWeights(pruned, device, masks)
+    trainable = (
+        LowRank(pruned, device, masks, alignment.rank)
+        if alignment.trainable is Trainable.LOW_RANK
+        else AllWeights(pruned, device, masks)
+    )
+    if alignment.activation_checkpointing:
+        trainable.model.activation_checkpointing_enable({"use_reentrant": False})
+    return trainable

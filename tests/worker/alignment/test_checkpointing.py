@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.worker.alignment.builds import prepare, request
+from worker.stages import align
+from worker.stages.context import RecordingContext
+
+
+def aligned(folder: Path, name: str, **settings: object) -> tuple[list[float], dict[str, torch.Tensor]]:
+    output = folder / name
+    output.mkdir()
+    align.run(request(folder, **settings), prepare(folder), output, RecordingContext())
+    return json.loads((output / "alignment.json").read_bytes())["loss"], load_file(output / "model/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"objective": "language_model"}, {"hidden_states_weight": 0.5}, {"trainable": "low_rank", "rank": 4}],
+    ids=["all weights", "hidden states", "LoRA"],
+)
+def test_computing_layers_again_changes_nothing(tmp_path: Path, settings: dict[str, object]) -> None:
+    """Dropout draws the same numbers again."""
+    losses, weights = aligned(tmp_path, "kept", **settings)
+    again, weights_again = aligned(tmp_path, "computed", activation_checkpointing=True, **settings)
+    assert losses == again
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
