@@ -16,10 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from worker.alignment.batch_loss import BatchLoss
+from worker.alignment.distributed_ranks import Log, Ranks
 from worker.alignment.held_out import mean_loss
-from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors, trained_weights
-
-Log = Callable[[str], None]
+from worker.alignment.state import Check, TrainingProgress, restore_weights
 
 
 def check_steps(steps: int, checks: int) -> list[int]:
@@ -88,17 +87,18 @@ class BestHeldOut(_AtSteps):
         patience: int,
         file: Path,
         log: Log,
+        ranks: Ranks,
     ) -> None:
         super().__init__(steps, checks)
         self.model, self.batch_loss, self.sequences = model, batch_loss, sequences
-        self.patience, self.file, self.log = patience, file, log
+        self.patience, self.file, self.log, self.ranks = patience, file, log, ranks
 
     def look(self, progress: TrainingProgress, pause: Callable[[], None]) -> Check:
-        loss = mean_loss(self.model, self.batch_loss, self.sequences, pause)
+        loss = self.ranks.mean(mean_loss(self.model, self.batch_loss, self.sequences, pause))
         check = Check(step=progress.steps, loss=loss if math.isfinite(loss) else None)
         best = best_check([*progress.checks, check])
         if best is check:
-            save_tensors(self.file, trained_weights(self.model))
+            self.ranks.save_weights(self.file, self.model)
         self.log(f"Held-out loss after step {check.step}: {loss:.4f}{', the best so far' if best is check else ''}.")
         return check
 
@@ -117,12 +117,12 @@ class BestHeldOut(_AtSteps):
 class Candidates(_AtSteps):
     """Weights are kept, one file a check in `folder`; what they are worth is found out after training (probing.py)."""
 
-    def __init__(self, model: PreTrainedModel, *, steps: int, checks: int, folder: Path) -> None:
+    def __init__(self, model: PreTrainedModel, *, steps: int, checks: int, folder: Path, ranks: Ranks) -> None:
         super().__init__(steps, checks)
-        self.model, self.folder = model, folder
+        self.model, self.folder, self.ranks = model, folder, ranks
 
     def look(self, progress: TrainingProgress, pause: Callable[[], None]) -> Check:
-        save_tensors(candidate_file(self.folder, progress.steps), trained_weights(self.model))
+        self.ranks.save_weights(candidate_file(self.folder, progress.steps), self.model)
         return Check(step=progress.steps)
 
     def finish(self, progress: TrainingProgress) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from worker.alignment.distributed_tensors import own_part, parted_like
 from worker.alignment.optimizers.state import pack_state, unpack_state
 
 _PROGRESS, _LAYOUT = "progress", "optimizer"
@@ -89,28 +90,31 @@ def load_state(path: Path) -> TrainingState | None:
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by name (`weights.…`); it shares memory with the model."""
+    """What is trained, by name (`weights.…`); it shares memory with the model, and may be in parts."""
     return {f"{_WEIGHTS}{name}": weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 @torch.no_grad()
 def restore_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """The opposite of `trained_weights`."""
+    """Make whole `tensors` what is trained, or this process's part of it."""
     for name, weight in trained_weights(model).items():
-        weight.copy_(tensors[name])
+        weight.copy_(parted_like(tensors[name], weight))
 
 
 def training_state(
     model: nn.Module, optimizer: Optimizer, random: dict[str, Tensor], progress: TrainingProgress
 ) -> TrainingState:
-    """All of it; tensors share memory with what is trained."""
+    """All of it that this process holds; tensors share memory with what is trained."""
     moments, layout = pack_state(optimizer)
-    return TrainingState(trained_weights(model) | moments | random, progress, layout)
+    tensors = trained_weights(model) | moments | random
+    return TrainingState({name: own_part(tensor) for name, tensor in tensors.items()}, progress, layout)
 
 
+@torch.no_grad()
 def restore_training(model: nn.Module, optimizer: Optimizer, state: TrainingState) -> None:
     """The opposite of `training_state`, but for the progress."""
-    restore_weights(model, state.tensors)
+    for name, weight in trained_weights(model).items():
+        own_part(weight).copy_(state.tensors[name])
     unpack_state(optimizer, state.tensors, state.layout)
     restore_random_state(next(model.parameters()).device, state.tensors)
 

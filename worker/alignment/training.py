@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError
 from worker.alignment.batch_loss import BatchLoss, accumulate_gradients
+from worker.alignment.distributed_ranks import Alone, Ranks
+from worker.alignment.distributed_tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
 from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step
 from worker.alignment.state import (
     TrainingProgress,
-    load_state,
     random_state,
     restore_training,
-    save_state,
     training_state,
 )
 from worker.alignment.termination import DeferredSigterm
@@ -44,7 +44,7 @@ class Training:
 
     `sequences` is int32 (steps * batch_sequences, length): step i trains on the i-th batch of rows. The state is
     saved to `state_file` every `save_seconds`, when `ending` looked at the weights, and when the job is cancelled or
-    the process is asked to end.
+    the process is asked to end. With several `ranks` each runs this loop.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Training:
         context: StageContext,
         state_file: Path,
         ending: Ending | None = None,
+        ranks: Ranks | None = None,
         save_seconds: float = 30.0,
     ) -> None:
         self.model, self.optimizer, self.batch_loss = model, optimizer, batch_loss
@@ -65,6 +66,7 @@ class Training:
         self.context, self.state_file, self.save_seconds = context, state_file, save_seconds
         self.ending = ending or LastWeights()
         self.device = model.device
+        self.ranks = ranks or Alone(self.device)
         self.progress = TrainingProgress()
 
     def run(self) -> TrainingProgress:
@@ -87,7 +89,7 @@ class Training:
         return self.progress
 
     def _resume(self) -> None:
-        state = load_state(self.state_file)
+        state = self.ranks.load(self.state_file, self.context.log)
         if state is None:
             return
         restore_training(self.model, self.optimizer, state)
@@ -106,7 +108,7 @@ class Training:
         batch = self._batch(step)
         waited = time.perf_counter() - started
         loss = accumulate_gradients(self.model, self.batch_loss, batch, self._pause_point)
-        norm = self._clip()
+        loss, norm = self.ranks.mean(loss), self._clip()
         if take_step(self.progress, loss, norm):
             self._update(step)
         else:
@@ -116,11 +118,14 @@ class Training:
 
     def _batch(self, step: int) -> Tensor:
         size = self.schedule.batch_sequences
-        return self.sequences[step * size : (step + 1) * size].to(self.device)
+        return self.ranks.share(self.sequences[step * size : (step + 1) * size]).to(self.device)
 
     def _clip(self) -> float:
-        """The norm of the gradients before they are clipped."""
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM))
+        """The norm of all gradients before they are clipped, wherever their parts are."""
+        trained = [weight for weight in self.model.parameters() if weight.grad is not None]
+        norm = gathered(get_total_norm([weight.grad for weight in trained if weight.grad is not None]))
+        clip_grads_with_norm_(trained, _GRADIENT_NORM, norm)
+        return self.ranks.mean(float(norm))
 
     def _update(self, step: int) -> None:
         for group in self.optimizer.param_groups:
@@ -142,12 +147,12 @@ class Training:
         self.context.metric("tokens_per_second", progress.steps, tokens / seconds)
         with self._saving_when_stopped():
             self.context.progress(progress.steps * tokens, self.schedule.steps * tokens, "tokens")
-        if time.monotonic() >= self._save_at:
+        if self.ranks.any(time.monotonic() >= self._save_at):
             self._save()
 
     def _pause_point(self) -> None:
         """Between micro-batches: a cancelled job or a process that is to end stops here, and nothing is lost."""
-        if self._sigterm.received:
+        if self.ranks.any(self._sigterm.received):
             self._save()
             self._sigterm.deliver()
         with self._saving_when_stopped():
@@ -164,6 +169,6 @@ class Training:
 
     def _save(self) -> None:
         started = time.monotonic()
-        save_state(self.state_file, training_state(self.model, self.optimizer, self._random, self.progress))
+        self.ranks.save(self.state_file, training_state(self.model, self.optimizer, self._random, self.progress))
         ended = time.monotonic()
         self._save_at = ended + max(self.save_seconds, (ended - started) / _SAVING_SHARE)

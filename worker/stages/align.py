@@ -7,7 +7,7 @@ in bf16 and `alignment.json`; keeps its training state in `state/` until the sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,10 @@ from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Stop
 from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
 from worker.alignment.data import WeightedSource, training_sequences
+from worker.alignment.distributed import run_on_devices
+from worker.alignment.distributed_rank import Several
+from worker.alignment.distributed_ranks import Alone, Ranks
+from worker.alignment.distributed_recipe import refuse_for_several
 from worker.alignment.endings import (
     BestHeldOut,
     Candidates,
@@ -32,7 +36,7 @@ from worker.alignment.optimizers import make_optimizer, require_packages
 from worker.alignment.optimizers.state import state_bytes
 from worker.alignment.probing import ProbeText, Probing, probe_text
 from worker.alignment.schedule import Schedule
-from worker.alignment.state import Check, TrainingProgress, restore_weights
+from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors
 from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
 from worker.alignment.trainable import AllWeights, LowRank, load_trainable
 from worker.alignment.training import Training
@@ -47,6 +51,8 @@ from worker.stages.store import stage_digest
 
 VERSION = 2
 REPORT = "alignment.json"
+#: In the state of several devices: what all of them read, and what they leave.
+_TEXT, _WEIGHTS = "text.safetensors", "weights.safetensors"
 #: folder of tokenized text, below what stages keep for each other
 _TOKENS = "tokens"
 _TEACHER = "teacher"
@@ -73,12 +79,14 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
 def run(
     request: BuildRequest, inputs: AlignInputs, output: Path, context: StageContext, *, save_seconds: float = 30.0
 ) -> None:
-    """Raises RequestFault if a corpus is too short, a package is missing, or training diverges.
+    """Raises RequestFault if a corpus is too short, a package is missing, or training diverges; InfrastructureFault if
+    the process of one of several devices dies.
 
     Saves its state every `save_seconds`.
     """
     alignment = _recipe(request)
     require_packages(alignment.optimizer)
+    refuse_for_several(request.recipe, len(request.devices))
     work = _Work(request, inputs, alignment, output, context)
     text = work.text()
     trained = work.train(text, save_seconds)
@@ -93,6 +101,10 @@ class _Text:
     training: Tensor
     held_out: Tensor | None
     probe: ProbeText | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training needs."""
+        return {"training": self.training} | ({} if self.held_out is None else {"held_out": self.held_out})
 
 
 @dataclass(frozen=True)
@@ -149,13 +161,25 @@ class _Work:
 
     def train(self, text: _Text, save_seconds: float) -> _Trained:
         """Writes the model, unless a probe is still to choose its weights."""
+        if len(self.request.devices) > 1:
+            return self._train_on_devices(text, save_seconds)
+        trainable, trained = self.trained_by(Alone(self.device), text, save_seconds)
+        if text.probe is None:
+            _write(trainable, self.output / "model")
+        return trained
+
+    def trained_by(self, ranks: Ranks, text: _Text, save_seconds: float) -> tuple[AllWeights | LowRank, _Trained]:
+        """What one process does: all of it, or its share."""
         torch.manual_seed(self.request.recipe.seed)
-        with peak_memory(self.device):
-            trainable = self._trainable()
+        with peak_memory(ranks.device):
+            with ranks.loading() as device:
+                trainable = self._trainable(device)
+                ranks.place(trainable.model)
             model = trainable.model
             optimizer = make_optimizer(model, self.alignment)
             trainable.trained_by(optimizer)
-            batch_loss = self._batch_loss(model, text.training)
+            batch_loss = self._batch_loss(model, text.training, ranks)
+            ranks.seed(self.request.recipe.seed)
             progress = Training(
                 model,
                 optimizer,
@@ -164,20 +188,29 @@ class _Work:
                 schedule=_schedule(self.alignment, len(text.training)),
                 context=self.context,
                 state_file=self.state / "training.safetensors",
-                ending=self._ending(model, batch_loss, text),
+                ending=self._ending(model, batch_loss, text, ranks),
+                ranks=ranks,
                 save_seconds=save_seconds,
             ).run()
-        trained = _Trained(progress, state_bytes(optimizer))
+        return trainable, _Trained(progress, state_bytes(optimizer))
+
+    def _train_on_devices(self, text: _Text, save_seconds: float) -> _Trained:
+        """The processes leave the weights in a file, which becomes a model here, on the CPU: it may not fit a GPU."""
+        save_tensors(self.state / _TEXT, text.tensors())
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what earlier stages left is in the way of the process that gets this device
+        work = _OnDevice(replace(self.request, publish=None), self.inputs, self.output, save_seconds)
+        trained = run_on_devices(work, self.request.devices, self.state, self.context)
         if text.probe is None:
-            _write(trainable, self.output / "model")
+            self._write_candidate(self.state / _WEIGHTS, self.output / "model")
         return trained
 
-    def _trainable(self) -> AllWeights | LowRank:
+    def _trainable(self, device: torch.device) -> AllWeights | LowRank:
         structured = self.request.recipe.pruning.method is PruningMethod.STRUCTURED
         masks = None if structured else WeightMasks(self.inputs.masks)
-        return load_trainable(self.alignment, self.inputs.pruned, self.device, masks)
+        return load_trainable(self.alignment, self.inputs.pruned, device, masks)
 
-    def _batch_loss(self, model: PreTrainedModel, sequences: Tensor) -> BatchLoss:
+    def _batch_loss(self, model: PreTrainedModel, sequences: Tensor, ranks: Ranks) -> BatchLoss:
         alignment, head = self.alignment, head_of(model).to(compute_dtype(model.device))
         if alignment.objective is Objective.LANGUAGE_MODEL:
             return NextToken(head)
@@ -186,26 +219,32 @@ class _Work:
             language_model_share=alignment.language_model_share,
             hidden_states_weight=alignment.hidden_states_weight,
         )
-        return Distillation(head, self._teacher(sequences), terms)
+        return Distillation(head, self._teacher(sequences, ranks), terms)
 
-    def _teacher(self, sequences: Tensor) -> BaseModel:
-        """Kept likeliest tokens lie where a sweep's other recipes find them, or with the stage's state."""
+    def _teacher(self, sequences: Tensor, ranks: Ranks) -> BaseModel:
+        """Kept likeliest tokens lie where a sweep's other recipes find them, or with the stage's state.
+
+        Who lacks some asks a base model of its own, on each device: the others are not asked at the same time.
+        """
         alignment = self.alignment
-
-        def load() -> PreTrainedModel:
-            return load_causal(self.inputs.base, self.device).requires_grad_(False)
-
         if alignment.teacher_top_k is None:
-            return LoadedBase(load())
+            with ranks.loading() as device:
+                base = self._base(device, ranks.device)
+                ranks.place(base)
+            return LoadedBase(base)
         source = self.request.base
         kept = KeptTokens(sequences, alignment.teacher_top_k, alignment.temperature, (source.repo_id, source.revision))
-        return KeptBase(kept, (self.inputs.kept or self.state) / _TEACHER / kept.digest, load)
+        file = (self.inputs.kept or self.state) / _TEACHER / kept.digest
+        return KeptBase(kept, file, lambda: self._base(ranks.device, ranks.device))
 
-    def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text) -> Ending:
+    def _base(self, device: torch.device, computing: torch.device) -> PreTrainedModel:
+        return load_causal(self.inputs.base, device, compute_dtype(computing)).requires_grad_(False)
+
+    def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text, ranks: Ranks) -> Ending:
         steps = _schedule(self.alignment, len(text.training)).steps
         checks = min(self.alignment.checks, steps)
-        if text.probe is not None:
-            return Candidates(model, steps=steps, checks=checks, folder=self.state)
+        if self.alignment.stop is Stop.PROBE:
+            return Candidates(model, steps=steps, checks=checks, folder=self.state, ranks=ranks)
         if text.held_out is None:
             return LastWeights()
         return BestHeldOut(
@@ -217,6 +256,7 @@ class _Work:
             patience=self.alignment.patience,
             file=self.state / "best.safetensors",
             log=self.context.log,
+            ranks=ranks,
         )
 
     def probe(self, text: ProbeText, trained: _Trained) -> Sequence[Check]:
@@ -240,9 +280,28 @@ class _Work:
         return checks
 
     def _write_candidate(self, weights: Path, folder: Path) -> None:
-        trainable = self._trainable()
+        trainable = self._trainable(self.device if len(self.request.devices) < 2 else torch.device("cpu"))
         restore_weights(trainable.model, load_file(weights))
         _write(trainable, folder)
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """What the process of one of several devices does."""
+
+    request: BuildRequest
+    inputs: AlignInputs
+    output: Path
+    save_seconds: float
+
+    def __call__(self, ranks: Several, context: StageContext) -> _Trained:
+        work = _Work(self.request, self.inputs, _recipe(self.request), self.output, context)
+        tensors = load_file(work.state / _TEXT)
+        text = _Text(tensors["training"], tensors.get("held_out"), None)
+        trainable, trained = work.trained_by(ranks, text, self.save_seconds)
+        if work.alignment.stop is not Stop.PROBE:
+            ranks.save_weights(work.state / _WEIGHTS, trainable.model)
+        return trained
 
 
 def _write(trainable: AllWeights | LowRank, folder: Path) -> None:

@@ -34,7 +34,10 @@ class PublishTarget:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """`tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name."""
+    """`devices`: those that align together, if there are several; everything else is done on `device`.
+
+    `tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name.
+    """
 
     base: BaseModelSource
     recipe: Recipe
@@ -42,3 +45,4 @@ class BuildRequest:
     publish: PublishTarget | None = None
     device: str = "cpu"
     tasks_folder: Path | None = None
+    devices: tuple[str, ...] = ()

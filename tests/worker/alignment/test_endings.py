@@ -21,6 +21,7 @@ from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, STEPS, prepare, request
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.alignment.data import WeightedSource
+from worker.alignment.distributed_ranks import Alone
 from worker.alignment.endings import BestHeldOut, best_check, check_steps
 from worker.alignment.held_out import held_out_sequences
 from worker.alignment.probing import probe_text
@@ -81,7 +82,15 @@ def test_the_first_of_the_lowest_losses_is_the_best() -> None:
 def test_checks_without_a_better_one_end_training(tmp_path: Path, losses: list[float | None], over: bool) -> None:
     model = load_causal(tiny_llama(tmp_path), "cpu")
     ending = BestHeldOut(
-        model, _Unused(), torch.empty(0), steps=12, checks=12, patience=2, file=tmp_path / "best", log=lambda _: None
+        model,
+        _Unused(),
+        torch.empty(0),
+        steps=12,
+        checks=12,
+        patience=2,
+        file=tmp_path / "best",
+        log=lambda _: None,
+        ranks=Alone(torch.device("cpu")),
     )
     checks = [Check(step=step + 1, loss=loss) for step, loss in enumerate(losses)]
     assert ending.is_over(TrainingProgress(checks=checks)) == over

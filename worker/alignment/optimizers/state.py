@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from worker.alignment.distributed_tensors import part_of_one_like
 
 _PREFIX = "optimizer."
 _TENSOR, _OBJECT = "__tensor__", "__object__"
@@ -23,10 +26,13 @@ _CLASSES = {"GaLoreProjector": "galore_torch.galore_projector"}
 
 
 def pack_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], str]:
-    """Tensors by name (`optimizer.…`), each once, sharing memory with the optimizer's; and how they belong together."""
+    """Tensors by name (`optimizer.…`), each once, and how they belong together.
+
+    They share memory with the optimizer's, and are in parts where those are.
+    """
     packer = _Packer()
     layout = {
-        str(index): packer.pack(f"{_PREFIX}{index}", optimizer.state[parameter], parameter.device)
+        str(index): packer.pack(f"{_PREFIX}{index}", optimizer.state[parameter], parameter)
         for index, parameter in enumerate(_parameters(optimizer))
         if parameter in optimizer.state
     }
@@ -40,7 +46,7 @@ def unpack_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], layout: st
     for index, parameter in enumerate(_parameters(optimizer)):
         optimizer.state.pop(parameter, None)
         if str(index) in parts:
-            optimizer.state[parameter] = unpacker.unpack(parts[str(index)], parameter.device)
+            optimizer.state[parameter] = unpacker.unpack(parts[str(index)], parameter)
 
 
 def state_bytes(optimizer: Optimizer) -> int:
@@ -58,20 +64,23 @@ class _Packer:
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[int, str] = {}
 
-    def pack(self, name: str, value: Any, device: torch.device) -> Any:
+    def pack(self, name: str, value: Any, parameter: Tensor) -> Any:
         if isinstance(value, Tensor):
-            return self._tensor(name, value, device)
+            return self._tensor(name, value, parameter)
         if isinstance(value, Mapping):
-            return {key: self.pack(f"{name}.{key}", part, device) for key, part in value.items()}
+            return {key: self.pack(f"{name}.{key}", part, parameter) for key, part in value.items()}
         if type(value).__name__ in _CLASSES:
-            return {_OBJECT: type(value).__name__, "fields": self.pack(name, vars(value), device)}
+            return {_OBJECT: type(value).__name__, "fields": self.pack(name, vars(value), parameter)}
         assert value is None or isinstance(value, bool | int | float | str), f"{name} is a {type(value).__name__}"
         return value
 
-    def _tensor(self, name: str, tensor: Tensor, device: torch.device) -> dict[str, Any]:
+    def _tensor(self, name: str, tensor: Tensor, parameter: Tensor) -> dict[str, Any]:
         name = self._names.setdefault(id(tensor), name)
         self.tensors[name] = tensor
-        layout: dict[str, Any] = {_TENSOR: name, "with_parameter": tensor.device == device}
+        layout: dict[str, Any] = {_TENSOR: name, "with_parameter": tensor.device == parameter.device}
+        if isinstance(tensor, DTensor):
+            assert tensor.shape == parameter.shape, f"{name} is in parts, and of another shape than its parameter"
+            return layout | {"in_parts": True}
         # products of a transposed matrix can differ in the last bit from those of its copy
         return layout if tensor.is_contiguous() else layout | {"stride": tensor.stride()}
 
@@ -81,17 +90,18 @@ class _Unpacker:
         self._stored = tensors
         self._placed: dict[str, Tensor] = {}
 
-    def unpack(self, value: Any, device: torch.device) -> Any:
+    def unpack(self, value: Any, parameter: Tensor) -> Any:
         if not isinstance(value, dict):
             return value
         if _TENSOR in value:
-            return self._tensor(value, device)
+            placed = self._tensor(value, parameter.device)
+            return part_of_one_like(placed, parameter) if value.get("in_parts") else placed
         if _OBJECT in value:
             made_of = getattr(import_module(_CLASSES[value[_OBJECT]]), value[_OBJECT])
             made = made_of.__new__(made_of)
-            vars(made).update(self.unpack(value["fields"], device))
+            vars(made).update(self.unpack(value["fields"], parameter))
             return made
-        return {key: self.unpack(part, device) for key, part in value.items()}
+        return {key: self.unpack(part, parameter) for key, part in value.items()}
 
     def _tensor(self, layout: Mapping[str, Any], device: torch.device) -> Tensor:
         name = layout[_TENSOR]

@@ -1,0 +1,50 @@
+"""What a recipe must look like for several devices to align together; asked before any work, without torch."""
+
+from __future__ import annotations
+
+from publisher.errors import RequestFault
+from publisher.recipe import Alignment, Optimizer, PruningMethod, Recipe
+
+_ONE_DEVICE = "have a worker with one device build it (PUBLISHER_WORKER_DEVICES empty, or no --devices)"
+
+
+def refuse_for_several(recipe: Recipe, devices: int) -> None:
+    """Raises RequestFault naming the field if `devices` devices cannot train by `recipe` together; one always can."""
+    alignment = recipe.alignment
+    if alignment is None or devices < 2:
+        return
+    _refuse_optimizer(alignment, devices)
+    _refuse_masks(recipe, devices)
+    _refuse_unequal_shares(alignment, devices)
+
+
+def _refuse_optimizer(alignment: Alignment, devices: int) -> None:
+    """The others look at whole matrices, or keep states that do not go with parts of a weight."""
+    if alignment.optimizer is not Optimizer.ADAMW:
+        raise RequestFault(
+            f"optimizer {alignment.optimizer} cannot train weights that are spread over {devices} devices.",
+            field="recipe.alignment.optimizer",
+            way_out=f'Set alignment.optimizer to "adamw", or {_ONE_DEVICE}.',
+        )
+
+
+def _refuse_masks(recipe: Recipe, devices: int) -> None:
+    if recipe.pruning.method is not PruningMethod.STRUCTURED:
+        raise RequestFault(
+            f"pruning.method {recipe.pruning.method} removes single weights, and {devices} devices that hold parts of "
+            "each matrix cannot keep those removed while they align.",
+            field="recipe.pruning.method",
+            way_out=f'Set pruning.method to "structured", or {_ONE_DEVICE}.',
+        )
+
+
+def _refuse_unequal_shares(alignment: Alignment, devices: int) -> None:
+    sequences = alignment.batch_tokens // alignment.sequence_length
+    if sequences % devices:
+        raise RequestFault(
+            f"batch_tokens {alignment.batch_tokens} are {sequences} sequences of {alignment.sequence_length} tokens, "
+            f"which {devices} devices cannot share equally.",
+            field="recipe.alignment.batch_tokens",
+            way_out=f"Set alignment.batch_tokens to a multiple of {devices * alignment.sequence_length}, "
+            f"or {_ONE_DEVICE}.",
+        )
