@@ -20,6 +20,7 @@ from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Evaluation, ProbeBudget
 from worker.alignment.data import pack_tokens
+from worker.evaluation.direct import DirectAdapter, DirectTraining
 from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.probe import load_with_adapter, train_probe
@@ -123,11 +124,25 @@ class Prober:
         return self._measured(Form.RECOVERED, training, probe, weight_masks, windows)
 
     def _direct(self, windows: Windows) -> _Side:
-        trained = self.output / "direct"
-        training = self._train(self.inputs.base, trained, DIRECT_LOSS, None)
-        side = self._measured(Form.DIRECT, training, trained, None, windows)
-        shutil.rmtree(trained)
+        """Trained by the first of a sweep's variants; those after it only measure it."""
+        kept = self.inputs.kept or self.output
+        budget = self.evaluation.probe_budget
+        adapter = DirectAdapter(kept / "direct", self.base, self.sequences, budget, self.seed, str(self.device))
+        found = adapter.find()
+        if found is None:
+            found = adapter.make(self._train_directly)
+        else:
+            self.measuring.losses[DIRECT_LOSS] = found.losses
+            self.measuring.context.log("The LoRA on the base model was trained for another variant; it is measured.")
+            self.measuring.advance(budget.steps)
+        side = self._measured(Form.DIRECT, found.training, adapter.folder, None, windows)
+        if self.inputs.kept is None:
+            shutil.rmtree(adapter.root)
         return side
+
+    def _train_directly(self, output: Path) -> DirectTraining:
+        training = self._train(self.inputs.base, output, DIRECT_LOSS, None)
+        return DirectTraining(training=training, losses=self.measuring.losses[DIRECT_LOSS])
 
     def _train(self, model: Path, output: Path, series: str, masks: WeightMasks | None) -> ProbeTraining:
         on_step: Callable[[int, float], None] = partial(self.measuring.step, series)

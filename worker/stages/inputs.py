@@ -56,13 +56,14 @@ class QuantizeInputs:
 
 @dataclass(frozen=True)
 class EvaluateInputs:
-    """`quantized`: quantize's `model` folder; `masks`: pruning_masks.safetensors."""
+    """`quantized`: quantize's `model` folder; `masks`: pruning_masks.safetensors; `kept` as in AlignInputs."""
 
     base: Path
     pruned: Path
     aligned: Path | None
     quantized: Path
     masks: Path
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)

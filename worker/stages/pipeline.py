@@ -34,6 +34,9 @@ _DEPENDENCIES: dict[Stage, tuple[Stage, ...]] = {
     Stage.PUBLISH: (Stage.PACKAGE,),
 }
 
+#: the stages before which datasets are read, where they can be cancelled
+_READ_TEXT = (Stage.CALIBRATE, Stage.ALIGN, Stage.EVALUATE)
+
 
 class StageState(StrEnum):
     STARTED = "started"
@@ -116,6 +119,9 @@ class _Build:
         known = {needed.value: self.digests[needed] for needed in dependencies if needed in self.digests}
 
         def make(output: Path) -> None:
+            if stage in _READ_TEXT:
+                for corpus in self.request.corpora.values():
+                    corpus.prepare(context.check)
             module.run(self.request, inputs, output, context)
 
         if stage is Stage.PUBLISH:
@@ -170,6 +176,7 @@ class _Build:
             aligned=self._model(Stage.ALIGN) if Stage.ALIGN in self.folders else None,
             quantized=self._model(Stage.QUANTIZE),
             masks=self._masks(),
+            kept=self.store.kept,
         )
 
     def _package_inputs(self) -> PackageInputs:

@@ -126,6 +126,22 @@ def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) 
     assert not (folders[Stage.EVALUATE] / "direct").exists()
 
 
+def test_a_sweep_trains_its_upper_bound_once(tmp_path: Path) -> None:
+    _, first, _ = _evaluate(tmp_path, _request(tmp_path, align=False))
+    folders, second, context = _evaluate(tmp_path, _request(tmp_path, scheme="none", align=False))
+    assert first.certificate is not None
+    assert second.certificate is not None
+    assert second.certificate.direct == first.certificate.direct
+    assert second.certificate.direct_training == first.certificate.direct_training
+    assert second.certificate.recovered != first.certificate.recovered
+    assert "direct_loss" not in {name for name, _, _ in context.metrics}
+    assert context.fraction == 1.0
+    losses = json.loads((folders[Stage.EVALUATE] / "probe_losses.json").read_text())
+    assert len(losses["direct_loss"]) == 12
+    another = _request(tmp_path, align=False, probe_budget=PROBE | {"rank": 2})
+    assert "direct_loss" in {name for name, _, _ in _evaluate(tmp_path, another)[2].metrics}
+
+
 def test_without_memory_for_it_the_certificate_has_no_upper_bound_and_says_so(tmp_path: Path) -> None:
     request, context = _request(tmp_path, scheme="none", align=False), RecordingContext()
     folders, _, _ = _evaluate(tmp_path, request)
