@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,19 @@ from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SEVERAL = re.compile(r"cpu(,cpu)+|cuda:\d+(,cuda:\d+)+")
+
+
+def device_names(text: str) -> tuple[str, ...]:
+    """Those of `cuda:0,cuda:1`, none of an empty text. Raises ValueError if they cannot align together.
+
+    `cpu,cpu` are two processes, which gains nothing but a trial of what several GPUs do.
+    """
+    names = tuple(text.split(",")) if text else ()
+    if names and (not _SEVERAL.fullmatch(text) or (names[0] != "cpu" and len(set(names)) < len(names))):
+        raise ValueError(f"{text!r} is neither two or more different GPUs (cuda:0,cuda:1) nor cpu,cpu")
+    return names
 
 
 class Settings(BaseSettings):
@@ -46,6 +60,15 @@ class Settings(BaseSettings):
         default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"
     )
     worker_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    worker_devices: str = Field(
+        default="", description="devices that align together, as in cuda:0,cuda:1; empty: worker_device alone"
+    )
+
+    @field_validator("worker_devices")
+    @classmethod
+    def _devices_that_can_work_together(cls, names: str) -> str:
+        device_names(names)
+        return names
 
     @field_validator("public_url", "base_model_endpoint")
     @classmethod

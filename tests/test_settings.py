@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from publisher.settings import Settings
+from publisher.settings import Settings, device_names
 
 
 def test_everything_lies_below_the_data_folder_by_default(tmp_path: Path) -> None:
@@ -35,3 +35,14 @@ def test_secrets_do_not_show_when_settings_are_printed(tmp_path: Path) -> None:
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValidationError, match="is not an http"):
         Settings(public_url="localhost:8000")
+
+
+@pytest.mark.parametrize("names", ["cuda:0,cuda:1,cuda:3", "cpu,cpu", ""])
+def test_devices_that_align_together(names: str) -> None:
+    assert device_names(Settings(worker_devices=names).worker_devices) == tuple(names.split(",") if names else ())
+
+
+@pytest.mark.parametrize("names", ["cuda:0", "cpu", "cuda,cuda", "cuda:0,cuda:0", "cuda:0,cpu", "cuda:0, cuda:1"])
+def test_devices_that_cannot_align_together_are_refused(names: str) -> None:
+    with pytest.raises(ValidationError, match="neither two or more different GPUs"):
+        Settings(worker_devices=names)

@@ -18,6 +18,7 @@ from publisher.corpus import CorpusSource
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe import Recipe
 from publisher.recipe_file import read_recipe
+from publisher.settings import device_names
 from worker.capacity import refuse_too_large
 from worker.device import Device, choose_device
 from worker.stages.context import Stage
@@ -39,6 +40,13 @@ def known_device(context: click.Context, parameter: click.Parameter, device: str
     return device
 
 
+def known_devices(context: click.Context, parameter: click.Parameter, devices: str) -> tuple[str, ...]:
+    try:
+        return device_names(devices)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+
+
 @click.command()
 @click.argument("base")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
@@ -50,6 +58,13 @@ def known_device(context: click.Context, parameter: click.Parameter, device: str
     help="Stop after this stage; OUT gets its output.",
 )
 @click.option("--device", default="auto", show_default=True, callback=known_device, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--devices",
+    default="",
+    metavar="cuda:0,cuda:1",
+    callback=known_devices,
+    help="Devices that align together, when one has too little memory; all else runs on --device.",
+)
 @click.option(
     "--tasks",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -69,6 +84,7 @@ def build(
     corpora: tuple[str, ...],
     until: str | None,
     device: str,
+    devices: tuple[str, ...],
     tasks: Path | None,
     work: Path | None,
 ) -> None:
@@ -81,12 +97,14 @@ def build(
         refuse_occupied(out)
         recipe = read_recipe(recipe_file)
         chosen = choose_device(device)
+        aligning = [choose_device(name) for name in devices] or [chosen]
         request = BuildRequest(
-            base=base_source(base, recipe, [chosen] if _aligns(last) else []),
+            base=base_source(base, recipe, aligning if _aligns(last) else []),
             recipe=recipe,
             corpora=corpus_sources(recipe, corpora),
             device=chosen.name,
             tasks_folder=tasks,
+            devices=devices,
         )
         make(request, out, work, last)
     except PublisherError as error:

@@ -10,6 +10,7 @@ from publisher.errors import RequestFault
 from publisher.plan import GIB
 from publisher.plan.align import AlignMemory, Machine, align_memory
 from publisher.recipe import Alignment, Optimizer, Recipe, Trainable
+from worker.alignment.distributed_recipe import refuse_for_several
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
     from worker.device import Device
@@ -19,13 +20,16 @@ _SLACK = 1.1
 
 
 def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Device]) -> None:
-    """Raises RequestFault naming needed and present memory if `devices` together cannot hold the align stage."""
+    """Raises RequestFault naming needed and present memory if `devices` together cannot hold the align stage, or what
+    of the recipe several cannot do together."""
+    refuse_for_several(recipe, len(devices))
     machine = Machine.CPU if all(device.name == "cpu" for device in devices) else Machine.GPU
     memory = align_memory(geometry, pruned_widths(geometry, recipe.pruning), recipe, machine)
     if memory is None or recipe.alignment is None:
         return
     needed = memory.total + (len(devices) - 1) * memory.activations
-    present = sum(device.memory for device in devices)
+    memories = [device.memory for device in devices]
+    present = max(memories) if machine is Machine.CPU else sum(memories)  # processes on the CPU share one memory
     if needed > _SLACK * present:
         where = devices[0].name if len(devices) == 1 else f"{len(devices)} devices"
         raise RequestFault(

@@ -19,7 +19,7 @@ from publisher.jobs import transitions
 from publisher.jobs.leases import Lease
 from publisher.jobs.states import EventKind
 from publisher.jobs.transitions import RetryPolicy
-from publisher.settings import Settings
+from publisher.settings import Settings, device_names
 from publisher.store.database import Database
 from worker.failures import failure_of, trace_of
 from worker.job_request import read_request, secrets_of
@@ -71,8 +71,9 @@ class JobProcess:
         from worker.device import choose_device
 
         device = choose_device(self._settings.worker_device)
+        several = [choose_device(name) for name in device_names(self._settings.worker_devices)]
         with self._database.read() as session:
-            request = read_request(session, self._settings, self._lease.job_id, device.name, [device])
+            request = read_request(session, self._settings, self._lease.job_id, device.name, several or [device])
         self._secrets = secrets_of(request)
         return request
 

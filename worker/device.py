@@ -30,7 +30,9 @@ def choose_device(setting: str) -> Device:
         return Device("cpu", platform.processor() or platform.machine(), _physical_memory())
     device = torch.device("cuda" if setting == "auto" else setting)
     if (device.index or 0) >= available:
-        way_out = "Choose auto, cpu, or a device that is there (PUBLISHER_WORKER_DEVICE, --device)."
+        way_out = (
+            "Choose auto, cpu, or a device that is there (PUBLISHER_WORKER_DEVICE or _DEVICES, --device or --devices)."
+        )
         raise InfrastructureFault(f"there is no {setting}: this machine has {available} CUDA devices.", way_out=way_out)
     properties = torch.cuda.get_device_properties(device)
     return Device(str(device), str(properties.name), int(properties.total_memory))

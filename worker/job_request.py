@@ -30,7 +30,7 @@ TOKEN_SECONDS = 7 * 24 * 3600.0
 def read_request(
     session: Session, settings: Settings, job_id: str, device: str, devices: Sequence[Device] = ()
 ) -> BuildRequest:
-    """`devices`: what the job may use; without any, nobody asks whether it fits.
+    """`devices`: what the align stage may use, all else runs on `device`; without any, nobody asks whether it fits.
 
     Raises RequestFault if a corpus that the recipe names is gone or the devices cannot hold the align stage,
     InfrastructureFault without a token to publish.
@@ -46,6 +46,7 @@ def read_request(
         publish=_target(job.variant, job_id, settings),
         device=device,
         tasks_folder=settings.lm_eval_tasks,
+        devices=tuple(one.name for one in devices),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -110,12 +111,50 @@ def accumulate_gradients(
 
     In nats per token. `pause` is called before each part and may raise.
     """
-    positions, device = batch_loss.positions(batch), batch.device
-    losses = []
-    for tokens in torch.split(batch, rows_at_once(device, batch.shape[1])):
+    return accumulate_share(model, batch_loss, Share(batch, batch, 1), pause)
+
+
+@dataclass(frozen=True)
+class Share:
+    """`rows` of `batch` (rows, length): one process's of as many as `processes`, perhaps none."""
+
+    batch: Tensor
+    rows: Tensor
+    processes: int
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """A few rows each."""
+        return torch.split(self.rows, self._at_once) if len(self.rows) else ()
+
+    def most_parts(self) -> int:
+        """Of the process with the largest share."""
+        return -(-len(self.batch) // (self.processes * self._at_once))
+
+    @property
+    def _at_once(self) -> int:
+        return rows_at_once(self.batch.device, self.batch.shape[1])
+
+
+def accumulate_share(model: PreTrainedModel, batch_loss: BatchLoss, share: Share, pause: Callable[[], None]) -> float:
+    """`accumulate_gradients` in one of several processes: gradients and loss, averaged over them, are the batch's.
+
+    All take as many parts, since they wait for each other in every layer: some go without effect.
+    """
+    positions = batch_loss.positions(share.batch) / share.processes
+    parts, losses = share.parts(), []
+    for tokens in parts:
         pause()
-        with torch.autocast(device.type, compute_dtype(device), enabled=device.type == "cuda"):
-            loss = batch_loss(model, tokens) / positions
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
-    return float(torch.stack(losses).sum())
+        losses.append(_backward(model, batch_loss, tokens, positions))
+    for _ in range(share.most_parts() - len(parts)):
+        pause()
+        _backward(model, batch_loss, share.batch[:1], math.inf)
+    return float(torch.stack(losses).sum()) if losses else 0.0
+
+
+def _backward(model: PreTrainedModel, batch_loss: BatchLoss, tokens: Tensor, positions: float) -> Tensor:
+    """Divided by `positions`; by infinitely many it has no effect."""
+    device = tokens.device
+    with torch.autocast(device.type, compute_dtype(device), enabled=device.type == "cuda"):
+        loss = batch_loss(model, tokens) / positions
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()

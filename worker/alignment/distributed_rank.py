@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
+from worker.alignment.batch_loss import Share
 from worker.alignment.distributed_ranks import PARTS, Log
 from worker.alignment.distributed_tensors import gathered
 from worker.alignment.state import (
@@ -76,10 +77,9 @@ class Several:
         # not the whole model: training calls its decoder, and the head by itself
         fully_shard(model.base_model, mesh=self.mesh, reshard_after_forward=True, ignored_params=set(head.parameters()))
 
-    def share(self, batch: Tensor) -> Tensor:
-        """A contiguous one. FSDP takes the mean of the gradients, so equal shares give those of the whole batch."""
-        assert len(batch) % self.size == 0, "distributed_recipe.py refuses other batches"
-        return batch.chunk(self.size)[self.rank]
+    def share(self, batch: Tensor) -> Share:
+        """As equal as can be. FSDP takes the mean of the gradients over processes."""
+        return Share(batch, batch.tensor_split(self.size)[self.rank], self.size)
 
     def mean(self, value: float) -> float:
         """Added up in the order of ranks, by each for itself: no process may see another last bit."""

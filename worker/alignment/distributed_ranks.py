@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from worker.alignment.batch_loss import Share
 from worker.alignment.state import (
     TrainingState,
     load_state,
@@ -46,8 +47,8 @@ class Ranks(Protocol):
     def place(self, model: PreTrainedModel) -> None:
         """Bring `model`, or this process's part of it, to the device that computes. Its LM head is whole everywhere."""
 
-    def share(self, batch: Tensor) -> Tensor:
-        """The rows of `batch` that this process trains on: as many as any other."""
+    def share(self, batch: Tensor) -> Share:
+        """What of `batch` this process trains on."""
 
     def mean(self, value: float) -> float:
         """Of all processes' `value`, to the same bits for all."""
@@ -81,8 +82,8 @@ class Alone:
     def place(self, model: PreTrainedModel) -> None:
         """It is where it was loaded."""
 
-    def share(self, batch: Tensor) -> Tensor:
-        return batch
+    def share(self, batch: Tensor) -> Share:
+        return Share(batch, batch, 1)
 
     def mean(self, value: float) -> float:
         return value

@@ -15,7 +15,6 @@ def refuse_for_several(recipe: Recipe, devices: int) -> None:
         return
     _refuse_optimizer(alignment, devices)
     _refuse_masks(recipe, devices)
-    _refuse_unequal_shares(alignment, devices)
 
 
 def _refuse_optimizer(alignment: Alignment, devices: int) -> None:
@@ -35,16 +34,4 @@ def _refuse_masks(recipe: Recipe, devices: int) -> None:
             "each matrix cannot keep those removed while they align.",
             field="recipe.pruning.method",
             way_out=f'Set pruning.method to "structured", or {_ONE_DEVICE}.',
-        )
-
-
-def _refuse_unequal_shares(alignment: Alignment, devices: int) -> None:
-    sequences = alignment.batch_tokens // alignment.sequence_length
-    if sequences % devices:
-        raise RequestFault(
-            f"batch_tokens {alignment.batch_tokens} are {sequences} sequences of {alignment.sequence_length} tokens, "
-            f"which {devices} devices cannot share equally.",
-            field="recipe.alignment.batch_tokens",
-            way_out=f"Set alignment.batch_tokens to a multiple of {devices * alignment.sequence_length}, "
-            f"or {_ONE_DEVICE}.",
         )

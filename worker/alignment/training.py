@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError
-from worker.alignment.batch_loss import BatchLoss, accumulate_gradients
+from worker.alignment.batch_loss import BatchLoss, accumulate_share
 from worker.alignment.distributed_ranks import Alone, Ranks
 from worker.alignment.distributed_tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
@@ -107,7 +107,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         batch = self._batch(step)
         waited = time.perf_counter() - started
-        loss = accumulate_gradients(self.model, self.batch_loss, batch, self._pause_point)
+        loss = accumulate_share(self.model, self.batch_loss, self.ranks.share(batch), self._pause_point)
         loss, norm = self.ranks.mean(loss), self._clip()
         if take_step(self.progress, loss, norm):
             self._update(step)
@@ -118,7 +118,7 @@ class Training:
 
     def _batch(self, step: int) -> Tensor:
         size = self.schedule.batch_sequences
-        return self.ranks.share(self.sequences[step * size : (step + 1) * size]).to(self.device)
+        return self.sequences[step * size : (step + 1) * size].to(self.device)
 
     def _clip(self) -> float:
         """The norm of all gradients before they are clipped, wherever their parts are."""
