@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,11 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
-from publisher.corpus import CorpusSource
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe import Recipe
 from publisher.recipe_file import read_recipe
 from publisher.settings import device_names
+from worker.build_corpora import corpus_sources
 from worker.capacity import refuse_too_large
 from worker.device import Device, choose_device
 from worker.stages.context import Stage
@@ -51,7 +51,13 @@ def known_devices(context: click.Context, parameter: click.Parameter, devices: s
 @click.argument("base")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--recipe", "recipe_file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--corpus", "corpora", multiple=True, metavar="NAME=PATH", help="Text that the recipe names; repeatable.")
+@click.option(
+    "--corpus",
+    "corpora",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Text that the recipe names; repeatable. A dataset: NAME=hf://owner/name[@revision][?config=…&split=…].",
+)
 @click.option(
     "--until",
     type=click.Choice([stage.value for stage in Stage if stage is not Stage.PUBLISH]),
@@ -101,7 +107,7 @@ def build(
         request = BuildRequest(
             base=base_source(base, recipe, aligning if _aligns(last) else []),
             recipe=recipe,
-            corpora=corpus_sources(recipe, corpora),
+            corpora=corpus_sources(recipe, corpora, StageStore(work or out / _WORK).datasets),
             device=chosen.name,
             tasks_folder=tasks,
             devices=devices,
@@ -179,28 +185,6 @@ def base_source(base: str, recipe: Recipe, devices: Sequence[Device]) -> BaseMod
     if devices:
         refuse_too_large(facts.geometry, recipe, devices)
     return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token())
-
-
-def corpus_sources(recipe: Recipe, options: tuple[str, ...]) -> Mapping[str, CorpusSource]:
-    """The corpora that the recipe names, from NAME=PATH options; each has files that can be read."""
-    given = dict(_named_path(option) for option in options)
-    missing = [name for name in recipe.corpus_names() if name not in given]
-    if missing:
-        raise RequestFault(
-            f"the recipe names corpus {', '.join(missing)}, which no --corpus option gives.",
-            way_out=f"Add --corpus {missing[0]}=PATH. Given: {', '.join(sorted(given)) or 'none'}.",
-        )
-    sources = {name: CorpusSource(name=name, path=given[name]) for name in recipe.corpus_names()}
-    for source in sources.values():
-        source.files()
-    return sources
-
-
-def _named_path(option: str) -> tuple[str, Path]:
-    name, equals, path = option.partition("=")
-    if not (name and equals and path):
-        raise click.BadParameter(f"{option!r} is not NAME=PATH.", param_hint="--corpus")
-    return name, Path(path).expanduser().resolve()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from publisher.base_model import BaseModelFacts
-from publisher.corpus import CorpusSource
+from publisher.corpus import CorpusSource, DatasetShelf
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.hub_dataset import HubAccess
 from publisher.jobs.tokens import sign_job_token
 from publisher.recipe import Recipe
 from publisher.settings import Settings
@@ -19,6 +20,7 @@ from publisher.store.models import BaseModel, Corpus, Job, Variant
 from publisher.store.tenancy import readable_by
 from worker.capacity import refuse_too_large
 from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
+from worker.stages.store import StageStore
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
     from worker.device import Device
@@ -42,7 +44,7 @@ def read_request(
     return BuildRequest(
         base=_base(job.variant.base_model, settings),
         recipe=recipe,
-        corpora=_corpora(session, job.tenant_id, recipe),
+        corpora=_corpora(session, job.tenant_id, recipe, settings),
         publish=_target(job.variant, job_id, settings),
         device=device,
         tasks_folder=settings.lm_eval_tasks,
@@ -53,20 +55,31 @@ def read_request(
 def secrets_of(request: BuildRequest) -> list[str]:
     """What must not be shown to anybody."""
     tokens = [request.base.token, request.publish.token if request.publish else None]
+    tokens += [source.shelf.access.token for source in request.corpora.values() if source.shelf]
     return [token for token in tokens if token]
 
 
 def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
     if base.path is not None:
         return BaseModelSource(base.repo_id, base.revision, Path(base.path))
-    token = settings.base_model_token.get_secret_value() if settings.base_model_token else None
+    token = _read_token(settings)
     return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token)
 
 
-def _corpora(session: Session, tenant_id: str, recipe: Recipe) -> Mapping[str, CorpusSource]:
+def _read_token(settings: Settings) -> str | None:
+    return settings.base_model_token.get_secret_value() if settings.base_model_token else None
+
+
+def _shelf(settings: Settings) -> DatasetShelf:
+    folder = StageStore(settings.stages_dir).datasets
+    return DatasetShelf(folder, HubAccess(settings.base_model_endpoint, _read_token(settings)))
+
+
+def _corpora(session: Session, tenant_id: str, recipe: Recipe, settings: Settings) -> Mapping[str, CorpusSource]:
     names = recipe.corpus_names()
     rows = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(names)))
-    found = {row.name: CorpusSource.model_validate(row.source) for row in rows}
+    shelf = _shelf(settings)
+    found = {row.name: CorpusSource.model_validate(row.source | {"shelf": shelf}) for row in rows}
     for name in names:
         if name not in found:
             way_out = "Register it again and retry the job."

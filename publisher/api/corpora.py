@@ -1,4 +1,4 @@
-"""Corpora: text by name, read through once when registered."""
+"""Corpora: text by name. Files are read through once when registered, a dataset is pinned and looked into."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import Conflict, RequestFault
+from publisher.hub_dataset import HubAccess, HubDataset
+from publisher.settings import Settings
 from publisher.store.models import Corpus
 from publisher.store.paging import newest_first
 from publisher.store.resources import find_corpus
@@ -20,23 +22,54 @@ from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/v1/corpora", tags=["corpora"])
 
+_SECONDS_TO_LOOK = 120.0
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 409, 422))
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 409, 422, 503))
 def register(
     request: CorpusRequest, service: CurrentService, caller: CurrentCaller, response: Response
 ) -> CorpusAnswer:
     """Register a corpus.
 
-    Every document is read and counted. The same name and source again is answered 200, with fresh counts; the
-    same name with another source is a conflict.
+    Every document of files is read and counted. A dataset of the Hub is pinned to a commit and its first document
+    read; the jobs read the others. The same name and source again is answered 200, with fresh counts; the same name
+    with another source is a conflict.
     """
-    path = allowed_path(request.path, service.settings)
-    source = CorpusSource.model_validate(request.model_dump() | {"path": path})
+    access = _hub_access(service.settings)
+    source = _source(request, service.settings, access)
     _refuse_taken_name(service, caller, source)
-    row, is_new = _save(service, caller, source, _count(source))
+    if source.dataset is not None:
+        _look_into(source.dataset, source.text_field, access)
+    row, is_new = _save(service, caller, source, None if source.dataset else _count(source))
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return CorpusAnswer.of(row)
+
+
+def _hub_access(settings: Settings) -> HubAccess:
+    token = settings.base_model_token
+    return HubAccess(settings.base_model_endpoint, token.get_secret_value() if token else None)
+
+
+def _source(request: CorpusRequest, settings: Settings, access: HubAccess) -> CorpusSource:
+    known = request.model_dump(include={"name", "text_field", "held_out_fraction"})
+    if request.path is not None:
+        return CorpusSource(path=allowed_path(request.path, settings), **known)
+    assert request.dataset is not None
+    dataset = HubDataset(
+        repo_id=request.dataset,
+        revision=access.pin(request.dataset, request.revision),
+        config=request.config,
+        split=request.split,
+        documents=request.documents,
+    )
+    return CorpusSource(dataset=dataset, **known)
+
+
+def _look_into(dataset: HubDataset, text_field: str, access: HubAccess) -> None:
+    """RequestFault if the first text cannot be read."""
+    for _ in access.read(dataset, text_field, first_only=True, seconds=_SECONDS_TO_LOOK):
+        pass
 
 
 def _count(source: CorpusSource) -> CorpusFacts:
@@ -76,7 +109,7 @@ def _refuse_taken_name(service: Service, caller: Caller, source: CorpusSource) -
         raise _name_taken(source.name)
 
 
-def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts) -> tuple[Corpus, bool]:
+def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts | None) -> tuple[Corpus, bool]:
     try:
         with service.database.write() as session:
             found = find_corpus(session, caller.tenant_id, source.name)
@@ -85,7 +118,7 @@ def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusF
             )
             if source_of(row) != source:
                 raise _name_taken(source.name)
-            row.facts = facts.model_dump()
+            row.facts = facts.model_dump() if facts else {}
             session.add(row)
             return row, found is None
     except IntegrityError as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from publisher.corpus import CorpusSource, Split
-from tests.api.conftest import Body, RunningApi, created, refused, write_corpus
+from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
+from tests.dataset_hub import COMMIT, LATER, DatasetHub, serve_datasets
+from tests.models import tiny_llama
 
 
 def post(client: httpx.Client, path: Path, name: str = "novel", **more: object) -> httpx.Response:
@@ -96,3 +99,98 @@ def test_half_of_a_surrogate_pair_is_refused(api: RunningApi, client: httpx.Clie
 
 def test_somebody_elses_corpus_is_not_found(stranger: httpx.Client, corpus: Body) -> None:
     refused(stranger.get(f"/v1/corpora/{corpus['id']}"), 404)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[DatasetHub]:
+    with serve_datasets() as hub:
+        lines = "".join(json.dumps({"text": f"Document {index}"}) + "\n" for index in range(20)).encode()
+        hub.repos = {"org/lines": {"train.jsonl": lines}, "org/gated": {"train.jsonl": lines}}
+        hub.gated = {"org/gated"}
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def other_api(hub: DatasetHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    """A service whose base models and datasets come from `hub`."""
+    with serve_api(tmp_path_factory.mktemp("api"), base_model_endpoint=hub.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def other_tenant(other_api: RunningApi) -> Tenant:
+    return other_api.tenant()
+
+
+@pytest.fixture
+def other(other_tenant: Tenant) -> Iterator[httpx.Client]:
+    with other_tenant.client() as client:
+        yield client
+
+
+def post_dataset(client: httpx.Client, dataset: str = "org/lines", **more: object) -> httpx.Response:
+    return client.post("/v1/corpora", json={"name": "novel", "dataset": dataset, **more})
+
+
+def test_a_dataset_is_pinned_and_not_counted(other: httpx.Client) -> None:
+    corpus = created(post_dataset(other, documents=500))
+    dataset = {"dataset": "org/lines", "config": None, "split": "train", "revision": COMMIT, "documents": 500}
+    assert corpus == corpus | dataset | {"path": None, "facts": None, "text_field": "text"}
+    assert other.get(f"/v1/corpora/{corpus['id']}").json() == corpus
+    assert other.get("/v1/corpora").json()["items"] == [corpus]
+    again = post_dataset(other, documents=500)
+    assert (again.status_code, again.json()) == (200, corpus)
+
+
+def test_another_commit_under_the_same_name_is_a_conflict(other: httpx.Client) -> None:
+    created(post_dataset(other))
+    refused(post_dataset(other, revision=LATER), 409, "name")
+
+
+def test_two_tenants_may_name_a_dataset_alike(other: httpx.Client, other_api: RunningApi) -> None:
+    first = created(post_dataset(other))
+    with other_api.tenant().client() as somebody:
+        assert created(post_dataset(somebody, documents=7))["id"] != first["id"]
+        refused(somebody.get(f"/v1/corpora/{first['id']}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"dataset": "org/none"}, "dataset", "there is no dataset org/none"),
+        ({"dataset": "org/gated"}, "dataset", "gated"),
+        ({"revision": "v9"}, "revision", "has no revision 'v9'"),
+        ({"split": "nowhere"}, "dataset", "nowhere"),
+        ({"text_field": "body"}, "text_field", "no column 'body'"),
+        ({"documents": 0}, "documents", "greater than or equal to 1"),
+        ({"dataset": "lines"}, "dataset", "lines"),
+        ({"dataset": "/etc/passwd"}, "dataset", "passwd"),
+    ],
+)
+def test_datasets_that_cannot_be_read_are_refused(
+    other: httpx.Client, body: dict[str, object], field: str, message: str
+) -> None:
+    assert message in refused(
+        other.post("/v1/corpora", json={"name": "novel", "dataset": "org/lines", **body}), 422, field
+    )
+    assert other.get("/v1/corpora").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, 'either "path" or "dataset"'),
+        ({"path": "/x", "dataset": "org/lines"}, 'either "path" or "dataset"'),
+        ({"path": "/x", "split": "test"}, '"split" belongs to "dataset"'),
+    ],
+)
+def test_a_corpus_has_one_source(other: httpx.Client, body: dict[str, str], message: str) -> None:
+    assert message in other.post("/v1/corpora", json={"name": "novel", **body}).text.replace("\\", "")
+
+
+def test_a_recipe_may_name_a_dataset(other: httpx.Client, other_api: RunningApi, other_tenant: Tenant) -> None:
+    base = created(other.post("/v1/base-models", json={"path": str(tiny_llama(other_api.roots / "tiny"))}))
+    created(post_dataset(other))
+    publish = {"repo_id": f"{other_tenant.name}/tiny", "private": False}
+    body = {"base_model_id": base["id"], "recipe": recipe(), "publish": publish}
+    assert created(other.post("/v1/variants", json=body))["job"]["state"] == "queued"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import resource
 import signal
 import subprocess
@@ -16,8 +18,10 @@ from transformers import AutoModelForCausalLM
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
 from publisher.architecture import pruned_widths
 from publisher.checkpoint.masks import load_masks
+from tests.dataset_hub import serve_datasets
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe
+from worker.stages.store import StageStore
 from worker.stages.weights import read_geometry
 
 
@@ -169,3 +173,34 @@ def test_ctrl_c_stops_tidily_and_the_same_command_goes_on(base: Path, tmp_path: 
     done = call(command)
     assert done.returncode == 0, done.stderr
     assert "there already" in done.stderr.splitlines()[0]
+
+
+def test_a_dataset_of_a_hub_serves_as_corpus(base: Path, tmp_path: Path) -> None:
+    with serve_datasets() as hub:
+        hub.repos = {"org/prose": {"train.jsonl": prose(tmp_path / "dataset.jsonl").read_bytes()}}
+        corpus = ("--corpus", "prose=hf://org/prose@main?split=train&documents=25")
+        environment = os.environ | {"HF_ENDPOINT": hub.endpoint}
+        work = tmp_path / "work"
+        command = arguments(base, tmp_path / "out", "--until", "prune", "--work", str(work), *corpus)
+        done = call(command, env=environment)
+    assert done.returncode == 0, done.stderr
+    (kept,) = StageStore(work).datasets.iterdir()
+    with gzip.open(kept, "rt") as lines:
+        assert len(lines.readlines()) == 25
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("hf://org/prose?rows=5", "says rows, which is not known"),
+        ("hf://org/prose?documents=0", "documents in hf://org/prose?documents=0"),
+        ("hf://org/none", "there is no dataset org/none"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_refused_at_once(base: Path, tmp_path: Path, address: str, message: str) -> None:
+    with serve_datasets() as hub:
+        hub.repos = {"org/prose": {"train.jsonl": b"{}"}}
+        command = arguments(base, tmp_path / "out", "--corpus", f"prose={address}")
+        done = call(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint})
+    assert done.returncode == 1
+    assert message in done.stderr

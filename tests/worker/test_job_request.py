@@ -8,11 +8,14 @@ import pytest
 from pydantic import SecretStr
 
 from publisher.base_model import inspect_folder
+from publisher.corpus import CorpusSource
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.hub_dataset import HubAccess
 from publisher.jobs.tokens import read_job_token
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Corpus, Job, Variant
+from tests.dataset_hub import COMMIT
 from tests.jobs import rows
 from tests.models import tiny_llama
 from worker.device import Device
@@ -45,6 +48,22 @@ def test_corpora_are_those_of_the_tenant(database: Database, settings: Settings)
     add_corpus(database, own.tenant_id, "/text/own")
     add_corpus(database, other.tenant_id, "/text/other")
     assert read(database, settings, own).corpora["prose"].path == Path("/text/own")
+
+
+def test_a_dataset_is_read_from_the_hub_of_base_models(database: Database, settings: Settings) -> None:
+    job = add_job(database)
+    dataset = {"repo_id": "org/lines", "revision": COMMIT}
+    with database.write() as session:
+        source = CorpusSource.model_validate({"name": "prose", "dataset": dataset}).model_dump(mode="json")
+        session.add(Corpus(tenant_id=job.tenant_id, name="prose", source=source, facts={}))
+    hub = {"base_model_endpoint": "https://hub.example", "base_model_token": SecretStr("hf_x")}
+    request = read(database, settings.model_copy(update=hub), job)
+    shelf = request.corpora["prose"].shelf
+    assert shelf is not None
+    assert shelf.folder.is_relative_to(settings.stages_dir)
+    assert shelf.access == HubAccess("https://hub.example", "hf_x")
+    assert "hf_x" in secrets_of(request)
+    assert "hf_x" not in repr(request) + request.corpora["prose"].model_dump_json()
 
 
 def test_corpus_that_is_gone_is_the_fault_of_the_request(database: Database, settings: Settings) -> None:

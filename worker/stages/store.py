@@ -59,6 +59,11 @@ class StageStore:
         """For what several stages can use, each thing named by what it is made of, and made anew if it is gone."""
         return self.root / ".kept"
 
+    @property
+    def datasets(self) -> Path:
+        """Documents of datasets, read from a Hub once for every stage and variant."""
+        return self.kept / "datasets"
+
     def folder(self, stage: Stage, digest: str) -> Path:
         """Where the finished stage lies or will lie."""
         return self.root / f"{stage}-{digest[:32]}"
