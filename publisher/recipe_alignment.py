@@ -93,6 +93,9 @@ class Alignment(RecipePart):
     activation_checkpointing: bool = Field(
         default=False, description="compute layers again in backward: a third more work, much less memory for long text"
     )
+    compile: bool = Field(
+        default=False, description="torch.compile layers: a minute's wait for faster steps; a CPU needs a C++ compiler"
+    )
     exhausted: Exhausted = Exhausted.REFUSE
     stop: Stop = Stop.END
     checks: int = Field(
@@ -130,6 +133,14 @@ class Alignment(RecipePart):
             raise ValueError(
                 "teacher_top_k keeps the base model's likeliest tokens alone, hidden_states_weight needs its hidden "
                 "states; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_alone(self) -> Self:
+        if self.compile and self.hidden_states_weight:
+            raise ValueError(
+                "compile hides what comes out of layers, which hidden_states_weight compares; leave one of them out"
             )
         return self
 

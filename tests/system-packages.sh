@@ -1,11 +1,12 @@
 #!/bin/sh
-# What the tests start for real and pip cannot bring: Redis and Chromium. Installed if this is root on Debian or
+# What the tests start for real and pip cannot bring: Redis, Chromium, and a C++ compiler for torch.compile. Installed if this is root on Debian or
 # Ubuntu; otherwise it says what to install and fails, so that no test is left out in silence.
 set -eu
 missing=""
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium-driver"
+command -v g++ >/dev/null 2>&1 || missing="$missing g++"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing"

@@ -28,7 +28,7 @@ from tests.benchmarks.sides import Cost, asked_side, report_side, run_side, sequ
 from worker.alignment.batch_loss import NextToken
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.schedule import Schedule
-from worker.alignment.trainable import AllWeights
+from worker.alignment.trainable import load_trainable
 from worker.alignment.training import Training
 from worker.head import head_of
 from worker.stages.context import RecordingContext
@@ -45,6 +45,7 @@ SIZES: dict[str, Any] = {
 }
 PRUNING = {"criterion": "random", "ratio": 0.65, "protect_first": 3, "protect_last": 2}
 TARGET, RATE = 1.15, 1e-4
+ALIGNMENT = Alignment.model_validate({"corpora": [{"name": "text"}], "learning_rate": RATE})
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def main() -> None:
                 "steps": options.steps,
                 "batch": options.batch,
                 "length": options.length,
+                "compile": options.compile,
             }
             found.append(run_side("tests.benchmarks.align_speed", arguments, options.threads))
             print(f"{side:9} {found[-1]}", flush=True)
@@ -74,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512, help="tokens a sequence")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="with the recipe's compile; compiling is not counted")
     return parser.parse_args()
 
 
@@ -96,11 +99,10 @@ def _compare(costs: dict[str, list[Cost]], tokens: int) -> None:
 
 
 def align_side(model: PreTrainedModel, batches: Tensor, steps: int) -> None:
-    alignment = Alignment.model_validate({"corpora": [{"name": "text"}], "learning_rate": RATE})
     with tempfile.TemporaryDirectory() as folder:
         Training(
             model,
-            make_optimizer(model, alignment),
+            make_optimizer(model, ALIGNMENT),
             NextToken(head_of(model)),
             batches,
             schedule=Schedule(steps, len(batches) // steps, RATE, warmup_fraction=0.1),
@@ -131,10 +133,14 @@ def trainer_side(model: PreTrainedModel, batches: Tensor, steps: int) -> None:
 
 def run_asked(arguments: dict[str, Any]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AllWeights(Path(arguments["model"]), device, None).model
+    ours = arguments["side"] == "alignment"
+    alignment = ALIGNMENT.model_copy(update={"compile": ours and arguments["compile"]})
+    model = load_trainable(alignment, Path(arguments["model"]), device, None).model
     steps = arguments["steps"]
     batches = sequences(steps * arguments["batch"], arguments["length"], model.config.vocab_size)
-    work = align_side if arguments["side"] == "alignment" else trainer_side
+    if alignment.compile:
+        align_side(model, batches[:1], 1)
+    work = align_side if ours else trainer_side
     report_side(lambda: work(model, batches, steps))
 
 

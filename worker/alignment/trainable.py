@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch.optim import Optimizer
@@ -14,12 +16,17 @@ from transformers import PreTrainedModel
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.merging import merged_weight
 from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.errors import RequestFault
 from publisher.recipe import Alignment, Trainable
 from worker.alignment.sparsity import keep_removed_weights_zero
 from worker.causal import load_causal
 from worker.evaluation.probe import with_lora
+from worker.streaming.model import decoder_layers
 
 _ADAPTER = "default"
+_CPU_COMPILERS = ("g++", "clang++", "c++")
+#: numbers of sequences that go through a layer at once: of micro-batches, of a batch's last one, with and without grad
+_SHAPES_OF_TEXT = 4
 
 
 class AllWeights:
@@ -84,4 +91,21 @@ def load_trainable(
     )
     if alignment.activation_checkpointing:
         trainable.model.activation_checkpointing_enable({"use_reentrant": False})
+    if alignment.compile:
+        _compile(trainable.model)
     return trainable
+
+
+def _compile(model: PreTrainedModel) -> None:
+    """Layer by layer: layers of one shape share their code, and each shape is compiled once."""
+    if model.device.type == "cpu" and not any(map(shutil.which, _CPU_COMPILERS)):
+        raise RequestFault(
+            "torch.compile needs a C++ compiler for a CPU, and this worker has none.",
+            field="recipe.alignment.compile",
+            way_out="Install g++ on the worker, or leave compile out.",
+        )
+    _, layers = decoder_layers(model)
+    # of different widths in every layer none would be left out
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES_OF_TEXT * len(layers))
+    for layer in layers:
+        layer.compile(dynamic=False)

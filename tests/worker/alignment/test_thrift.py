@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from publisher.errors import RequestFault
 from tests.worker.alignment.builds import prepare, request
 from worker.stages import align
 from worker.stages.context import RecordingContext
@@ -30,3 +31,25 @@ def test_computing_layers_again_changes_nothing(tmp_path: Path, settings: dict[s
     again, weights_again = aligned(tmp_path, "computed", activation_checkpointing=True, **settings)
     assert losses == again
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+def test_compiled_layers_learn_the_same(tmp_path: Path) -> None:
+    """Sums are made in another order, and dropout draws other numbers: without it, nearly the same."""
+    inputs = prepare(tmp_path, dropout=0.0)
+    losses = []
+    for setting in (False, True):
+        output = tmp_path / str(setting)
+        output.mkdir()
+        align.run(request(tmp_path, compile=setting), inputs, output, RecordingContext())
+        losses.append(json.loads((output / "alignment.json").read_bytes())["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] != losses[0]
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    inputs = prepare(tmp_path)
+    with pytest.raises(RequestFault, match="needs a C\\+\\+ compiler"):
+        align.run(request(tmp_path, compile=True), inputs, tmp_path, RecordingContext())
