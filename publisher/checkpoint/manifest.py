@@ -87,9 +87,7 @@ class AlignmentRecord(_Part):
     peak_memory_bytes: int
     first_loss: float
     last_loss: float
-    step: int | None = Field(
-        default=None, description="whose weights were taken; the last, or what `stop` chose"
-    )
+    step: int | None = Field(default=None, description="whose weights were taken; the last, or what `stop` chose")
     skipped_steps: int = Field(default=0, description="whose loss or gradient was no number, or a spike")
     tokens_per_second: float | None = None
     data_wait_share: float | None = Field(default=None, description="share of the seconds spent waiting for text")
