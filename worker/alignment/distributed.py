@@ -74,6 +74,8 @@ class _Crew(Generic[T]):
         self._work = work
 
     def __enter__(self) -> Self:
+        for left in self._meeting.parent.glob("meeting-*"):
+            left.unlink()  # by a process that was killed
         starting: Any = multiprocessing.get_context(_start_method(self._devices))
         if starting.get_start_method() == "forkserver":
             starting.set_forkserver_preload(["worker.stages.align"])
