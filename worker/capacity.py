@@ -10,7 +10,7 @@ from publisher.errors import RequestFault
 from publisher.plan import GIB
 from publisher.plan.align import AlignMemory, Machine, align_memory
 from publisher.recipe import Alignment, Optimizer, Recipe, Trainable
-from worker.alignment.distributed_recipe import refuse_for_several
+from worker.alignment.distributed.recipe import refuse_for_several
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
     from worker.device import Device

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from worker.alignment.batch_loss import BatchLoss
-from worker.alignment.distributed_ranks import Log, Ranks
+from worker.alignment.distributed.ranks import Log, Ranks
 from worker.alignment.held_out import mean_loss
 from worker.alignment.state import Check, TrainingProgress, restore_weights
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from worker.alignment.distributed_tensors import own_part, parted_like
+from worker.alignment.distributed.tensors import own_part, parted_like
 from worker.alignment.optimizers.state import pack_state, unpack_state
 
 _PROGRESS, _LAYOUT = "progress", "optimizer"

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError
 from worker.alignment.batch_loss import BatchLoss, accumulate_share
-from worker.alignment.distributed_ranks import Alone, Ranks
-from worker.alignment.distributed_tensors import gathered
+from worker.alignment.distributed.ranks import Alone, Ranks
+from worker.alignment.distributed.tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
 from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step

@@ -7,60 +7,27 @@ in bf16 and `alignment.json`; keeps its training state in `state/` until the sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
-from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Stop
-from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
-from worker.alignment.data import WeightedSource, training_sequences
-from worker.alignment.distributed import run_on_devices
-from worker.alignment.distributed_rank import Several
-from worker.alignment.distributed_ranks import Alone, Ranks
-from worker.alignment.distributed_recipe import refuse_for_several
-from worker.alignment.endings import (
-    BestHeldOut,
-    Candidates,
-    Ending,
-    LastWeights,
-    best_check,
-    candidate_file,
-)
-from worker.alignment.held_out import held_out_sequences
-from worker.alignment.optimizers import make_optimizer, require_packages
-from worker.alignment.optimizers.state import state_bytes
-from worker.alignment.probing import ProbeText, Probing, probe_text
-from worker.alignment.schedule import Schedule
-from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors
-from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
-from worker.alignment.trainable import AllWeights, LowRank, load_trainable
-from worker.alignment.training import Training
-from worker.causal import load_causal
-from worker.head import head_of
-from worker.measure import compute_dtype, peak_memory
+from publisher.recipe import Alignment, Stop
+from worker.alignment.distributed.recipe import refuse_for_several
+from worker.alignment.endings import best_check
+from worker.alignment.optimizers import require_packages
+from worker.alignment.state import Check
+from worker.stages.align_work import AlignWork, Trained, evaluation_of, recipe_of
 from worker.stages.context import Stage, StageContext
-from worker.stages.folder import STATE, write_json
+from worker.stages.folder import write_json
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
 VERSION = 2
 REPORT = "alignment.json"
-#: In the state of several devices: what all of them read, and what they leave.
-_TEXT, _WEIGHTS = "text.safetensors", "weights.safetensors"
-#: folder of tokenized text, below what stages keep for each other
-_TOKENS = "tokens"
-_TEACHER = "teacher"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
     """With `stop` probe what the probe is made of decides as well which weights come out."""
-    alignment = _recipe(request)
+    alignment = recipe_of(request)
     names = [corpus.name for corpus in alignment.corpora]
     dependencies = {
         "fetch": fetch,
@@ -70,7 +37,7 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         "seed": request.recipe.seed,
     }
     if alignment.stop is Stop.PROBE:
-        evaluation = _evaluation(request)
+        evaluation = evaluation_of(request)
         dependencies["probe_budget"] = evaluation.probe_budget.model_dump(mode="json")
         dependencies["probe_corpus"] = request.corpora[evaluation.corpora[0]].content_digest()
     return stage_digest(Stage.ALIGN, VERSION, dependencies)
@@ -84,259 +51,17 @@ def run(
 
     Saves its state every `save_seconds`.
     """
-    alignment = _recipe(request)
+    alignment = recipe_of(request)
     require_packages(alignment.optimizer)
     refuse_for_several(request.recipe, len(request.devices))
-    work = _Work(request, inputs, alignment, output, context)
+    work = AlignWork(request, inputs, alignment, output, context)
     text = work.text()
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
     write_json(output / REPORT, _report(alignment, trained, checks))
 
 
-@dataclass(frozen=True)
-class _Text:
-    """int32 (n, sequence_length): what is trained on, and what the recipe's way to stop needs."""
-
-    training: Tensor
-    held_out: Tensor | None
-    probe: ProbeText | None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What training needs."""
-        return {"training": self.training} | ({} if self.held_out is None else {"held_out": self.held_out})
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """`optimizer_bytes`: of its state's tensors."""
-
-    progress: TrainingProgress
-    optimizer_bytes: int
-
-
-@dataclass(frozen=True)
-class _Work:
-    request: BuildRequest
-    inputs: AlignInputs
-    alignment: Alignment
-    output: Path
-    context: StageContext
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.request.device)
-
-    @property
-    def state(self) -> Path:
-        return self.output / STATE
-
-    def text(self) -> _Text:
-        """Nothing is trained before all of it is there."""
-        tokenizer = AutoTokenizer.from_pretrained(self.inputs.base, local_files_only=True)
-        stop, corpora = self.alignment.stop, _corpora(self.request, self.alignment)
-        held_out = probe = None
-        if stop is Stop.HELD_OUT:
-            held_out = held_out_sequences(corpora, tokenizer, self.alignment.sequence_length)
-        if stop is Stop.PROBE:
-            evaluation = _evaluation(self.request)
-            probe = probe_text(self.request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
-        return _Text(self._sequences(corpora, tokenizer), held_out, probe)
-
-    def _sequences(self, corpora: Sequence[WeightedSource], tokenizer: PreTrainedTokenizerBase) -> Tensor:
-        """Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted."""
-        batch = _batch_sequences(self.alignment)
-        return training_sequences(
-            corpora,
-            tokenizer,
-            self.alignment.sequence_length,
-            self.alignment.steps * batch,
-            seed=self.request.recipe.seed,
-            check=self.context.check,
-            exhausted=self.alignment.exhausted,
-            batch_sequences=batch,
-            cache=self.inputs.kept / _TOKENS if self.inputs.kept else None,
-            log=self.context.log,
-        )
-
-    def train(self, text: _Text, save_seconds: float) -> _Trained:
-        """Writes the model, unless a probe is still to choose its weights."""
-        if len(self.request.devices) > 1:
-            return self._train_on_devices(text, save_seconds)
-        trainable, trained = self.trained_by(Alone(self.device), text, save_seconds)
-        if text.probe is None:
-            _write(trainable, self.output / "model")
-        return trained
-
-    def trained_by(self, ranks: Ranks, text: _Text, save_seconds: float) -> tuple[AllWeights | LowRank, _Trained]:
-        """What one process does: all of it, or its share."""
-        torch.manual_seed(self.request.recipe.seed)
-        with peak_memory(ranks.device):
-            with ranks.loading() as device:
-                trainable = self._trainable(device)
-                ranks.place(trainable.model)
-            model = trainable.model
-            optimizer = make_optimizer(model, self.alignment)
-            trainable.trained_by(optimizer)
-            batch_loss = self._batch_loss(model, text.training, ranks)
-            ranks.seed(self.request.recipe.seed)
-            progress = Training(
-                model,
-                optimizer,
-                batch_loss,
-                text.training,
-                schedule=_schedule(self.alignment, len(text.training)),
-                context=self.context,
-                state_file=self.state / "training.safetensors",
-                ending=self._ending(model, batch_loss, text, ranks),
-                ranks=ranks,
-                save_seconds=save_seconds,
-            ).run()
-        return trainable, _Trained(progress, state_bytes(optimizer))
-
-    def _train_on_devices(self, text: _Text, save_seconds: float) -> _Trained:
-        """The processes leave the weights in a file, which becomes a model here, on the CPU: it may not fit a GPU."""
-        save_tensors(self.state / _TEXT, text.tensors())
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # what earlier stages left is in the way of the process that gets this device
-        work = _OnDevice(replace(self.request, publish=None), self.inputs, self.output, save_seconds)
-        trained = run_on_devices(work, self.request.devices, self.state, self.context)
-        if text.probe is None:
-            self._write_candidate(self.state / _WEIGHTS, self.output / "model")
-        return trained
-
-    def _trainable(self, device: torch.device) -> AllWeights | LowRank:
-        structured = self.request.recipe.pruning.method is PruningMethod.STRUCTURED
-        masks = None if structured else WeightMasks(self.inputs.masks)
-        return load_trainable(self.alignment, self.inputs.pruned, device, masks)
-
-    def _batch_loss(self, model: PreTrainedModel, sequences: Tensor, ranks: Ranks) -> BatchLoss:
-        alignment, head = self.alignment, head_of(model).to(compute_dtype(model.device))
-        if alignment.objective is Objective.LANGUAGE_MODEL:
-            return NextToken(head)
-        terms = DistillationTerms(
-            temperature=alignment.temperature,
-            language_model_share=alignment.language_model_share,
-            hidden_states_weight=alignment.hidden_states_weight,
-        )
-        return Distillation(head, self._teacher(sequences, ranks), terms)
-
-    def _teacher(self, sequences: Tensor, ranks: Ranks) -> BaseModel:
-        """Kept likeliest tokens lie where a sweep's other recipes find them, or with the stage's state.
-
-        Who lacks some asks a base model of its own, on each device: the others are not asked at the same time.
-        """
-        alignment = self.alignment
-        if alignment.teacher_top_k is None:
-            with ranks.loading() as device:
-                base = self._base(device, ranks.device)
-                ranks.place(base)
-            return LoadedBase(base)
-        source = self.request.base
-        kept = KeptTokens(sequences, alignment.teacher_top_k, alignment.temperature, (source.repo_id, source.revision))
-        file = (self.inputs.kept or self.state) / _TEACHER / kept.digest
-        return KeptBase(kept, file, lambda: self._base(ranks.device, ranks.device))
-
-    def _base(self, device: torch.device, computing: torch.device) -> PreTrainedModel:
-        return load_causal(self.inputs.base, device, compute_dtype(computing)).requires_grad_(False)
-
-    def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: _Text, ranks: Ranks) -> Ending:
-        steps = _schedule(self.alignment, len(text.training)).steps
-        checks = min(self.alignment.checks, steps)
-        if self.alignment.stop is Stop.PROBE:
-            return Candidates(model, steps=steps, checks=checks, folder=self.state, ranks=ranks)
-        if text.held_out is None:
-            return LastWeights()
-        return BestHeldOut(
-            model,
-            batch_loss,
-            text.held_out,
-            steps=steps,
-            checks=checks,
-            patience=self.alignment.patience,
-            file=self.state / "best.safetensors",
-            log=self.context.log,
-            ranks=ranks,
-        )
-
-    def probe(self, text: ProbeText, trained: _Trained) -> Sequence[Check]:
-        """Writes the model whose probe helps the base model most."""
-        steps = [check.step for check in trained.progress.checks]
-        checks = Probing(
-            source=self.request.base,
-            base=self.inputs.base,
-            masks=self.inputs.masks,
-            budget=_evaluation(self.request).probe_budget,
-            text=text,
-            write_model=self._write_candidate,
-            folder=self.state,
-            device=self.device,
-            seed=self.request.recipe.seed,
-            context=self.context,
-        ).losses(steps)
-        best = best_check(checks) or checks[-1]
-        self.context.log(f"Alignment ends with the weights after step {best.step} of {steps[-1]}.")
-        self._write_candidate(candidate_file(self.state, best.step), self.output / "model")
-        return checks
-
-    def _write_candidate(self, weights: Path, folder: Path) -> None:
-        trainable = self._trainable(self.device if len(self.request.devices) < 2 else torch.device("cpu"))
-        restore_weights(trainable.model, load_file(weights))
-        _write(trainable, folder)
-
-
-@dataclass(frozen=True)
-class _OnDevice:
-    """What the process of one of several devices does."""
-
-    request: BuildRequest
-    inputs: AlignInputs
-    output: Path
-    save_seconds: float
-
-    def __call__(self, ranks: Several, context: StageContext) -> _Trained:
-        work = _Work(self.request, self.inputs, _recipe(self.request), self.output, context)
-        tensors = load_file(work.state / _TEXT)
-        text = _Text(tensors["training"], tensors.get("held_out"), None)
-        trainable, trained = work.trained_by(ranks, text, self.save_seconds)
-        if work.alignment.stop is not Stop.PROBE:
-            ranks.save_weights(work.state / _WEIGHTS, trainable.model)
-        return trained
-
-
-def _write(trainable: AllWeights | LowRank, folder: Path) -> None:
-    trainable.merged().to(torch.bfloat16).save_pretrained(folder)
-
-
-def _recipe(request: BuildRequest) -> Alignment:
-    assert request.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
-    return request.recipe.alignment
-
-
-def _evaluation(request: BuildRequest) -> Evaluation:
-    assert request.recipe.evaluation is not None, "the recipe refuses to stop by a probe without an evaluation"
-    return request.recipe.evaluation
-
-
-def _batch_sequences(alignment: Alignment) -> int:
-    return alignment.batch_tokens // alignment.sequence_length
-
-
-def _schedule(alignment: Alignment, sequences: int) -> Schedule:
-    batch = _batch_sequences(alignment)
-    return Schedule(
-        steps=sequences // batch,
-        batch_sequences=batch,
-        peak=alignment.learning_rate,
-        warmup_fraction=alignment.warmup_fraction,
-    )
-
-
-def _corpora(request: BuildRequest, alignment: Alignment) -> list[WeightedSource]:
-    return [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
-
-
-def _report(alignment: Alignment, trained: _Trained, checks: Sequence[Check]) -> dict[str, object]:
+def _report(alignment: Alignment, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
     """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
 
     `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;

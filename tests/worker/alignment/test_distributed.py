@@ -154,6 +154,11 @@ def test_an_optimizer_that_needs_whole_weights_is_refused(tmp_path: Path, name: 
     assert not (tmp_path / "out").exists()
 
 
+def test_compiled_layers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestFault, match="compile has not been tried .* Leave it out, or"):
+        _aligned(tmp_path, "out", compile=True)
+
+
 def test_weights_pruned_one_by_one_are_refused(tmp_path: Path) -> None:
     inputs, asked = prepare(tmp_path), request(tmp_path)
     pruning = asked.recipe.pruning.model_copy(update={"method": "unstructured"})

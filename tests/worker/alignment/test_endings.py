@@ -21,7 +21,7 @@ from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, STEPS, prepare, request
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.alignment.data import WeightedSource
-from worker.alignment.distributed_ranks import Alone
+from worker.alignment.distributed.ranks import Alone
 from worker.alignment.endings import BestHeldOut, best_check, check_steps
 from worker.alignment.held_out import held_out_sequences
 from worker.alignment.probing import probe_text

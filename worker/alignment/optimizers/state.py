@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from worker.alignment.distributed_tensors import part_of_one_like
+from worker.alignment.distributed.tensors import part_of_one_like
 
 _PREFIX = "optimizer."
 _TENSOR, _OBJECT = "__tensor__", "__object__"

@@ -15,6 +15,12 @@ def refuse_for_several(recipe: Recipe, devices: int) -> None:
         return
     _refuse_optimizer(alignment, devices)
     _refuse_masks(recipe, devices)
+    if alignment.compile:
+        raise RequestFault(
+            f"compile has not been tried with weights that are spread over {devices} devices.",
+            field="recipe.alignment.compile",
+            way_out=f"Leave it out, or {_ONE_DEVICE}.",
+        )
 
 
 def _refuse_optimizer(alignment: Alignment, devices: int) -> None:

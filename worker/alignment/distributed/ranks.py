@@ -1,6 +1,6 @@
 """The processes that train one model: what the training loop asks of the others, answered for one alone.
 
-Several are in distributed_rank.py. The loop is the same: each takes its share of a batch, and all of them agree on
+Several are in rank.py. The loop is the same: each takes its share of a batch, and all of them agree on
 whatever decides what comes next, since a process that goes another way leaves the others waiting.
 """
 

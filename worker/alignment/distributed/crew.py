@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from publisher.errors import InfrastructureFault, RequestFault
-from worker.alignment.distributed_process import Place, Raised, Returned, Said, Work, run
+from worker.alignment.distributed.process import Place, Raised, Returned, Said, Work, run
 from worker.alignment.termination import DeferredSigterm
 from worker.stages.context import StageContext
 

@@ -25,8 +25,8 @@ from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from worker.alignment.batch_loss import Share
-from worker.alignment.distributed_ranks import PARTS, Log
-from worker.alignment.distributed_tensors import gathered
+from worker.alignment.distributed.ranks import PARTS, Log
+from worker.alignment.distributed.tensors import gathered
 from worker.alignment.state import (
     TrainingProgress,
     TrainingState,

@@ -21,7 +21,7 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from publisher.errors import InfrastructureFault, PublisherError
-from worker.alignment.distributed_rank import Several
+from worker.alignment.distributed.rank import Several
 from worker.stages.context import StageContext
 
 T = TypeVar("T")
