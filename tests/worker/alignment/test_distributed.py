@@ -155,7 +155,7 @@ def test_an_optimizer_that_needs_whole_weights_is_refused(tmp_path: Path, name: 
 
 
 def test_compiled_layers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestFault, match="compile has not been tried .* Leave it out, or"):
+    with pytest.raises(RequestFault, match=r"compile has not been tried .* Leave it out, or"):
         _aligned(tmp_path, "out", compile=True)
 
 
