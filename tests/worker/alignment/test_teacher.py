@@ -131,7 +131,7 @@ def test_the_whole_loss_is_that_of_whole_models(tmp_path: Path, loading: Loading
     )
     next_tokens = functional.cross_entropy(own[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
     distance = sum(
-        float(((a - b).detach().square().sum(-1) / b.square().sum(-1)).sum()) for a, b in zip(*states, strict=True)
+        float(((a - b).square().sum(-1) / b.square().sum(-1)).sum().detach()) for a, b in zip(*states, strict=True)
     ) / len(base.model.layers)
     expected = 0.75 * 1.5**2 * float(divergence) + 0.25 * float(next_tokens) + 0.5 * distance
     assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
