@@ -30,7 +30,7 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_config
 
-VERSION = 3
+VERSION = 4
 _COPIED = ("generation_config.json",)
 
 

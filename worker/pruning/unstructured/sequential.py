@@ -2,8 +2,8 @@
 
 By what matrices read (wanda, sparsegpt): what enters a matrix is measured when all before it are pruned, within the
 layer, too, so that it answers to what it will really be handed. (Both papers' code measures a layer while all of it is
-still whole; experts of one layer are measured so here, as they come in no fixed order.) Magnitude needs neither text
-nor order.
+still whole; a layer's MLP, or its experts, which come in no fixed order, are measured so here.) Magnitude needs neither
+text nor order.
 """
 
 from __future__ import annotations
@@ -123,10 +123,13 @@ class _Sequential:
     ) -> InputStatistics:
         """What enters those of the layer's `matrices` that come first, whatever was before them being pruned.
 
-        With experts it is what enters all from the first one on: which come first differs from batch to batch.
+        With experts it is what enters all from the first one on: which come first differs from batch to batch. And of
+        the layer's last module it is all at once, which saves the longest way through the layer.
         """
         statistics = InputStatistics(Hessian if self._criterion is Criterion.SPARSEGPT else Squares)
-        listener = _Listener(statistics, frozenset(matrix.name for matrix in matrices if _of_expert(matrix)))
+        names = [matrix.name for matrix in matrices]
+        together = names if _in_one_module(names) else (m.name for m in matrices if _of_expert(m))
+        listener = _Listener(statistics, frozenset(together))
         with watched(matrices, listener):
             for _, hidden, arguments in states.entering(index):
                 with listener.batch():
@@ -171,15 +174,16 @@ class _AllSeen(Exception):
 class _Listener:
     """Hands inputs on to statistics, and ends a forward that has no more to tell."""
 
-    def __init__(self, statistics: InputStatistics, experts: frozenset[str]) -> None:
-        self._statistics, self._experts = statistics, experts
+    def __init__(self, statistics: InputStatistics, together: frozenset[str]) -> None:
+        """`together`: matrices that, when one of them comes first, are not waited for one input at a time."""
+        self._statistics, self._together = statistics, together
         self._first: Tensor | None = None
-        self._among_experts = False
+        self._all = False
 
     def __call__(self, name: str, inputs: Tensor) -> None:
         if self._first is None:
-            self._first, self._among_experts = inputs, name in self._experts
-        elif inputs is not self._first and not self._among_experts:
+            self._first, self._all = inputs, name in self._together
+        elif inputs is not self._first and not self._all:
             raise _AllSeen
         self._statistics.add(name, inputs)
 
@@ -211,6 +215,11 @@ def _groups(matrices: Mapping[str, Matrix], statistics: InputStatistics) -> dict
             f"{min(matrices)} is not multiplied in a way that shows what it reads.", way_out="Use criterion magnitude."
         )
     return groups
+
+
+def _in_one_module(names: Sequence[str]) -> bool:
+    """Whether all are parts of one module of the layer, as the MLP's matrices are."""
+    return len({name.removesuffix(".weight").rpartition(".")[0] for name in names}) == 1
 
 
 def _of_expert(matrix: Matrix) -> bool:

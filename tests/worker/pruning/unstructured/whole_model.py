@@ -26,7 +26,9 @@ def prune_whole_model(folder: Path, sequences: Tensor, layers: range, prune: Pru
         left = list(_inputs_of(model, layer, sequences))
         while left:
             inputs = _inputs_of(model, layer, sequences)  # again, now that what comes before is pruned
-            together = [path for path in left if ".experts." in path] if ".experts." in left[0] else left[:1]
+            parents = {path.rpartition(".")[0] for path in left}
+            experts = [path for path in left if ".experts." in path] if ".experts." in left[0] else []
+            together = left if len(parents) == 1 else experts or left[:1]
             for path in together:
                 weight = _weight(layer, path)
                 pruned = prune(weight, inputs[path])
