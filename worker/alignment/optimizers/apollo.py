@@ -6,14 +6,13 @@ limiter. The projection is made anew from its seed whenever it is needed, so it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from worker.alignment.optimizers.subspace import adam, is_wide, project
+from worker.alignment.optimizers.subspace import MatrixOptimizer, adam, is_wide, project
 
 #: T: steps between projections, as the paper has it
 _GAP = 200
@@ -21,7 +20,7 @@ _GAP = 200
 _GROWTH = 1.01
 
 
-class Apollo(Optimizer):
+class Apollo(MatrixOptimizer):
     """W ← W - lr · G diag(s), s_j = ‖Adam(P G)_j‖ / ‖(P G)_j‖ for each channel j of the larger side."""
 
     def __init__(
@@ -35,15 +34,6 @@ class Apollo(Optimizer):
         gap: int = _GAP,
     ) -> None:
         super().__init__(params, {"lr": lr, "rank": rank, "betas": betas, "eps": eps, "gap": gap})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None if closure is None else closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
-        return loss
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

@@ -6,14 +6,13 @@ Switching", arXiv 2602.01233, Algorithm 1; projecting, Adam and the scale are Ga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from worker.alignment.optimizers.subspace import adam, is_wide, project, project_back, randomized_basis
+from worker.alignment.optimizers.subspace import MatrixOptimizer, adam, is_wide, project, project_back, randomized_basis
 
 #: η of the paper's fine-tuning (Table 2); 25 to 100 are recommended
 _VERIFYING_GAP = 50
@@ -21,7 +20,7 @@ _VERIFYING_GAP = 50
 _THRESHOLD = 0.01
 
 
-class Lotus(Optimizer):
+class Lotus(MatrixOptimizer):
     """W ← W - lr · scale · P · Adam(Pᵀ G).
 
     Every `verifying_gap` projections the displacement of the unit gradient since the subspace's first one, divided by
@@ -42,15 +41,6 @@ class Lotus(Optimizer):
     ) -> None:
         defaults = {"lr": lr, "rank": rank, "betas": betas, "eps": eps, "scale": scale}
         super().__init__(params, defaults | {"verifying_gap": verifying_gap, "threshold": threshold})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None if closure is None else closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
-        return loss
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

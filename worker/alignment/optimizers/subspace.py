@@ -6,7 +6,8 @@ m < n, otherwise (m, rank).
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from abc import abstractmethod
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
@@ -14,6 +15,23 @@ from torch import Tensor
 
 #: More columns than asked for, and products with A Aᵀ, of a randomized SVD (Halko, Martinsson, Tropp 2011).
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 1
+
+
+class MatrixOptimizer(torch.optim.Optimizer):
+    """Steps matrix by matrix; what becomes of one is up to the method."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group)
+        return loss
+
+    @abstractmethod
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Change `weight` (out, in) in place."""
 
 
 def is_wide(gradient: Tensor) -> bool:
