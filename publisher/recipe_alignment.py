@@ -137,14 +137,6 @@ class Alignment(RecipePart):
         return self
 
     @model_validator(mode="after")
-    def _compiled_alone(self) -> Self:
-        if self.compile and self.hidden_states_weight:
-            raise ValueError(
-                "compile hides what comes out of layers, which hidden_states_weight compares; leave one of them out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _looked_at(self) -> Self:
         if self.stop is not Stop.END and self.checks > self.steps:
             raise ValueError(f"checks {self.checks} is more than the {self.steps} steps that there are")

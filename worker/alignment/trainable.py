@@ -97,7 +97,10 @@ def load_trainable(
 
 
 def _compile(model: PreTrainedModel) -> None:
-    """Layer by layer: layers of one shape share their code, and each shape is compiled once."""
+    """Layer by layer: layers of one shape share their code, and each shape is compiled once.
+
+    Their forward alone, so that hooks still see what comes out of them.
+    """
     if model.device.type == "cpu" and not any(map(shutil.which, _CPU_COMPILERS)):
         raise RequestFault(
             "torch.compile needs a C++ compiler for a CPU, and this worker has none.",
@@ -108,4 +111,4 @@ def _compile(model: PreTrainedModel) -> None:
     # of different widths in every layer none would be left out
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES_OF_TEXT * len(layers))
     for layer in layers:
-        layer.compile(dynamic=False)
+        layer.forward = torch.compile(layer.forward, dynamic=False)
