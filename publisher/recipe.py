@@ -132,6 +132,19 @@ class Recipe(RecipePart):
         return self
 
     @model_validator(mode="after")
+    def _columns_to_reconstruct(self) -> Self:
+        """By default what cannot be reconstructed is not."""
+        if self.alignment is None or self.pruning.method is PruningMethod.STRUCTURED:
+            return self
+        tokens = self.alignment.reconstruction_tokens
+        if tokens not in {0, Alignment.model_fields["reconstruction_tokens"].default}:
+            raise ValueError(
+                f"alignment.reconstruction_tokens {tokens} does not go with method {self.pruning.method}, but with "
+                "structured; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _probe_text(self) -> Self:
         if self.alignment and self.alignment.stop is Stop.PROBE and not (self.evaluation and self.evaluation.probe):
             raise ValueError("alignment.stop probe trains the probe of evaluation: name evaluation.corpora, probe true")

@@ -68,6 +68,12 @@ class Alignment(RecipePart):
     tokens: int = Field(default=200_000, ge=1, description="tokens trained on in total")
     sequence_length: int = Field(default=512, ge=8, le=131_072, description="tokens per packed sequence")
     batch_tokens: int = Field(default=4096, ge=8, description="tokens per optimizer step")
+    reconstruction_tokens: int = Field(
+        default=131_072,
+        ge=0,
+        description="structured pruning: before training, matrices that lost columns are solved anew by least squares on "
+        "the first so many of `tokens`, so that layers put out what the base model's do; 0: not",
+    )
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")
     optimizer: Optimizer = Optimizer.ADAMW

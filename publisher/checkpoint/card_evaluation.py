@@ -107,7 +107,16 @@ def _trainings(manifest: Manifest) -> str:
     """What the trainings took on the publisher's machine."""
     rows = []
     if manifest.alignment is not None:
-        aligned = manifest.alignment
+        aligned, reconstruction = manifest.alignment, manifest.alignment.reconstruction
+        if reconstruction is not None:
+            rows.append(
+                _training_row(
+                    "Reconstruction (least squares)",
+                    reconstruction.peak_memory_bytes,
+                    reconstruction.seconds,
+                    reconstruction.tokens,
+                )
+            )
         rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
     if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
         certificate = manifest.evaluation.certificate

@@ -78,6 +78,17 @@ class Sizes(_Part):
         return self.base / max(self.checkpoint, 1)
 
 
+class ReconstructionRecord(_Part):
+    """Layers solved for by least squares, before training. Errors: of what matrices put out, relative to what was
+    wanted, mean over the matrices that lost columns."""
+
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    error_before: float
+    error_after: float
+
+
 class AlignmentRecord(_Part):
     """Losses in nats per token, of the first and the last step."""
 
@@ -92,6 +103,7 @@ class AlignmentRecord(_Part):
     tokens_per_second: float | None = None
     data_wait_share: float | None = Field(default=None, description="share of the seconds spent waiting for text")
     optimizer_state_bytes: int | None = None
+    reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
 
 
 class Manifest(_Part):

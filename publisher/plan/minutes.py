@@ -45,7 +45,12 @@ def expected_minutes(
         per_token = (4 + 2 * forwards) * pruned + (
             2 * base if recipe.alignment.objective is Objective.DISTILLATION else 0
         )
-        seconds["align"] = per_token * recipe.alignment.steps * recipe.alignment.batch_tokens / speed
+        tokens = recipe.alignment.steps * recipe.alignment.batch_tokens
+        operations = per_token * tokens
+        if recipe.pruning.method is PruningMethod.STRUCTURED:
+            # the base model forward once, the pruned one for each of two matrices and for what comes after them
+            operations += (2 * base + 6 * pruned) * min(tokens, recipe.alignment.reconstruction_tokens)
+        seconds["align"] = operations / speed
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:
         searching = geometry.parameters(widths) * _NF4_OPERATIONS / speed

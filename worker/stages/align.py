@@ -1,6 +1,7 @@
-"""align: continual pre-training that brings the pruned model back to what the base model does.
+"""align: what brings the pruned model back to what the base model does.
 
-All weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1), or LoRA beside them. Writes `model/`
+Layers are reconstructed by least squares first (worker.alignment.reconstruction), then comes continual pre-training: all
+weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1), or LoRA beside them. Writes `model/`
 in bf16 and `alignment.json`; keeps its training state in `state/` until the stage is finished.
 """
 
@@ -21,7 +22,7 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 2
+VERSION = 3
 REPORT = "alignment.json"
 
 
@@ -56,9 +57,10 @@ def run(
     refuse_for_several(request.recipe, len(request.devices))
     work = AlignWork(request, inputs, alignment, output, context)
     text = work.text()
+    reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    write_json(output / REPORT, _report(alignment, trained, checks))
+    write_json(output / REPORT, _report(alignment, trained, checks) | {"reconstruction": reconstruction})
 
 
 def _report(alignment: Alignment, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from publisher.checkpoint.masks import load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Stop
 from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
@@ -30,6 +34,7 @@ from worker.alignment.held_out import held_out_sequences
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import state_bytes
 from worker.alignment.probing import ProbeText, Probing, probe_text
+from worker.alignment.reconstruction import reconstruct
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors
 from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
@@ -39,7 +44,7 @@ from worker.causal import load_causal
 from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
 from worker.stages.context import StageContext
-from worker.stages.folder import STATE
+from worker.stages.folder import STATE, write_json
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 
@@ -47,6 +52,8 @@ from worker.stages.request import BuildRequest
 _TEXT, _WEIGHTS = "text.safetensors", "weights.safetensors"
 #: folder of tokenized text, below what stages keep for each other
 _TOKENS = "tokens"
+#: in the state: the model that training starts from, and what it said of itself
+_RECONSTRUCTED, _ERRORS = "reconstructed", "reconstruction.json"
 _TEACHER = "teacher"
 
 
@@ -115,6 +122,54 @@ class AlignWork:
             log=self.context.log,
         )
 
+    def reconstruct(self, text: Text) -> dict[str, object] | None:
+        """Solve for what is left of the layers, unless that is done or not asked for; what there is to say of it."""
+        count = min(len(text.training), self.alignment.reconstruction_tokens // self.alignment.sequence_length)
+        if not self._is_structured or not count:
+            return None
+        if not self._reconstructed.exists():
+            self._reconstruct(text.training[:count])
+        report: dict[str, object] = json.loads((self.state / _ERRORS).read_bytes())
+        return report
+
+    def _reconstruct(self, sequences: Tensor) -> None:
+        started, partial = time.perf_counter(), self._reconstructed.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        scratch = self.state / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.context.log(f"Layers are reconstructed by {sequences.numel():,} tokens.")
+        with peak_memory(self.device) as peak:
+            errors = reconstruct(
+                self.inputs.base,
+                self.inputs.pruned,
+                load_masks(self.inputs.masks),
+                sequences,
+                partial,
+                device=self.device,
+                dtype=compute_dtype(self.device),
+                scratch=scratch,
+                report=lambda done, total: self.context.progress(done, total, "layers"),
+            )
+        shutil.rmtree(scratch)
+        write_json(
+            self.state / _ERRORS,
+            {
+                "tokens": sequences.numel(),
+                "seconds": time.perf_counter() - started,
+                "peak_memory_bytes": peak.bytes,
+                "matrices": [error._asdict() for error in errors],
+            },
+        )
+        partial.rename(self._reconstructed)
+
+    @property
+    def _reconstructed(self) -> Path:
+        return self.state / _RECONSTRUCTED
+
+    @property
+    def _is_structured(self) -> bool:
+        return self.request.recipe.pruning.method is PruningMethod.STRUCTURED
+
     def train(self, text: Text, save_seconds: float) -> Trained:
         """Writes the model, unless a probe is still to choose its weights."""
         if len(self.request.devices) > 1:
@@ -162,9 +217,9 @@ class AlignWork:
         return trained
 
     def _trainable(self, device: torch.device) -> AllWeights | LowRank:
-        structured = self.request.recipe.pruning.method is PruningMethod.STRUCTURED
-        masks = None if structured else WeightMasks(self.inputs.masks)
-        return load_trainable(self.alignment, self.inputs.pruned, device, masks)
+        masks = None if self._is_structured else WeightMasks(self.inputs.masks)
+        start = self._reconstructed if self._reconstructed.exists() else self.inputs.pruned
+        return load_trainable(self.alignment, start, device, masks)
 
     def _batch_loss(self, model: PreTrainedModel, sequences: Tensor, ranks: Ranks) -> BatchLoss:
         alignment, head = self.alignment, head_of(model).to(compute_dtype(model.device))

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -22,7 +23,16 @@ from publisher.architecture import Geometry, LayerWidths
 from publisher.base_model import INDEX_FILE
 from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import AlignmentRecord, BaseModelRecord, Counts, FileRecord, Manifest, Sizes, Widths
+from publisher.checkpoint.manifest import (
+    AlignmentRecord,
+    BaseModelRecord,
+    Counts,
+    FileRecord,
+    Manifest,
+    ReconstructionRecord,
+    Sizes,
+    Widths,
+)
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
@@ -151,8 +161,25 @@ def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | No
     if alignment is None:
         return None
     losses = alignment["loss"]
-    summary = {name: value for name, value in alignment.items() if name != "loss"}
-    return AlignmentRecord(**summary, first_loss=losses[0], last_loss=losses[-1])
+    summary = {name: value for name, value in alignment.items() if name not in {"loss", "reconstruction"}}
+    return AlignmentRecord(
+        **summary,
+        first_loss=losses[0],
+        last_loss=losses[-1],
+        reconstruction=_reconstruction_summary(alignment["reconstruction"]),
+    )
+
+
+def _reconstruction_summary(reconstruction: dict[str, Any] | None) -> ReconstructionRecord | None:
+    """Without the errors of each matrix."""
+    if reconstruction is None:
+        return None
+    matrices = reconstruction["matrices"]
+    return ReconstructionRecord(
+        **{name: value for name, value in reconstruction.items() if name != "matrices"},
+        error_before=fmean(matrix["before"] for matrix in matrices),
+        error_after=fmean(matrix["after"] for matrix in matrices),
+    )
 
 
 def _left(geometry: Geometry, masks: Masks | WeightMasks) -> tuple[Sequence[LayerWidths], int]:

@@ -19,6 +19,9 @@ from transformers import PreTrainedModel
 #: weights that are cast at once: 64 MiB in fp32
 CAST_AT_ONCE = 2**24
 
+#: weights of a layer that are cast for good
+_CAST_ONCE = 2**26
+
 #: called in backward with the input (tokens, in) and the gradient by the output (tokens, out) of a product
 Listener = Callable[[Tensor, Tensor], None]
 
@@ -46,6 +49,14 @@ def cast_in_use(model: nn.Module, dtype: torch.dtype) -> frozenset[str]:
             continue
         names |= {f"{path}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)}
     return frozenset(names)
+
+
+def cast_once(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Save the many products to come the cast, unless the linear layers of `layer` would take 256 MiB in fp32."""
+    linear = [module for module in layer.modules() if isinstance(module, nn.Linear)]
+    if sum(module.weight.numel() for module in linear) <= _CAST_ONCE:
+        for module in linear:
+            module.to(dtype)
 
 
 def listen(module: nn.Linear, listener: Listener | None) -> None:

@@ -73,6 +73,7 @@ def request(folder: Path, **alignment: object) -> BuildRequest:
             "batch_tokens": BATCH_TOKENS,
             "sequence_length": LENGTH,
             "learning_rate": 1e-3,
+            "reconstruction_tokens": 0,
         }
         | alignment,
     }

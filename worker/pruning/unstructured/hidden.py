@@ -31,7 +31,7 @@ class CalibrationStates:
         samples, length = sequences.shape
         rows = max(1, _BATCH_TOKENS // length)
         self.batches = [slice(start, min(start + rows, samples)) for start in range(0, samples, rows)]
-        self._device = stream.device
+        self.device = stream.device
         self._arguments: list[tuple[Arguments, ...]] = []
         shape = (samples, length, stream.config.hidden_size)
         if prod(shape) * stream.dtype.itemsize > most_in_memory:
@@ -46,10 +46,15 @@ class CalibrationStates:
                 self._arguments.append(inputs.arguments)
                 previous = inputs
 
+    @property
+    def nbytes(self) -> int:
+        """Of all samples' hidden states."""
+        return self._states.nbytes
+
     def entering(self, layer: int) -> Iterator[tuple[slice, Tensor, Arguments]]:
         """Each batch's states `(rows, length, hidden_size)` and what `layer` is called with besides."""
         for batch, arguments in zip(self.batches, self._arguments, strict=True):
-            yield batch, self._states[batch].to(self._device), arguments[layer]
+            yield batch, self._states[batch].to(self.device), arguments[layer]
 
     def put(self, batch: slice, states: Tensor) -> None:
         self._states[batch] = states

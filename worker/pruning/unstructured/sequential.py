@@ -29,14 +29,12 @@ from worker.pruning.unstructured.sparsegpt import NotPositiveDefinite, by_sparse
 from worker.pruning.unstructured.sparsity import sparsity_of
 from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squares
 from worker.streaming.capture import call_layer
+from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles, all_finite
 from worker.streaming.model import LayerStream
 
 #: how much of how much is done; may raise to end the work
 Report = Callable[[int, int], None]
-
-#: weights of a layer that are computed with in fp32 from the start; those of larger layers are cast when used
-_CAST_ONCE = 1 << 26
 
 
 class PrunedMatrix(NamedTuple):
@@ -107,7 +105,7 @@ class _Sequential:
         }
         for name, matrix in matrices.items():
             _refuse_not_finite(name, "weights", matrix.weight)
-        _cast_once(list(matrices.values()), self._stream.dtype)
+        cast_once(layer, self._stream.dtype)
         while matrices:
             statistics = self._measured(index, layer, list(matrices.values()), states, steps)
             for first, readers in _groups(matrices, statistics).items():
@@ -225,14 +223,6 @@ def _in_one_module(names: Sequence[str]) -> bool:
 def _of_expert(matrix: Matrix) -> bool:
     """Whether it depends on the text if, and in which order, the matrix is used."""
     return isinstance(matrix, ExpertMatrix) or ".experts." in matrix.name
-
-
-def _cast_once(matrices: Sequence[Matrix], dtype: torch.dtype) -> None:
-    """Save the many batches the cast, unless it would be most of the memory."""
-    if sum(matrix.weight.numel() for matrix in matrices) <= _CAST_ONCE:
-        for matrix in matrices:
-            if isinstance(matrix, Linear):
-                matrix.module.to(dtype)
 
 
 def _stored(files: TensorFiles, name: str, shape: Shape) -> Tensor:

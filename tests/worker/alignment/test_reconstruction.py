@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from publisher.architecture.structure import Unit
+from publisher.checkpoint.masks import Masks, save_masks
+from publisher.errors import JobCancelled, RequestFault
+from publisher.recipe import Recipe
+from tests.models import tiny_llama
+from tests.worker.alignment.builds import LENGTH, STEPS, request
+from worker.alignment.reconstruction import MatrixError, reconstruct
+from worker.causal import hidden_states
+from worker.families.pair import Pair, pruned_pair
+from worker.pruning.config import pruned_config
+from worker.pruning.cutting import Kept
+from worker.pruning.selection import kept_widths
+from worker.stages import align
+from worker.stages.context import RecordingContext
+from worker.stages.folder import write_json
+from worker.stages.inputs import AlignInputs
+from worker.stages.prune_structured import write_cut
+from worker.stages.weights import read_config, read_geometry
+
+TOKENS = torch.randint(0, 255, (16, 32), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+KEPT = {
+    (1, Unit.KV_HEADS): [1],
+    (1, Unit.NEURONS): list(range(24)),
+    (2, Unit.NEURONS): list(range(0, 48, 3)),
+}
+RIDGE = 1e-2
+
+
+def cut(base: Path, kept: dict[tuple[int, Unit], list[int]] = KEPT) -> AlignInputs:
+    """The model in `base`, cut, and its masks."""
+    pruned, geometry = base.parent / "pruned", read_geometry(base)
+    units: Kept = {key: torch.tensor(indices) for key, indices in kept.items()}
+    pruned.mkdir()
+    write_cut(base, pruned, geometry, units, RecordingContext())
+    write_json(pruned / "config.json", pruned_config(read_config(base), geometry, kept_widths(geometry, units)))
+    masks = Masks(geometry.kinds, geometry.kind_of, kept, geometry.layer_prefix)
+    save_masks(masks, base.parent / "pruning_masks.safetensors")
+    return AlignInputs(base=base, pruned=pruned, masks=base.parent / "pruning_masks.safetensors")
+
+
+def solved(folder: Path, inputs: AlignInputs | Pair, masks: Masks, tokens: Tensor = TOKENS) -> list[MatrixError]:
+    return reconstruct(
+        inputs.base,
+        inputs.pruned,
+        masks,
+        tokens,
+        folder / "out",
+        device="cpu",
+        scratch=folder / "scratch",
+        report=lambda done, total: None,
+    )
+
+
+def masks_of(pair: Pair) -> Masks:
+    kept = {key: indices.tolist() for key, indices in pair.kept.items()}
+    return Masks(pair.geometry.kinds, pair.geometry.kind_of, kept, pair.geometry.layer_prefix)
+
+
+def load(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+@torch.no_grad()
+def distance(folder: Path, base: Path, tokens: Tensor) -> float:
+    """Of last hidden states, relative."""
+    found, wanted = (hidden_states(load(each), tokens.long()) for each in (folder, base))
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def test_what_others_can_do_as_well_comes_back(tmp_path: Path) -> None:
+    """Neurons that are gone have twins that stay: on text never seen the model does what the base model does."""
+    base = tiny_llama(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    for projection in ("gate_proj", "up_proj"):
+        rows = weights[f"model.layers.1.mlp.{projection}.weight"]
+        rows[24:] = rows[:24] * (1 if projection == "gate_proj" else 2)
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    kept = {(1, Unit.NEURONS): list(range(24))}
+    inputs = cut(base, kept)
+    geometry = read_geometry(base)
+    masks = Masks(geometry.kinds, geometry.kind_of, kept, geometry.layer_prefix)
+    (error,) = solved(tmp_path, inputs, masks)
+    assert error.name == "model.layers.1.mlp.down_proj.weight"
+    assert error.after < 1e-3 * error.before
+    other = TOKENS.flip(0, 1)
+    assert distance(tmp_path / "out", base, other) < 0.05 * distance(inputs.pruned, base, other)
+
+
+@torch.no_grad()
+def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
+    """The same in float64 on whole models, by lstsq, from the docstring's formula."""
+    base = tiny_llama(tmp_path / "base")
+    inputs = cut(base)
+    geometry = read_geometry(base)
+    solved(tmp_path, inputs, Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix))
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    of_base, of_pruned = load(base).double(), load(inputs.pruned).double()
+    for layer, module in ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj")):
+        _, after, _ = _around(of_base, layer, module)
+        before, _, inputs_of_matrix = _around(of_pruned, layer, module)
+        matrix = of_pruned.get_submodule(f"model.layers.{layer}.{module}")
+        layer_after = _around(of_base, layer, "mlp.down_proj")[1]
+        roots = layer_after.flatten(0, 1).norm(dim=-1, keepdim=True).reciprocal()
+        x, y = inputs_of_matrix.flatten(0, 1) * roots, (after - before).flatten(0, 1) * roots
+        ridge = (RIDGE * x.square().sum(0).mean()).sqrt()
+        equations = torch.cat([x, ridge * torch.eye(x.shape[1], dtype=torch.float64)])
+        wanted = torch.linalg.lstsq(equations, torch.cat([y, ridge * matrix.weight.T])).solution.T
+        name = f"model.layers.{layer}.{module}.weight"
+        torch.testing.assert_close(found[name].double(), wanted, rtol=1e-3, atol=1e-4)
+        matrix.weight.copy_(found[name])
+
+
+def _around(model: PreTrainedModel, layer: int, module: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The residual stream before and after a matrix of a LLaMA layer, and what the matrix reads."""
+    seen: dict[str, Tensor] = {}
+    decoder = model.model.layers[layer]
+    handles = [
+        decoder.register_forward_pre_hook(lambda _, arguments: seen.update(stream=arguments[0])),
+        decoder.self_attn.o_proj.register_forward_hook(
+            lambda _, arguments, output: seen.update(attention=output, attention_reads=arguments[0])
+        ),
+        decoder.mlp.down_proj.register_forward_hook(
+            lambda _, arguments, output: seen.update(mlp=output, mlp_reads=arguments[0])
+        ),
+    ]
+    model(TOKENS.long())
+    for handle in handles:
+        handle.remove()
+    middle = seen["stream"] + seen["attention"]
+    if module == "self_attn.o_proj":
+        return seen["stream"], middle, seen["attention_reads"]
+    return middle, middle + seen["mlp"], seen["mlp_reads"]
+
+
+HEADS, NEURONS = "self_attn.o_proj.weight", "mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("family", "matrices"),
+    [
+        ("llama", {HEADS, NEURONS}),
+        ("qwen2", {HEADS, NEURONS}),
+        ("gemma2", {HEADS, NEURONS}),  # norms behind them
+        ("olmo2", {HEADS, NEURONS}),
+        ("granite", {HEADS, NEURONS}),  # multiplied before they are added
+        ("cohere", {HEADS, NEURONS}),  # both at once
+        ("phi", {"self_attn.dense.weight", "mlp.fc2.weight"}),  # the same, with biases
+        ("gpt_neox", {"mlp.dense_4h_to_h.weight"}),
+        ("qwen3_moe", {HEADS}),  # experts stay as they are
+    ],
+)
+def test_families_come_closer_to_their_base_models(tmp_path: Path, family: str, matrices: set[str]) -> None:
+    pair = pruned_pair(family, tmp_path)
+    tokens = torch.randint(3, 90, (32, 16), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    errors = solved(tmp_path, pair, masks_of(pair), tokens)
+    assert {".".join(error.name.split(".")[3:]) for error in errors} == matrices
+    assert all(error.after < error.before for error in errors)
+    assert distance(tmp_path / "out", pair.base, tokens) < distance(pair.pruned, pair.base, tokens)
+    before, after = (load_file(folder / "model.safetensors") for folder in (pair.pruned, tmp_path / "out"))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {error.name for error in errors}
+
+
+def test_shards_and_types_stay_as_they_are(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base", dtype=torch.bfloat16, max_shard_size="20KB")
+    inputs, geometry = cut(base), read_geometry(base)
+    solved(tmp_path, inputs, Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix))
+    for path in inputs.pruned.iterdir():
+        assert (tmp_path / "out" / path.name).exists()
+    assert len(list(inputs.pruned.glob("*.safetensors"))) > 2
+    for path in inputs.pruned.glob("*.safetensors"):
+        before, after = load_file(path), load_file(tmp_path / "out" / path.name)
+        assert {name: (weight.shape, weight.dtype) for name, weight in before.items()} == {
+            name: (weight.shape, weight.dtype) for name, weight in after.items()
+        }
+
+
+def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+    inputs = cut(tiny_llama(tmp_path / "base"))
+    weights = load_file(inputs.pruned / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, inputs.pruned / "model.safetensors", {"format": "pt"})
+    geometry = read_geometry(inputs.base)
+    with pytest.raises(RequestFault, match=r"layers\.1\.mlp\.down_proj\.weight cannot be reconstructed"):
+        solved(tmp_path, inputs, Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix))
+
+
+@dataclass
+class EndingContext(RecordingContext):
+    """Cancels when so many layers are reconstructed, or steps are trained."""
+
+    layers: int = 99
+    steps: int = 99
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        if unit == "layers" and done >= self.layers:
+            raise JobCancelled("cancelled by the test.")
+        super().progress(done, total, unit)
+
+    def check(self) -> None:
+        if sum(name == "loss" for name, _, _ in self.metrics) >= self.steps:
+            raise JobCancelled("cancelled by the test.")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> AlignInputs:
+    lines = (json.dumps({"text": f"chapter {number}: " + "the whale swims " * (number % 70)}) for number in range(200))
+    (tmp_path / "sea.jsonl").write_text("\n".join(lines))
+    return cut(tiny_llama(tmp_path / "base"))
+
+
+def _aligned(inputs: AlignInputs, context: RecordingContext, name: str = "out", **alignment: object) -> Path:
+    folder = inputs.base.parent
+    settings = {"reconstruction_tokens": 4 * LENGTH, **alignment}
+    align.run(request(folder, **settings), inputs, folder / name, context)
+    return folder / name
+
+
+def test_training_starts_from_reconstructed_layers(inputs: AlignInputs) -> None:
+    with_it, without = RecordingContext(), RecordingContext()
+    report = json.loads((_aligned(inputs, with_it) / "alignment.json").read_bytes())["reconstruction"]
+    plain = json.loads(
+        (_aligned(inputs, without, "plain", reconstruction_tokens=0) / "alignment.json").read_bytes()
+    )
+    assert report["tokens"] == 4 * LENGTH
+    assert len(report["matrices"]) == 3
+    assert plain["reconstruction"] is None
+    first = [next(value for name, _, value in context.metrics if name == "loss") for context in (with_it, without)]
+    assert first[0] < 0.9 * first[1]
+
+
+def test_no_more_text_is_used_than_is_trained_on(inputs: AlignInputs) -> None:
+    report = json.loads((_aligned(inputs, RecordingContext(), reconstruction_tokens=10**6) / align.REPORT).read_bytes())
+    assert report["reconstruction"]["tokens"] == report["tokens"] == STEPS * 64
+
+
+@pytest.mark.parametrize("end", [{"layers": 2}, {"steps": 3}], ids=["while layers are solved", "in training"])
+def test_interrupted_anywhere_the_weights_are_the_same(inputs: AlignInputs, end: dict[str, int]) -> None:
+    whole = _aligned(inputs, RecordingContext(), "whole")
+    with pytest.raises(JobCancelled):
+        _aligned(inputs, EndingContext(**end), "cut")
+    again = RecordingContext()
+    resumed = _aligned(inputs, again, "cut")
+    assert any("reconstructed" in message for message in again.messages) == ("layers" in end)
+    found, wanted = (load_file(folder / "model" / "model.safetensors") for folder in (resumed, whole))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_single_weights_are_not_reconstructed(inputs: AlignInputs) -> None:
+    """The masks of such a model are of another kind; alignment refuses nothing for a default that has no use."""
+    pruning = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5}
+    recipe = Recipe.model_validate({"pruning": pruning, "alignment": {"corpora": [{"name": "sea"}]}})
+    assert recipe.alignment is not None
+    assert recipe.alignment.reconstruction_tokens > 0
+    with pytest.raises(ValueError, match="reconstruction_tokens 64 .* structured"):
+        Recipe.model_validate(
+            {"pruning": pruning, "alignment": {"corpora": [{"name": "sea"}], "reconstruction_tokens": 64}}
+        )

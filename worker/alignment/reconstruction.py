@@ -1,0 +1,337 @@
+"""Reconstruction: what is left of a pruned layer takes over from what is gone, in closed form and before any training.
+
+A matrix that lost columns (the attention's and the MLP's output projections) no longer puts out what the base model's
+does, and every layer after it reads something else. So each is solved for anew by least squares, layer after layer:
+W minimises Σ w |W z − y|² + |(W − W₀) D|² over the tokens of a text, where z is what the matrix reads in the pruned
+model, whose layers before it are reconstructed already; W₀ is the pruned weight; and y is what brings the residual
+stream to where it is in the base model after the same matrix, earlier errors included. Each token weighs as much as
+any other, w = 1 / |residual stream|², since a few have a hundred times the length; and D² is a share of the mean of
+what z holds, so that what the text says nothing of stays as it was.
+
+Least squares after removing whole columns is from Optimal Brain Surgeon's descendants (arXiv 2302.04089, 2310.06694);
+answering to errors of earlier layers as well is what makes it hold over many layers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.streaming import Entry
+from publisher.errors import RequestFault
+from worker.pruning.unstructured.hidden import CalibrationStates
+from worker.stages.shards import ShardWriter
+from worker.streaming.capture import call_layer
+from worker.streaming.casting import cast_once
+from worker.streaming.files import TensorFiles, all_finite
+from worker.streaming.model import LayerStream
+from worker.streaming.states import StateStore
+
+#: how many of how many layers are done; may raise to end the work
+Report = Callable[[int, int], None]
+
+#: share of the mean square of what a matrix reads that is added to each square
+_RIDGE = 1e-2
+#: what of a layer's update may be left unexplained by the outputs of the matrices, for those to be its parts
+_UNEXPLAINED = 0.05
+
+
+class MatrixError(NamedTuple):
+    """Σ w |W z − y|² / Σ w |y|² of a matrix, by its name in the files, as it was pruned and as it was solved for."""
+
+    name: str
+    before: float
+    after: float
+
+
+def reconstruct(
+    base: Path,
+    pruned: Path,
+    masks: Masks,
+    sequences: Tensor,
+    output: Path,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    scratch: Path,
+    report: Report,
+) -> list[MatrixError]:
+    """Write the model in folder `pruned` to the new folder `output`, reconstructed; returns each matrix's error.
+
+    `sequences` int32 `(samples, tokens)` are the text. One layer of both models is in memory at a time, computing in
+    `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Matrices that lost columns are
+    solved for, except those of experts; everything else is copied. Raises RequestFault where values are not finite.
+    """
+    output.mkdir(parents=True)
+    for path in pruned.glob("*.json"):
+        if not path.name.endswith(".index.json"):
+            shutil.copyfile(path, output / path.name)
+    stored = TensorFiles.open(pruned)
+    with ShardWriter(output, _entries(stored)) as shards:
+        models = [LayerStream(folder, device, dtype) for folder in (base, pruned)]
+        work = _Reconstruction(models[0], models[1], masks, stored, scratch)
+        left = set(stored.tensors)
+        errors = []
+        for name, weight, error in work.run(sequences.long(), report):
+            shards.write(name, weight)
+            left.remove(name)
+            errors.append(error)
+        for name in sorted(left, key=stored.place):
+            shards.write(name, stored.read([name])[name])
+    return errors
+
+
+def _entries(stored: TensorFiles) -> dict[str, list[Entry]]:
+    files: dict[str, list[Entry]] = {}
+    for name, tensor in stored.tensors.items():
+        files.setdefault(tensor.path.name, []).append(Entry(name, tensor.dtype, tensor.shape))
+    return files
+
+
+class _Reconstruction:
+    def __init__(
+        self, base: LayerStream, pruned: LayerStream, masks: Masks, stored: TensorFiles, scratch: Path
+    ) -> None:
+        self._base, self._pruned, self._masks, self._stored, self._scratch = base, pruned, masks, stored, scratch
+
+    @torch.no_grad()
+    def run(self, sequences: Tensor, report: Report) -> Iterator[tuple[str, Tensor, MatrixError]]:
+        """Name in the files, weight in the type it has there, and error of each matrix."""
+        wanted = CalibrationStates(self._base, sequences, _folder(self._scratch / "base"))
+        found = CalibrationStates(self._pruned, sequences, _folder(self._scratch / "pruned"))
+        last = max((layer for layer, _ in self._masks.kept), default=-1)
+        same = True  # so far, and so are hidden states
+        for index in range(last + 1):
+            report(index, last + 1)
+            same = same and not any(layer == index for layer, _ in self._masks.kept)
+            if same:
+                _advance(self._base, index, wanted, also=found)
+                continue
+            with self._base.layer(index, ahead=index + 1) as of_base, self._pruned.layer(index, index + 1) as of_pruned:
+                cast_once(of_base, self._base.dtype)
+                cast_once(of_pruned, self._pruned.dtype)
+                yield from _Layer(index, of_base, of_pruned, wanted, found, self._scratch).solved(
+                    self._matrices(index), self._stored, lambda index=index: report(index, last + 1)
+                )
+        report(last + 1, last + 1)
+
+    def _matrices(self, index: int) -> dict[str, str | None]:
+        """Linear modules of the layer that write to the residual stream and can lose columns → the weight's name in
+        the files if it did, and can be put back there."""
+        layer, found = self._pruned.skeleton.get_submodule(self._pruned.layer_name(index)), {}
+        width = self._pruned.config.get_text_config().hidden_size
+        for path, module in layer.named_modules():
+            spec = self._masks.spec(index, f"{path}.weight")
+            if not isinstance(module, nn.Linear) or spec is None or module.out_features != width:
+                continue
+            if spec.axis == 1 and spec.parts and spec.expert is None and ".experts." not in path:
+                found[path] = self._solvable(index, path, tuple(module.weight.shape))
+        return found
+
+    def _solvable(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:
+        names = self._pruned.stored(index, f"{path}.weight")
+        as_it_is = len(names) == 1 and self._stored.tensors[names[0]].shape == shape
+        return names[0] if as_it_is and self._masks.columns(index, path) is not None else None
+
+
+class _Target(NamedTuple):
+    """What a matrix has to put out: the residual stream after it, or its own output in the base model."""
+
+    path: str
+    is_stream: bool
+
+
+class _Layer:
+    """One layer of both models; their hidden states before it become those after it."""
+
+    def __init__(
+        self,
+        index: int,
+        of_base: nn.Module,
+        of_pruned: nn.Module,
+        wanted: CalibrationStates,
+        found: CalibrationStates,
+        scratch: Path,
+    ) -> None:
+        self._index, self._base, self._pruned = index, of_base, of_pruned
+        self._wanted, self._found, self._scratch = wanted, found, scratch
+
+    def solved(
+        self, matrices: Mapping[str, str | None], stored: TensorFiles, check: Callable[[], None]
+    ) -> Iterator[tuple[str, Tensor, MatrixError]]:
+        """Of `matrices` (modules that write to the residual stream) those that have a name."""
+        size = self._wanted.nbytes * (len(matrices) + 1)
+        targets = StateStore(_folder(self._scratch / "targets"), size, self._wanted.device)
+        order = self._ask_base(list(matrices), targets, check)
+        for place, target in enumerate(order):
+            name = matrices[target.path]
+            if name is None:
+                continue
+            error = self._solve(name, target, [earlier.path for earlier in order[:place]], targets, check)
+            weight = self._pruned.get_submodule(target.path).weight
+            as_stored = weight.to(stored.dtype(name))
+            weight.copy_(as_stored)
+            yield name, as_stored.cpu(), error
+        for batch, hidden, arguments in self._found.entering(self._index):
+            check()
+            self._found.put(batch, call_layer(self._pruned, hidden, arguments))
+        shutil.rmtree(self._scratch / "targets")
+
+    def _ask_base(self, paths: Sequence[str], targets: StateStore, check: Callable[[], None]) -> list[_Target]:
+        """Keep what each matrix puts out, in the order in which they come; and the weights of tokens, as "weights".
+
+        Where what the layer adds to the residual stream is the sum of what they put out (no norm behind them, no
+        experts beside them), it is the residual stream after each that is kept.
+        """
+        order: list[_Target] = []
+        for batch, hidden, arguments in self._wanted.entering(self._index):
+            check()
+            with _outputs(self._base, paths) as outputs:
+                after = call_layer(self._base, hidden, arguments)
+            if not order:
+                is_sum = _is_sum(hidden, list(outputs.values()), after)
+                order = [_Target(path, is_sum) for path in outputs]
+            stream = hidden
+            for path, output in outputs.items():
+                stream = stream + output
+                targets.put(_key(path, batch), stream if order[0].is_stream else output)
+            squares = after.float().square().sum(-1)
+            targets.put(_key("weights", batch), 1 / squares.clamp_min(torch.finfo(torch.float32).tiny))
+            self._wanted.put(batch, after)
+        return order
+
+    def _solve(
+        self,
+        name: str,
+        target: _Target,
+        before: Sequence[str],
+        targets: StateStore,
+        check: Callable[[], None],
+    ) -> MatrixError:
+        """Put the solution in the module's place; `before`: matrices that come earlier in the layer."""
+        module = self._pruned.get_submodule(target.path)
+        squares = _LeastSquares(module.weight)
+        for batch, hidden, arguments in self._found.entering(self._index):
+            check()
+            with _outputs(self._pruned, before) as outputs, _input(module) as found, suppress(_Seen):
+                call_layer(self._pruned, hidden, arguments)
+            wanted = targets.get(_key(target.path, batch))
+            if target.is_stream:
+                wanted = wanted - hidden - sum(outputs.values())
+            if module.bias is not None:
+                wanted = wanted - module.bias
+            squares.add(found[0], wanted, targets.get(_key("weights", batch)))
+        if not squares.is_finite():
+            raise RequestFault(
+                f"{name} cannot be reconstructed: what it reads is not finite.",
+                field="recipe.alignment.reconstruction_tokens",
+                way_out="Check that the base model gives finite losses, or set reconstruction_tokens to 0.",
+            )
+        solution = squares.solution()
+        error = MatrixError(name, squares.error(module.weight), squares.error(solution))
+        module.weight.copy_(solution)
+        return error
+
+
+class _LeastSquares:
+    """Sums over tokens that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        outputs, inputs = weight.shape
+        self._weight = weight.float().clone()
+        self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
+        self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
+        self._wanted = 0.0
+
+    def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
+        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
+        lengths = weights.flatten().sqrt()[:, None]
+        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
+        self._inputs.addmm_(x.T, x)
+        self._products.addmm_(x.T, y)
+        self._wanted += float(y.square().sum())
+
+    def is_finite(self) -> bool:
+        return all_finite(self._inputs) and all_finite(self._products)
+
+    def solution(self) -> Tensor:
+        """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
+        squares, products = self._inputs.double(), self._products.double()
+        ridge = _RIDGE * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        squares.diagonal().add_(ridge)
+        products += ridge * self._weight.T
+        return torch.cholesky_solve(products, torch.linalg.cholesky(squares)).T.float()
+
+    def error(self, weight: Tensor) -> float:
+        """Relative to what is wanted."""
+        weight = weight.double()
+        squares = torch.einsum("oi,ij,oj->", weight, self._inputs.double(), weight)
+        both = (weight.T * self._products.double()).sum()
+        return max(0.0, float(squares - 2 * both) + self._wanted) / self._wanted if self._wanted else 0.0
+
+
+class _Seen(Exception):
+    """The rest of a layer's forward would be for nothing."""
+
+
+@contextmanager
+def _input(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What `module` reads, within the block; its forward is ended there."""
+    found: list[Tensor] = []
+
+    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        found.append(arguments[0])
+        raise _Seen
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _outputs(layer: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """What modules of `layer` put out within the block, in that order."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _arguments: Any, output: Tensor) -> None:
+            found[path] = output
+
+        return hook
+
+    with ExitStack() as stack:
+        for path in paths:
+            stack.callback(layer.get_submodule(path).register_forward_hook(note(path)).remove)
+        yield found
+
+
+def _is_sum(before: Tensor, outputs: Sequence[Tensor], after: Tensor) -> bool:
+    added = (after - before).float()
+    return bool((added - sum(outputs).float()).norm() <= _UNEXPLAINED * added.norm()) if outputs else False
+
+
+def _advance(stream: LayerStream, index: int, states: CalibrationStates, also: CalibrationStates) -> None:
+    with stream.layer(index, ahead=index + 1) as layer:
+        for batch, hidden, arguments in states.entering(index):
+            after = call_layer(layer, hidden, arguments)
+            states.put(batch, after)
+            also.put(batch, after)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _key(what: str, batch: slice) -> str:
+    return f"{what}-{batch.start}"
