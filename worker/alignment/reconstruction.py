@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,9 +119,9 @@ class _Reconstruction:
             with self._base.layer(index, ahead=index + 1) as of_base, self._pruned.layer(index, index + 1) as of_pruned:
                 cast_once(of_base, self._base.dtype)
                 cast_once(of_pruned, self._pruned.dtype)
-                yield from _Layer(index, of_base, of_pruned, wanted, found, self._scratch).solved(
-                    self._matrices(index), self._stored, lambda index=index: report(index, last + 1)
-                )
+                layer = _Layer(index, _Side(of_base, wanted), _Side(of_pruned, found), self._scratch)
+                check = partial(report, index, last + 1)
+                yield from layer.solved(self._matrices(index), self._stored, check)
         report(last + 1, last + 1)
 
     def _matrices(self, index: int) -> dict[str, str | None]:
@@ -149,41 +150,48 @@ class _Target(NamedTuple):
     is_stream: bool
 
 
+@dataclass(frozen=True)
+class _Side:
+    """A layer of one model, and what enters it."""
+
+    layer: nn.Module
+    states: CalibrationStates
+
+    def linear(self, path: str) -> nn.Linear:
+        module = self.layer.get_submodule(path)
+        assert isinstance(module, nn.Linear)
+        return module
+
+
+@dataclass(frozen=True)
 class _Layer:
     """One layer of both models; their hidden states before it become those after it."""
 
-    def __init__(
-        self,
-        index: int,
-        of_base: nn.Module,
-        of_pruned: nn.Module,
-        wanted: CalibrationStates,
-        found: CalibrationStates,
-        scratch: Path,
-    ) -> None:
-        self._index, self._base, self._pruned = index, of_base, of_pruned
-        self._wanted, self._found, self._scratch = wanted, found, scratch
+    index: int
+    base: _Side
+    pruned: _Side
+    scratch: Path
 
     def solved(
         self, matrices: Mapping[str, str | None], stored: TensorFiles, check: Callable[[], None]
     ) -> Iterator[tuple[str, Tensor, MatrixError]]:
         """Of `matrices` (modules that write to the residual stream) those that have a name."""
-        size = self._wanted.nbytes * (len(matrices) + 1)
-        targets = StateStore(_folder(self._scratch / "targets"), size, self._wanted.device)
+        size = self.base.states.nbytes * (len(matrices) + 1)
+        targets = StateStore(_folder(self.scratch / "targets"), size, self.base.states.device)
         order = self._ask_base(list(matrices), targets, check)
         for place, target in enumerate(order):
             name = matrices[target.path]
             if name is None:
                 continue
             error = self._solve(name, target, [earlier.path for earlier in order[:place]], targets, check)
-            weight = self._pruned.get_submodule(target.path).weight
+            weight = self.pruned.linear(target.path).weight
             as_stored = weight.to(stored.dtype(name))
             weight.copy_(as_stored)
             yield name, as_stored.cpu(), error
-        for batch, hidden, arguments in self._found.entering(self._index):
+        for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
-            self._found.put(batch, call_layer(self._pruned, hidden, arguments))
-        shutil.rmtree(self._scratch / "targets")
+            self.pruned.states.put(batch, call_layer(self.pruned.layer, hidden, arguments))
+        shutil.rmtree(self.scratch / "targets")
 
     def _ask_base(self, paths: Sequence[str], targets: StateStore, check: Callable[[], None]) -> list[_Target]:
         """Keep what each matrix puts out, in the order in which they come; and the weights of tokens, as "weights".
@@ -192,10 +200,10 @@ class _Layer:
         experts beside them), it is the residual stream after each that is kept.
         """
         order: list[_Target] = []
-        for batch, hidden, arguments in self._wanted.entering(self._index):
+        for batch, hidden, arguments in self.base.states.entering(self.index):
             check()
-            with _outputs(self._base, paths) as outputs:
-                after = call_layer(self._base, hidden, arguments)
+            with _outputs(self.base.layer, paths) as outputs:
+                after = call_layer(self.base.layer, hidden, arguments)
             if not order:
                 is_sum = _is_sum(hidden, list(outputs.values()), after)
                 order = [_Target(path, is_sum) for path in outputs]
@@ -205,7 +213,7 @@ class _Layer:
                 targets.put(_key(path, batch), stream if order[0].is_stream else output)
             squares = after.float().square().sum(-1)
             targets.put(_key("weights", batch), 1 / squares.clamp_min(torch.finfo(torch.float32).tiny))
-            self._wanted.put(batch, after)
+            self.base.states.put(batch, after)
         return order
 
     def _solve(
@@ -217,15 +225,16 @@ class _Layer:
         check: Callable[[], None],
     ) -> MatrixError:
         """Put the solution in the module's place; `before`: matrices that come earlier in the layer."""
-        module = self._pruned.get_submodule(target.path)
+        module = self.pruned.linear(target.path)
         squares = _LeastSquares(module.weight)
-        for batch, hidden, arguments in self._found.entering(self._index):
+        for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
-            with _outputs(self._pruned, before) as outputs, _input(module) as found, suppress(_Seen):
-                call_layer(self._pruned, hidden, arguments)
+            with _outputs(self.pruned.layer, before) as outputs, _input(module) as found, suppress(_Seen):
+                call_layer(self.pruned.layer, hidden, arguments)
             wanted = targets.get(_key(target.path, batch))
             if target.is_stream:
-                wanted = wanted - hidden - sum(outputs.values())
+                for already in (hidden, *outputs.values()):
+                    wanted = wanted - already
             if module.bias is not None:
                 wanted = wanted - module.bias
             squares.add(found[0], wanted, targets.get(_key("weights", batch)))
@@ -317,7 +326,10 @@ def _outputs(layer: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tenso
 
 def _is_sum(before: Tensor, outputs: Sequence[Tensor], after: Tensor) -> bool:
     added = (after - before).float()
-    return bool((added - sum(outputs).float()).norm() <= _UNEXPLAINED * added.norm()) if outputs else False
+    left = added.clone()
+    for output in outputs:
+        left -= output
+    return bool(left.norm() <= _UNEXPLAINED * added.norm())
 
 
 def _advance(stream: LayerStream, index: int, states: CalibrationStates, also: CalibrationStates) -> None:

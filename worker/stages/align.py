@@ -1,7 +1,7 @@
 """align: what brings the pruned model back to what the base model does.
 
-Layers are reconstructed by least squares first (worker.alignment.reconstruction), then comes continual pre-training: all
-weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1), or LoRA beside them. Writes `model/`
+Layers are reconstructed by least squares first (worker.alignment.reconstruction), then comes continual pre-training:
+all weights but the LM head train, as in the paper (arXiv 2502.13533, section 3.1), or LoRA beside them. Writes `model/`
 in bf16 and `alignment.json`; keeps its training state in `state/` until the stage is finished.
 """
 

@@ -231,9 +231,7 @@ def _aligned(inputs: AlignInputs, context: RecordingContext, name: str = "out", 
 def test_training_starts_from_reconstructed_layers(inputs: AlignInputs) -> None:
     with_it, without = RecordingContext(), RecordingContext()
     report = json.loads((_aligned(inputs, with_it) / "alignment.json").read_bytes())["reconstruction"]
-    plain = json.loads(
-        (_aligned(inputs, without, "plain", reconstruction_tokens=0) / "alignment.json").read_bytes()
-    )
+    plain = json.loads((_aligned(inputs, without, "plain", reconstruction_tokens=0) / "alignment.json").read_bytes())
     assert report["tokens"] == 4 * LENGTH
     assert len(report["matrices"]) == 3
     assert plain["reconstruction"] is None
@@ -264,7 +262,7 @@ def test_single_weights_are_not_reconstructed(inputs: AlignInputs) -> None:
     recipe = Recipe.model_validate({"pruning": pruning, "alignment": {"corpora": [{"name": "sea"}]}})
     assert recipe.alignment is not None
     assert recipe.alignment.reconstruction_tokens > 0
-    with pytest.raises(ValueError, match="reconstruction_tokens 64 .* structured"):
+    with pytest.raises(ValueError, match=r"reconstruction_tokens 64 .* structured"):
         Recipe.model_validate(
             {"pruning": pruning, "alignment": {"corpora": [{"name": "sea"}], "reconstruction_tokens": 64}}
         )

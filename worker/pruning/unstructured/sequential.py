@@ -24,7 +24,7 @@ from publisher.errors import RequestFault, UnsupportedModel
 from publisher.recipe_pruning import Criterion, Pruning
 from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
 from worker.pruning.unstructured.hidden import CalibrationStates
-from worker.pruning.unstructured.matrices import ExpertMatrix, Linear, Matrix, matrices_of_layer, watched
+from worker.pruning.unstructured.matrices import ExpertMatrix, Matrix, matrices_of_layer, watched
 from worker.pruning.unstructured.sparsegpt import NotPositiveDefinite, by_sparsegpt
 from worker.pruning.unstructured.sparsity import sparsity_of
 from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squares
