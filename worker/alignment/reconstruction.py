@@ -2,14 +2,14 @@
 
 A matrix that lost columns (the attention's and the MLP's output projections) no longer puts out what the base model's
 does, and every layer after it reads something else. So each is solved for anew by least squares, layer after layer:
-W minimises Σ w |W z − y|² + |(W − W₀) D|² over the tokens of a text, where z is what the matrix reads in the pruned
+W minimises Σ w |W z − y|² + λ |W − W₀|² over the tokens of a text, where z is what the matrix reads in the pruned
 model, whose layers before it are reconstructed already; W₀ is the pruned weight; and y is what brings the residual
 stream to where it is in the base model after the same matrix, earlier errors included. Each token weighs as much as
-any other, w = 1 / |residual stream|², since a few have a hundred times the length; and D² is a share of the mean of
-what z holds, so that what the text says nothing of stays as it was.
+any other, w = 1 / |residual stream|², since a few have a hundred times the length; and λ is a share of the mean of
+Σ w z², so that what the text says nothing of stays as it was.
 
-Least squares after removing whole columns is from Optimal Brain Surgeon's descendants (arXiv 2302.04089, 2310.06694);
-answering to errors of earlier layers as well is what makes it hold over many layers.
+Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns by;
+here they are chosen already, and y answers to what went wrong in the layers before.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from worker.streaming.states import StateStore
 #: how many of how many layers are done; may raise to end the work
 Report = Callable[[int, int], None]
 
-#: share of the mean square of what a matrix reads that is added to each square
+#: share of the mean square of what a matrix reads that is added to each square, at least; of little text it is the
+#: number of columns divided by that of tokens, so that nothing is learnt by heart
 _RIDGE = 1e-2
 #: what of a layer's update may be left unexplained by the outputs of the matrices, for those to be its parts
 _UNEXPLAINED = 0.05
@@ -258,7 +259,7 @@ class _LeastSquares:
         self._weight = weight.float().clone()
         self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
         self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
-        self._wanted = 0.0
+        self._wanted, self._tokens = 0.0, 0
 
     def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
         """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
@@ -267,6 +268,7 @@ class _LeastSquares:
         self._inputs.addmm_(x.T, x)
         self._products.addmm_(x.T, y)
         self._wanted += float(y.square().sum())
+        self._tokens += len(x)
 
     def is_finite(self) -> bool:
         return all_finite(self._inputs) and all_finite(self._products)
@@ -274,7 +276,8 @@ class _LeastSquares:
     def solution(self) -> Tensor:
         """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
         squares, products = self._inputs.double(), self._products.double()
-        ridge = _RIDGE * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        share = max(_RIDGE, len(squares) / self._tokens)
+        ridge = share * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         squares.diagonal().add_(ridge)
         products += ridge * self._weight.T
         return torch.cholesky_solve(products, torch.linalg.cholesky(squares)).T.float()

@@ -94,7 +94,7 @@ def test_what_others_can_do_as_well_comes_back(tmp_path: Path) -> None:
     masks = Masks(geometry.kinds, geometry.kind_of, kept, geometry.layer_prefix)
     (error,) = solved(tmp_path, inputs, masks)
     assert error.name == "model.layers.1.mlp.down_proj.weight"
-    assert error.after < 1e-3 * error.before
+    assert error.after < 1e-2 * error.before
     other = TOKENS.flip(0, 1)
     assert distance(tmp_path / "out", base, other) < 0.05 * distance(inputs.pruned, base, other)
 
@@ -115,7 +115,8 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
         layer_after = _around(of_base, layer, "mlp.down_proj")[1]
         roots = layer_after.flatten(0, 1).norm(dim=-1, keepdim=True).reciprocal()
         x, y = inputs_of_matrix.flatten(0, 1) * roots, (after - before).flatten(0, 1) * roots
-        ridge = (RIDGE * x.square().sum(0).mean()).sqrt()
+        share = max(RIDGE, x.shape[1] / TOKENS.numel())
+        ridge = (share * x.square().sum(0).mean()).sqrt()
         equations = torch.cat([x, ridge * torch.eye(x.shape[1], dtype=torch.float64)])
         wanted = torch.linalg.lstsq(equations, torch.cat([y, ridge * matrix.weight.T])).solution.T
         name = f"model.layers.{layer}.{module}.weight"
