@@ -8,8 +8,8 @@ stream to where it is in the base model after the same matrix, earlier errors in
 any other, w = 1 / |residual stream|², since a few have a hundred times the length; and λ is a share of the mean of
 Σ w z², so that what the text says nothing of stays as it was.
 
-Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns by;
-here they are chosen already, and y answers to what went wrong in the layers before.
+Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
+by; here they are chosen already, and y answers to what went wrong in the layers before.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_what_others_can_do_as_well_comes_back(tmp_path: Path) -> None:
     assert error.name == "model.layers.1.mlp.down_proj.weight"
     assert error.after < 1e-2 * error.before
     other = TOKENS.flip(0, 1)
-    assert distance(tmp_path / "out", base, other) < 0.05 * distance(inputs.pruned, base, other)
+    assert distance(tmp_path / "out", base, other) < 0.1 * distance(inputs.pruned, base, other)
 
 
 @torch.no_grad()
