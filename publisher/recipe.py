@@ -136,6 +136,10 @@ class Recipe(RecipePart):
         """By default what cannot be reconstructed is not."""
         if self.alignment is None or self.pruning.method is PruningMethod.STRUCTURED:
             return self
+        if not self.alignment.tokens:
+            raise ValueError(
+                f"alignment.tokens 0 only reconstructs, which goes with method structured, not {self.pruning.method}"
+            )
         tokens = self.alignment.reconstruction_tokens
         if tokens not in {0, Alignment.model_fields["reconstruction_tokens"].default}:
             raise ValueError(

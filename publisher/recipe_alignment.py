@@ -65,14 +65,16 @@ class WeightedCorpus(RecipePart):
 
 class Alignment(RecipePart):
     corpora: list[WeightedCorpus] = Field(min_length=1)
-    tokens: int = Field(default=200_000, ge=1, description="tokens trained on in total")
+    tokens: int = Field(
+        default=200_000, ge=0, description="tokens trained on in total; 0: layers are only reconstructed"
+    )
     sequence_length: int = Field(default=512, ge=8, le=131_072, description="tokens per packed sequence")
     batch_tokens: int = Field(default=4096, ge=8, description="tokens per optimizer step")
     reconstruction_tokens: int = Field(
         default=131_072,
         ge=0,
         description="structured pruning: before training, matrices that lost columns are solved anew by least "
-        "squares on the first so many of `tokens`, so that layers put out what the base model's do; 0: not",
+        "squares on so much text (the first of `tokens`), so that layers put out what the base model's do; 0: not",
     )
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")
@@ -116,11 +118,24 @@ class Alignment(RecipePart):
                 f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length "
                 f"{self.sequence_length}; sequences are packed whole"
             )
-        if self.tokens < self.batch_tokens:
+        if 0 < self.tokens < self.batch_tokens:
             raise ValueError(f"tokens {self.tokens} is less than one batch of batch_tokens {self.batch_tokens}")
         names = [corpus.name for corpus in self.corpora]
         if len(set(names)) != len(names):
             raise ValueError(f"corpora names one corpus twice: {', '.join(names)}; give it one weight")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.tokens:
+            return self
+        if self.reconstruction_tokens < self.sequence_length:
+            raise ValueError(
+                f"tokens 0 trains nothing, and reconstruction_tokens {self.reconstruction_tokens} is not one sequence "
+                f"of {self.sequence_length} tokens to reconstruct by; raise one of them, or leave alignment out"
+            )
+        if self.stop is not Stop.END:
+            raise ValueError(f"tokens 0 trains nothing that stop {self.stop} could choose from; leave stop out")
         return self
 
     @model_validator(mode="after")
@@ -152,3 +167,10 @@ class Alignment(RecipePart):
     def steps(self) -> int:
         """Optimizer steps: whole batches that fit into `tokens`."""
         return self.tokens // self.batch_tokens
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of text that alignment reads: whole batches, or what layers are reconstructed by."""
+        return (
+            self.steps * self.batch_tokens or self.reconstruction_tokens // self.sequence_length * self.sequence_length
+        )

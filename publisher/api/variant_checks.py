@@ -102,7 +102,7 @@ def text_needs(recipe: Recipe) -> Iterator[TextNeed]:
         tokens = calibration.samples * calibration.sequence_length
         yield TextNeed("recipe.pruning.calibration.corpus", calibration.corpus, Split.TRAIN, tokens)
     if alignment := recipe.alignment:
-        total, weights = alignment.steps * alignment.batch_tokens, sum(item.weight for item in alignment.corpora)
+        total, weights = alignment.text_tokens, sum(item.weight for item in alignment.corpora)
         for index, corpus in enumerate(alignment.corpora):
             share = int(total * corpus.weight / weights)
             yield TextNeed(f"recipe.alignment.corpora.{index}.name", corpus.name, Split.TRAIN, share)

@@ -117,7 +117,8 @@ def _trainings(manifest: Manifest) -> str:
                     reconstruction.tokens,
                 )
             )
-        rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
+        if aligned.steps:
+            rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
     if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
         certificate = manifest.evaluation.certificate
         rows.append(_lora_row("LoRA on this checkpoint (probe)", certificate.training))

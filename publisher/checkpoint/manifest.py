@@ -90,14 +90,14 @@ class ReconstructionRecord(_Part):
 
 
 class AlignmentRecord(_Part):
-    """Losses in nats per token, of the first and the last step."""
+    """Losses in nats per token, of the first and the last step; None where layers were only reconstructed."""
 
     steps: int
     tokens: int
     seconds: float
     peak_memory_bytes: int
-    first_loss: float
-    last_loss: float
+    first_loss: float | None = None
+    last_loss: float | None = None
     step: int | None = Field(default=None, description="whose weights were taken; the last, or what `stop` chose")
     skipped_steps: int = Field(default=0, description="whose loss or gradient was no number, or a spike")
     tokens_per_second: float | None = None

@@ -65,9 +65,9 @@ class AlignMemory:
 def align_memory(
     geometry: Geometry, widths: Widths, recipe: Recipe, machine: Machine = Machine.GPU
 ) -> AlignMemory | None:
-    """What the align stage needs at its peak; None without alignment."""
+    """What the align stage needs at its peak; None where nothing is trained: reconstruction holds a layer at a time."""
     alignment = recipe.alignment
-    if alignment is None:
+    if alignment is None or not alignment.steps:
         return None
     taught = alignment.objective is Objective.DISTILLATION
     return AlignMemory(

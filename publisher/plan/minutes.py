@@ -49,7 +49,9 @@ def expected_minutes(
         operations = per_token * tokens
         if recipe.pruning.method is PruningMethod.STRUCTURED:
             # the base model forward once, the pruned one for each of two matrices and for what comes after them
-            operations += (2 * base + 6 * pruned) * min(tokens, recipe.alignment.reconstruction_tokens)
+            operations += (2 * base + 6 * pruned) * min(
+                recipe.alignment.text_tokens, recipe.alignment.reconstruction_tokens
+            )
         seconds["align"] = operations / speed
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:

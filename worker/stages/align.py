@@ -82,7 +82,7 @@ def _report(alignment: Alignment, trained: Trained, checks: Sequence[Check]) -> 
         "tokens": tokens,
         "loss": progress.losses,
         "seconds": progress.seconds,
-        "tokens_per_second": tokens / progress.seconds,
-        "data_wait_share": progress.waited_seconds / progress.seconds,
+        "tokens_per_second": tokens / progress.seconds if tokens else None,
+        "data_wait_share": progress.waited_seconds / progress.seconds if tokens else None,
         "peak_memory_bytes": progress.peak_memory_bytes,
     }

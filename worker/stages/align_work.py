@@ -113,7 +113,7 @@ class AlignWork:
             corpora,
             tokenizer,
             self.alignment.sequence_length,
-            self.alignment.steps * batch,
+            self.alignment.text_tokens // self.alignment.sequence_length,
             seed=self.request.recipe.seed,
             check=self.context.check,
             exhausted=self.alignment.exhausted,
@@ -172,6 +172,9 @@ class AlignWork:
 
     def train(self, text: Text, save_seconds: float) -> Trained:
         """Writes the model, unless a probe is still to choose its weights."""
+        if not self.alignment.steps:
+            _write(self._trainable(torch.device("cpu")), self.output / "model")
+            return Trained(TrainingProgress(), 0)
         if len(self.request.devices) > 1:
             return self._train_on_devices(text, save_seconds)
         trainable, trained = self.trained_by(Alone(self.device), text, save_seconds)

@@ -164,9 +164,9 @@ def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | No
     summary = {name: value for name, value in alignment.items() if name not in {"loss", "reconstruction"}}
     return AlignmentRecord(
         **summary,
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        reconstruction=_reconstruction_summary(alignment["reconstruction"]),
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        reconstruction=_reconstruction_summary(alignment.get("reconstruction")),
     )
 
 

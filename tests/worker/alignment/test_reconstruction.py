@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import Masks, save_masks
 from publisher.errors import JobCancelled, RequestFault
-from publisher.recipe import Recipe
+from publisher.recipe import Alignment, Recipe
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import LENGTH, STEPS, request
 from worker.alignment.reconstruction import MatrixError, reconstruct
@@ -23,6 +23,7 @@ from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import kept_widths
 from worker.stages import align
+from worker.stages.align_work import AlignWork
 from worker.stages.context import RecordingContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import AlignInputs
@@ -238,6 +239,35 @@ def test_training_starts_from_reconstructed_layers(inputs: AlignInputs) -> None:
     assert plain["reconstruction"] is None
     first = [next(value for name, _, value in context.metrics if name == "loss") for context in (with_it, without)]
     assert first[0] < 0.9 * first[1]
+
+
+def test_without_training_the_reconstructed_model_is_what_comes_out(inputs: AlignInputs) -> None:
+    report = json.loads((_aligned(inputs, RecordingContext(), tokens=0) / align.REPORT).read_bytes())
+    assert (report["steps"], report["tokens"], report["loss"]) == (0, 0, [])
+    assert report["reconstruction"]["tokens"] == 4 * LENGTH
+    folder = inputs.base.parent
+    geometry = read_geometry(inputs.base)
+    masks = Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix)
+    asked = request(folder, reconstruction_tokens=4 * LENGTH, tokens=0)
+    assert asked.recipe.alignment is not None
+    text = AlignWork(asked, inputs, asked.recipe.alignment, folder, RecordingContext()).text().training
+    solved(folder / "alone", inputs, masks, text)
+    found, wanted = (
+        load_file(path / "model.safetensors") for path in (folder / "out" / "model", folder / "alone" / "out")
+    )
+    assert all(torch.equal(found[name], wanted[name].bfloat16()) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reconstruction_tokens": 0}, "tokens 0 trains nothing, and reconstruction_tokens 0 is not one sequence"),
+        ({"stop": "held_out"}, "nothing that stop held_out could choose from"),
+    ],
+)
+def test_an_alignment_that_does_nothing_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Alignment.model_validate({"corpora": [{"name": "sea"}], "tokens": 0, **settings})
 
 
 def test_no_more_text_is_used_than_is_trained_on(inputs: AlignInputs) -> None:
