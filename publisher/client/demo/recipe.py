@@ -24,7 +24,7 @@ RECIPE = Recipe.model_validate(
             "tokens": 16384,
             "sequence_length": 256,
             "batch_tokens": 1024,
-            "learning_rate": 2e-4,
+            "learning_rate": 1e-4,
             "objective": "distillation",
         },
         "quantization": {"scheme": "nf4"},

@@ -51,14 +51,16 @@ def cut(base: Path, kept: dict[tuple[int, Unit], list[int]] = KEPT) -> AlignInpu
     return AlignInputs(base=base, pruned=pruned, masks=base.parent / "pruning_masks.safetensors")
 
 
-def solved(folder: Path, inputs: AlignInputs | Pair, masks: Masks, tokens: Tensor = TOKENS) -> list[MatrixError]:
+def solved(
+    folder: Path, inputs: AlignInputs | Pair, masks: Masks, tokens: Tensor = TOKENS, device: str = "cpu"
+) -> list[MatrixError]:
     return reconstruct(
         inputs.base,
         inputs.pruned,
         masks,
         tokens,
         folder / "out",
-        device="cpu",
+        device=device,
         scratch=folder / "scratch",
         report=lambda done, total: None,
     )
@@ -297,3 +299,15 @@ def test_single_weights_are_not_reconstructed(inputs: AlignInputs) -> None:
         Recipe.model_validate(
             {"pruning": pruning, "alignment": {"corpora": [{"name": "sea"}], "reconstruction_tokens": 64}}
         )
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_same_comes_out(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    inputs, geometry = cut(base), read_geometry(base)
+    masks = Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix)
+    solved(tmp_path / "cpu", inputs, masks)
+    solved(tmp_path / "cuda", inputs, masks, device="cuda")
+    found, wanted = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("cuda", "cpu"))
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-2, atol=1e-3)
