@@ -52,7 +52,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the running stage. `first_done` and `first_at` are of its first report: the speed counts from there."""
+    """Of the running stage. `first_done` and `first_at` are of its first report in this unit: the speed counts from
+    there."""
 
     stage: str
     done: float
@@ -154,9 +155,9 @@ def read_progress(session: Session, job: Job, stage: str | None) -> Progress | N
     started = job_history.last_of_kind(session, job.id, EventKind.STAGE, job.event_seq, 1)
     if not told or not started or told[0].seq < started[0].seq or told[0].data["stage"] != stage:
         return None
-    first = job_history.first_after(session, job.id, EventKind.PROGRESS, started[0].seq, job.event_seq)
-    assert first is not None
     data = told[0].data
+    first = job_history.first_progress_after(session, job.id, data["unit"], started[0].seq, job.event_seq)
+    assert first is not None
     return Progress(
         stage=data["stage"],
         done=data["done"],

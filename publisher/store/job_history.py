@@ -37,9 +37,13 @@ def last_of_kind(session: Session, job_id: str, kind: EventKind, until: int, lim
     return list(session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)))[::-1]
 
 
-def first_after(session: Session, job_id: str, kind: EventKind, after: int, until: int) -> JobEvent | None:
-    """The first event of this kind with a number above `after` and up to `until`."""
+def first_progress_after(session: Session, job_id: str, unit: str, after: int, until: int) -> JobEvent | None:
+    """The first progress in this unit with a number above `after` and up to `until`: a stage may count two things."""
     statement = select(JobEvent).where(
-        JobEvent.job_id == job_id, JobEvent.kind == kind, JobEvent.seq > after, JobEvent.seq <= until
+        JobEvent.job_id == job_id,
+        JobEvent.kind == EventKind.PROGRESS,
+        JobEvent.data["unit"].as_string() == unit,
+        JobEvent.seq > after,
+        JobEvent.seq <= until,
     )
     return session.scalar(statement.order_by(JobEvent.seq).limit(1))

@@ -103,7 +103,7 @@ function onStage(event, data) {
 function onProgress(event, data) {
   const status = $("#status"), box = $("#progress");
   if (Number(event.lastEventId) <= Number(status.dataset.seq)) return;
-  if (!box || box.dataset.stage !== data.stage) { want("status"); return; }
+  if (!box || box.dataset.stage !== data.stage || box.dataset.unit !== data.unit) { want("status"); return; }
   const percent = data.total ? Math.min(100, (100 * data.done) / data.total) : 0;
   const tens = Math.floor(percent / 10);
   if (box.dataset.tens !== undefined && tens > Number(box.dataset.tens)) announce(`${data.stage} ${tens * 10} percent`);
