@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.streaming import Entry
 from publisher.errors import RequestFault
-from worker.pruning.unstructured.hidden import CalibrationStates
 from worker.stages.shards import ShardWriter
 from worker.streaming.capture import call_layer
 from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles, all_finite
+from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
 from worker.streaming.states import StateStore
 

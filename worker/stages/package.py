@@ -171,10 +171,10 @@ def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | No
 
 
 def _reconstruction_summary(reconstruction: dict[str, Any] | None) -> ReconstructionRecord | None:
-    """Without the errors of each matrix."""
-    if reconstruction is None:
+    """Without the errors of each matrix; None as well where no matrix could be solved for, as with experts alone."""
+    matrices = reconstruction["matrices"] if reconstruction else ()
+    if reconstruction is None or not matrices:
         return None
-    matrices = reconstruction["matrices"]
     return ReconstructionRecord(
         **{name: value for name, value in reconstruction.items() if name != "matrices"},
         error_before=fmean(matrix["before"] for matrix in matrices),

@@ -83,6 +83,28 @@ def test_checkpoint_is_whole_and_says_what_it_is(inputs: PackageInputs, output: 
     assert manifest.software["transformers"].startswith("5.23")
 
 
+@pytest.mark.parametrize(
+    ("matrices", "errors"),
+    [([(0.8, 0.5), (0.6, 0.3)], (0.7, 0.4)), ([], None)],
+    ids=["mean errors", "nothing could be solved for"],
+)
+def test_reconstruction_is_summed_up(
+    inputs: PackageInputs, output: Output, matrices: list[tuple[float, float]], errors: tuple[float, float] | None
+) -> None:
+    assert inputs.alignment is not None
+    found = [{"name": "w", "before": before, "after": after} for before, after in matrices]
+    reconstruction = {"tokens": 64, "seconds": 1.0, "peak_memory_bytes": 1, "matrices": found}
+    inputs.alignment.write_text(
+        json.dumps(json.loads(inputs.alignment.read_bytes()) | {"reconstruction": reconstruction})
+    )
+    manifest = Manifest.read(packaged(inputs, output()))
+    assert manifest.alignment is not None
+    record = manifest.alignment.reconstruction
+    assert (None if record is None else (record.error_before, record.error_after)) == (
+        None if errors is None else pytest.approx(errors)
+    )
+
+
 def test_counts_are_those_of_the_weights(inputs: PackageInputs, output: Output) -> None:
     manifest = Manifest.read(packaged(inputs, output()))
     pair = make_pair(vocab_size=260)

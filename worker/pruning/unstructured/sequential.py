@@ -23,7 +23,6 @@ from publisher.architecture.widths import unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
 from publisher.recipe_pruning import Criterion, Pruning
 from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
-from worker.pruning.unstructured.hidden import CalibrationStates
 from worker.pruning.unstructured.matrices import ExpertMatrix, Matrix, matrices_of_layer, watched
 from worker.pruning.unstructured.sparsegpt import NotPositiveDefinite, by_sparsegpt
 from worker.pruning.unstructured.sparsity import sparsity_of
@@ -31,6 +30,7 @@ from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squ
 from worker.streaming.capture import call_layer
 from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles, all_finite
+from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
 
 #: how much of how much is done; may raise to end the work

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from tests.worker.streaming.families import save_tiny
-from worker.pruning.unstructured.hidden import CalibrationStates
 from worker.streaming.capture import call_layer
+from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
 
 
