@@ -48,8 +48,9 @@ def expected_minutes(
         tokens = recipe.alignment.steps * recipe.alignment.batch_tokens
         operations = per_token * tokens
         if recipe.pruning.method is PruningMethod.STRUCTURED:
-            # the base model forward once, the pruned one for each of two matrices and for what comes after them
-            operations += (2 * base + 6 * pruned) * min(
+            # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then
+            # the pruned one for what comes after them
+            operations += (4 * base + 10 * pruned) * min(
                 recipe.alignment.text_tokens, recipe.alignment.reconstruction_tokens
             )
         seconds["align"] = operations / speed

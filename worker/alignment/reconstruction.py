@@ -8,6 +8,11 @@ stream to where it is in the base model after the same matrix, earlier errors in
 any other, w = 1 / |residual stream|², since a few have a hundred times the length; and λ is a share of the mean of
 Σ w z², so that what the text says nothing of stays as it was.
 
+An adapter learns by what comes back through the layers, so these have to answer to changes as the base model's do,
+not only be right where the text leads them. So both models' layers also read every state changed in a random
+direction, and the differences this makes, of z and of y, are equations as well, of less weight: random directions see
+the whole of ∂y/∂x, whose transpose carries gradients back.
+
 Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
 by; here they are chosen already, and y answers to what went wrong in the layers before.
 """
@@ -29,7 +34,7 @@ from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.streaming import Entry
 from publisher.errors import RequestFault
 from worker.stages.shards import ShardWriter
-from worker.streaming.capture import call_layer
+from worker.streaming.capture import Arguments, call_layer
 from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles, all_finite
 from worker.streaming.hidden import CalibrationStates
@@ -40,14 +45,21 @@ from worker.streaming.states import StateStore
 Report = Callable[[int, int], None]
 
 #: share of the mean square of what a matrix reads that is added to each square, at least; of little text it is the
-#: number of columns divided by that of tokens, so that nothing is learnt by heart
+#: number of columns divided by that of equations, so that nothing is learnt by heart
 _RIDGE = 1e-2
+#: length of the random change of a state, relative to the residual stream's
+_CHANGE = 0.1
+#: weight of the equations that differences make, were changes as long as the states themselves: ρ²
+_OF_CHANGES = 0.3**2
 #: what of a layer's update may be left unexplained by the outputs of the matrices, for those to be its parts
 _UNEXPLAINED = 0.05
 
 
 class MatrixError(NamedTuple):
-    """Σ w |W z − y|² / Σ w |y|² of a matrix, by its name in the files, as it was pruned and as it was solved for."""
+    """Σ w |W z − y|² / Σ w |y|² of a matrix, by its name in the files, as it was pruned and as it was solved for.
+
+    Over tokens and, with their weight, over the differences that changes of them make.
+    """
 
     name: str
     before: float
@@ -177,7 +189,7 @@ class _Layer:
         self, matrices: Mapping[str, str | None], stored: TensorFiles, check: Callable[[], None]
     ) -> Iterator[tuple[str, Tensor, MatrixError]]:
         """Of `matrices` (modules that write to the residual stream) those that have a name."""
-        size = self.base.states.nbytes * (len(matrices) + 1)
+        size = self.base.states.nbytes * 2 * (len(matrices) + 1)
         targets = StateStore(_folder(self.scratch / "targets"), size, self.base.states.device)
         order = self._ask_base(list(matrices), targets, check)
         for place, target in enumerate(order):
@@ -198,7 +210,8 @@ class _Layer:
         """Keep what each matrix puts out, in the order in which they come; and the weights of tokens, as "weights".
 
         Where what the layer adds to the residual stream is the sum of what they put out (no norm behind them, no
-        experts beside them), it is the residual stream after each that is kept.
+        experts beside them), it is the residual stream after each that is kept. And how either differs when the layer
+        reads changed states.
         """
         order: list[_Target] = []
         for batch, hidden, arguments in self.base.states.entering(self.index):
@@ -208,14 +221,28 @@ class _Layer:
             if not order:
                 is_sum = _is_sum(hidden, list(outputs.values()), after)
                 order = [_Target(path, is_sum) for path in outputs]
-            stream = hidden
-            for path, output in outputs.items():
-                stream = stream + output
-                targets.put(_key(path, batch), stream if order[0].is_stream else output)
             squares = after.float().square().sum(-1)
-            targets.put(_key("weights", batch), 1 / squares.clamp_min(torch.finfo(torch.float32).tiny))
+            weights = 1 / squares.clamp_min(torch.finfo(torch.float32).tiny)
+            changed = self._changed(hidden, weights, batch)
+            with _outputs(self.base.layer, paths) as outputs_changed:
+                call_layer(self.base.layer, changed, arguments)
+            is_stream = bool(order) and order[0].is_stream
+            found, other = _put_out(hidden, outputs, is_stream), _put_out(changed, outputs_changed, is_stream)
+            for path, wanted in found.items():
+                targets.put(_key(path, batch), wanted)
+                targets.put(_key(f"{path}-change", batch), other[path] - wanted)
+            targets.put(_key("weights", batch), weights)
             self.base.states.put(batch, after)
         return order
+
+    def _changed(self, hidden: Tensor, weights: Tensor, batch: slice) -> Tensor:
+        """`hidden` `(rows, length, hidden_size)`, each token's changed in a direction that is the same for both models
+        and at every reading. `weights` `(rows, length)`: 1 / |residual stream|²."""
+        generator = torch.Generator().manual_seed(self.index << 32 | batch.start)
+        directions = torch.randn(hidden.shape, generator=generator).to(hidden.device)
+        lengths = _CHANGE * weights.rsqrt() / directions.norm(dim=-1)
+        changes: Tensor = directions * lengths[..., None]
+        return hidden + changes.to(hidden.dtype)
 
     def _solve(
         self,
@@ -230,15 +257,18 @@ class _Layer:
         squares = _LeastSquares(module.weight)
         for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
-            with _outputs(self.pruned.layer, before) as outputs, _input(module) as found, suppress(_Seen):
-                call_layer(self.pruned.layer, hidden, arguments)
+            weights = targets.get(_key("weights", batch))
             wanted = targets.get(_key(target.path, batch))
+            change = targets.get(_key(f"{target.path}-change", batch))
+            read, stream = self._read(module, before, hidden, arguments)
+            changed = self._changed(hidden, weights, batch)
+            read_changed, stream_changed = self._read(module, before, changed, arguments)
             if target.is_stream:
-                for already in (hidden, *outputs.values()):
-                    wanted = wanted - already
+                wanted, change = wanted - stream, change - (stream_changed - stream)
             if module.bias is not None:
                 wanted = wanted - module.bias
-            squares.add(found[0], wanted, targets.get(_key("weights", batch)))
+            squares.add(read, wanted, weights)
+            squares.add(read_changed - read, change, weights * (_OF_CHANGES / _CHANGE**2))
         if not squares.is_finite():
             raise RequestFault(
                 f"{name} cannot be reconstructed: what it reads is not finite.",
@@ -250,16 +280,25 @@ class _Layer:
         module.weight.copy_(solution)
         return error
 
+    def _read(
+        self, module: nn.Linear, before: Sequence[str], hidden: Tensor, arguments: Arguments
+    ) -> tuple[Tensor, Tensor]:
+        """What `module` of the pruned layer reads, and the residual stream with what matrices `before` it put out."""
+        with _outputs(self.pruned.layer, before) as outputs, _input(module) as found, suppress(_Seen):
+            call_layer(self.pruned.layer, hidden, arguments)
+        stream: Tensor = sum(outputs.values(), hidden)
+        return found[0], stream
+
 
 class _LeastSquares:
-    """Sums over tokens that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
+    """Sums over equations that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
 
     def __init__(self, weight: Tensor) -> None:
         outputs, inputs = weight.shape
         self._weight = weight.float().clone()
         self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
         self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
-        self._wanted, self._tokens = 0.0, 0
+        self._wanted, self._rows = 0.0, 0
 
     def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
         """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
@@ -268,7 +307,7 @@ class _LeastSquares:
         self._inputs.addmm_(x.T, x)
         self._products.addmm_(x.T, y)
         self._wanted += float(y.square().sum())
-        self._tokens += len(x)
+        self._rows += len(x)
 
     def is_finite(self) -> bool:
         return all_finite(self._inputs) and all_finite(self._products)
@@ -276,7 +315,7 @@ class _LeastSquares:
     def solution(self) -> Tensor:
         """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
         squares, products = self._inputs.double(), self._products.double()
-        share = max(_RIDGE, len(squares) / self._tokens)
+        share = max(_RIDGE, len(squares) / self._rows)
         ridge = share * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         squares.diagonal().add_(ridge)
         products += ridge * self._weight.T
@@ -325,6 +364,15 @@ def _outputs(layer: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tenso
         for path in paths:
             stack.callback(layer.get_submodule(path).register_forward_hook(note(path)).remove)
         yield found
+
+
+def _put_out(hidden: Tensor, outputs: Mapping[str, Tensor], is_stream: bool) -> dict[str, Tensor]:
+    """The residual stream after each of the matrices, or what each puts out."""
+    found, stream = {}, hidden
+    for path, output in outputs.items():
+        stream = stream + output
+        found[path] = stream if is_stream else output
+    return found
 
 
 def _is_sum(before: Tensor, outputs: Sequence[Tensor], after: Tensor) -> bool:

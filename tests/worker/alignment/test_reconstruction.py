@@ -16,6 +16,7 @@ from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Alignment, Recipe
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import LENGTH, STEPS, request
+from worker.alignment import reconstruction
 from worker.alignment.reconstruction import MatrixError, reconstruct
 from worker.causal import hidden_states
 from worker.families.pair import Pair, pruned_pair
@@ -36,7 +37,7 @@ KEPT = {
     (1, Unit.NEURONS): list(range(24)),
     (2, Unit.NEURONS): list(range(0, 48, 3)),
 }
-RIDGE = 1e-2
+RIDGE, CHANGE, OF_CHANGES = 1e-2, 0.1, 0.3
 
 
 def cut(base: Path, kept: dict[tuple[int, Unit], list[int]] = KEPT) -> AlignInputs:
@@ -112,13 +113,15 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
     found = load_file(tmp_path / "out" / "model.safetensors")
     of_base, of_pruned = load(base).double(), load(inputs.pruned).double()
     for layer, module in ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj")):
-        _, after, _ = _around(of_base, layer, module)
-        before, _, inputs_of_matrix = _around(of_pruned, layer, module)
         matrix = of_pruned.get_submodule(f"model.layers.{layer}.{module}")
-        layer_after = _around(of_base, layer, "mlp.down_proj")[1]
-        roots = layer_after.flatten(0, 1).norm(dim=-1, keepdim=True).reciprocal()
-        x, y = inputs_of_matrix.flatten(0, 1) * roots, (after - before).flatten(0, 1) * roots
-        share = max(RIDGE, x.shape[1] / TOKENS.numel())
+        lengths = _around(of_base, layer, "mlp.down_proj")[1].norm(dim=-1, keepdim=True)
+        plain = _equations(of_base, of_pruned, layer, module, 0 * lengths)
+        changed = _equations(of_base, of_pruned, layer, module, CHANGE * lengths)
+        x, y = (
+            torch.cat([one / lengths, OF_CHANGES / CHANGE * (other - one) / lengths]).flatten(0, 1)
+            for one, other in zip(plain, changed, strict=True)
+        )
+        share = max(RIDGE, x.shape[1] / (2 * TOKENS.numel()))
         ridge = (share * x.square().sum(0).mean()).sqrt()
         equations = torch.cat([x, ridge * torch.eye(x.shape[1], dtype=torch.float64)])
         wanted = torch.linalg.lstsq(equations, torch.cat([y, ridge * matrix.weight.T])).solution.T
@@ -127,11 +130,51 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
         matrix.weight.copy_(found[name])
 
 
-def _around(model: PreTrainedModel, layer: int, module: str) -> tuple[Tensor, Tensor, Tensor]:
+@torch.no_grad()
+def test_layers_answer_to_changes_as_the_base_model_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text of few words says little of how layers answer to what it does not hold; the changed states do."""
+    inputs = cut(tiny_llama(tmp_path / "base"))
+    masks = Masks(read_geometry(inputs.base).kinds, read_geometry(inputs.base).kind_of, KEPT, "model.layers.")
+    few = TOKENS % 5
+    answers = {"base": _answer(inputs.base, few)}
+    for name, share in (("with", reconstruction._OF_CHANGES), ("without", 0.0)):
+        monkeypatch.setattr(reconstruction, "_OF_CHANGES", share)
+        solved(tmp_path / name, inputs, masks, few)
+        answers[name] = _answer(tmp_path / name / "out", few)
+    far = {name: float((answers[name] - answers["base"]).norm()) for name in ("with", "without")}
+    assert far["with"] < 0.9 * far["without"]
+
+
+def _answer(folder: Path, tokens: Tensor) -> Tensor:
+    """What a random change of the embeddings does to the last hidden states."""
+    decoder = load(folder).model
+    embeddings = decoder.embed_tokens(tokens.long())
+    change = 0.1 * embeddings.norm() / embeddings.numel() ** 0.5
+    change = change * torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(1))
+    plain, changed = (decoder(inputs_embeds=states).last_hidden_state for states in (embeddings, embeddings + change))
+    answer: Tensor = changed - plain
+    return answer
+
+
+def _equations(
+    of_base: PreTrainedModel, of_pruned: PreTrainedModel, layer: int, module: str, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the matrix reads and has to put out, when states that enter the layer are changed by so much."""
+    directions = torch.randn(*TOKENS.shape, 32, generator=torch.Generator().manual_seed(layer << 32)).double()
+    change = lengths * directions / directions.norm(dim=-1, keepdim=True)
+    _, after, _ = _around(of_base, layer, module, change)
+    before, _, inputs_of_matrix = _around(of_pruned, layer, module, change)
+    return inputs_of_matrix, after - before
+
+
+def _around(
+    model: PreTrainedModel, layer: int, module: str, change: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """The residual stream before and after a matrix of a LLaMA layer, and what the matrix reads."""
     seen: dict[str, Tensor] = {}
     decoder = model.model.layers[layer]
     handles = [
+        decoder.register_forward_pre_hook(lambda _, arguments: (arguments[0] + change, *arguments[1:])),
         decoder.register_forward_pre_hook(lambda _, arguments: seen.update(stream=arguments[0])),
         decoder.self_attn.o_proj.register_forward_hook(
             lambda _, arguments, output: seen.update(attention=output, attention_reads=arguments[0])
