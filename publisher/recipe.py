@@ -149,10 +149,27 @@ class Recipe(RecipePart):
         return self
 
     @model_validator(mode="after")
+    def _quantized_after_alignment(self) -> Self:
+        if self.alignment and self.alignment.quantization_aware and self.quantization.scheme is not Scheme.NF4:
+            raise ValueError(
+                f"alignment.quantization_aware true is for quantization.scheme nf4; leave it out with "
+                f"{self.quantization.scheme}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _probe_text(self) -> Self:
         if self.alignment and self.alignment.stop is Stop.PROBE and not (self.evaluation and self.evaluation.probe):
             raise ValueError("alignment.stop probe trains the probe of evaluation: name evaluation.corpora, probe true")
         return self
+
+    @property
+    def trains_quantized(self) -> bool:
+        """Whether alignment's loss sees weights in 4 bits, if one device trains them."""
+        alignment = self.alignment
+        if alignment is None or alignment.trainable is not Trainable.ALL or self.quantization.scheme is not Scheme.NF4:
+            return False
+        return alignment.quantization_aware is not False
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

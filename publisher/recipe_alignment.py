@@ -98,6 +98,11 @@ class Alignment(RecipePart):
     rank: int = Field(
         default=64, ge=1, le=4096, description="of LoRA with trainable low_rank, of gradients with such an optimizer"
     )
+    quantization_aware: bool | None = Field(
+        default=None,
+        description="the loss sees weights as they will be in 4 bits; null: with scheme nf4, where all weights train "
+        "on one device",
+    )
     activation_checkpointing: bool = Field(
         default=False, description="compute layers again in backward: a third more work, much less memory for long text"
     )
@@ -146,6 +151,15 @@ class Alignment(RecipePart):
         for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
+        return self
+
+    @model_validator(mode="after")
+    def _all_rounded(self) -> Self:
+        if self.quantization_aware and self.trainable is not Trainable.ALL:
+            raise ValueError(
+                f"quantization_aware true trains the weights that are quantized; with trainable {self.trainable} they "
+                "are frozen: leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

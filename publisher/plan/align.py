@@ -43,22 +43,25 @@ class Machine(StrEnum):
 @dataclass(frozen=True)
 class AlignMemory:
     """Bytes. GPUs share `states` (trained and frozen weights, gradients, the optimizer's) and `teacher`; each has
-    `activations` of its own."""
+    `activations` of its own. `masters`: what one GPU alone keeps besides, while weights are rounded to 4 bits."""
 
     states: int
     teacher: int
     activations: int
+    masters: int = 0
 
     @property
     def total(self) -> int:
-        return self.states + self.teacher + self.activations
+        return self.states + self.teacher + self.activations + self.masters
 
     def gpus(self, gib: int) -> int | None:
         """GPUs of `gib` GiB that hold it; None if activations alone are too much for one."""
+        if self.total <= gib * GIB:
+            return 1
         left = gib * GIB - self.activations
         if left <= 0:
             return None
-        count = ceil((self.states + self.teacher) / left)
+        count = max(2, ceil((self.states + self.teacher) / left))
         return count if count <= _MOST_GPUS else None
 
 
@@ -74,6 +77,7 @@ def align_memory(
         states=ceil(_states(geometry, widths, alignment, machine)),
         teacher=geometry.parameters() * machine.weight_bytes if taught else 0,
         activations=_activations(geometry, widths, alignment, machine),
+        masters=sum(map(prod, trained_shapes(geometry, widths)[0])) * FP32 if recipe.trains_quantized else 0,
     )
 
 

@@ -22,6 +22,7 @@ from worker.alignment.batch_loss import BatchLoss, accumulate_share
 from worker.alignment.distributed.ranks import Alone, Ranks
 from worker.alignment.distributed.tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
+from worker.alignment.rounding import Rounding, no_rounding
 from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step
 from worker.alignment.state import (
@@ -44,7 +45,7 @@ class Training:
 
     `sequences` is int32 (steps * batch_sequences, length): step i trains on the i-th batch of rows. The state is
     saved to `state_file` every `save_seconds`, when `ending` looked at the weights, and when the job is cancelled or
-    the process is asked to end. With several `ranks` each runs this loop.
+    the process is asked to end. With several `ranks` each runs this loop. `rounding` is what the loss sees of weights.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Training:
         state_file: Path,
         ending: Ending | None = None,
         ranks: Ranks | None = None,
+        rounding: Rounding | None = None,
         save_seconds: float = 30.0,
     ) -> None:
         self.model, self.optimizer, self.batch_loss = model, optimizer, batch_loss
@@ -67,6 +69,7 @@ class Training:
         self.ending = ending or LastWeights()
         self.device = model.device
         self.ranks = ranks or Alone(self.device)
+        self.rounding = rounding or no_rounding()
         self.progress = TrainingProgress()
 
     def run(self) -> TrainingProgress:
@@ -107,7 +110,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         batch = self._batch(step)
         waited = time.perf_counter() - started
-        loss = accumulate_share(self.model, self.batch_loss, self.ranks.share(batch), self._pause_point)
+        with self.rounding.rounded():
+            loss = accumulate_share(self.model, self.batch_loss, self.ranks.share(batch), self._pause_point)
         loss, norm = self.ranks.mean(loss), self._clip()
         if take_step(self.progress, loss, norm):
             self._update(step)
@@ -160,7 +164,7 @@ class Training:
 
     @contextmanager
     def _saving_when_stopped(self) -> Iterator[None]:
-        """Whatever was finished is kept: weights only change between steps, so the state is whole at any check."""
+        """Whatever was finished is kept: masters only change between steps, so the state is whole at any check."""
         try:
             yield
         except PublisherError:
@@ -169,6 +173,7 @@ class Training:
 
     def _save(self) -> None:
         started = time.monotonic()
+        self.rounding.restore()
         self.ranks.save(self.state_file, training_state(self.model, self.optimizer, self._random, self.progress))
         ended = time.monotonic()
         self._save_at = ended + max(self.save_seconds, (ended - started) / _SAVING_SHARE)

@@ -29,6 +29,10 @@ NF4 = BitsAndBytesConfig(
 )
 
 
+def scheme_of(*, include_embeddings: bool) -> BitsAndBytesConfig:
+    return FourBitEverywhereConfig() if include_embeddings else NF4
+
+
 def quantize_nf4(
     model_folder: Path,
     output: Path,
@@ -45,7 +49,7 @@ def quantize_nf4(
     families whose linear layers are stored otherwise than they are computed: those are loaded whole.
     """
     context = context or RecordingContext()
-    scheme = FourBitEverywhereConfig() if include_embeddings else NF4
+    scheme = scheme_of(include_embeddings=include_embeddings)
     targets = targets_of(model_folder, scheme)
     if targets is None:
         context.log("This family's linear layers are put together when they are loaded: quantizing the model whole.")

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from math import ceil, prod
 
 import torch
-from bitsandbytes.functional import QuantState, get_4bit_type, quantize_4bit, quantize_blockwise
+from bitsandbytes.functional import (
+    QuantState,
+    dequantize_4bit,
+    get_4bit_type,
+    quantize_4bit,
+    quantize_blockwise,
+)
 from torch import Tensor
 
 from publisher.checkpoint.streaming import Entry
@@ -49,6 +55,14 @@ def pack(
         scales.append(state.absmax)
         first += len(values)
     return _state(torch.cat(scales), shape)
+
+
+def round_trip(weight: Tensor) -> Tensor:
+    """The values that `weight` has when it was published in 4 bits, in bf16."""
+    whole = weight.detach().to(torch.bfloat16).contiguous()
+    values, state = quantize_4bit(whole, blocksize=BLOCK, quant_type="nf4", compress_statistics=True)
+    rounded: Tensor = dequantize_4bit(values, state).view_as(weight)
+    return rounded
 
 
 def _whole_blocks(parts: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -102,6 +102,12 @@ def _write_four_bit(target: Target, blocks: Iterable[Tensor], shards: ShardWrite
             shards.write(f"{target.name}.{key}", value)
 
 
+def four_bit_names(folder: Path, quantization: QuantizationConfigMixin) -> set[str]:
+    """Names of the parameters of the model in `folder` that from_pretrained with `quantization` would quantize."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return _four_bit_parameters(empty_model(config, torch.bfloat16), quantization)
+
+
 def _four_bit_parameters(model: PreTrainedModel, quantization: QuantizationConfigMixin) -> set[str]:
     """Names of the parameters that from_pretrained with `quantization` would quantize; replaces modules of `model`."""
     quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)

@@ -37,6 +37,8 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         "corpora": {name: request.corpora[name].content_digest() for name in names},
         "seed": request.recipe.seed,
     }
+    if request.recipe.trains_quantized:
+        dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
         evaluation = evaluation_of(request)
         dependencies["probe_budget"] = evaluation.probe_budget.model_dump(mode="json")

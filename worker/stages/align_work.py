@@ -35,6 +35,7 @@ from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import state_bytes
 from worker.alignment.probing import ProbeText, Probing, probe_text
 from worker.alignment.reconstruction import reconstruct
+from worker.alignment.rounding import Rounding, nf4_rounding, no_rounding
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors
 from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
@@ -204,9 +205,21 @@ class AlignWork:
                 state_file=self.state / "training.safetensors",
                 ending=self._ending(model, batch_loss, text, ranks),
                 ranks=ranks,
+                rounding=self._rounding(model),
                 save_seconds=save_seconds,
             ).run()
         return trainable, Trained(progress, state_bytes(optimizer))
+
+    def _rounding(self, model: PreTrainedModel) -> Rounding:
+        """Parts of weights that several devices hold do not end where blocks of 64 do, so there is none for them."""
+        recipe = self.request.recipe
+        if not recipe.trains_quantized or len(self.request.devices) > 1:
+            return no_rounding()
+        from worker.quantization.nf4 import scheme_of
+        from worker.quantization.streamed import four_bit_names
+
+        scheme = scheme_of(include_embeddings=recipe.quantization.include_embeddings)
+        return nf4_rounding(model, four_bit_names(self.inputs.pruned, scheme))
 
     def _train_on_devices(self, text: Text, save_seconds: float) -> Trained:
         """The processes leave the weights in a file, which becomes a model here, on the CPU: it may not fit a GPU."""

@@ -172,7 +172,8 @@ def test_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
 
 def test_the_loss_of_a_step_is_the_mean_over_all_micro_batches(tmp_path: Path) -> None:
     inputs, length = prepare(tmp_path, dropout=0), 64
-    context, build = RecordingContext(), request(tmp_path, tokens=2048, batch_tokens=2048, sequence_length=length)
+    settings = {"tokens": 2048, "batch_tokens": 2048, "sequence_length": length, "quantization_aware": False}
+    context, build = RecordingContext(), request(tmp_path, **settings)
     align.run(build, inputs, tmp_path / "out", context)
     corpora = [WeightedSource(build.corpora["sea"], 1.0)]
     batch = training_sequences(corpora, byte_tokenizer(), length, 2048 // length, seed=0).long()

@@ -96,8 +96,8 @@ def _assert_alike(one: Path, two: Path) -> None:
 @pytest.mark.parametrize(
     "alignment",
     [
-        {"objective": "language_model", "tied": True},
-        {"objective": "distillation", "hidden_states_weight": 0.5, **THREE_ROWS},
+        {"objective": "language_model", "tied": True, "quantization_aware": False},
+        {"objective": "distillation", "hidden_states_weight": 0.5, "quantization_aware": False, **THREE_ROWS},
         {"trainable": "low_rank", "rank": 4, "activation_checkpointing": True},
     ],
     ids=["language_model of tied embeddings", "distillation of three rows", "low_rank"],

@@ -142,7 +142,7 @@ def test_layers_answer_to_changes_as_the_base_model_does(tmp_path: Path, monkeyp
         solved(tmp_path / name, inputs, masks, few)
         answers[name] = _answer(tmp_path / name / "out", few)
     far = {name: float((answers[name] - answers["base"]).norm()) for name in ("with", "without")}
-    assert far["with"] < 0.9 * far["without"]
+    assert far["with"] < 0.97 * far["without"]
 
 
 def _answer(folder: Path, tokens: Tensor) -> Tensor:

@@ -15,6 +15,12 @@ def refuse_for_several(recipe: Recipe, devices: int) -> None:
         return
     _refuse_optimizer(alignment, devices)
     _refuse_masks(recipe, devices)
+    if alignment.quantization_aware:
+        raise RequestFault(
+            f"quantization_aware true rounds whole weights, and each of {devices} devices holds a part of them.",
+            field="recipe.alignment.quantization_aware",
+            way_out=f"Leave it out, or {_ONE_DEVICE}.",
+        )
     if alignment.compile:
         raise RequestFault(
             f"compile has not been tried with weights that are spread over {devices} devices.",

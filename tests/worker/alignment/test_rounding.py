@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from publisher.errors import RequestFault
+from publisher.plan.align import AlignMemory
+from publisher.recipe import Quantization, Recipe
+from tests.worker.alignment.builds import inputs_in, prepare, request
+from worker.alignment.distributed.recipe import refuse_for_several
+from worker.alignment.rounding import Rounding, nf4_rounding
+from worker.quantization.nf4 import NF4, load_published, quantize_nf4
+from worker.quantization.packing import round_trip
+from worker.quantization.streamed import four_bit_names
+from worker.stages import align
+from worker.stages.context import RecordingContext
+from worker.stages.request import BuildRequest
+
+GIB = 2**30
+
+
+def test_training_sees_what_is_published(tmp_path: Path) -> None:
+    """The very values of each weight that the published model computes with, and no other weight is touched."""
+    folder = prepare(tmp_path).pruned
+    quantize_nf4(folder, tmp_path / "published", "cpu")
+    published = {
+        f"{name}.weight": dequantize_4bit(module.weight.data, module.weight.quant_state)
+        for name, module in load_published(tmp_path / "published", "cpu").named_modules()
+        if isinstance(module, Linear4bit)
+    }
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    rounding = nf4_rounding(model, four_bit_names(folder, NF4))
+    with rounding.rounded():
+        found = {name: weight for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+        assert found.keys() == published.keys()
+        for name, weight in found.items():
+            torch.testing.assert_close(weight.detach(), published[name].float(), rtol=2**-7, atol=1e-6)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_masters_come_back_whatever_happens() -> None:
+    weight = nn.Parameter(torch.linspace(-1, 1, 64).view(1, 64))
+    master = weight.detach().clone()
+    rounding = Rounding({"weight": weight}, round_trip)
+    with pytest.raises(KeyError), rounding.rounded():
+        _raise_when_rounded(weight, master)
+    assert torch.equal(weight, master)
+    with rounding.rounded():
+        weight.square().sum().backward()
+        rounding.restore()  # as when a state is saved in the middle of a step
+        assert torch.equal(weight, master)
+    assert torch.equal(weight, master)
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, 2 * round_trip(master).float())
+
+
+def _raise_when_rounded(weight: Tensor, master: Tensor) -> None:
+    if not torch.equal(weight, master):
+        raise KeyError
+
+
+def test_the_loss_is_that_of_rounded_weights(tmp_path: Path) -> None:
+    """As of a model whose weights are rounded already; with scheme none nothing is rounded."""
+    inputs = prepare(tmp_path, dropout=0)
+    aware, plain = _first_loss(tmp_path, request(tmp_path)), _first_loss(tmp_path, _unquantized(tmp_path))
+    assert aware != plain
+    weights, names = load_file(inputs.pruned / "model.safetensors"), four_bit_names(inputs.pruned, NF4)
+    rounded = {
+        name: round_trip(weight).to(weight.dtype) if name in names else weight for name, weight in weights.items()
+    }
+    save_file(rounded, inputs.pruned / "model.safetensors", {"format": "pt"})
+    assert _first_loss(tmp_path, _unquantized(tmp_path)) == pytest.approx(aware, rel=1e-6)
+
+
+def _unquantized(folder: Path) -> BuildRequest:
+    build = request(folder)
+    return replace(build, recipe=build.recipe.model_copy(update={"quantization": Quantization(scheme="none")}))
+
+
+def _first_loss(folder: Path, build: BuildRequest) -> float:
+    context, output = RecordingContext(), folder / f"out-{len(list(folder.iterdir()))}"
+    align.run(build, inputs_in(folder), output, context)
+    return next(value for name, _, value in context.metrics if name == "loss")
+
+
+@pytest.mark.parametrize(
+    ("alignment", "quantization", "said"),
+    [
+        ({"trainable": "low_rank"}, {}, "with trainable low_rank they are frozen"),
+        ({}, {"scheme": "none"}, "quantization_aware true is for quantization.scheme nf4; leave it out with none"),
+    ],
+)
+def test_what_cannot_be_is_refused(alignment: Mapping[str, str], quantization: Mapping[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _recipe({"quantization_aware": True, **alignment}, quantization)
+
+
+def test_several_devices_do_without_unless_asked() -> None:
+    refuse_for_several(_recipe({}), 2)
+    with pytest.raises(RequestFault, match="each of 2 devices holds a part of them"):
+        refuse_for_several(_recipe({"quantization_aware": True}), 2)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "quantization", "rounded"),
+    [
+        ({}, {}, True),
+        ({"quantization_aware": False}, {}, False),
+        ({"trainable": "low_rank"}, {}, False),
+        ({}, {"scheme": "none"}, False),
+    ],
+)
+def test_by_default_it_is_where_it_can_be(
+    alignment: Mapping[str, object], quantization: Mapping[str, str], rounded: bool
+) -> None:
+    recipe = _recipe(alignment, quantization)
+    assert recipe.trains_quantized == rounded
+
+
+def test_what_is_rounded_to_decides_what_comes_out(tmp_path: Path) -> None:
+    """So the stage is not taken from another recipe's build."""
+    prepare(tmp_path)
+    build = request(tmp_path)
+    digests = {
+        align.digest(replace(build, recipe=build.recipe.model_copy(update={"quantization": quantization})), "a", "b")
+        for quantization in (Quantization(), Quantization(include_embeddings=True), Quantization(scheme="none"))
+    }
+    assert len(digests) == 3
+
+
+def test_masters_are_one_gpus_alone() -> None:
+    memory = AlignMemory(states=60 * GIB, teacher=4 * GIB, activations=2 * GIB, masters=20 * GIB)
+    assert memory.total == 86 * GIB
+    assert [memory.gpus(gib) for gib in (141, 80, 48)] == [1, 2, 2]
+
+
+def _recipe(alignment: Mapping[str, object], quantization: Mapping[str, str] | None = None) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "pruning": {"ratio": 0.5, "criterion": "random"},
+            "alignment": {"corpora": [{"name": "sea"}], **alignment},
+            "quantization": quantization or {},
+        }
+    )
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_weights_are_rounded_as_on_a_cpu() -> None:
+    weight = torch.randn(96, 80, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(round_trip(weight.cuda()).cpu(), round_trip(weight), rtol=2**-7, atol=1e-3)
