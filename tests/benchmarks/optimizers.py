@@ -3,10 +3,11 @@
     python -m tests.benchmarks.optimizers --base FOLDER --pruned FOLDER --corpora sea.jsonl land.jsonl \\
         [--optimizers adamw muon] [--rates 1e-4 3e-4] [--objective language_model] [--tokens 200000]
 
-`--base` and `--pruned` are a model and its structured pruning (a build's `model` folder); the first corpus is trained
-on, all are measured, on their held-out documents. Every optimizer runs with each rate, and its best is repeated in the
-end: one rate does not fit all, since Adafactor's is relative to the weights and projected updates are smaller. Runs are
-the align stage itself, one after the other in this process.
+`--base` and `--pruned` are a model and its structured pruning (a build's `model` folder), best one with reconstructed
+layers (of a build with `"tokens": 0`), which training starts from by default; nothing is rounded to 4 bits. The first
+corpus is trained on, all are measured, on their held-out documents. Every optimizer runs with each rate, and its best
+is repeated in the end: one rate does not fit all, since Adafactor's is relative to the weights and projected updates
+are smaller. Runs are the align stage itself, one after the other in this process.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ def _recipe(optimizer: Optimizer, rate: float, corpus: str, options: argparse.Na
         "objective": options.objective,
         "trainable": options.trainable,
         "rank": options.rank,
+        "reconstruction_tokens": 0,
+        "quantization_aware": False,
     }
     return Recipe.model_validate({"pruning": {"ratio": 0.5, "criterion": "random"}, "alignment": alignment})
 
