@@ -116,12 +116,29 @@ def rows_of(weight: Any, rows: Tensor, dtype: torch.dtype) -> Tensor:
     return values
 
 
+def is_misread(weight: Any) -> bool:
+    """Whether bitsandbytes (0.50.2) takes a packed weight for another: on CPUs, rows of a multiple of 16 weights that
+    are no whole blocks."""
+    columns, block = weight.quant_state.shape[-1], weight.quant_state.blocksize
+    return bool(weight.device.type == "cpu" and columns % 16 == 0 and columns % block)
+
+
 def dense(weight: Any, dtype: torch.dtype) -> Tensor:
     """All of a packed weight, `(rows, columns)`: what a product in `dtype` multiplies with."""
+    if is_misread(weight):
+        return _unpacked(weight.data.flatten(), weight.quant_state).to(dtype)
     state = copy.copy(weight.quant_state)
     state.dtype = dtype
     values: Tensor = dequantize_4bit(weight.data, state)
     return values
+
+
+def _unpacked(packed: Tensor, state: Any) -> Tensor:
+    """fp32, from two values a byte."""
+    nearest = torch.stack([packed >> 4, packed & 15], 1).flatten()[: state.shape.numel()]
+    scales = _scales(state, torch.arange(len(state.absmax), device=packed.device)).repeat_interleave(state.blocksize)
+    values: Tensor = state.code[nearest.int()] * scales[: len(nearest)]
+    return values.view(state.shape)
 
 
 def _scales(state: Any, blocks: Tensor) -> Tensor:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from torch import Tensor
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
-from publisher.checkpoint.four_bit_modules import FourBitTable
+from publisher.checkpoint.four_bit_modules import FourBitTable, dense, is_misread
 from worker.causal import load_causal
 from worker.measure import compute_dtype
 from worker.quantization.streamed import targets_of, write_quantized
@@ -84,6 +87,10 @@ def quantize_whole(
     model.save_pretrained(output)
 
 
+def _forward(module: Linear4bit, states: Tensor) -> Tensor:
+    return functional.linear(states, dense(module.weight, states.dtype), module.bias)
+
+
 def load_published(folder: Path, device: torch.device | str) -> PreTrainedModel:
     """A checkpoint as published, quantized or not, computing in the dtype that is best on this device."""
     model = load_causal(folder, device)
@@ -102,6 +109,8 @@ def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
         if isinstance(module, Linear4bit):
             module.compute_dtype = dtype
             module.support_avx512bf16_for_cpu = False
+            if is_misread(module.weight):
+                module.forward = partial(_forward, module)
         elif isinstance(module, FourBitTable):
             module.table_dtype = dtype
     for weight in model.parameters():

@@ -59,11 +59,7 @@ def pack(
 
 
 def round_trip(weight: Tensor) -> Tensor:
-    """The values that `weight` has when it was published in 4 bits, in bf16.
-
-    In torch alone but for the scales: bitsandbytes 0.50.2 on CPUs with AVX-512 dequantizes weights wrongly whose rows
-    are a multiple of 16 and not of 64 long.
-    """
+    """The values that `weight` has when it was published in 4 bits, in bf16."""
     values = weight.detach().to(torch.bfloat16).float().flatten()
     blocks = functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
     scales = blocks.abs().amax(1)

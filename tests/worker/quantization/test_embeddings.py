@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
@@ -145,4 +144,4 @@ def test_it_generates(quantized: Path) -> None:
 def test_rows_are_those_of_the_whole_table(quantized: Path) -> None:
     weight = AutoModelForCausalLM.from_pretrained(quantized).get_input_embeddings().weight
     rows = torch.tensor([319, 0, 7, 7])
-    assert torch.equal(rows_of(weight, rows, torch.bfloat16), dequantize_4bit(weight.data, weight.quant_state)[rows])
+    assert torch.equal(rows_of(weight, rows, torch.bfloat16), dense(weight, torch.bfloat16)[rows])

@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import publisher.checkpoint  # noqa: F401 - layers of different widths
 from publisher.recipe import Recipe
 from tests.models import tiny_llama
-from worker.quantization.nf4 import NF4, load_published
+from worker.quantization.nf4 import NF4, load_published, quantize_nf4
+from worker.quantization.packing import round_trip
+from worker.quantization.streamed import four_bit_names
 from worker.stages import quantize
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import QuantizeInputs
@@ -130,3 +132,19 @@ def test_published_model_runs_with_the_odd_widths_that_pruning_leaves(tmp_path: 
             weight = dequantize_4bit(module.weight.data, state)
             dense.get_submodule(name).weight.copy_(weight)
     torch.testing.assert_close(published(TOKENS).logits, dense(TOKENS).logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [27, 48, 64, 80, 128])
+@torch.no_grad()
+def test_any_width_computes_with_the_published_values(tmp_path: Path, width: int) -> None:
+    """bitsandbytes on a CPU takes rows of 48 or 80 weights for others than they are."""
+    folder = tiny_llama(tmp_path / "model", dtype=torch.bfloat16, intermediate_size=width)
+    quantize_nf4(folder, tmp_path / "published", "cpu")
+    wanted = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    names = four_bit_names(folder, NF4)
+    for name, weight in wanted.named_parameters():
+        if name in names:
+            weight.copy_(round_trip(weight))
+    found = load_published(tmp_path / "published", "cpu")
+    logits, expected = found(TOKENS).logits.float(), wanted(TOKENS).logits
+    assert (logits - expected).abs().max() <= 0.02 * expected.abs().max()
