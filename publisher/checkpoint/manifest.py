@@ -79,8 +79,8 @@ class Sizes(_Part):
 
 
 class ReconstructionRecord(_Part):
-    """Layers solved for by least squares, before training. Errors: of what matrices put out, relative to what was
-    wanted, mean over the matrices that lost columns."""
+    """Layers solved for by least squares, before training. Errors: of what matrices put out, and of how that answers
+    to changes, relative to what was wanted, mean over the matrices that lost columns."""
 
     tokens: int
     seconds: float

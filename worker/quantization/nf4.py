@@ -88,6 +88,7 @@ def quantize_whole(
 
 
 def _forward(module: Linear4bit, states: Tensor) -> Tensor:
+    """In place of bitsandbytes', which would compute with other values (`is_misread`)."""
     return functional.linear(states, dense(module.weight, states.dtype), module.bias)
 
 
