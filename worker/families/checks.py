@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from publisher.checkpoint.four_bit_modules import dense
 from publisher.errors import UnsupportedModel
 from worker.causal import hidden_states, load_causal
 from worker.families.pair import Pair, exact, third_party
@@ -112,10 +111,7 @@ def _take_weights(plain: PreTrainedModel, quantized: PreTrainedModel) -> None:
 def _dequantized(module: nn.Module, weight: Tensor) -> Tensor:
     if not isinstance(module, Linear4bit) or weight.is_floating_point():
         return weight.data
-    state = copy.copy(weight.quant_state)  # type: ignore[attr-defined]
-    state.dtype = torch.float32  # the type that load_published computes in on a CPU
-    values: Tensor = dequantize_4bit(weight.data, state)
-    return values.reshape(module.out_features, module.in_features)
+    return dense(weight, torch.float32)  # the type that load_published computes in on a CPU
 
 
 def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
