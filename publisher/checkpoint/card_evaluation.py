@@ -118,7 +118,8 @@ def _trainings(manifest: Manifest) -> str:
                 )
             )
         if aligned.steps:
-            rows.append(_training_row("Alignment", aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
+            name = "Alignment against 4 bits" if aligned.quantization_aware else "Alignment"
+            rows.append(_training_row(name, aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
     if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
         certificate = manifest.evaluation.certificate
         rows.append(_lora_row("LoRA on this checkpoint (probe)", certificate.training))

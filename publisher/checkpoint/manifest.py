@@ -103,6 +103,7 @@ class AlignmentRecord(_Part):
     tokens_per_second: float | None = None
     data_wait_share: float | None = Field(default=None, description="share of the seconds spent waiting for text")
     optimizer_state_bytes: int | None = None
+    quantization_aware: bool = Field(default=False, description="trained against the weights in 4 bits")
     reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from worker.alignment.batch_loss import BatchLoss
 from worker.alignment.distributed.ranks import Log, Ranks
 from worker.alignment.held_out import mean_loss
+from worker.alignment.rounding import Rounding, no_rounding
 from worker.alignment.state import Check, TrainingProgress, restore_weights
 
 
@@ -74,7 +75,8 @@ class _AtSteps:
 
 
 class BestHeldOut(_AtSteps):
-    """The loss on `sequences` (rows, length) decides; `patience` checks without a better one end training."""
+    """The loss on `sequences` (rows, length) decides, of weights as `rounding` makes them; `patience` checks without a
+    better one end training."""
 
     def __init__(
         self,
@@ -88,13 +90,17 @@ class BestHeldOut(_AtSteps):
         file: Path,
         log: Log,
         ranks: Ranks,
+        rounding: Rounding | None = None,
     ) -> None:
         super().__init__(steps, checks)
         self.model, self.batch_loss, self.sequences = model, batch_loss, sequences
         self.patience, self.file, self.log, self.ranks = patience, file, log, ranks
+        self.rounding = rounding or no_rounding()
 
     def look(self, progress: TrainingProgress, pause: Callable[[], None]) -> Check:
-        loss = self.ranks.mean(mean_loss(self.model, self.batch_loss, self.sequences, pause))
+        with self.rounding.rounded():
+            loss = mean_loss(self.model, self.batch_loss, self.sequences, pause)
+        loss = self.ranks.mean(loss)
         check = Check(step=progress.steps, loss=loss if math.isfinite(loss) else None)
         best = best_check([*progress.checks, check])
         if best is check:

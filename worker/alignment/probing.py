@@ -111,6 +111,7 @@ class Probing:
         work, masks = self.folder / "probe", open_masks(self.masks)
         weight_masks = masks if isinstance(masks, WeightMasks) else None
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
         self.write_model(candidate_file(self.folder, step), work / "model")
         self._train(work, weight_masks)
         if not isinstance(masks, WeightMasks):  # where single weights were pruned the base model masks the update

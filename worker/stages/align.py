@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from publisher.recipe import Alignment, Stop
+from publisher.recipe import Stop
 from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
@@ -22,12 +22,12 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 4
+VERSION = 5
 REPORT = "alignment.json"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
-    """With `stop` probe what the probe is made of decides as well which weights come out."""
+    """With `stop` probe what the probe is made of, and trained on, decides as well which weights come out."""
     alignment = recipe_of(request)
     names = [corpus.name for corpus in alignment.corpora]
     dependencies = {
@@ -37,7 +37,7 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         "corpora": {name: request.corpora[name].content_digest() for name in names},
         "seed": request.recipe.seed,
     }
-    if request.recipe.trains_quantized:
+    if request.recipe.trains_quantized or alignment.stop is Stop.PROBE:
         dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
         evaluation = evaluation_of(request)
@@ -62,20 +62,21 @@ def run(
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    write_json(output / REPORT, _report(alignment, trained, checks) | {"reconstruction": reconstruction})
+    write_json(output / REPORT, _report(work, trained, checks) | {"reconstruction": reconstruction})
 
 
-def _report(alignment: Alignment, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
+def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
     """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
 
     `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;
     `step` is the one whose weights came out.
     """
-    progress = trained.progress
+    progress, alignment = trained.progress, work.alignment
     tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
     return {
         "objective": alignment.objective.value,
         "optimizer": alignment.optimizer.value,
+        "quantization_aware": work.is_quantization_aware,
         "optimizer_state_bytes": trained.optimizer_bytes,
         "steps": progress.steps,
         "skipped_steps": progress.skipped_steps,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.checkpoint.masks import load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Stop
+from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Scheme, Stop
 from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.distributed.crew import run_on_devices
@@ -94,6 +95,12 @@ class AlignWork:
     @property
     def state(self) -> Path:
         return self.output / STATE
+
+    @property
+    def is_quantization_aware(self) -> bool:
+        """Parts of weights that several devices hold do not end where blocks of 64 do: they train without."""
+        trains = self.alignment.steps > 0 and len(self.request.devices) < 2
+        return trains and self.request.recipe.trains_quantized
 
     def text(self) -> Text:
         """Nothing is trained before all of it is there."""
@@ -193,7 +200,7 @@ class AlignWork:
             model = trainable.model
             optimizer = make_optimizer(model, self.alignment)
             trainable.trained_by(optimizer)
-            batch_loss = self._batch_loss(model, text.training, ranks)
+            batch_loss, rounding = self._batch_loss(model, text.training, ranks), self._rounding(model)
             ranks.seed(self.request.recipe.seed)
             progress = Training(
                 model,
@@ -203,22 +210,20 @@ class AlignWork:
                 schedule=_schedule(self.alignment, len(text.training)),
                 context=self.context,
                 state_file=self.state / "training.safetensors",
-                ending=self._ending(model, batch_loss, text, ranks),
+                ending=self._ending(model, batch_loss, text, ranks, rounding),
                 ranks=ranks,
-                rounding=self._rounding(model),
+                rounding=rounding,
                 save_seconds=save_seconds,
             ).run()
         return trainable, Trained(progress, state_bytes(optimizer))
 
     def _rounding(self, model: PreTrainedModel) -> Rounding:
-        """Parts of weights that several devices hold do not end where blocks of 64 do, so there is none for them."""
-        recipe = self.request.recipe
-        if not recipe.trains_quantized or len(self.request.devices) > 1:
+        if not self.is_quantization_aware:
             return no_rounding()
         from worker.quantization.nf4 import scheme_of
         from worker.quantization.streamed import four_bit_names
 
-        scheme = scheme_of(include_embeddings=recipe.quantization.include_embeddings)
+        scheme = scheme_of(include_embeddings=self.request.recipe.quantization.include_embeddings)
         return nf4_rounding(model, four_bit_names(self.inputs.pruned, scheme))
 
     def _train_on_devices(self, text: Text, save_seconds: float) -> Trained:
@@ -267,7 +272,9 @@ class AlignWork:
     def _base(self, device: torch.device, computing: torch.device) -> PreTrainedModel:
         return load_causal(self.inputs.base, device, compute_dtype(computing)).requires_grad_(False)
 
-    def _ending(self, model: PreTrainedModel, batch_loss: BatchLoss, text: Text, ranks: Ranks) -> Ending:
+    def _ending(
+        self, model: PreTrainedModel, batch_loss: BatchLoss, text: Text, ranks: Ranks, rounding: Rounding
+    ) -> Ending:
         steps = _schedule(self.alignment, len(text.training)).steps
         checks = min(self.alignment.checks, steps)
         if self.alignment.stop is Stop.PROBE:
@@ -284,6 +291,7 @@ class AlignWork:
             file=self.state / "best.safetensors",
             log=self.context.log,
             ranks=ranks,
+            rounding=rounding,
         )
 
     def probe(self, text: ProbeText, trained: Trained) -> Sequence[Check]:
@@ -295,7 +303,7 @@ class AlignWork:
             masks=self.inputs.masks,
             budget=evaluation_of(self.request).probe_budget,
             text=text,
-            write_model=self._write_candidate,
+            write_model=self._write_as_published,
             folder=self.state,
             device=self.device,
             seed=self.request.recipe.seed,
@@ -305,6 +313,18 @@ class AlignWork:
         self.context.log(f"Alignment ends with the weights after step {best.step} of {steps[-1]}.")
         self._write_candidate(candidate_file(self.state, best.step), self.output / "model")
         return checks
+
+    def _write_as_published(self, weights: Path, folder: Path) -> None:
+        """In 4 bits, where the checkpoint will be: what a probe can learn depends on it."""
+        quantization = self.request.recipe.quantization
+        if quantization.scheme is not Scheme.NF4:
+            self._write_candidate(weights, folder)
+            return
+        from worker.quantization.nf4 import quantize_nf4
+
+        with TemporaryDirectory(dir=self.state) as whole:
+            self._write_candidate(weights, Path(whole))
+            quantize_nf4(Path(whole), folder, self.device, include_embeddings=quantization.include_embeddings)
 
     def _write_candidate(self, weights: Path, folder: Path) -> None:
         trainable = self._trainable(self.device if len(self.request.devices) < 2 else torch.device("cpu"))

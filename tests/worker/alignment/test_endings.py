@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
-from publisher.recipe import ProbeBudget, Recipe
+from publisher.recipe import ProbeBudget, Quantization, Recipe, Scheme
 from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, STEPS, prepare, request
 from tests.worker.stages.building import PRUNING, prose, request_for
+from worker.alignment import probing
 from worker.alignment.data import WeightedSource
 from worker.alignment.distributed.ranks import Alone
 from worker.alignment.endings import BestHeldOut, best_check, check_steps
@@ -27,6 +28,8 @@ from worker.alignment.held_out import held_out_sequences
 from worker.alignment.probing import probe_text
 from worker.alignment.state import Check, TrainingProgress
 from worker.causal import load_causal
+from worker.evaluation.probe import train_probe
+from worker.quantization.nf4 import load_published, quantize_nf4
 from worker.stages import align
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.inputs import AlignInputs
@@ -105,18 +108,25 @@ class _Unused:
 
 
 def test_held_out_loss_is_the_model_s_own_on_documents_that_are_not_trained_on(tmp_path: Path) -> None:
-    """One check, at the end, so that the model that comes out is the one that was measured (but for bf16)."""
+    """As published, in 4 bits. One check, at the end, so that what comes out was measured (but for bf16)."""
     inputs = prepare(tmp_path)
     asked = request(tmp_path, stop="held_out", checks=1, objective="language_model")
     align.run(asked, inputs, tmp_path / "out", RecordingContext())
     sequences = held_out_sequences([WeightedSource(asked.corpora["sea"], 1.0)], byte_tokenizer(), LENGTH).long()
     text = byte_tokenizer().decode(sequences.flatten())
+    quantize_nf4(tmp_path / "out" / "model", tmp_path / "nf4", "cpu")
     held_out = list(asked.corpora["sea"].documents(Split.HELD_OUT))
     assert text.startswith(held_out[0] + "</s>" + held_out[1])
     with torch.no_grad():
-        logits = load_causal(tmp_path / "out" / "model", "cpu", torch.float32)(sequences).logits
-    naive = functional.cross_entropy(logits[:, :-1].flatten(0, 1), sequences[:, 1:].flatten())
-    assert _report(tmp_path / "out")["checks"] == [{"step": STEPS, "loss": pytest.approx(float(naive), rel=1e-2)}]
+        logits = [
+            load_published(folder, "cpu")(sequences).logits for folder in (tmp_path / "out" / "model", tmp_path / "nf4")
+        ]
+    whole, published = (
+        float(functional.cross_entropy(some[:, :-1].flatten(0, 1), sequences[:, 1:].flatten())) for some in logits
+    )
+    [check] = _report(tmp_path / "out")["checks"]
+    assert check["step"] == STEPS
+    assert abs(check["loss"] - published) < 0.1 * abs(published - whole)
 
 
 def test_alignment_ends_early_and_with_the_best_weights(tmp_path: Path) -> None:
@@ -181,6 +191,23 @@ def test_the_candidate_whose_probe_helps_most_comes_out(tmp_path: Path) -> None:
     last = load_file(tmp_path / "out" / "state" / "after-step-8.safetensors")
     for name, weight in _model(tmp_path / "end").items():
         assert name == "lm_head.weight" or torch.equal(weight, last[f"weights.{name}"].bfloat16())
+
+
+def test_probes_train_on_the_weights_that_would_be_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 4 bits by default; with scheme none as they are."""
+    seen: list[bool] = []
+
+    def record(model: Path, *rest: Any, **named: Any) -> Any:
+        seen.append("quantization_config" in json.loads((model / "config.json").read_bytes()))
+        return train_probe(model, *rest, **named)
+
+    monkeypatch.setattr(probing, "train_probe", record)
+    asked = _probed_request(tmp_path, checks=1)
+    inputs = _pruned(tmp_path, asked)
+    align.run(asked, inputs, tmp_path / "nf4", RecordingContext())
+    plain = asked.recipe.model_copy(update={"quantization": Quantization(scheme=Scheme.NONE)})
+    align.run(replace(asked, recipe=plain), inputs, tmp_path / "none", RecordingContext())
+    assert seen == [True, False]
 
 
 def test_cancelled_among_the_probes_it_goes_on_with_the_next(tmp_path: Path) -> None:
