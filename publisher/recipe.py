@@ -164,12 +164,17 @@ class Recipe(RecipePart):
         return self
 
     @property
-    def trains_quantized(self) -> bool:
-        """Whether alignment's loss sees weights in 4 bits, if one device trains them."""
-        alignment = self.alignment
-        if alignment is None or alignment.trainable is not Trainable.ALL or self.quantization.scheme is not Scheme.NF4:
+    def is_quantization_aware(self) -> bool:
+        """Whether alignment looks at weights in 4 bits: reconstruction does, and training if `trains_quantized`."""
+        if self.alignment is None or self.quantization.scheme is not Scheme.NF4:
             return False
-        return alignment.quantization_aware is not False
+        return self.alignment.quantization_aware is not False
+
+    @property
+    def trains_quantized(self) -> bool:
+        """Whether training's loss is that of weights in 4 bits, if one device trains them."""
+        alignment = self.alignment
+        return self.is_quantization_aware and alignment is not None and alignment.trainable is Trainable.ALL
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

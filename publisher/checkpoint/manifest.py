@@ -87,6 +87,7 @@ class ReconstructionRecord(_Part):
     peak_memory_bytes: int
     error_before: float
     error_after: float
+    quantization_aware: bool = Field(default=False, description="solved with what was before them in 4 bits")
 
 
 class AlignmentRecord(_Part):

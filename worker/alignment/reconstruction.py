@@ -13,6 +13,11 @@ not only be right where the text leads them. So both models' layers also read ev
 direction, and the differences this makes, of z and of y, are equations as well, of less weight: random directions see
 the whole of ∂y/∂x, whose transpose carries gradients back.
 
+Where the checkpoint will be in 4 bits, z is what the matrix reads when everything before it is in 4 bits already, and a
+matrix that was solved for is rounded before the next one is. So each takes over from rounding errors as well, which
+costs nothing (rounding layer by layer and going on from what it left: GPTQ, arXiv 2210.17323, section 3). Written are
+the weights before rounding.
+
 Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
 by; here they are chosen already, and y answers to what went wrong in the layers before.
 """
@@ -20,7 +25,7 @@ by; here they are chosen already, and y answers to what went wrong in the layers
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +48,8 @@ from worker.streaming.states import StateStore
 
 #: how many of how many layers are done; may raise to end the work
 Report = Callable[[int, int], None]
+#: name of a parameter within its layer, the parameter → what it will be in the checkpoint
+_Published = Callable[[str, Tensor], Tensor]
 
 #: share of the mean square of what a matrix reads that is added to each square, at least; of little text it is the
 #: number of columns divided by that of equations, so that nothing is learnt by heart
@@ -77,12 +84,14 @@ def reconstruct(
     dtype: torch.dtype = torch.float32,
     scratch: Path,
     report: Report,
+    four_bit: Collection[str] = (),
 ) -> list[MatrixError]:
     """Write the model in folder `pruned` to the new folder `output`, reconstructed; returns each matrix's error.
 
     `sequences` int32 `(samples, tokens)` are the text. One layer of both models is in memory at a time, computing in
     `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Matrices that lost columns are
-    solved for, except those of experts; everything else is copied. Raises RequestFault where values are not finite.
+    solved for, except those of experts; everything else is copied. `four_bit` names the pruned model's parameters that
+    will be published in 4 bits. Raises RequestFault where values are not finite.
     """
     output.mkdir(parents=True)
     for path in pruned.glob("*.json"):
@@ -91,7 +100,7 @@ def reconstruct(
     stored = TensorFiles.open(pruned)
     with ShardWriter(output, _entries(stored)) as shards:
         models = [LayerStream(folder, device, dtype) for folder in (base, pruned)]
-        work = _Reconstruction(models[0], models[1], masks, stored, scratch)
+        work = _Reconstruction(models[0], models[1], masks, stored, scratch, frozenset(four_bit))
         left = set(stored.tensors)
         errors = []
         for name, weight, error in work.run(sequences.long(), report):
@@ -110,40 +119,53 @@ def _entries(stored: TensorFiles) -> dict[str, list[Entry]]:
     return files
 
 
+@dataclass(frozen=True)
 class _Reconstruction:
-    def __init__(
-        self, base: LayerStream, pruned: LayerStream, masks: Masks, stored: TensorFiles, scratch: Path
-    ) -> None:
-        self._base, self._pruned, self._masks, self._stored, self._scratch = base, pruned, masks, stored, scratch
+    """`four_bit`: parameters of the pruned model."""
+
+    base: LayerStream
+    pruned: LayerStream
+    masks: Masks
+    stored: TensorFiles
+    scratch: Path
+    four_bit: frozenset[str]
 
     @torch.no_grad()
     def run(self, sequences: Tensor, report: Report) -> Iterator[tuple[str, Tensor, MatrixError]]:
         """Name in the files, weight in the type it has there, and error of each matrix."""
-        wanted = CalibrationStates(self._base, sequences, _folder(self._scratch / "base"))
-        found = CalibrationStates(self._pruned, sequences, _folder(self._scratch / "pruned"))
-        last = max((layer for layer, _ in self._masks.kept), default=-1)
-        same = True  # so far, and so are hidden states
+        wanted = CalibrationStates(self.base, sequences, _folder(self.scratch / "base"))
+        found = CalibrationStates(self.pruned, sequences, _folder(self.scratch / "pruned"))
+        last = max((layer for layer, _ in self.masks.kept), default=-1)
+        same = not self.four_bit  # so far, and so are hidden states
         for index in range(last + 1):
             report(index, last + 1)
-            same = same and not any(layer == index for layer, _ in self._masks.kept)
+            same = same and not any(layer == index for layer, _ in self.masks.kept)
             if same:
-                _advance(self._base, index, wanted, also=found)
+                _advance(self.base, index, wanted, also=found)
                 continue
-            with self._base.layer(index, ahead=index + 1) as of_base, self._pruned.layer(index, index + 1) as of_pruned:
-                cast_once(of_base, self._base.dtype)
-                cast_once(of_pruned, self._pruned.dtype)
-                layer = _Layer(index, _Side(of_base, wanted), _Side(of_pruned, found), self._scratch)
+            with self.base.layer(index, ahead=index + 1) as of_base, self.pruned.layer(index, index + 1) as of_pruned:
+                cast_once(of_base, self.base.dtype)
+                cast_once(of_pruned, self.pruned.dtype)
+                sides, published = (_Side(of_base, wanted), _Side(of_pruned, found)), partial(self._published, index)
+                layer = _Layer(index, *sides, published, self.scratch)
                 check = partial(report, index, last + 1)
-                yield from layer.solved(self._matrices(index), self._stored, check)
+                yield from layer.solved(self._matrices(index), self.stored, check)
         report(last + 1, last + 1)
+
+    def _published(self, index: int, path: str, weight: Tensor) -> Tensor:
+        if f"{self.pruned.layer_name(index)}.{path}" not in self.four_bit:
+            return weight
+        from worker.quantization.packing import round_trip  # imports bitsandbytes
+
+        return round_trip(weight)
 
     def _matrices(self, index: int) -> dict[str, str | None]:
         """Linear modules of the layer that write to the residual stream and can lose columns → the weight's name in
         the files if it did, and can be put back there."""
-        layer, found = self._pruned.skeleton.get_submodule(self._pruned.layer_name(index)), {}
-        width = self._pruned.config.get_text_config().hidden_size
+        layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
+        width = self.pruned.config.get_text_config().hidden_size
         for path, module in layer.named_modules():
-            spec = self._masks.spec(index, f"{path}.weight")
+            spec = self.masks.spec(index, f"{path}.weight")
             if not isinstance(module, nn.Linear) or spec is None or module.out_features != width:
                 continue
             if spec.axis == 1 and spec.parts and spec.expert is None and ".experts." not in path:
@@ -151,9 +173,9 @@ class _Reconstruction:
         return found
 
     def _solvable(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:
-        names = self._pruned.stored(index, f"{path}.weight")
-        as_it_is = len(names) == 1 and self._stored.tensors[names[0]].shape == shape
-        return names[0] if as_it_is and self._masks.columns(index, path) is not None else None
+        names = self.pruned.stored(index, f"{path}.weight")
+        as_it_is = len(names) == 1 and self.stored.tensors[names[0]].shape == shape
+        return names[0] if as_it_is and self.masks.columns(index, path) is not None else None
 
 
 class _Target(NamedTuple):
@@ -183,12 +205,31 @@ class _Layer:
     index: int
     base: _Side
     pruned: _Side
+    published: _Published
     scratch: Path
 
     def solved(
         self, matrices: Mapping[str, str | None], stored: TensorFiles, check: Callable[[], None]
     ) -> Iterator[tuple[str, Tensor, MatrixError]]:
         """Of `matrices` (modules that write to the residual stream) those that have a name."""
+        solving = {f"{path}.weight" for path, name in matrices.items() if name is not None}
+        for path, parameter in self.pruned.layer.named_parameters():
+            if path not in solving:
+                parameter.copy_(self.published(path, parameter))
+        if solving:
+            yield from self._solved(matrices, stored, check)
+        else:
+            self._pass(self.base, check)
+        self._pass(self.pruned, check)
+
+    def _pass(self, side: _Side, check: Callable[[], None]) -> None:
+        for batch, hidden, arguments in side.states.entering(self.index):
+            check()
+            side.states.put(batch, call_layer(side.layer, hidden, arguments))
+
+    def _solved(
+        self, matrices: Mapping[str, str | None], stored: TensorFiles, check: Callable[[], None]
+    ) -> Iterator[tuple[str, Tensor, MatrixError]]:
         size = self.base.states.nbytes * 2 * (len(matrices) + 1)
         targets = StateStore(_folder(self.scratch / "targets"), size, self.base.states.device)
         order = self._ask_base(list(matrices), targets, check)
@@ -198,12 +239,9 @@ class _Layer:
                 continue
             error = self._solve(name, target, [earlier.path for earlier in order[:place]], targets, check)
             weight = self.pruned.linear(target.path).weight
-            as_stored = weight.to(stored.dtype(name))
-            weight.copy_(as_stored)
+            as_stored = weight.to(stored.dtype(name), copy=True)
+            weight.copy_(self.published(f"{target.path}.weight", as_stored))
             yield name, as_stored.cpu(), error
-        for batch, hidden, arguments in self.pruned.states.entering(self.index):
-            check()
-            self.pruned.states.put(batch, call_layer(self.pruned.layer, hidden, arguments))
         shutil.rmtree(self.scratch / "targets")
 
     def _ask_base(self, paths: Sequence[str], targets: StateStore, check: Callable[[], None]) -> list[_Target]:

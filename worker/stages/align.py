@@ -37,7 +37,7 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         "corpora": {name: request.corpora[name].content_digest() for name in names},
         "seed": request.recipe.seed,
     }
-    if request.recipe.trains_quantized or alignment.stop is Stop.PROBE:
+    if request.recipe.is_quantization_aware or alignment.stop is Stop.PROBE:
         dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
         evaluation = evaluation_of(request)
@@ -76,7 +76,7 @@ def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[
     return {
         "objective": alignment.objective.value,
         "optimizer": alignment.optimizer.value,
-        "quantization_aware": work.is_quantization_aware,
+        "quantization_aware": work.trains_quantized,
         "optimizer_state_bytes": trained.optimizer_bytes,
         "steps": progress.steps,
         "skipped_steps": progress.skipped_steps,

@@ -97,7 +97,7 @@ class AlignWork:
         return self.output / STATE
 
     @property
-    def is_quantization_aware(self) -> bool:
+    def trains_quantized(self) -> bool:
         """Parts of weights that several devices hold do not end where blocks of 64 do: they train without."""
         trains = self.alignment.steps > 0 and len(self.request.devices) < 2
         return trains and self.request.recipe.trains_quantized
@@ -146,6 +146,7 @@ class AlignWork:
         scratch = self.state / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         self.context.log(f"Layers are reconstructed by {sequences.numel():,} tokens.")
+        four_bit = self._four_bit() if self.request.recipe.is_quantization_aware else set()
         with peak_memory(self.device) as peak:
             errors = reconstruct(
                 self.inputs.base,
@@ -157,6 +158,7 @@ class AlignWork:
                 dtype=compute_dtype(self.device),
                 scratch=scratch,
                 report=lambda done, total: self.context.progress(done, total, "layers"),
+                four_bit=four_bit,
             )
         shutil.rmtree(scratch)
         write_json(
@@ -165,6 +167,7 @@ class AlignWork:
                 "tokens": sequences.numel(),
                 "seconds": time.perf_counter() - started,
                 "peak_memory_bytes": peak.bytes,
+                "quantization_aware": bool(four_bit),
                 "matrices": [error._asdict() for error in errors],
             },
         )
@@ -218,13 +221,17 @@ class AlignWork:
         return trainable, Trained(progress, state_bytes(optimizer))
 
     def _rounding(self, model: PreTrainedModel) -> Rounding:
-        if not self.is_quantization_aware:
+        if not self.trains_quantized:
             return no_rounding()
+        return nf4_rounding(model, self._four_bit())
+
+    def _four_bit(self) -> set[str]:
+        """Names of the parameters that the checkpoint will have in 4 bits."""
         from worker.quantization.nf4 import scheme_of
         from worker.quantization.streamed import four_bit_names
 
         scheme = scheme_of(include_embeddings=self.request.recipe.quantization.include_embeddings)
-        return nf4_rounding(model, four_bit_names(self.inputs.pruned, scheme))
+        return four_bit_names(self.inputs.pruned, scheme)
 
     def _train_on_devices(self, text: Text, save_seconds: float) -> Trained:
         """The processes leave the weights in a file, which becomes a model here, on the CPU: it may not fit a GPU."""

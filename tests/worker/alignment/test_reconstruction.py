@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from worker.families.pair import Pair, pruned_pair
 from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import kept_widths
+from worker.quantization.nf4 import NF4, load_published, quantize_nf4
+from worker.quantization.packing import round_trip
+from worker.quantization.streamed import four_bit_names
 from worker.stages import align
 from worker.stages.align_work import AlignWork
 from worker.stages.context import RecordingContext
@@ -53,7 +57,12 @@ def cut(base: Path, kept: dict[tuple[int, Unit], list[int]] = KEPT) -> AlignInpu
 
 
 def solved(
-    folder: Path, inputs: AlignInputs | Pair, masks: Masks, tokens: Tensor = TOKENS, device: str = "cpu"
+    folder: Path,
+    inputs: AlignInputs | Pair,
+    masks: Masks,
+    tokens: Tensor = TOKENS,
+    device: str = "cpu",
+    four_bit: Collection[str] = (),
 ) -> list[MatrixError]:
     return reconstruct(
         inputs.base,
@@ -64,6 +73,7 @@ def solved(
         device=device,
         scratch=folder / "scratch",
         report=lambda done, total: None,
+        four_bit=four_bit,
     )
 
 
@@ -103,16 +113,21 @@ def test_what_others_can_do_as_well_comes_back(tmp_path: Path) -> None:
     assert distance(tmp_path / "out", base, other) < 0.1 * distance(inputs.pruned, base, other)
 
 
+@pytest.mark.parametrize("rounded", [False, True], ids=["as they are", "in 4 bits"])
 @torch.no_grad()
-def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
+def test_solutions_are_those_of_stacked_equations(tmp_path: Path, rounded: bool) -> None:
     """The same in float64 on whole models, by lstsq, from the docstring's formula."""
     base = tiny_llama(tmp_path / "base")
     inputs = cut(base)
+    four_bit = four_bit_names(inputs.pruned, NF4) if rounded else set()
     geometry = read_geometry(base)
-    solved(tmp_path, inputs, Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix))
+    masks = Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix)
+    solved(tmp_path, inputs, masks, four_bit=four_bit)
     found = load_file(tmp_path / "out" / "model.safetensors")
     of_base, of_pruned = load(base).double(), load(inputs.pruned).double()
-    for layer, module in ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj")):
+    unsolved = ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj"))
+    _round(of_pruned, four_bit - {f"model.layers.{layer}.{module}.weight" for layer, module in unsolved})
+    for layer, module in unsolved:
         matrix = of_pruned.get_submodule(f"model.layers.{layer}.{module}")
         lengths = _around(of_base, layer, "mlp.down_proj")[1].norm(dim=-1, keepdim=True)
         plain = _equations(of_base, of_pruned, layer, module, 0 * lengths)
@@ -128,6 +143,30 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path) -> None:
         name = f"model.layers.{layer}.{module}.weight"
         torch.testing.assert_close(found[name].double(), wanted, rtol=1e-3, atol=1e-4)
         matrix.weight.copy_(found[name])
+        _round(of_pruned, four_bit & {name})
+
+
+def _round(model: PreTrainedModel, names: Collection[str]) -> None:
+    for name in names:
+        weight = model.get_parameter(name)
+        weight.copy_(round_trip(weight))
+
+
+@torch.no_grad()
+def test_it_takes_over_from_rounding_errors(tmp_path: Path) -> None:
+    """In 4 bits the model is closer to the base model than one that was reconstructed without a look at them."""
+    kept = {(layer, Unit.NEURONS): list(range(44)) for layer in range(4)}
+    inputs = cut(tiny_llama(tmp_path / "base"), kept)
+    four_bit, geometry = four_bit_names(inputs.pruned, NF4), read_geometry(inputs.base)
+    masks = Masks(geometry.kinds, geometry.kind_of, kept, geometry.layer_prefix)
+    far = {}
+    for name, looked_at in (("with", four_bit), ("without", set[str]())):
+        solved(tmp_path / name, inputs, masks, four_bit=looked_at)
+        quantize_nf4(tmp_path / name / "out", tmp_path / name / "published", "cpu")
+        published = load_published(tmp_path / name / "published", "cpu")
+        states, wanted = (hidden_states(model, TOKENS.long()) for model in (published, load(inputs.base)))
+        far[name] = float((states - wanted).norm() / wanted.norm())
+    assert far["with"] < 0.97 * far["without"]
 
 
 @torch.no_grad()
@@ -296,7 +335,8 @@ def test_without_training_the_reconstructed_model_is_what_comes_out(inputs: Alig
     asked = request(folder, reconstruction_tokens=4 * LENGTH, tokens=0)
     assert asked.recipe.alignment is not None
     text = AlignWork(asked, inputs, asked.recipe.alignment, folder, RecordingContext()).text().training
-    solved(folder / "alone", inputs, masks, text)
+    solved(folder / "alone", inputs, masks, text, four_bit=four_bit_names(inputs.pruned, NF4))
+    assert report["reconstruction"]["quantization_aware"]
     found, wanted = (
         load_file(path / "model.safetensors") for path in (folder / "out" / "model", folder / "alone" / "out")
     )
