@@ -181,3 +181,19 @@ def test_quantizing_takes_a_cpu_longer_than_reading_and_a_gpu_does_not() -> None
     reading = 2 * 6_005_662_720 / 250e6 / 60
     assert minutes[276e9] == pytest.approx(reading + 6_005_662_720 / 22e6 / 60, rel=0.02)
     assert minutes[400e12] == pytest.approx(reading, rel=0.01)
+
+
+def test_training_against_4_bits_rounds_all_weights_at_each_step() -> None:
+    """10 steps on two cores: as long as quantizing ten times, beside the training itself."""
+
+    def align(aware: bool | None) -> float:
+        alignment = {"corpora": [{"name": "prose"}], "tokens": 20_480, "batch_tokens": 2048, "sequence_length": 256}
+        recipe = Recipe.model_validate(
+            {
+                "pruning": {"criterion": "random", "ratio": 0.65},
+                "alignment": alignment | {"quantization_aware": aware},
+            }
+        )
+        return make_plan(describe(LLAMA_2_13B), recipe, flops_per_second=276e9).minutes["align"]
+
+    assert align(None) - align(False) == pytest.approx(10 * 6_005_662_720 / 22e6 / 60, rel=0.02)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from publisher.architecture import Geometry
 from publisher.architecture.sparsity import sparse_matrices
 from publisher.plan.sizes import Widths, working_parameters
-from publisher.recipe import Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
+from publisher.recipe import Alignment, Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
 
 #: share of a matrix product's speed that the stages reach; one demo on two CPU cores: calibrate 0.50, align 0.44,
 #: evaluate 0.30
@@ -41,18 +41,9 @@ def expected_minutes(
     seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
     seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
     if recipe.alignment:
-        forwards = 2 if recipe.alignment.activation_checkpointing else 1
-        per_token = (4 + 2 * forwards) * pruned + (
-            2 * base if recipe.alignment.objective is Objective.DISTILLATION else 0
-        )
-        tokens = recipe.alignment.steps * recipe.alignment.batch_tokens
-        operations = per_token * tokens
-        if recipe.pruning.method is PruningMethod.STRUCTURED:
-            # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then
-            # the pruned one for what comes after them
-            operations += (4 * base + 10 * pruned) * min(
-                recipe.alignment.text_tokens, recipe.alignment.reconstruction_tokens
-            )
+        operations = _alignment_operations(base, pruned, recipe, recipe.alignment)
+        if recipe.trains_quantized:
+            operations += recipe.alignment.steps * geometry.parameters(widths) * _NF4_OPERATIONS
         seconds["align"] = operations / speed
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:
@@ -64,6 +55,17 @@ def expected_minutes(
     copying = sizes.checkpoint / HASH_AND_COPY_BYTES_PER_SECOND
     seconds |= {"package": copying, "publish": 3 * copying}
     return {stage: round(value / 60, 3) for stage, value in seconds.items()}
+
+
+def _alignment_operations(base: int, pruned: int, recipe: Recipe, alignment: Alignment) -> float:
+    forwards = 2 if alignment.activation_checkpointing else 1
+    per_token = (4 + 2 * forwards) * pruned + (2 * base if alignment.objective is Objective.DISTILLATION else 0)
+    operations = per_token * alignment.steps * alignment.batch_tokens
+    if recipe.pruning.method is PruningMethod.STRUCTURED:
+        # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then the
+        # pruned one for what comes after them
+        operations += (4 * base + 10 * pruned) * min(alignment.text_tokens, alignment.reconstruction_tokens)
+    return operations
 
 
 def scoring_stage(recipe: Recipe) -> str:
