@@ -38,10 +38,11 @@ from torch import Tensor, nn
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.streaming import Entry
 from publisher.errors import RequestFault
+from worker.alignment.least_squares import LeastSquares
 from worker.stages.shards import ShardWriter
 from worker.streaming.capture import Arguments, call_layer
 from worker.streaming.casting import cast_once
-from worker.streaming.files import TensorFiles, all_finite
+from worker.streaming.files import TensorFiles
 from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
 from worker.streaming.states import StateStore
@@ -51,9 +52,6 @@ Report = Callable[[int, int], None]
 #: name of a parameter within its layer, the parameter → what it will be in the checkpoint
 _Published = Callable[[str, Tensor], Tensor]
 
-#: share of the mean square of what a matrix reads that is added to each square, at least; of little text it is the
-#: number of columns divided by that of equations, so that nothing is learnt by heart
-_RIDGE = 1e-2
 #: length of the random change of a state, relative to the residual stream's
 _CHANGE = 0.1
 #: weight of the equations that differences make, were changes as long as the states themselves: ρ²
@@ -292,7 +290,7 @@ class _Layer:
     ) -> MatrixError:
         """Put the solution in the module's place; `before`: matrices that come earlier in the layer."""
         module = self.pruned.linear(target.path)
-        squares = _LeastSquares(module.weight)
+        squares = LeastSquares(module.weight)
         for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
             weights = targets.get(_key("weights", batch))
@@ -326,45 +324,6 @@ class _Layer:
             call_layer(self.pruned.layer, hidden, arguments)
         stream: Tensor = sum(outputs.values(), hidden)
         return found[0], stream
-
-
-class _LeastSquares:
-    """Sums over equations that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
-
-    def __init__(self, weight: Tensor) -> None:
-        outputs, inputs = weight.shape
-        self._weight = weight.float().clone()
-        self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
-        self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
-        self._wanted, self._rows = 0.0, 0
-
-    def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
-        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
-        lengths = weights.flatten().sqrt()[:, None]
-        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
-        self._inputs.addmm_(x.T, x)
-        self._products.addmm_(x.T, y)
-        self._wanted += float(y.square().sum())
-        self._rows += len(x)
-
-    def is_finite(self) -> bool:
-        return all_finite(self._inputs) and all_finite(self._products)
-
-    def solution(self) -> Tensor:
-        """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
-        squares, products = self._inputs.double(), self._products.double()
-        share = max(_RIDGE, len(squares) / self._rows)
-        ridge = share * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        squares.diagonal().add_(ridge)
-        products += ridge * self._weight.T
-        return torch.cholesky_solve(products, torch.linalg.cholesky(squares)).T.float()
-
-    def error(self, weight: Tensor) -> float:
-        """Relative to what is wanted."""
-        weight = weight.double()
-        squares = torch.einsum("oi,ij,oj->", weight, self._inputs.double(), weight)
-        both = (weight.T * self._products.double()).sum()
-        return max(0.0, float(squares - 2 * both) + self._wanted) / self._wanted if self._wanted else 0.0
 
 
 class _Seen(Exception):

@@ -1,0 +1,51 @@
+"""Weighted least squares with a ridge towards a known weight, from sums over batches of equations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worker.streaming.files import all_finite
+
+#: share of the mean square of what a matrix reads that is added to each square, at least; of little text it is the
+#: number of columns divided by that of equations, so that nothing is learnt by heart
+_RIDGE = 1e-2
+
+
+class LeastSquares:
+    """Sums over equations that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        outputs, inputs = weight.shape
+        self._weight = weight.float().clone()
+        self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
+        self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
+        self._wanted, self._rows = 0.0, 0
+
+    def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
+        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
+        lengths = weights.flatten().sqrt()[:, None]
+        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
+        self._inputs.addmm_(x.T, x)
+        self._products.addmm_(x.T, y)
+        self._wanted += float(y.square().sum())
+        self._rows += len(x)
+
+    def is_finite(self) -> bool:
+        return all_finite(self._inputs) and all_finite(self._products)
+
+    def solution(self) -> Tensor:
+        """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
+        squares, products = self._inputs.double(), self._products.double()
+        share = max(_RIDGE, len(squares) / self._rows)
+        ridge = share * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        squares.diagonal().add_(ridge)
+        products += ridge * self._weight.T
+        return torch.cholesky_solve(products, torch.linalg.cholesky(squares)).T.float()
+
+    def error(self, weight: Tensor) -> float:
+        """Relative to what is wanted."""
+        weight = weight.double()
+        squares = torch.einsum("oi,ij,oj->", weight, self._inputs.double(), weight)
+        both = (weight.T * self._products.double()).sum()
+        return max(0.0, float(squares - 2 * both) + self._wanted) / self._wanted if self._wanted else 0.0
