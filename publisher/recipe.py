@@ -149,6 +149,14 @@ class Recipe(RecipePart):
         return self
 
     @model_validator(mode="after")
+    def _units_to_match(self) -> Self:
+        if self.alignment and self.alignment.gradient_matching and self.pruning.method is not PruningMethod.STRUCTURED:
+            raise ValueError(
+                f"alignment.gradient_matching is for method structured, not {self.pruning.method}; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quantized_after_alignment(self) -> Self:
         if self.alignment and self.alignment.quantization_aware and self.quantization.scheme is not Scheme.NF4:
             raise ValueError(
@@ -175,6 +183,21 @@ class Recipe(RecipePart):
         """Whether training's loss is that of weights in 4 bits, if one device trains them."""
         alignment = self.alignment
         return self.is_quantization_aware and alignment is not None and alignment.trainable is Trainable.ALL
+
+    @property
+    def gradient_matching(self) -> float:
+        """The weight that alignment on one device matches gradients with; 0: not at all."""
+        alignment = self.alignment
+        if alignment is None or not alignment.steps:
+            return 0.0
+        if alignment.gradient_matching is not None:
+            return alignment.gradient_matching
+        return float(
+            self.pruning.method is PruningMethod.STRUCTURED
+            and alignment.objective is Objective.DISTILLATION
+            and alignment.trainable is Trainable.ALL
+            and alignment.teacher_top_k is None
+        )
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

@@ -58,6 +58,15 @@ class Stop(StrEnum):
     PROBE = "probe"
 
 
+_DISTILLATION_ALONE = (
+    "temperature",
+    "language_model_share",
+    "hidden_states_weight",
+    "gradient_matching",
+    "teacher_top_k",
+)
+
+
 class WeightedCorpus(RecipePart):
     name: CorpusName
     weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
@@ -86,6 +95,14 @@ class Alignment(RecipePart):
     )
     hidden_states_weight: float = Field(
         default=0.0, ge=0, le=1000, description="distillation: weight of the distance of eight layers' hidden states"
+    )
+    gradient_matching: float | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="distillation, structured pruning: weight of 1 - cosine between the model's gradients by its "
+        "weights and the base model's, mean over matrices; null: 1 where all weights train on one device, without "
+        "teacher_top_k",
     )
     teacher_top_k: int | None = Field(
         default=None,
@@ -148,7 +165,7 @@ class Alignment(RecipePart):
         """Settings of distillation would be without effect."""
         if self.objective is Objective.DISTILLATION:
             return self
-        for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
+        for name in _DISTILLATION_ALONE:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
         return self
@@ -159,6 +176,22 @@ class Alignment(RecipePart):
             raise ValueError(
                 f"quantization_aware true trains the weights that are quantized; with trainable {self.trainable} they "
                 "are frozen: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_of_both(self) -> Self:
+        if not self.gradient_matching:
+            return self
+        if self.trainable is not Trainable.ALL:
+            raise ValueError(
+                f"gradient_matching moves the weights that train; with trainable {self.trainable} they are frozen: "
+                "leave one of them out"
+            )
+        if self.teacher_top_k:
+            raise ValueError(
+                "teacher_top_k is for a base model that is not asked again, gradient_matching asks it for its "
+                "gradients at every step; leave one of them out"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from publisher.architecture import describe
+from publisher.architecture import describe, pruned_widths
 from publisher.plan import GIB, Plan, make_plan
 from publisher.plan.align import AlignMemory, Machine, align_memory, optimizer_bytes, trained_shapes
 from publisher.recipe import Alignment, Optimizer, Recipe
@@ -57,11 +58,39 @@ def test_what_the_largest_model_of_the_paper_needs() -> None:
 
 
 def test_the_teacher_is_the_base_model_in_bf16() -> None:
-    distilled, alone = planned({}), planned({"objective": "language_model"})
+    distilled, alone = planned({"gradient_matching": 0}), planned({"objective": "language_model"})
     assert distilled.memory.align is not None
     assert alone.memory.align is not None
     assert distilled.memory.align - alone.memory.align == 2 * distilled.parameters.base
     assert distilled.memory.align_states == alone.memory.align_states
+
+
+def test_matching_gradients_takes_the_base_models_beside_and_activations_in_fp32() -> None:
+    """Of a CPU, where activations are in fp32 anyway and the base model's are the larger ones."""
+    geometry = describe(LLAMA_31_70B)
+    widths = pruned_widths(geometry, _recipe(CORPORA).pruning)
+    for machine in Machine:
+        plain, matched, base = (
+            align_memory(geometry, cut, _recipe(CORPORA | alignment), machine)
+            for cut, alignment in (
+                (widths, {"gradient_matching": 0}),
+                (widths, {}),
+                (geometry.full_widths, {"gradient_matching": 0}),
+            )
+        )
+        assert plain is not None
+        assert matched is not None
+        assert base is not None
+        more = matched.total - plain.total - sum(map(prod, trained_shapes(geometry, widths)[0])) * 4
+        assert more >= base.activations - plain.activations
+        if machine is Machine.CPU:
+            assert more == base.activations - plain.activations
+        assert matched.gpus(80) == plain.gpus(80)  # of several, which train without it
+
+
+def _recipe(alignment: dict[str, Any]) -> Recipe:
+    pruning = {"criterion": "random", "ratio": 0.85}
+    return Recipe.model_validate({"pruning": pruning, "alignment": alignment})
 
 
 def test_optimizers_in_order_of_their_memory() -> None:

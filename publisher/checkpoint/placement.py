@@ -58,6 +58,12 @@ def cut_tensor(name: str, tensor: Tensor, masks: Masks) -> Tensor:
     return tensor
 
 
+def cut_matrix(name: str, tensor: Tensor, masks: Masks) -> Tensor:
+    """Of a tensor shaped like the base model's matrix `name` (out, in), as its gradient is, the entries kept."""
+    module = name.removesuffix(".weight")
+    return cut_tensor(f"{module}{_A}", cut_tensor(f"{module}{_B}", tensor, masks), masks)
+
+
 def recovered_shape(name: str, shape: Shape, masks: Masks) -> Shape:
     """The shape that `recover_tensor` would return; raises what it would raise."""
     placement = _placement(name, shape, masks)

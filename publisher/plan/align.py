@@ -43,16 +43,18 @@ class Machine(StrEnum):
 @dataclass(frozen=True)
 class AlignMemory:
     """Bytes. GPUs share `states` (trained and frozen weights, gradients, the optimizer's) and `teacher`; each has
-    `activations` of its own. `masters`: what one GPU alone keeps besides, while weights are rounded to 4 bits."""
+    `activations` of its own. What one GPU alone keeps besides: `masters`, of weights that are rounded to 4 bits or
+    moved to match gradients, and `matching`, what that takes beyond."""
 
     states: int
     teacher: int
     activations: int
     masters: int = 0
+    matching: int = 0
 
     @property
     def total(self) -> int:
-        return self.states + self.teacher + self.activations + self.masters
+        return self.states + self.teacher + self.activations + self.masters + self.matching
 
     def gpus(self, gib: int) -> int | None:
         """GPUs of `gib` GiB that hold it; None if activations alone are too much for one."""
@@ -73,11 +75,24 @@ def align_memory(
     if alignment is None or not alignment.steps:
         return None
     taught = alignment.objective is Objective.DISTILLATION
+    matrices = sum(map(prod, trained_shapes(geometry, widths)[0])) * FP32
+    activations = _activations(geometry, widths, alignment, machine)
     return AlignMemory(
         states=ceil(_states(geometry, widths, alignment, machine)),
         teacher=geometry.parameters() * machine.weight_bytes if taught else 0,
-        activations=_activations(geometry, widths, alignment, machine),
-        masters=sum(map(prod, trained_shapes(geometry, widths)[0])) * FP32 if recipe.trains_quantized else 0,
+        activations=activations,
+        masters=matrices if recipe.trains_quantized or recipe.gradient_matching else 0,
+        matching=matrices + _matched(geometry, widths, alignment, machine) - activations
+        if recipe.gradient_matching
+        else 0,
+    )
+
+
+def _matched(geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine) -> int:
+    """Activations of the pruned model in fp32, or of the base model, whichever are more: they take turns."""
+    return max(
+        _activations(geometry, widths, alignment, machine, Machine.CPU),
+        _activations(geometry, geometry.full_widths, alignment, machine),
     )
 
 
@@ -143,17 +158,20 @@ def _factors(matrices: list[Shape], rank: int) -> Iterator[Shape]:
         yield from ((rank, columns), (rows, rank))
 
 
-def _activations(geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine) -> int:
+def _activations(
+    geometry: Geometry, widths: Widths, alignment: Alignment, machine: Machine, precision: Machine | None = None
+) -> int:
     """Everything that backward needs of the tokens that go through at once, and some chunks of logits.
 
     With checkpointing what enters each layer, and all of one layer.
 
     Measured on LLaMA layers: in fp32 two numbers for each output of a linear map and two for each hidden one; with
-    products in bf16 two and nine of two bytes, since the residual stream and norms stay in fp32.
+    products in bf16 two and nine of two bytes, since the residual stream and norms stay in fp32. `precision`: the
+    machine whose type they are in, if not this one's.
     """
     length = alignment.sequence_length
     tokens = min(alignment.batch_tokens, max(length, machine.tokens_at_once // length * length))
-    hidden, size = (9, BF16) if machine is Machine.GPU else (2, FP32)
+    hidden, size = (9, BF16) if (precision or machine) is Machine.GPU else (2, FP32)
     layers = [
         2 * layer_outputs(geometry, geometry.kinds[kind], width) + hidden * geometry.hidden_size
         for kind, width in zip(geometry.kind_of, widths, strict=True)

@@ -58,8 +58,11 @@ def expected_minutes(
 
 
 def _alignment_operations(base: int, pruned: int, recipe: Recipe, alignment: Alignment) -> float:
-    forwards = 2 if alignment.activation_checkpointing else 1
-    per_token = (4 + 2 * forwards) * pruned + (2 * base if alignment.objective is Objective.DISTILLATION else 0)
+    trained = 4 + 2 * (2 if alignment.activation_checkpointing else 1)
+    per_token = trained * pruned + (2 * base if alignment.objective is Objective.DISTILLATION else 0)
+    if recipe.gradient_matching:
+        # the base model's gradients, and those of the pruned one at two places
+        per_token = trained * (base + 2 * pruned)
     operations = per_token * alignment.steps * alignment.batch_tokens
     if recipe.pruning.method is PruningMethod.STRUCTURED:
         # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then the

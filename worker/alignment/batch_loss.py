@@ -69,7 +69,7 @@ class Distillation:
         self.head, self.base, self.terms = head, base, terms or DistillationTerms()
 
     def __call__(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
-        compared = _COMPARED_LAYERS if self.terms.hidden_states_weight else 0
+        compared = self.compared_layers(self.terms)
         teacher, wanted = self.base.asked(tokens, compared)
         with states_between(model, compared) as found:
             hidden = hidden_states(model, tokens).flatten(0, 1)
@@ -78,6 +78,11 @@ class Distillation:
             distance = hidden_states_loss(states, wanted[layer])
             loss = loss + distance * (self.terms.hidden_states_weight / len(found))
         return loss
+
+    @staticmethod
+    def compared_layers(terms: DistillationTerms) -> int:
+        """Of how many layers the base model's hidden states are asked for."""
+        return _COMPARED_LAYERS if terms.hidden_states_weight else 0
 
     def positions(self, tokens: Tensor) -> int:
         return tokens.numel()

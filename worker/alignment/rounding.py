@@ -8,17 +8,18 @@ of its own, and with whatever optimizer trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-Rounded = Callable[[Tensor], Tensor]
+#: (name, weight) → what it is within `rounded()`
+Rounded = Callable[[str, Tensor], Tensor]
 
 
 class Rounding:
-    """Weights of a model, by name, that are rounded within `rounded()`. Without any nothing happens.
+    """Weights of a model, by name, that are rounded within `rounded()`, and may be changed there in any other way.
 
     Takes the memory of these weights once more while a step is computed.
     """
@@ -33,7 +34,7 @@ class Rounding:
         with torch.no_grad():
             for name, weight in self._weights.items():
                 self._masters[name] = weight.detach().clone()
-                weight.copy_(self._rounded(weight))
+                weight.copy_(self._rounded(name, weight))
         try:
             yield
         finally:
@@ -48,12 +49,15 @@ class Rounding:
 
 
 def no_rounding() -> Rounding:
-    return Rounding({}, lambda weight: weight)
+    return Rounding({}, lambda name, weight: weight)
 
 
-def nf4_rounding(model: nn.Module, names: set[str]) -> Rounding:
-    """Of those parameters of `model` in `names` that are trained."""
+def nf4_rounding(model: nn.Module, names: Set[str], changed: Set[str] = frozenset()) -> Rounding:
+    """Of those parameters of `model` in `names` that are trained; those in `changed` are brought back as well."""
     from worker.quantization.packing import round_trip
 
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    return Rounding({name: weight for name, weight in trained.items() if name in names}, round_trip)
+    return Rounding(
+        {name: weight for name, weight in trained.items() if name in names | changed},
+        lambda name, weight: round_trip(weight) if name in names else weight,
+    )

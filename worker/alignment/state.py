@@ -31,7 +31,8 @@ class Check(BaseModel):
 class TrainingProgress(BaseModel):
     """How far training is; survives with the weights.
 
-    `losses` in nats per token, one for each step whose loss was a number. `norms` are the gradients' of the steps
+    `losses` in nats per token, one for each step whose loss was a number, and with gradient matching
+    `gradient_cosines`, between the model's gradients and the base model's. `norms` are the gradients' of the steps
     that were taken, beside `recent_losses` (spikes.py). `seconds` of training, `waited_seconds` of them for data.
     """
 
@@ -39,6 +40,7 @@ class TrainingProgress(BaseModel):
 
     steps: int = 0
     losses: list[float] = Field(default_factory=list)
+    gradient_cosines: list[float] = Field(default_factory=list)
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     recent_losses: list[float] = Field(default_factory=list)

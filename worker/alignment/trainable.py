@@ -96,6 +96,14 @@ def load_trainable(
     return trainable
 
 
+def checkpoint_activations(frozen: PreTrainedModel) -> None:
+    """For gradients of a model that stays in inference mode, as to dropout: only its layers think that they train."""
+    frozen.activation_checkpointing_enable({"use_reentrant": False})
+    _, layers = decoder_layers(frozen)
+    for layer in layers:
+        layer.training = True
+
+
 def _compile(model: PreTrainedModel) -> None:
     """Layer by layer: layers of one shape share their code, and each shape is compiled once.
 

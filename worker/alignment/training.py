@@ -22,6 +22,7 @@ from worker.alignment.batch_loss import BatchLoss, accumulate_share
 from worker.alignment.distributed.ranks import Alone, Ranks
 from worker.alignment.distributed.tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
+from worker.alignment.gradient_matching import GradientMatching, Matched
 from worker.alignment.rounding import Rounding, no_rounding
 from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step
@@ -45,7 +46,8 @@ class Training:
 
     `sequences` is int32 (steps * batch_sequences, length): step i trains on the i-th batch of rows. The state is
     saved to `state_file` every `save_seconds`, when `ending` looked at the weights, and when the job is cancelled or
-    the process is asked to end. With several `ranks` each runs this loop. `rounding` is what the loss sees of weights.
+    the process is asked to end. With several `ranks` each runs this loop. `rounding` is what the loss sees of weights;
+    with `matching`, which takes the place of `batch_loss`, it brings back all weights that are moved.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Training:
         ending: Ending | None = None,
         ranks: Ranks | None = None,
         rounding: Rounding | None = None,
+        matching: GradientMatching | None = None,
         save_seconds: float = 30.0,
     ) -> None:
         self.model, self.optimizer, self.batch_loss = model, optimizer, batch_loss
@@ -69,7 +72,7 @@ class Training:
         self.ending = ending or LastWeights()
         self.device = model.device
         self.ranks = ranks or Alone(self.device)
-        self.rounding = rounding or no_rounding()
+        self.rounding, self.matching = rounding or no_rounding(), matching
         self.progress = TrainingProgress()
 
     def run(self) -> TrainingProgress:
@@ -111,14 +114,20 @@ class Training:
         batch = self._batch(step)
         waited = time.perf_counter() - started
         with self.rounding.rounded():
-            loss = accumulate_share(self.model, self.batch_loss, self.ranks.share(batch), self._pause_point)
-        loss, norm = self.ranks.mean(loss), self._clip()
+            found = self._accumulate(batch)
+        loss, norm = self.ranks.mean(found.loss), self._clip()
         if take_step(self.progress, loss, norm):
             self._update(step)
         else:
             self.context.log(f"Step {step + 1} is skipped: loss {loss:.4g}, gradient norm {norm:.4g}.")
         self._random = random_state(self.device)
-        self._finish(loss, time.perf_counter() - started, waited)
+        self._finish(Matched(loss, found.cosine), time.perf_counter() - started, waited)
+
+    def _accumulate(self, batch: Tensor) -> Matched:
+        """Gradients of the loss over `batch`; this process's share of it."""
+        if self.matching is not None:
+            return self.matching.accumulate(batch, self._pause_point)
+        return Matched(accumulate_share(self.model, self.batch_loss, self.ranks.share(batch), self._pause_point))
 
     def _batch(self, step: int) -> Tensor:
         size = self.schedule.batch_sequences
@@ -136,16 +145,19 @@ class Training:
             group["lr"] = self.schedule.learning_rate(step)
         self.optimizer.step()
 
-    def _finish(self, loss: float, seconds: float, waited: float) -> None:
+    def _finish(self, found: Matched, seconds: float, waited: float) -> None:
         """Book a step and tell about it."""
         progress = self.progress
         progress.steps += 1
         progress.seconds += seconds
         progress.waited_seconds += waited
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, current_peak(self.device))
-        if math.isfinite(loss):
-            progress.losses.append(loss)
-            self.context.metric("loss", progress.steps, loss)
+        if math.isfinite(found.loss):
+            progress.losses.append(found.loss)
+            self.context.metric("loss", progress.steps, found.loss)
+        if found.cosine is not None and math.isfinite(found.cosine):
+            progress.gradient_cosines.append(found.cosine)
+            self.context.metric("gradient_cosine", progress.steps, found.cosine)
         tokens = self.schedule.batch_sequences * self.sequences.shape[1]
         self.context.metric("learning_rate", progress.steps, self.schedule.learning_rate(progress.steps - 1))
         self.context.metric("tokens_per_second", progress.steps, tokens / seconds)

@@ -22,7 +22,7 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 5
+VERSION = 6
 REPORT = "alignment.json"
 
 
@@ -69,7 +69,7 @@ def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[
     """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
 
     `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;
-    `step` is the one whose weights came out.
+    `step` is the one whose weights came out. `gradient_cosine`: one number a step, with gradient matching.
     """
     progress, alignment = trained.progress, work.alignment
     tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
@@ -84,6 +84,8 @@ def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[
         "checks": [check.model_dump() for check in checks],
         "tokens": tokens,
         "loss": progress.losses,
+        "gradient_matching": work.gradient_matching,
+        "gradient_cosine": progress.gradient_cosines,
         "seconds": progress.seconds,
         "tokens_per_second": tokens / progress.seconds if tokens else None,
         "data_wait_share": progress.waited_seconds / progress.seconds if tokens else None,

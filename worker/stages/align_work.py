@@ -31,6 +31,7 @@ from worker.alignment.endings import (
     best_check,
     candidate_file,
 )
+from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.held_out import held_out_sequences
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import state_bytes
@@ -40,7 +41,7 @@ from worker.alignment.rounding import Rounding, nf4_rounding, no_rounding
 from worker.alignment.schedule import Schedule
 from worker.alignment.state import Check, TrainingProgress, restore_weights, save_tensors
 from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
-from worker.alignment.trainable import AllWeights, LowRank, load_trainable
+from worker.alignment.trainable import AllWeights, LowRank, checkpoint_activations, load_trainable
 from worker.alignment.training import Training
 from worker.causal import load_causal
 from worker.head import head_of
@@ -101,6 +102,11 @@ class AlignWork:
         """Parts of weights that several devices hold do not end where blocks of 64 do: they train without."""
         trains = self.alignment.steps > 0 and len(self.request.devices) < 2
         return trains and self.request.recipe.trains_quantized
+
+    @property
+    def gradient_matching(self) -> float:
+        """Of several devices each holds a part of every matrix, and of its gradient: they train without."""
+        return self.request.recipe.gradient_matching if len(self.request.devices) < 2 else 0.0
 
     def text(self) -> Text:
         """Nothing is trained before all of it is there."""
@@ -203,7 +209,9 @@ class AlignWork:
             model = trainable.model
             optimizer = make_optimizer(model, self.alignment)
             trainable.trained_by(optimizer)
-            batch_loss, rounding = self._batch_loss(model, text.training, ranks), self._rounding(model)
+            batch_loss = self._batch_loss(model, text.training, ranks)
+            matching = self._matching(model, batch_loss)
+            rounding = self._rounding(model, matching)
             ranks.seed(self.request.recipe.seed)
             progress = Training(
                 model,
@@ -216,14 +224,27 @@ class AlignWork:
                 ending=self._ending(model, batch_loss, text, ranks, rounding),
                 ranks=ranks,
                 rounding=rounding,
+                matching=matching,
                 save_seconds=save_seconds,
             ).run()
         return trainable, Trained(progress, state_bytes(optimizer))
 
-    def _rounding(self, model: PreTrainedModel) -> Rounding:
-        if not self.trains_quantized:
-            return no_rounding()
-        return nf4_rounding(model, self._four_bit())
+    def _matching(self, model: PreTrainedModel, batch_loss: BatchLoss) -> GradientMatching | None:
+        if not self.gradient_matching:
+            return None
+        assert isinstance(batch_loss, Distillation), "the recipe's own validation refuses other objectives"
+        assert isinstance(batch_loss.base, LoadedBase), "and the base model's words from a file"
+        base = batch_loss.base.model
+        if self.alignment.activation_checkpointing:
+            checkpoint_activations(base)
+        return GradientMatching(
+            model, base, load_masks(self.inputs.masks), batch_loss.terms, weight=self.gradient_matching
+        )
+
+    def _rounding(self, model: PreTrainedModel, matching: GradientMatching | None) -> Rounding:
+        names = self._four_bit() if self.trains_quantized else set()
+        moved = set() if matching is None else matching.moved
+        return nf4_rounding(model, names, moved) if names or moved else no_rounding()
 
     def _four_bit(self) -> set[str]:
         """Names of the parameters that the checkpoint will have in 4 bits."""

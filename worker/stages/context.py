@@ -28,7 +28,7 @@ class StageContext(Protocol):
         """`done` of `total` `unit` (tokens, bytes, tensors, …) of this stage. Checks, too."""
 
     def metric(self, name: str, step: int, value: float) -> None:
-        """One point of a series: `loss`, `learning_rate`, `tokens_per_second`, `perplexity`."""
+        """One point of a series: `loss`, `learning_rate`, `tokens_per_second`, `perplexity`, …"""
 
     def log(self, message: str) -> None:
         """A sentence for people."""

@@ -48,6 +48,8 @@ from worker.stages.weights import read_geometry
 VERSION = 3
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
+#: of alignment.json, what the manifest does not repeat
+_IN_DETAIL = {"loss", "gradient_cosine", "reconstruction"}
 #: Of the base model's files, those that are the model and so come from the quantized folder instead.
 _REPLACED = (INDEX_FILE, "config.json", card.FILE_NAME)
 
@@ -157,11 +159,11 @@ def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseMod
 
 
 def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | None:
-    """Without the loss of every step, which the plot shows."""
+    """Without the numbers of every step; the plot shows the loss."""
     if alignment is None:
         return None
     losses = alignment["loss"]
-    summary = {name: value for name, value in alignment.items() if name not in {"loss", "reconstruction"}}
+    summary = {name: value for name, value in alignment.items() if name not in _IN_DETAIL}
     return AlignmentRecord(
         **summary,
         first_loss=losses[0] if losses else None,

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 import publisher.checkpoint  # noqa: F401 - layers of different widths
+from publisher.architecture.structure import Unit
+from publisher.checkpoint.masks import Masks, save_masks
 from publisher.corpus import CorpusSource
 from publisher.errors import JobCancelled
 from publisher.recipe import Recipe
@@ -23,7 +25,12 @@ from worker.stages import align
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.weights import read_geometry
 
+#: what the narrower model would have kept
+KEPT = {(1, Unit.NEURONS): tuple(range(4, 28)), (2, Unit.KV_HEADS): (1,)}
+#: what goes on one device alone, left out
+AS_SEVERAL_DEVICES = {"quantization_aware": False, "gradient_matching": 0}
 STEPS, BATCH_TOKENS, LENGTH = 12, 64, 32
 
 
@@ -55,6 +62,8 @@ def prepare(folder: Path, *, tied: bool = False, dropout: float = 0.1) -> AlignI
     tiny_llama(folder / "base", **common)
     narrow = {"1": {"intermediate_size": 24}, "2": {"num_attention_heads": 2, "num_key_value_heads": 1}}
     tiny_llama(folder / "pruned", seed=1, per_layer_config=narrow, head_dim=8, **common)
+    geometry = read_geometry(folder / "base")
+    save_masks(Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix), inputs_in(folder).masks)
     lines = (json.dumps({"text": f"chapter {number}: " + "the whale swims " * (number % 70)}) for number in range(200))
     (folder / "sea.jsonl").write_text("\n".join(lines))
     return inputs_in(folder)

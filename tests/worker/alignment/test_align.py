@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from publisher.errors import JobCancelled, RequestFault
 from tests.models import byte_tokenizer
-from tests.worker.alignment.builds import BATCH_TOKENS, STEPS, CancellingContext, prepare, request
+from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, BATCH_TOKENS, STEPS, CancellingContext, prepare, request
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.stages import align
 from worker.stages.context import RecordingContext
@@ -85,7 +85,13 @@ def test_output_is_a_bf16_model_of_the_same_shapes_and_a_report(tmp_path: Path) 
     assert report["step"] == STEPS
     assert 0 < report["data_wait_share"] < 0.5
     assert context.fraction == 1.0
-    assert {name for name, _, _ in context.metrics} == {"loss", "learning_rate", "tokens_per_second"}
+    assert len(report["gradient_cosine"]) == STEPS
+    assert {name for name, _, _ in context.metrics} == {
+        "loss",
+        "gradient_cosine",
+        "learning_rate",
+        "tokens_per_second",
+    }
 
 
 def test_all_weights_but_the_head_train(tmp_path: Path) -> None:
@@ -172,7 +178,7 @@ def test_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
 
 def test_the_loss_of_a_step_is_the_mean_over_all_micro_batches(tmp_path: Path) -> None:
     inputs, length = prepare(tmp_path, dropout=0), 64
-    settings = {"tokens": 2048, "batch_tokens": 2048, "sequence_length": length, "quantization_aware": False}
+    settings = {"tokens": 2048, "batch_tokens": 2048, "sequence_length": length, **AS_SEVERAL_DEVICES}
     context, build = RecordingContext(), request(tmp_path, **settings)
     align.run(build, inputs, tmp_path / "out", context)
     corpora = [WeightedSource(build.corpora["sea"], 1.0)]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
 from publisher.recipe import Optimizer
-from tests.worker.alignment.builds import STEPS, prepare, request
+from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, STEPS, prepare, request
 from worker.stages import align
 from worker.stages.context import RecordingContext
 
@@ -97,7 +97,7 @@ def _assert_alike(one: Path, two: Path) -> None:
     "alignment",
     [
         {"objective": "language_model", "tied": True, "quantization_aware": False},
-        {"objective": "distillation", "hidden_states_weight": 0.5, "quantization_aware": False, **THREE_ROWS},
+        {"objective": "distillation", "hidden_states_weight": 0.5, **AS_SEVERAL_DEVICES, **THREE_ROWS},
         {"trainable": "low_rank", "rank": 4, "activation_checkpointing": True},
     ],
     ids=["language_model of tied embeddings", "distillation of three rows", "low_rank"],

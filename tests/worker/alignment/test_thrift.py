@@ -33,9 +33,14 @@ def test_computing_layers_again_changes_nothing(tmp_path: Path, settings: dict[s
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
 
 
-@pytest.mark.parametrize("settings", [{}, {"hidden_states_weight": 0.5}], ids=["logits", "hidden states"])
-def test_compiled_layers_learn_the_same(tmp_path: Path, settings: dict[str, object]) -> None:
-    """Sums are made in another order, and dropout draws other numbers: without it, nearly the same."""
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({"gradient_matching": 0}, 1e-4), ({"gradient_matching": 0, "hidden_states_weight": 0.5}, 1e-4), ({}, 0.05)],
+    ids=["logits", "hidden states", "gradients"],
+)
+def test_compiled_layers_learn_the_same(tmp_path: Path, settings: dict[str, object], error: float) -> None:
+    """Sums are made in another order, which a quotient of small differences shows more; and dropout draws other
+    numbers: without it, nearly the same."""
     inputs = prepare(tmp_path, dropout=0.0)
     losses = []
     for setting in (False, True):
@@ -43,7 +48,7 @@ def test_compiled_layers_learn_the_same(tmp_path: Path, settings: dict[str, obje
         output.mkdir()
         align.run(request(tmp_path, compile=setting, **settings), inputs, output, RecordingContext())
         losses.append(json.loads((output / "alignment.json").read_bytes())["loss"])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=error)
     assert losses[1] != losses[0]
 
 

@@ -21,6 +21,12 @@ def refuse_for_several(recipe: Recipe, devices: int) -> None:
             field="recipe.alignment.quantization_aware",
             way_out=f"Leave it out, or {_ONE_DEVICE}.",
         )
+    if alignment.gradient_matching:
+        raise RequestFault(
+            f"gradient_matching compares the gradients of whole matrices, and each of {devices} devices holds a part.",
+            field="recipe.alignment.gradient_matching",
+            way_out=f"Leave it out, or {_ONE_DEVICE}.",
+        )
     if alignment.compile:
         raise RequestFault(
             f"compile has not been tried with weights that are spread over {devices} devices.",
