@@ -58,15 +58,6 @@ class Stop(StrEnum):
     PROBE = "probe"
 
 
-_DISTILLATION_ALONE = (
-    "temperature",
-    "language_model_share",
-    "hidden_states_weight",
-    "gradient_matching",
-    "teacher_top_k",
-)
-
-
 class WeightedCorpus(RecipePart):
     name: CorpusName
     weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
@@ -165,7 +156,7 @@ class Alignment(RecipePart):
         """Settings of distillation would be without effect."""
         if self.objective is Objective.DISTILLATION:
             return self
-        for name in _DISTILLATION_ALONE:
+        for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
         return self
@@ -183,6 +174,8 @@ class Alignment(RecipePart):
     def _gradients_of_both(self) -> Self:
         if not self.gradient_matching:
             return self
+        if self.objective is not Objective.DISTILLATION:
+            raise ValueError(f"gradient_matching is for objective distillation; leave it out with {self.objective}")
         if self.trainable is not Trainable.ALL:
             raise ValueError(
                 f"gradient_matching moves the weights that train; with trainable {self.trainable} they are frozen: "

@@ -119,6 +119,7 @@ def _trainings(manifest: Manifest) -> str:
             )
         if aligned.steps:
             name = "Alignment against 4 bits" if aligned.quantization_aware else "Alignment"
+            name += ", gradients matched" if aligned.gradient_matching else ""
             rows.append(_training_row(name, aligned.peak_memory_bytes, aligned.seconds, aligned.tokens))
     if manifest.evaluation is not None and manifest.evaluation.certificate is not None:
         certificate = manifest.evaluation.certificate

@@ -35,6 +35,7 @@ ALIGNMENTS: Mapping[str, dict[str, Any] | None] = {
     "reconstruction": {"tokens": 0},
     "language_model": {"objective": "language_model"},
     "distillation": {"objective": "distillation"},
+    "distillation of words": {"objective": "distillation", "gradient_matching": 0},
     "language_model alone": {"objective": "language_model", "reconstruction_tokens": 0},
     "distillation alone": {"objective": "distillation", "reconstruction_tokens": 0},
 }
@@ -75,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--domains", type=_corpus, nargs="+", required=True, metavar="NAME=PATH")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.35, 0.5, 0.65])
     parser.add_argument("--protect", type=int, nargs=2, default=[3, 2], help="layers kept whole at both ends")
-    parser.add_argument("--alignments", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS)[:4])
+    parser.add_argument("--alignments", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS)[:5])
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--settings", type=json.loads, default={}, help="of the recipe's alignment, as JSON")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

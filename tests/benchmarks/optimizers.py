@@ -122,6 +122,7 @@ def _recipe(optimizer: Optimizer, rate: float, corpus: str, options: argparse.Na
         "rank": options.rank,
         "reconstruction_tokens": 0,
         "quantization_aware": False,
+        "gradient_matching": 0,
     }
     return Recipe.model_validate({"pruning": {"ratio": 0.5, "criterion": "random"}, "alignment": alignment})
 

@@ -45,7 +45,7 @@ from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 3
+VERSION = 4
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: of alignment.json, what the manifest does not repeat
@@ -77,6 +77,7 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
     measured = Measured(
         kept=kept_shares(described, open_masks(inputs.masks)),
         alignment_loss=alignment["loss"] if alignment else (),
+        gradient_cosine=alignment["gradient_cosine"] if alignment else (),
         evaluation=evaluation,
         probe_losses=json.loads(inputs.probe_losses.read_bytes()) if inputs.probe_losses else {},
     )

@@ -18,10 +18,12 @@ FOLDER = "plots"
 
 @dataclass(frozen=True)
 class Measured:
-    """What there is to draw. `kept`: unit → share that is left, by layer; losses in nats per token, by step."""
+    """What there is to draw. `kept`: unit → share that is left, by layer; losses in nats per token, by step, and where
+    gradients were matched their cosine with the base model's."""
 
     kept: Mapping[str, Sequence[float]]
     alignment_loss: Sequence[float] = ()
+    gradient_cosine: Sequence[float] = ()
     evaluation: EvaluationReport | None = None
     probe_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -41,7 +43,7 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, Figure]]:
     if any(share < 1 for shares in measured.kept.values() for share in shares):
         yield "Kept share by layer", "kept.png", _kept(measured.kept)
     if measured.alignment_loss:
-        yield "Loss while aligning", "alignment_loss.png", _loss(measured.alignment_loss)
+        yield "Loss while aligning", "alignment_loss.png", _alignment(measured)
     evaluation = measured.evaluation
     if evaluation and evaluation.perplexity:
         yield "Perplexity by stage", "perplexity.png", _perplexity(evaluation)
@@ -113,10 +115,17 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
 
 
-def _loss(losses: Sequence[float]) -> Figure:
-    figure, axes = _canvas("step", "loss")
-    axes.plot(range(1, len(losses) + 1), losses)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+def _alignment(measured: Measured) -> Figure:
+    """The loss; right of it, where gradients were matched, how much they agree."""
+    series = {"loss": measured.alignment_loss, "cosine of gradients": measured.gradient_cosine}
+    drawn = {name: values for name, values in series.items() if values}
+    figure = Figure(figsize=(2 + 4 * len(drawn), 3.2), layout=ConstrainedLayoutEngine(wspace=0.08))
+    for axes, (name, values) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        axes.plot(range(1, len(values) + 1), values)
+        axes.set_xlabel("step")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

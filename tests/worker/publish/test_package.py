@@ -24,7 +24,8 @@ from worker.stages.request import BaseModelSource, BuildRequest, PublishTarget
 
 Output = Callable[[], Path]
 
-ALIGNMENT = {"steps": 3, "tokens": 300, "seconds": 1.5, "peak_memory_bytes": 2**30}
+ALIGNMENT = {"steps": 3, "tokens": 300, "seconds": 1.5, "peak_memory_bytes": 2**30, "gradient_matching": 2.0}
+STEP_BY_STEP = {"loss": [3.0, 2.5, 2.25], "gradient_cosine": [0.3, 0.35, 0.4]}
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def inputs(tmp_path: Path) -> PackageInputs:
     save_masks(MASKS, tmp_path / "masks.safetensors")
     files = {path.name: record(path).model_dump() for path in (tmp_path / "base").iterdir()}
     (tmp_path / "base.json").write_text(json.dumps({"repo_id": "org/base", "revision": "c" * 40, "files": files}))
-    (tmp_path / "alignment.json").write_text(json.dumps(ALIGNMENT | {"loss": [3.0, 2.5, 2.25]}))
+    (tmp_path / "alignment.json").write_text(json.dumps(ALIGNMENT | STEP_BY_STEP))
     (tmp_path / "evaluation.json").write_text(evaluation(64.0).model_dump_json())
     losses = {"probe_loss": [5.0, 4.5, 4.4], "direct_loss": [4.0, 3.6, 3.5]}
     (tmp_path / "probe_losses.json").write_text(json.dumps(losses))
@@ -175,6 +176,22 @@ def test_card_shows_plots_licence_and_target(inputs: PackageInputs, output: Outp
     for name in ("kept", "alignment_loss", "perplexity", "probe"):
         assert f"](plots/{name}.png)" in card
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_card_and_plot_tell_that_gradients_were_matched(inputs: PackageInputs, output: Output) -> None:
+    """Another picture than without; the manifest has the weight and not the number of each step."""
+    folder = packaged(inputs, output())
+    manifest = Manifest.read(folder)
+    assert manifest.alignment is not None
+    assert manifest.alignment.gradient_matching == 2.0
+    assert "gradient_cosine" not in manifest.alignment.model_dump()
+    assert "| Alignment, gradients matched |" in (folder / "README.md").read_text()
+    assert inputs.alignment is not None
+    inputs.alignment.write_text(json.dumps(ALIGNMENT | STEP_BY_STEP | {"gradient_cosine": [], "gradient_matching": 0}))
+    other = packaged(inputs, output())
+    pictures = [(each / "plots" / "alignment_loss.png").read_bytes() for each in (folder, other)]
+    assert pictures[0] != pictures[1]
+    assert "| Alignment |" in (other / "README.md").read_text()
 
 
 def test_variant_without_alignment_and_evaluation_is_packaged(inputs: PackageInputs, output: Output) -> None:
