@@ -27,30 +27,35 @@ def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Devic
     memory = align_memory(geometry, pruned_widths(geometry, recipe.pruning), recipe, machine)
     if memory is None or recipe.alignment is None:
         return
-    needed = memory.total + (len(devices) - 1) * memory.activations
+    needed = memory.on(len(devices))
     memories = [device.memory for device in devices]
     present = max(memories) if machine is Machine.CPU else sum(memories)  # processes on the CPU share one memory
     if needed > _SLACK * present:
         where = devices[0].name if len(devices) == 1 else f"{len(devices)} devices"
         raise RequestFault(
-            f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory)}), and {where} has {present / GIB:.1f} GiB.",
+            f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory, len(devices))}), and {where} has "
+            f"{present / GIB:.1f} GiB.",
             field="recipe.alignment",
-            way_out=_way_out(recipe.alignment, machine),
+            way_out=_way_out(recipe, recipe.alignment, machine, len(devices)),
         )
 
 
-def _parts(memory: AlignMemory) -> str:
+def _parts(memory: AlignMemory, devices: int) -> str:
     named = {
         "weights, gradients and optimizer": memory.states,
         "base model as teacher": memory.teacher,
-        "activations": memory.activations,
+        "activations": memory.activations * devices,
     }
+    if devices == 1:
+        named |= {"weights before rounding": memory.masters, "matching gradients": memory.matching}
     return ", ".join(f"{name} {size / GIB:.1f}" for name, size in named.items() if size)
 
 
-def _way_out(alignment: Alignment, machine: Machine) -> str:
+def _way_out(recipe: Recipe, alignment: Alignment, machine: Machine, devices: int) -> str:
     """What would make it smaller, of what the recipe does not do yet."""
     ways = []
+    if recipe.gradient_matching and devices == 1:
+        ways.append("alignment.gradient_matching 0")
     if alignment.trainable is Trainable.ALL:
         ways.append('alignment.trainable "low_rank"')
         if alignment.optimizer is Optimizer.ADAMW:

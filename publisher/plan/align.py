@@ -56,6 +56,10 @@ class AlignMemory:
     def total(self) -> int:
         return self.states + self.teacher + self.activations + self.masters + self.matching
 
+    def on(self, devices: int) -> int:
+        """Of all `devices` together."""
+        return self.total if devices == 1 else self.states + self.teacher + devices * self.activations
+
     def gpus(self, gib: int) -> int | None:
         """GPUs of `gib` GiB that hold it; None if activations alone are too much for one."""
         if self.total <= gib * GIB:

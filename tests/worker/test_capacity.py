@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,3 +62,28 @@ def test_a_tenth_more_than_there_is_is_tried() -> None:
 def test_without_alignment_nothing_is_refused() -> None:
     alone = Recipe.model_validate({"pruning": {"criterion": "random", "ratio": 0.65}})
     refuse_too_large(describe(LLAMA_2_13B), alone, [Device("cpu", "x86", 1)])
+
+
+def test_what_one_device_does_besides_is_named_with_the_way_out_of_it() -> None:
+    """The parts are all that is needed."""
+    geometry, asked = describe(LLAMA_2_13B), recipe(batch_tokens=512)
+    with pytest.raises(RequestFault, match=r"Set alignment\.gradient_matching 0, or") as fault:
+        refuse_too_large(geometry, asked, [H100])
+    said = re.search(r"about (.+) GiB \((.+ matching gradients .+)\), and", str(fault.value))
+    assert said
+    parts = [float(part.rpartition(" ")[2]) for part in said[2].split(", ") if part[-1].isdigit()]
+    assert len(parts) == 5
+    assert sum(parts) == pytest.approx(float(said[1]), abs=0.3)
+    with pytest.raises(RequestFault) as fault:
+        refuse_too_large(geometry, recipe(batch_tokens=512, gradient_matching=0), [H100])
+    assert "gradient_matching" not in str(fault.value)
+
+
+def test_of_several_devices_only_what_they_do_counts() -> None:
+    """They neither round nor match gradients."""
+    geometry, asked = describe(LLAMA_2_13B), recipe()
+    memory = align_memory(geometry, pruned_widths(geometry, asked.pruning), asked, Machine.GPU)
+    assert memory is not None
+    both = [Device(f"cuda:{index}", "GPU", int(memory.on(2) / 2 / 1.09)) for index in range(2)]
+    assert memory.on(2) < memory.total
+    refuse_too_large(geometry, asked, both)
