@@ -74,7 +74,7 @@ class GradientMatching:
         """Add the gradients of the loss over `batch` (rows, length); `pause` is called before each part, may raise."""
         parts = torch.split(batch, rows_at_once(batch.device, batch.shape[1]))
         positions = self._next_token.positions(batch)
-        with _fp32(batch.device):
+        with _fp32():
             wanted, words = self._ask(parts, positions, pause)
             chance = random_state(batch.device)
             language = self._accumulated(self._next_token, parts, positions, pause)
@@ -196,17 +196,14 @@ def _towards(found: Tensor | None, wanted: Tensor) -> Tensor:
 
 
 @contextmanager
-def _fp32(device: torch.device) -> Iterator[None]:
+def _fp32() -> Iterator[None]:
     """No TF32 either, whatever the process allows: it would round moved weights to what they were."""
-    if device.type != "cuda":
-        yield
-        return
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.set_float32_matmul_precision(allowed)
 
 
 class _Said:

@@ -142,6 +142,20 @@ def test_the_base_model_is_left_as_it_was(tmp_path: Path) -> None:
     assert all(weight.grad is None and not weight.requires_grad for weight in base.parameters())
 
 
+def test_products_of_lower_precision_are_not_used(tmp_path: Path) -> None:
+    """What a process allows itself elsewhere is allowed again after it."""
+    seen = set()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        GradientMatching(*_models(tmp_path), TERMS, WEIGHT).accumulate(
+            BATCH, lambda: seen.add(torch.get_float32_matmul_precision())
+        )
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {"highest"}
+
+
 def test_checkpointing_changes_nothing(tmp_path: Path) -> None:
     found = []
     for checkpointed in (False, True):
