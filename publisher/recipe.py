@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from publisher.architecture.structure import LayerKind, Unit
 from publisher.recipe_alignment import (
     Alignment,
     Exhausted,
@@ -198,6 +200,13 @@ class Recipe(RecipePart):
             and alignment.trainable is Trainable.ALL
             and alignment.teacher_top_k is None
         )
+
+    def gradient_matching_of(self, kinds: Iterable[LayerKind]) -> float:
+        """The same for a base model of such layers: not by default where a router chooses experts, since the difference
+        quotient that matching takes jumps with its choice."""
+        asked = self.alignment is not None and self.alignment.gradient_matching is not None
+        mixture = any(Unit.EXPERTS in kind.units for kind in kinds)
+        return 0.0 if mixture and not asked else self.gradient_matching
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

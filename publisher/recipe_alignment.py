@@ -93,7 +93,7 @@ class Alignment(RecipePart):
         le=1000,
         description="distillation, structured pruning: weight of 1 - cosine between the model's gradients by its "
         "weights and the base model's, mean over matrices; null: 1 where all weights train on one device, without "
-        "teacher_top_k",
+        "teacher_top_k, of a model without experts",
     )
     teacher_top_k: int | None = Field(
         default=None,

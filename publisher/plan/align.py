@@ -81,14 +81,13 @@ def align_memory(
     taught = alignment.objective is Objective.DISTILLATION
     matrices = sum(map(prod, trained_shapes(geometry, widths)[0])) * FP32
     activations = _activations(geometry, widths, alignment, machine)
+    matching = recipe.gradient_matching_of(geometry.kinds)
     return AlignMemory(
         states=ceil(_states(geometry, widths, alignment, machine)),
         teacher=geometry.parameters() * machine.weight_bytes if taught else 0,
         activations=activations,
-        masters=matrices if recipe.trains_quantized or recipe.gradient_matching else 0,
-        matching=matrices + _matched(geometry, widths, alignment, machine) - activations
-        if recipe.gradient_matching
-        else 0,
+        masters=matrices if recipe.trains_quantized or matching else 0,
+        matching=matrices + _matched(geometry, widths, alignment, machine) - activations if matching else 0,
     )
 
 

@@ -41,7 +41,8 @@ def expected_minutes(
     seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
     seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
     if recipe.alignment:
-        operations = _alignment_operations(base, pruned, recipe, recipe.alignment)
+        matching = bool(recipe.gradient_matching_of(geometry.kinds))
+        operations = _alignment_operations(base, pruned, recipe, recipe.alignment, matching=matching)
         if recipe.trains_quantized:
             operations += recipe.alignment.steps * geometry.parameters(widths) * _NF4_OPERATIONS
         seconds["align"] = operations / speed
@@ -57,10 +58,10 @@ def expected_minutes(
     return {stage: round(value / 60, 3) for stage, value in seconds.items()}
 
 
-def _alignment_operations(base: int, pruned: int, recipe: Recipe, alignment: Alignment) -> float:
+def _alignment_operations(base: int, pruned: int, recipe: Recipe, alignment: Alignment, *, matching: bool) -> float:
     trained = 4 + 2 * (2 if alignment.activation_checkpointing else 1)
     per_token = trained * pruned + (2 * base if alignment.objective is Objective.DISTILLATION else 0)
-    if recipe.gradient_matching:
+    if matching:
         # the base model's gradients, and those of the pruned one at two places
         per_token = trained * (base + 2 * pruned)
     operations = per_token * alignment.steps * alignment.batch_tokens

@@ -49,7 +49,7 @@ class Matched:
 
 
 class GradientMatching:
-    """Adds up gradients of distillation by `terms` and of `weight` times the distance between gradients.
+    """Gradients of distillation by `terms` and of `weight` times the distance between gradients.
 
     `model`, in fp32, was cut out of `base` by `masks`. Within `accumulate` the weights named in `moved` are moved, and
     left so: whoever calls it brings them back (worker.alignment.rounding).
@@ -71,7 +71,9 @@ class GradientMatching:
         return set(self._matched)
 
     def accumulate(self, batch: Tensor, pause: Callable[[], None]) -> Matched:
-        """Add the gradients of the loss over `batch` (rows, length); `pause` is called before each part, may raise."""
+        """Set gradients to those of the loss over `batch` (rows, length), whatever they were; `pause` is called before
+        each part and may raise."""
+        self._model.zero_grad(set_to_none=True)
         parts = torch.split(batch, rows_at_once(batch.device, batch.shape[1]))
         positions = self._next_token.positions(batch)
         with _fp32():

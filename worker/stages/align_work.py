@@ -106,7 +106,9 @@ class AlignWork:
     @property
     def gradient_matching(self) -> float:
         """Of several devices each holds a part of every matrix, and of its gradient: they train without."""
-        return self.request.recipe.gradient_matching if len(self.request.devices) < 2 else 0.0
+        if len(self.request.devices) > 1 or not self._is_structured:
+            return 0.0
+        return self.request.recipe.gradient_matching_of(load_masks(self.inputs.masks).kinds)
 
     def text(self) -> Text:
         """Nothing is trained before all of it is there."""

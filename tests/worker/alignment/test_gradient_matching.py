@@ -23,6 +23,7 @@ from worker.alignment.state import load_state
 from worker.alignment.teacher import LoadedBase
 from worker.alignment.trainable import checkpoint_activations
 from worker.causal import load_causal
+from worker.families.pair import pruned_pair
 from worker.head import head_of
 from worker.stages import align
 from worker.stages.context import RecordingContext
@@ -142,6 +143,30 @@ def test_the_base_model_is_left_as_it_was(tmp_path: Path) -> None:
     assert all(weight.grad is None and not weight.requires_grad for weight in base.parameters())
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "cohere", "phi", "gpt_neox"])
+def test_families(tmp_path: Path, family: str) -> None:
+    """Norms, biases, heads of every kind: a step against the gradient raises the cosine."""
+    pair = pruned_pair(family, tmp_path)
+    kept = {key: indices.tolist() for key, indices in pair.kept.items()}
+    masks = Masks(pair.geometry.kinds, pair.geometry.kind_of, kept, pair.geometry.layer_prefix)
+    base = load_causal(pair.base, CPU, torch.float32).requires_grad_(False)
+    model = load_causal(pair.pruned, CPU, torch.float32)
+    model.get_output_embeddings().requires_grad_(False)
+    batch = torch.randint(3, 90, (4, 16), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    matching = GradientMatching(model, base, masks, DistillationTerms(), weight=1000)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    first = matching.accumulate(batch, lambda: None)
+    gradients = _gradients(model)
+    length = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(before[name] - 1e-3 * gradients[name] / length if name in gradients else before[name])
+    second = matching.accumulate(batch, lambda: None)
+    assert first.cosine is not None
+    assert second.cosine is not None
+    assert second.cosine > first.cosine
+
+
 def test_products_of_lower_precision_are_not_used(tmp_path: Path) -> None:
     """What a process allows itself elsewhere is allowed again after it."""
     seen = set()
@@ -222,6 +247,12 @@ def test_by_default_it_is_where_it_can_be(
     alignment: Mapping[str, object], pruning: Mapping[str, object], weight: float
 ) -> None:
     assert _recipe(alignment, pruning).gradient_matching == weight
+
+
+def test_a_mixture_is_only_matched_if_asked(tmp_path: Path) -> None:
+    kinds = pruned_pair("mixtral", tmp_path).geometry.kinds
+    assert _recipe({}).gradient_matching_of(kinds) == 0
+    assert _recipe({"gradient_matching": 0.5}).gradient_matching_of(kinds) == 0.5
 
 
 @pytest.mark.parametrize(
