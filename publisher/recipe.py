@@ -186,9 +186,11 @@ class Recipe(RecipePart):
         alignment = self.alignment
         return self.is_quantization_aware and alignment is not None and alignment.trainable is Trainable.ALL
 
-    @property
-    def gradient_matching(self) -> float:
-        """The weight that alignment on one device matches gradients with; 0: not at all."""
+    def gradient_matching_of(self, kinds: Iterable[LayerKind]) -> float:
+        """The weight that one device matches gradients with, of a base model of such layers; 0: it does not.
+
+        Not by default where a router chooses experts: the difference quotient that it takes jumps with its choice.
+        """
         alignment = self.alignment
         if alignment is None or not alignment.steps:
             return 0.0
@@ -199,14 +201,8 @@ class Recipe(RecipePart):
             and alignment.objective is Objective.DISTILLATION
             and alignment.trainable is Trainable.ALL
             and alignment.teacher_top_k is None
+            and not any(Unit.EXPERTS in kind.units for kind in kinds)
         )
-
-    def gradient_matching_of(self, kinds: Iterable[LayerKind]) -> float:
-        """The same for a base model of such layers: not by default where a router chooses experts, since the difference
-        quotient that matching takes jumps with its choice."""
-        asked = self.alignment is not None and self.alignment.gradient_matching is not None
-        mixture = any(Unit.EXPERTS in kind.units for kind in kinds)
-        return 0.0 if mixture and not asked else self.gradient_matching
 
     def canonical_json(self) -> str:
         """One text per meaning: defaults written out, keys sorted, no spaces."""

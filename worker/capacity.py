@@ -36,7 +36,7 @@ def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Devic
             f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory, len(devices))}), and {where} has "
             f"{present / GIB:.1f} GiB.",
             field="recipe.alignment",
-            way_out=_way_out(recipe.alignment, machine, len(devices), matching=memory.matching > 0),
+            way_out=_way_out(recipe.alignment, machine, matching=memory.matching > 0 and len(devices) == 1),
         )
 
 
@@ -51,10 +51,10 @@ def _parts(memory: AlignMemory, devices: int) -> str:
     return ", ".join(f"{name} {size / GIB:.1f}" for name, size in named.items() if size)
 
 
-def _way_out(alignment: Alignment, machine: Machine, devices: int, *, matching: bool) -> str:
+def _way_out(alignment: Alignment, machine: Machine, *, matching: bool) -> str:
     """What would make it smaller, of what the recipe does not do yet."""
     ways = []
-    if matching and devices == 1:
+    if matching:
         ways.append("alignment.gradient_matching 0")
     if alignment.trainable is Trainable.ALL:
         ways.append('alignment.trainable "low_rank"')

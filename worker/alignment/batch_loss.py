@@ -46,8 +46,11 @@ class NextToken:
     head: Head
 
     def __call__(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
-        hidden = hidden_states(model, tokens)[:, :-1].flatten(0, 1)
-        return next_token_loss(hidden, self.head, tokens[:, 1:].flatten())
+        return self.of_states(hidden_states(model, tokens), tokens)
+
+    def of_states(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """The same, of hidden states (rows, length, hidden_size) after the final norm."""
+        return next_token_loss(hidden[:, :-1].flatten(0, 1), self.head, tokens[:, 1:].flatten())
 
     def positions(self, tokens: Tensor) -> int:
         return len(tokens) * (tokens.shape[1] - 1)

@@ -21,16 +21,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.placement import cut_matrix
 from worker.alignment.batch_loss import Distillation, DistillationTerms, NextToken, rows_at_once
-from worker.alignment.objective import Teacher, WholeVocabulary, next_token_loss
+from worker.alignment.objective import Teacher, WholeVocabulary
 from worker.alignment.state import random_state, restore_random_state
 from worker.alignment.teacher import states_between
 from worker.causal import hidden_states
+from worker.evaluation.probe import linear_layers
 from worker.head import head_of
 from worker.measure import compute_dtype
 
@@ -61,9 +62,9 @@ class GradientMatching:
         self._model, self._base, self._terms, self._weight = model, base, terms, weight
         self._head, self._base_head = head_of(model).to(torch.float32), head_of(base)
         self._next_token = NextToken(self._head)
-        weights, base_weights = linear_weights(model), linear_weights(base)
-        self._matched = {name: weight for name, weight in weights.items() if name in base_weights}
-        self._base_matched = {name: base_weights[name] for name in self._matched}
+        layers, base_layers = linear_layers(model), linear_layers(base)
+        self._matched = {f"{name}.weight": layers[name].weight for name in layers if name in base_layers}
+        self._base_matched = {f"{name}.weight": base_layers[name].weight for name in layers if name in base_layers}
         self._masks = masks
 
     @property
@@ -103,8 +104,7 @@ class GradientMatching:
                     states_between(self._base, layers) as found,
                 ):
                     hidden = hidden_states(self._base, tokens)
-                    labels = tokens[:, 1:].flatten()
-                    loss = next_token_loss(hidden[:, :-1].flatten(0, 1), self._base_head, labels) / positions
+                    loss = NextToken(self._base_head).of_states(hidden, tokens) / positions
                 loss.backward()  # type: ignore[no-untyped-call]
                 states = {layer: state.detach() for layer, state in found.items()}
                 said.add(WholeVocabulary(hidden.detach().flatten(0, 1), self._base_head), states)
@@ -171,16 +171,6 @@ class GradientMatching:
             hidden_states_weight=self._terms.hidden_states_weight / scale,
         )
         return Distillation(self._head, words, terms), scale
-
-
-def linear_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Of all linear layers but the LM head, by the parameter's name: what adapters go on."""
-    head = model.get_output_embeddings()
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
 
 
 def _towards(found: Tensor | None, wanted: Tensor) -> Tensor:

@@ -73,19 +73,25 @@ def load_with_adapter(
     return model
 
 
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """All but the LM head, by name: what adapters go on."""
+    head = model.get_output_embeddings()
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+    }
+
+
 def with_lora(model: PreTrainedModel, rank: int) -> PeftModel:
     """A new LoRA on all linear layers of the decoder, B zero.
 
     They are named one by one: PEFT's "all-linear" takes the fused experts of a mixture along, as parameters, and what
     is trained there cannot be recovered.
     """
-    head = model.get_output_embeddings()
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=linear,
+        target_modules=list(linear_layers(model)),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

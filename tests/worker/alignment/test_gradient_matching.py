@@ -18,7 +18,7 @@ from tests.worker.alignment.builds import LENGTH, STEPS, CancellingContext, prep
 from worker.alignment.batch_loss import Distillation, DistillationTerms, accumulate_gradients, rows_at_once
 from worker.alignment.data import pack_tokens
 from worker.alignment.distributed.recipe import refuse_for_several
-from worker.alignment.gradient_matching import GradientMatching, linear_weights
+from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.state import load_state
 from worker.alignment.teacher import LoadedBase
 from worker.alignment.trainable import checkpoint_activations
@@ -84,7 +84,7 @@ def test_it_is_the_gradient_of_distillation_and_of_the_distance(
 
 def _cosine(model: PreTrainedModel, base: PreTrainedModel, batch: Tensor) -> Tensor:
     """Written down anew, with indices of the masks by hand."""
-    weights, base_weights = linear_weights(model), linear_weights(base)
+    weights, base_weights = _linear_weights(model), _linear_weights(base)
     for weight in base_weights.values():
         weight.requires_grad_(True)
     found = torch.autograd.grad(_cross_entropy(model, batch), list(weights.values()), create_graph=True)
@@ -104,6 +104,10 @@ def _kept(name: str, gradient: Tensor) -> Tensor:
     if ".2.self_attn." in name:
         return gradient[:, half] if "o_proj" in name else gradient[half]
     return gradient
+
+
+def _linear_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {name: weight for name, weight in model.named_parameters() if name.endswith("proj.weight")}
 
 
 def _cross_entropy(model: PreTrainedModel, batch: Tensor) -> Tensor:
@@ -246,7 +250,7 @@ def test_who_is_stopped_while_weights_are_moved_saves_them_unmoved(tmp_path: Pat
 def test_by_default_it_is_where_it_can_be(
     alignment: Mapping[str, object], pruning: Mapping[str, object], weight: float
 ) -> None:
-    assert _recipe(alignment, pruning).gradient_matching == weight
+    assert _recipe(alignment, pruning).gradient_matching_of(()) == weight
 
 
 def test_a_mixture_is_only_matched_if_asked(tmp_path: Path) -> None:
