@@ -3,6 +3,6 @@ import tempfile
 
 # Read once, when huggingface_hub is imported; tests publish as workers do, to a Hub without Xet.
 os.environ["HF_HUB_DISABLE_XET"] = "1"
-# Downloads of tests stay out of the cache of whoever runs them; removed at the end of the process.
-_HOME = tempfile.TemporaryDirectory(prefix="publisher-tests-")
-os.environ["HF_HOME"] = _HOME.name
+# Downloads of tests stay out of the cache of whoever runs them; conftest removes them.
+HOME = tempfile.TemporaryDirectory(prefix="publisher-tests-")
+os.environ["HF_HOME"] = HOME.name

@@ -13,7 +13,12 @@ import redis
 from publisher.settings import Settings
 from publisher.store import migrate
 from publisher.store.database import Database
-from tests import servers
+from tests import HOME, servers
+
+
+def pytest_unconfigure() -> None:
+    """xdist's workers end without what Python does at its exit."""
+    HOME.cleanup()
 
 
 @pytest.fixture(scope="session")

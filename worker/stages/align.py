@@ -15,7 +15,8 @@ from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
-from worker.stages.align_work import AlignWork, Trained, evaluation_of, recipe_of
+from worker.stages.align_text import evaluation_of
+from worker.stages.align_work import AlignWork, Trained, recipe_of
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import AlignInputs

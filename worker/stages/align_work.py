@@ -1,4 +1,4 @@
-"""What the align stage does: text, model, teacher and training put together, on one device or on several."""
+"""What the align stage does: model, teacher and training put together, on one device or on several."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from publisher.checkpoint.masks import load_masks
+from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.recipe import Alignment, Evaluation, Objective, PruningMethod, Scheme, Stop
+from publisher.recipe import Alignment, Objective, PruningMethod, Scheme, Stop
 from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
-from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.distributed.crew import run_on_devices
 from worker.alignment.distributed.rank import Several
 from worker.alignment.distributed.ranks import Alone, Ranks
@@ -32,10 +32,9 @@ from worker.alignment.endings import (
     candidate_file,
 )
 from worker.alignment.gradient_matching import GradientMatching
-from worker.alignment.held_out import held_out_sequences
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import state_bytes
-from worker.alignment.probing import ProbeText, Probing, probe_text
+from worker.alignment.probing import ProbeText, Probing
 from worker.alignment.reconstruction import reconstruct
 from worker.alignment.rounding import Rounding, nf4_rounding, no_rounding
 from worker.alignment.schedule import Schedule
@@ -46,6 +45,7 @@ from worker.alignment.training import Training
 from worker.causal import load_causal
 from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
+from worker.stages.align_text import Text, batch_sequences, evaluation_of, read_text
 from worker.stages.context import StageContext
 from worker.stages.folder import STATE, write_json
 from worker.stages.inputs import AlignInputs
@@ -53,24 +53,9 @@ from worker.stages.request import BuildRequest
 
 #: In the state of several devices: what all of them read, and what they leave.
 _TEXT, _WEIGHTS = "text.safetensors", "weights.safetensors"
-#: folder of tokenized text, below what stages keep for each other
-_TOKENS = "tokens"
 #: in the state: the model that training starts from, and what it said of itself
 _RECONSTRUCTED, _ERRORS = "reconstructed", "reconstruction.json"
 _TEACHER = "teacher"
-
-
-@dataclass(frozen=True)
-class Text:
-    """int32 (n, sequence_length): what is trained on, and what the recipe's way to stop needs."""
-
-    training: Tensor
-    held_out: Tensor | None
-    probe: ProbeText | None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What training needs."""
-        return {"training": self.training} | ({} if self.held_out is None else {"held_out": self.held_out})
 
 
 @dataclass(frozen=True)
@@ -108,35 +93,15 @@ class AlignWork:
         """Of several devices each holds a part of every matrix, and of its gradient: they train without."""
         if len(self.request.devices) > 1 or not self._is_structured:
             return 0.0
-        return self.request.recipe.gradient_matching_of(load_masks(self.inputs.masks).kinds)
+        return self.request.recipe.gradient_matching_of(self._masks.kinds)
+
+    @cached_property
+    def _masks(self) -> Masks:
+        """Of structured pruning."""
+        return load_masks(self.inputs.masks)
 
     def text(self) -> Text:
-        """Nothing is trained before all of it is there."""
-        tokenizer = AutoTokenizer.from_pretrained(self.inputs.base, local_files_only=True)
-        stop, corpora = self.alignment.stop, _corpora(self.request, self.alignment)
-        held_out = probe = None
-        if stop is Stop.HELD_OUT:
-            held_out = held_out_sequences(corpora, tokenizer, self.alignment.sequence_length)
-        if stop is Stop.PROBE:
-            evaluation = evaluation_of(self.request)
-            probe = probe_text(self.request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
-        return Text(self._sequences(corpora, tokenizer), held_out, probe)
-
-    def _sequences(self, corpora: Sequence[WeightedSource], tokenizer: PreTrainedTokenizerBase) -> Tensor:
-        """Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted."""
-        batch = _batch_sequences(self.alignment)
-        return training_sequences(
-            corpora,
-            tokenizer,
-            self.alignment.sequence_length,
-            self.alignment.text_tokens // self.alignment.sequence_length,
-            seed=self.request.recipe.seed,
-            check=self.context.check,
-            exhausted=self.alignment.exhausted,
-            batch_sequences=batch,
-            cache=self.inputs.kept / _TOKENS if self.inputs.kept else None,
-            log=self.context.log,
-        )
+        return read_text(self.request, self.alignment, self.inputs, self.context)
 
     def reconstruct(self, text: Text) -> dict[str, object] | None:
         """Solve for what is left of the layers, unless that is done or not asked for; what there is to say of it."""
@@ -159,7 +124,7 @@ class AlignWork:
             errors = reconstruct(
                 self.inputs.base,
                 self.inputs.pruned,
-                load_masks(self.inputs.masks),
+                self._masks,
                 sequences,
                 partial,
                 device=self.device,
@@ -239,9 +204,7 @@ class AlignWork:
         base = batch_loss.base.model
         if self.alignment.activation_checkpointing:
             checkpoint_activations(base)
-        return GradientMatching(
-            model, base, load_masks(self.inputs.masks), batch_loss.terms, weight=self.gradient_matching
-        )
+        return GradientMatching(model, base, self._masks, batch_loss.terms, weight=self.gradient_matching)
 
     def _rounding(self, model: PreTrainedModel, matching: GradientMatching | None) -> Rounding:
         names = self._four_bit() if self.trains_quantized else set()
@@ -385,12 +348,8 @@ def _write(trainable: AllWeights | LowRank, folder: Path) -> None:
     trainable.merged().to(torch.bfloat16).save_pretrained(folder)
 
 
-def _batch_sequences(alignment: Alignment) -> int:
-    return alignment.batch_tokens // alignment.sequence_length
-
-
 def _schedule(alignment: Alignment, sequences: int) -> Schedule:
-    batch = _batch_sequences(alignment)
+    batch = batch_sequences(alignment)
     return Schedule(
         steps=sequences // batch,
         batch_sequences=batch,
@@ -399,15 +358,6 @@ def _schedule(alignment: Alignment, sequences: int) -> Schedule:
     )
 
 
-def _corpora(request: BuildRequest, alignment: Alignment) -> list[WeightedSource]:
-    return [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
-
-
 def recipe_of(request: BuildRequest) -> Alignment:
     assert request.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
     return request.recipe.alignment
-
-
-def evaluation_of(request: BuildRequest) -> Evaluation:
-    assert request.recipe.evaluation is not None, "the recipe refuses to stop by a probe without an evaluation"
-    return request.recipe.evaluation

@@ -1,0 +1,69 @@
+"""The text of the align stage: what is trained on, and what the recipe's way to stop needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from publisher.recipe import Alignment, Evaluation, Stop
+from worker.alignment.data import WeightedSource, training_sequences
+from worker.alignment.held_out import held_out_sequences
+from worker.alignment.probing import ProbeText, probe_text
+from worker.stages.context import StageContext
+from worker.stages.inputs import AlignInputs
+from worker.stages.request import BuildRequest
+
+#: folder of tokenized text, below what stages keep for each other
+_TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class Text:
+    """int32 (n, sequence_length): what is trained on, and what the recipe's way to stop needs."""
+
+    training: Tensor
+    held_out: Tensor | None
+    probe: ProbeText | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training needs."""
+        return {"training": self.training} | ({} if self.held_out is None else {"held_out": self.held_out})
+
+
+def read_text(request: BuildRequest, alignment: Alignment, inputs: AlignInputs, context: StageContext) -> Text:
+    """Nothing is trained before all of it is there.
+
+    Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
+    corpora = [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
+    held_out = probe = None
+    if alignment.stop is Stop.HELD_OUT:
+        held_out = held_out_sequences(corpora, tokenizer, alignment.sequence_length)
+    if alignment.stop is Stop.PROBE:
+        evaluation = evaluation_of(request)
+        probe = probe_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
+    training = training_sequences(
+        corpora,
+        tokenizer,
+        alignment.sequence_length,
+        alignment.text_tokens // alignment.sequence_length,
+        seed=request.recipe.seed,
+        check=context.check,
+        exhausted=alignment.exhausted,
+        batch_sequences=batch_sequences(alignment),
+        cache=inputs.kept / _TOKENS if inputs.kept else None,
+        log=context.log,
+    )
+    return Text(training, held_out, probe)
+
+
+def batch_sequences(alignment: Alignment) -> int:
+    return alignment.batch_tokens // alignment.sequence_length
+
+
+def evaluation_of(request: BuildRequest) -> Evaluation:
+    assert request.recipe.evaluation is not None, "the recipe refuses to stop by a probe without an evaluation"
+    return request.recipe.evaluation
