@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from publisher.architecture import describe
+from publisher.architecture.widths import pruned_widths
 from publisher.plan import make_plan
-from publisher.plan.sizes import loaded_bytes
-from publisher.recipe import Quantization, Recipe, Scheme
+from publisher.plan.minutes import EFFICIENCY
+from publisher.plan.sizes import loaded_bytes, working_parameters
+from publisher.recipe import Criterion, Pruning, Quantization, Recipe, Scheme
 from tests.architecture.test_geometry import LLAMA_2_13B, LLAMA_2_70B
 from tests.architecture.test_widths import LLAMA, MIXTURE
 from tests.models import TINY
@@ -198,3 +200,19 @@ def test_training_against_4_bits_rounds_all_weights_at_each_step() -> None:
         return make_plan(describe(LLAMA_2_13B), recipe, flops_per_second=276e9).minutes["align"]
 
     assert align(None) - align(False) == pytest.approx(10 * 6_005_662_720 / 22e6 / 60, rel=0.02)
+
+
+def test_gradients_are_matched_at_the_speed_of_fp32() -> None:
+    """Of the pruned model, in two passes of 6 operations a weight and token; words alone are taught without."""
+    tokens, geometry = 20_480, describe(LLAMA_2_13B)
+
+    def align(fp32: float, **alignment: object) -> float:
+        text = {"corpora": [{"name": "prose"}], "tokens": tokens, "batch_tokens": 2048, "sequence_length": 256}
+        recipe = {"pruning": {"criterion": "random", "ratio": 0.65}, "alignment": text | alignment}
+        plan = make_plan(geometry, Recipe.model_validate(recipe), flops_per_second=4e14, fp32_flops_per_second=fp32)
+        return plan.minutes["align"]
+
+    pruned = working_parameters(geometry, pruned_widths(geometry, Pruning(criterion=Criterion.RANDOM, ratio=0.65)))
+    slower = 12 * pruned * tokens * (1 / 2e13 - 1 / 4e14) / EFFICIENCY / 60
+    assert align(2e13) - align(4e14) == pytest.approx(slower, abs=0.002)
+    assert align(2e13, gradient_matching=0) == align(4e14, gradient_matching=0)

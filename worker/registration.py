@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measurement:
-    """`device` for people; floating-point operations per second; bytes."""
+    """`device` for people; floating-point operations per second in the type that it computes in, and in fp32; bytes."""
 
     device: str
     flops_per_second: float
+    fp32_flops_per_second: float
     memory_bytes: int
 
 
@@ -77,11 +78,16 @@ class Registration:
 
 def main() -> None:
     """Print the measurement of the device named by the first argument as JSON."""
+    import torch
+
     from worker.device import choose_device
-    from worker.measure import measure_flops
+    from worker.measure import compute_dtype, measure_flops
 
     device = choose_device(sys.argv[1])
-    measured = Measurement(f"{device.name} ({device.model})", measure_flops(device.name), device.memory)
+    speed = fp32 = measure_flops(device.name)
+    if compute_dtype(device.name) is not torch.float32:
+        fp32 = measure_flops(device.name, torch.float32)
+    measured = Measurement(f"{device.name} ({device.model})", speed, fp32, device.memory)
     sys.stdout.write(json.dumps(asdict(measured)) + "\n")
 
 

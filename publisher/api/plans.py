@@ -11,7 +11,7 @@ from publisher.api.plans_schema import PlanRequest
 from publisher.api.service import CurrentService
 from publisher.plan import Plan, make_plan
 from publisher.store.models import BaseModel
-from publisher.store.resources import worker_speed
+from publisher.store.resources import latest_worker
 from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"])
@@ -25,5 +25,14 @@ def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -
     """Plan a variant: parameters, bytes, memory, minutes per stage. Nothing is created."""
     with service.database.read() as session:
         facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
-        speed = worker_speed(session) or UNMEASURED_SPEED
-    return make_plan(facts.geometry, request.recipe, base_bytes=facts.bytes, flops_per_second=speed)
+        worker = latest_worker(session)
+        speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
+        if worker:
+            speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
+    return make_plan(
+        facts.geometry,
+        request.recipe,
+        base_bytes=facts.bytes,
+        flops_per_second=speed,
+        fp32_flops_per_second=fp32_speed,
+    )

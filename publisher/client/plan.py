@@ -24,11 +24,13 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--config", required=True, type=FILE, help="the base model's config.json")
 @click.option("--recipe", "recipe_file", required=True, type=FILE, help="the recipe, as JSON")
 @click.option("--flops", type=click.FloatRange(min=1), help="speed of the worker in FLOP/s; measured here if left out")
+@click.option("--fp32-flops", type=click.FloatRange(min=1), help="the same in fp32; as --flops if left out")
 @click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
-def plan(config: Path, recipe_file: Path, flops: float | None, as_json: bool) -> None:
+def plan(config: Path, recipe_file: Path, flops: float | None, fp32_flops: float | None, as_json: bool) -> None:
     """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
     geometry = describe(read_object(config))
-    result = make_plan(geometry, read_recipe(recipe_file), flops_per_second=flops or local_flops())
+    recipe = read_recipe(recipe_file)
+    result = make_plan(geometry, recipe, flops_per_second=flops or local_flops(), fp32_flops_per_second=fp32_flops)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:

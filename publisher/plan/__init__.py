@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from publisher.architecture import Geometry, LayerWidths, pruned_widths
 from publisher.architecture.sparsity import parameters_of
 from publisher.plan.align import CARDS, align_memory
-from publisher.plan.minutes import StageSizes, expected_minutes
+from publisher.plan.minutes import Speed, StageSizes, expected_minutes
 from publisher.plan.notes import plan_notes
 from publisher.plan.sizes import (
     BF16,
@@ -71,9 +71,17 @@ class Plan(BaseModel):
     notes: list[str] = Field(description="what the numbers alone do not tell")
 
 
-def make_plan(geometry: Geometry, recipe: Recipe, *, base_bytes: int | None = None, flops_per_second: float) -> Plan:
+def make_plan(
+    geometry: Geometry,
+    recipe: Recipe,
+    *,
+    base_bytes: int | None = None,
+    flops_per_second: float,
+    fp32_flops_per_second: float | None = None,
+) -> Plan:
     """Plan `recipe` for a base model. `base_bytes`: size of its weight files (bf16 is assumed if unknown);
-    `flops_per_second`: what a worker measured. Raises RequestFault for a recipe that leaves nothing of a layer."""
+    `flops_per_second`: what a worker measured; in fp32 the same if left out, as on a CPU. Raises RequestFault for a
+    recipe that leaves nothing of a layer."""
     widths = pruned_widths(geometry, recipe.pruning)
     base, pruned = geometry.parameters(), parameters_of(geometry, widths, recipe.pruning)
     sizes = _bytes(geometry, widths, recipe, base_bytes)
@@ -96,7 +104,11 @@ def make_plan(geometry: Geometry, recipe: Recipe, *, base_bytes: int | None = No
         align_gpus_80gib=align and align.gpus(80),
         align_gpus=align and {str(gib): align.gpus(gib) for gib in CARDS},
         minutes=expected_minutes(
-            geometry, widths, recipe, StageSizes(sizes.base, sizes.pruned, sizes.checkpoint), flops_per_second
+            geometry,
+            widths,
+            recipe,
+            StageSizes(sizes.base, sizes.pruned, sizes.checkpoint),
+            Speed(flops_per_second, fp32_flops_per_second or flops_per_second),
         ),
         base_widths=list(geometry.full_widths),
         widths=list(widths),

@@ -23,6 +23,15 @@ _READ_ALONE = ("o_proj", "down_proj")
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Floating-point operations a second in matrix products: in the type that the worker's device computes in, and in
+    fp32, which is much slower on GPUs."""
+
+    flops_per_second: float
+    fp32_flops_per_second: float
+
+
+@dataclass(frozen=True)
 class StageSizes:
     """Bytes that the stages move."""
 
@@ -32,20 +41,20 @@ class StageSizes:
 
 
 def expected_minutes(
-    geometry: Geometry, widths: Widths, recipe: Recipe, sizes: StageSizes, flops_per_second: float
+    geometry: Geometry, widths: Widths, recipe: Recipe, sizes: StageSizes, measured: Speed
 ) -> dict[str, float]:
     """Stage → minutes, without stages that the recipe leaves out."""
     base, pruned = working_parameters(geometry, geometry.full_widths), working_parameters(geometry, widths)
-    speed = flops_per_second * EFFICIENCY
+    speed = measured.flops_per_second * EFFICIENCY
     reading = sizes.base / HASH_AND_COPY_BYTES_PER_SECOND
     seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
     seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
     if recipe.alignment:
         matching = bool(recipe.gradient_matching_of(geometry.kinds))
-        operations = _alignment_operations(base, pruned, recipe, recipe.alignment, matching=matching)
+        operations, fp32_operations = _alignment_operations(base, pruned, recipe, recipe.alignment, matching=matching)
         if recipe.trains_quantized:
             operations += recipe.alignment.steps * geometry.parameters(widths) * _NF4_OPERATIONS
-        seconds["align"] = operations / speed
+        seconds["align"] = operations / speed + fp32_operations / (measured.fp32_flops_per_second * EFFICIENCY)
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:
         searching = geometry.parameters(widths) * _NF4_OPERATIONS / speed
@@ -58,18 +67,23 @@ def expected_minutes(
     return {stage: round(value / 60, 3) for stage, value in seconds.items()}
 
 
-def _alignment_operations(base: int, pruned: int, recipe: Recipe, alignment: Alignment, *, matching: bool) -> float:
+def _alignment_operations(
+    base: int, pruned: int, recipe: Recipe, alignment: Alignment, *, matching: bool
+) -> tuple[float, float]:
+    """In the type that the device computes in, and in fp32."""
     trained = 4 + 2 * (2 if alignment.activation_checkpointing else 1)
-    per_token = trained * pruned + (2 * base if alignment.objective is Objective.DISTILLATION else 0)
+    tokens = alignment.steps * alignment.batch_tokens
     if matching:
         # the base model's gradients, and those of the pruned one at two places
-        per_token = trained * (base + 2 * pruned)
-    operations = per_token * alignment.steps * alignment.batch_tokens
+        operations, fp32_operations = trained * base * tokens, 2 * trained * pruned * tokens
+    else:
+        asked = 2 * base if alignment.objective is Objective.DISTILLATION else 0
+        operations, fp32_operations = (trained * pruned + asked) * tokens, 0
     if recipe.pruning.method is PruningMethod.STRUCTURED:
         # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then the
         # pruned one for what comes after them
         operations += (4 * base + 10 * pruned) * min(alignment.text_tokens, alignment.reconstruction_tokens)
-    return operations
+    return operations, fp32_operations
 
 
 def scoring_stage(recipe: Recipe) -> str:

@@ -191,5 +191,6 @@ class Worker(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str] = mapped_column(Text)
     flops_per_second: Mapped[float]
+    fp32_flops_per_second: Mapped[float]
     memory_bytes: Mapped[int]
     seen_at: Mapped[float]

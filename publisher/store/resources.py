@@ -51,6 +51,6 @@ def live_workers(session: Session, patience: float) -> int:
     return session.scalar(seen) or 0
 
 
-def worker_speed(session: Session) -> float | None:
-    """FLOP/s that the worker seen last measured of itself; None if no worker ever came."""
-    return session.scalar(select(Worker.flops_per_second).order_by(Worker.seen_at.desc()).limit(1))
+def latest_worker(session: Session) -> Worker | None:
+    """The worker seen last; None if none ever came."""
+    return session.scalar(select(Worker).order_by(Worker.seen_at.desc()).limit(1))

@@ -73,3 +73,12 @@ def test_the_table_says_what_masks_keep(tmp_path: Path) -> None:
     shown = run(tmp_path, LLAMA_2_13B, {"pruning": pruning, "quantization": {"scheme": "none"}}).output
     assert "0.4 of the weights stay in the projections of layers 4-37" in shown
     assert "expanded on load" in shown
+
+
+def test_speed_in_fp32_is_that_of_matched_gradients(tmp_path: Path) -> None:
+    recipe = {"pruning": {"criterion": "random", "ratio": 0.65}, "alignment": {"corpora": [{"name": "prose"}]}}
+    fast, slow = (
+        json.loads(run(tmp_path, LLAMA_2_13B, recipe, "--json", *speed).output)["minutes"]["align"]
+        for speed in ((), ("--fp32-flops", "1e11"))
+    )
+    assert slow > 3 * fast

@@ -48,7 +48,16 @@ def wipe(settings: Settings) -> None:
 
 def add_worker(database: Database, name: str) -> None:
     with database.write() as session:
-        session.add(Worker(id=name, device="cpu", flops_per_second=1e9, memory_bytes=2**30, seen_at=database_now()))
+        session.add(
+            Worker(
+                id=name,
+                device="cpu",
+                flops_per_second=1e9,
+                fp32_flops_per_second=1e9,
+                memory_bytes=2**30,
+                seen_at=database_now(),
+            )
+        )
 
 
 def test_job_of_a_silent_worker_is_queued_again_and_claimed_by_another(database: Database, settings: Settings) -> None:

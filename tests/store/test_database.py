@@ -48,7 +48,8 @@ def test_reference_to_nothing_is_refused(database: Database) -> None:
 
 def test_many_writers_lose_no_update(database: Database) -> None:
     with database.write() as session:
-        session.add(Worker(id="w", device="cpu", flops_per_second=0.0, memory_bytes=0, seen_at=0.0))
+        speeds = {"flops_per_second": 0.0, "fp32_flops_per_second": 0.0}
+        session.add(Worker(id="w", device="cpu", **speeds, memory_bytes=0, seen_at=0.0))
 
     def add_one(_: int) -> None:
         with database.write() as session:

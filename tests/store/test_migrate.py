@@ -8,11 +8,11 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from publisher.store import migrate
 from publisher.store.database import Database
-from publisher.store.models import Table
+from publisher.store.models import Table, Worker
 
 
 def test_migrated_tables_are_those_of_the_models(database: Database) -> None:
@@ -23,6 +23,16 @@ def test_migrated_tables_are_those_of_the_models(database: Database) -> None:
 def test_upgrading_again_changes_nothing(database: Database, database_url: str) -> None:
     migrate.upgrade(database_url)
     assert set(inspect(database.engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
+
+
+def test_workers_of_before_are_as_fast_in_fp32_until_they_measure_it(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "0001")
+    columns = "id, device, flops_per_second, memory_bytes, seen_at"
+    with database.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO workers ({columns}) VALUES ('w', 'cpu', 1e9, 1, 0)"))
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        assert session.get_one(Worker, "w").fp32_flops_per_second == 1e9
 
 
 def test_downgrade_removes_every_table(database: Database, database_url: str) -> None:

@@ -13,7 +13,7 @@ from publisher.store.models import Worker
 from tests import servers
 from worker.registration import Measurement, Registration, measure
 
-MEASURED = Measurement("cpu", 1e9, 2**30)
+MEASURED = Measurement("cpu", 1e9, 5e8, 2**30)
 
 
 def seen_at(database: Database) -> float:
@@ -26,6 +26,7 @@ def test_measured_speed_and_memory_are_those_of_this_machine(settings: Settings)
     measured = measure(settings.model_copy(update={"worker_device": "cpu"}))
     assert measured.device.startswith("cpu")
     assert 1e8 < measured.flops_per_second < 1e15
+    assert measured.fp32_flops_per_second == measured.flops_per_second, "a CPU computes in fp32"
     assert measured.memory_bytes == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -44,11 +45,12 @@ def test_living_worker_is_seen_again_and_again(database: Database, settings: Set
     registration.stop()
     with database.read() as session:
         worker = session.get_one(Worker, "w1")
-        assert (worker.device, worker.flops_per_second, worker.memory_bytes) == ("cpu", 1e9, 2**30)
+        assert (worker.device, worker.memory_bytes) == ("cpu", 2**30)
+        assert (worker.flops_per_second, worker.fp32_flops_per_second) == (1e9, 5e8)
 
 
 def test_worker_that_starts_again_replaces_its_row(database: Database, settings: Settings) -> None:
     Registration(database, settings, "w1", MEASURED).refresh()
-    Registration(database, settings, "w1", Measurement("cuda", 2e12, 2**36)).refresh()
+    Registration(database, settings, "w1", Measurement("cuda", 2e12, 1e11, 2**36)).refresh()
     with database.read() as session:
         assert session.get_one(Worker, "w1").device == "cuda"
