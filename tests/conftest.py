@@ -18,7 +18,8 @@ from tests import HOME, servers
 
 def pytest_unconfigure() -> None:
     """xdist's workers end without what Python does at its exit."""
-    HOME.cleanup()
+    if HOME:
+        HOME.cleanup()
 
 
 @pytest.fixture(scope="session")
