@@ -23,7 +23,7 @@ RECIPE = Recipe.model_validate(
             "corpora": [{"name": "classics", "weight": 3}, {"name": "python-docs", "weight": 1}],
             "tokens": 16384,
             "sequence_length": 256,
-            "batch_tokens": 512,
+            "batch_tokens": 1024,
             "learning_rate": 1e-4,
             "objective": "distillation",
         },
