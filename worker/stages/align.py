@@ -15,8 +15,7 @@ from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
-from worker.stages.align_text import evaluation_of
-from worker.stages.align_work import AlignWork, Trained, recipe_of
+from worker.stages.align_work import AlignWork, Trained
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import AlignInputs
@@ -29,7 +28,7 @@ REPORT = "alignment.json"
 
 def digest(request: BuildRequest, fetch: str, prune: str) -> str:
     """With `stop` probe what the probe is made of, and trained on, decides as well which weights come out."""
-    alignment = recipe_of(request)
+    alignment = request.alignment
     names = [corpus.name for corpus in alignment.corpora]
     dependencies = {
         "fetch": fetch,
@@ -41,7 +40,7 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
     if request.recipe.is_quantization_aware or alignment.stop is Stop.PROBE:
         dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
-        evaluation = evaluation_of(request)
+        evaluation = request.evaluation
         dependencies["probe_budget"] = evaluation.probe_budget.model_dump(mode="json")
         dependencies["probe_corpus"] = request.corpora[evaluation.corpora[0]].content_digest()
     return stage_digest(Stage.ALIGN, VERSION, dependencies)
@@ -55,10 +54,10 @@ def run(
 
     Saves its state every `save_seconds`.
     """
-    alignment = recipe_of(request)
+    alignment = request.alignment
     require_packages(alignment.optimizer)
     refuse_for_several(request.recipe, len(request.devices))
-    work = AlignWork(request, inputs, alignment, output, context)
+    work = AlignWork(request, inputs, output, context)
     text = work.text()
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from publisher.recipe import Alignment, Evaluation, Stop
+from publisher.recipe import Alignment, Stop
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.held_out import held_out_sequences
 from worker.alignment.probing import ProbeText, probe_text
@@ -32,18 +32,19 @@ class Text:
         return {"training": self.training} | ({} if self.held_out is None else {"held_out": self.held_out})
 
 
-def read_text(request: BuildRequest, alignment: Alignment, inputs: AlignInputs, context: StageContext) -> Text:
+def read_text(request: BuildRequest, inputs: AlignInputs, context: StageContext) -> Text:
     """Nothing is trained before all of it is there.
 
     Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted.
     """
+    alignment = request.alignment
     tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
     corpora = [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
     held_out = probe = None
     if alignment.stop is Stop.HELD_OUT:
         held_out = held_out_sequences(corpora, tokenizer, alignment.sequence_length)
     if alignment.stop is Stop.PROBE:
-        evaluation = evaluation_of(request)
+        evaluation = request.evaluation
         probe = probe_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
     training = training_sequences(
         corpora,
@@ -62,8 +63,3 @@ def read_text(request: BuildRequest, alignment: Alignment, inputs: AlignInputs, 
 
 def batch_sequences(alignment: Alignment) -> int:
     return alignment.batch_tokens // alignment.sequence_length
-
-
-def evaluation_of(request: BuildRequest) -> Evaluation:
-    assert request.recipe.evaluation is not None, "the recipe refuses to stop by a probe without an evaluation"
-    return request.recipe.evaluation

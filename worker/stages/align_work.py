@@ -45,7 +45,7 @@ from worker.alignment.training import Training
 from worker.causal import load_causal
 from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
-from worker.stages.align_text import Text, batch_sequences, evaluation_of, read_text
+from worker.stages.align_text import Text, batch_sequences, read_text
 from worker.stages.context import StageContext
 from worker.stages.folder import STATE, write_json
 from worker.stages.inputs import AlignInputs
@@ -70,9 +70,12 @@ class Trained:
 class AlignWork:
     request: BuildRequest
     inputs: AlignInputs
-    alignment: Alignment
     output: Path
     context: StageContext
+
+    @property
+    def alignment(self) -> Alignment:
+        return self.request.alignment
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +104,7 @@ class AlignWork:
         return load_masks(self.inputs.masks)
 
     def text(self) -> Text:
-        return read_text(self.request, self.alignment, self.inputs, self.context)
+        return read_text(self.request, self.inputs, self.context)
 
     def reconstruct(self, text: Text) -> dict[str, object] | None:
         """Solve for what is left of the layers, unless that is done or not asked for; what there is to say of it."""
@@ -294,7 +297,7 @@ class AlignWork:
             source=self.request.base,
             base=self.inputs.base,
             masks=self.inputs.masks,
-            budget=evaluation_of(self.request).probe_budget,
+            budget=self.request.evaluation.probe_budget,
             text=text,
             write_model=self._write_as_published,
             folder=self.state,
@@ -335,7 +338,7 @@ class _OnDevice:
     save_seconds: float
 
     def __call__(self, ranks: Several, context: StageContext) -> Trained:
-        work = AlignWork(self.request, self.inputs, recipe_of(self.request), self.output, context)
+        work = AlignWork(self.request, self.inputs, self.output, context)
         tensors = load_file(work.state / _TEXT)
         text = Text(tensors["training"], tensors.get("held_out"), None)
         trainable, trained = work.trained_by(ranks, text, self.save_seconds)
@@ -356,8 +359,3 @@ def _schedule(alignment: Alignment, sequences: int) -> Schedule:
         peak=alignment.learning_rate,
         warmup_fraction=alignment.warmup_fraction,
     )
-
-
-def recipe_of(request: BuildRequest) -> Alignment:
-    assert request.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
-    return request.recipe.alignment

@@ -37,7 +37,7 @@ REPORT, LOSSES = "evaluation.json", "probe_losses.json"
 
 def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, quantize: str) -> str:
     """Of all that is measured: whether a certificate is required to publish changes no number."""
-    evaluation = _recipe(request)
+    evaluation = request.evaluation
     dependencies = {
         "fetch": fetch,
         "prune": prune,
@@ -61,7 +61,7 @@ def evaluate(
     request: BuildRequest, inputs: EvaluateInputs, output: Path, context: StageContext, device: Device
 ) -> None:
     """`run` on a device with as much memory as `device` says."""
-    evaluation = _recipe(request)
+    evaluation = request.evaluation
     tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
     windows = {name: _held_out(request.corpora[name], evaluation, tokenizer) for name in evaluation.corpora}
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
@@ -94,13 +94,8 @@ def evaluate(
     (output / REPORT).write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
-def _recipe(request: BuildRequest) -> Evaluation:
-    assert request.recipe.evaluation is not None, "the pipeline skips evaluate without a recipe for it"
-    return request.recipe.evaluation
-
-
 def _tasks(request: BuildRequest) -> HarnessTasks:
-    evaluation = _recipe(request)
+    evaluation = request.evaluation
     return HarnessTasks(evaluation.tasks, evaluation.task_limit, request.tasks_folder, request.recipe.seed)
 
 

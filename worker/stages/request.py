@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.corpus import CorpusSource
-from publisher.recipe import Recipe
+from publisher.recipe import Alignment, Evaluation, Recipe
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,15 @@ class BuildRequest:
     device: str = "cpu"
     tasks_folder: Path | None = None
     devices: tuple[str, ...] = ()
+
+    @property
+    def alignment(self) -> Alignment:
+        """For the align stage, which the pipeline skips without it."""
+        assert self.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
+        return self.recipe.alignment
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """For the evaluate stage and for alignment that stops by a probe, which the recipe refuses without it."""
+        assert self.recipe.evaluation is not None, "neither evaluate nor stopping by a probe goes without it"
+        return self.recipe.evaluation

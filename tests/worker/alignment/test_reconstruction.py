@@ -334,7 +334,7 @@ def test_without_training_the_reconstructed_model_is_what_comes_out(inputs: Alig
     masks = Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix)
     asked = request(folder, reconstruction_tokens=4 * LENGTH, tokens=0)
     assert asked.recipe.alignment is not None
-    text = AlignWork(asked, inputs, asked.recipe.alignment, folder, RecordingContext()).text().training
+    text = AlignWork(asked, inputs, folder, RecordingContext()).text().training
     solved(folder / "alone", inputs, masks, text, four_bit=four_bit_names(inputs.pruned, NF4))
     assert report["reconstruction"]["quantization_aware"]
     found, wanted = (
