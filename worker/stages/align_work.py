@@ -112,7 +112,9 @@ class AlignWork:
         if not self._is_structured or not count:
             return None
         if not self._reconstructed.exists():
-            self._reconstruct(text.training[:count])
+            # the last of the text: layers know it by heart, and training that came from it to new text would take the
+            # change for a spike
+            self._reconstruct(text.training[-count:])
         report: dict[str, object] = json.loads((self.state / _ERRORS).read_bytes())
         return report
 

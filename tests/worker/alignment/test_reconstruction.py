@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from publisher.architecture.structure import Unit
-from publisher.checkpoint.masks import Masks, save_masks
+from publisher.checkpoint.masks import Masks, load_masks, save_masks
 from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Alignment, Recipe
 from tests.models import tiny_llama
@@ -30,7 +30,7 @@ from worker.quantization.streamed import four_bit_names
 from worker.stages import align
 from worker.stages.align_work import AlignWork
 from worker.stages.context import RecordingContext
-from worker.stages.folder import write_json
+from worker.stages.folder import STATE, write_json
 from worker.stages.inputs import AlignInputs
 from worker.stages.prune_structured import write_cut
 from worker.stages.weights import read_config, read_geometry
@@ -353,6 +353,20 @@ def test_without_training_the_reconstructed_model_is_what_comes_out(inputs: Alig
 def test_an_alignment_that_does_nothing_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Alignment.model_validate({"corpora": [{"name": "sea"}], "tokens": 0, **settings})
+
+
+def test_training_begins_with_text_that_layers_were_not_solved_by(inputs: AlignInputs) -> None:
+    """They know that by heart: coming from it to other text, ten steps looked like spikes, and the job failed."""
+    with pytest.raises(JobCancelled):
+        _aligned(inputs, EndingContext(steps=1))
+    folder = inputs.base.parent
+    text = AlignWork(request(folder), inputs, folder, RecordingContext()).text().training
+    assert not torch.equal(text[:4], text[-4:])
+    masks = load_masks(inputs.masks)
+    solved(folder / "alone", inputs, masks, text[-4:], four_bit=four_bit_names(inputs.pruned, NF4))
+    kept = folder / "out" / STATE / "reconstructed"
+    found, wanted = (load_file(path / "model.safetensors") for path in (kept, folder / "alone" / "out"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_no_more_text_is_used_than_is_trained_on(inputs: AlignInputs) -> None:
