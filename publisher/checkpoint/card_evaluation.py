@@ -42,6 +42,7 @@ def measurements(manifest: Manifest) -> Iterator[str]:
         yield _perplexities(evaluation)
         if evaluation.certificate is not None:
             yield _certificate(evaluation.certificate)
+            yield _also_aligned_on(evaluation.certificate.corpus, manifest)
     yield _trainings(manifest)
     if evaluation is not None:
         yield _fidelity(evaluation)
@@ -101,6 +102,17 @@ def _certificate(certificate: Certificate) -> str:
         "memory, or improves nothing."
     )
     return f"## Certificate\n\n{said}\n\n{table(heads, rows)}"
+
+
+def _also_aligned_on(corpus: str, manifest: Manifest) -> str:
+    alignment = manifest.recipe.get("alignment") or {}
+    if corpus not in {each["name"] for each in alignment.get("corpora", ())}:
+        return ""
+    return (
+        f"Training documents of `{corpus}` are among the text of this checkpoint's alignment, so the probe may have "
+        "trained on some that the alignment had read; what is measured on, neither has seen. Adapters for text of "
+        "other kinds may gain less."
+    )
 
 
 def _trainings(manifest: Manifest) -> str:

@@ -113,6 +113,16 @@ def test_certificate_without_upper_bound_shows_none(tmp_path: Path) -> None:
     assert "The same LoRA" not in card
 
 
+@pytest.mark.parametrize(("corpora", "says"), [(["classics", "moby"], True), (["classics"], False), (None, False)])
+def test_card_says_when_alignment_read_what_the_probe_trains_on(
+    tmp_path: Path, corpora: list[str] | None, says: bool
+) -> None:
+    alignment = None if corpora is None else {"corpora": [{"name": name, "weight": 1.0} for name in corpora]}
+    recipe = {"alignment": alignment, "evaluation": {"corpora": ["moby"]}}
+    card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0), recipe=recipe), "org/small"))
+    assert ("Training documents of `moby` are among the text of this checkpoint's alignment" in card) is says
+
+
 @pytest.mark.parametrize(
     ("required", "said"), [(True, "it was not published: its recipe requires the certificate"), (False, "all the same")]
 )
