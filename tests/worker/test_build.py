@@ -159,7 +159,9 @@ def test_a_disk_limit_ends_the_build_and_the_next_one_goes_on(base: Path, tmp_pa
     assert ["there already" in line for line in done.stderr.splitlines()] == [True, True, False]
 
 
-def test_ctrl_c_stops_tidily_and_the_same_command_goes_on(base: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_tidily_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """With so many layers the build takes seconds after its first stage: it is there when the signal comes."""
+    base = tiny_llama(tmp_path / "base", num_hidden_layers=100)
     command = arguments(base, tmp_path / "out", "--until", "prune")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:

