@@ -18,17 +18,15 @@ from publisher.recipe_alignment import (
     Optimizer,
     Stop,
     Trainable,
-    WeightedCorpus,
 )
+from publisher.recipe_parts import CorpusName, RecipePart, WeightedCorpus
 from publisher.recipe_pruning import (
     Calibration,
-    CorpusName,
     Criterion,
     Layout,
     Pattern,
     Pruning,
     PruningMethod,
-    RecipePart,
     Scope,
     Storage,
 )
@@ -215,7 +213,7 @@ class Recipe(RecipePart):
 
     def corpus_names(self) -> list[str]:
         """Every corpus the recipe reads, each once, in order of first use."""
-        names = [self.pruning.calibration.corpus] if self.pruning.calibration else []
+        names = list(self.pruning.calibration.shares) if self.pruning.calibration else []
         names += [corpus.name for corpus in self.alignment.corpora] if self.alignment else []
         names += self.evaluation.corpora if self.evaluation else []
         return list(dict.fromkeys(names))

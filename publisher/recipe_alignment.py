@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from publisher.recipe_pruning import CorpusName, RecipePart
+from publisher.recipe_parts import RecipePart, WeightedCorpora
 
 
 class Objective(StrEnum):
@@ -58,13 +58,8 @@ class Stop(StrEnum):
     PROBE = "probe"
 
 
-class WeightedCorpus(RecipePart):
-    name: CorpusName
-    weight: float = Field(default=1.0, gt=0, description="share of the tokens, relative to the other corpora")
-
-
 class Alignment(RecipePart):
-    corpora: list[WeightedCorpus] = Field(min_length=1)
+    corpora: WeightedCorpora = Field(min_length=1)
     tokens: int = Field(
         default=200_000, ge=0, description="tokens trained on in total; 0: layers are only reconstructed"
     )
@@ -133,9 +128,6 @@ class Alignment(RecipePart):
             )
         if 0 < self.tokens < self.batch_tokens:
             raise ValueError(f"tokens {self.tokens} is less than one batch of batch_tokens {self.batch_tokens}")
-        names = [corpus.name for corpus in self.corpora]
-        if len(set(names)) != len(names):
-            raise ValueError(f"corpora names one corpus twice: {', '.join(names)}; give it one weight")
         return self
 
     @model_validator(mode="after")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-CorpusName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+from publisher.recipe_parts import CorpusName, RecipePart, WeightedCorpora, WeightedCorpus, split_by_weight
 
 
 class PruningMethod(StrEnum):
@@ -77,16 +77,45 @@ class Storage(StrEnum):
     COMPRESSED = "compressed"
 
 
-class RecipePart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class Calibration(RecipePart):
     """Text on which importance is measured: `samples` sequences of `sequence_length` tokens."""
 
-    corpus: CorpusName
+    corpus: CorpusName | None = Field(default=None, description="the one corpus that is read; or name `corpora`")
+    corpora: WeightedCorpora = Field(
+        default_factory=list, description="several corpora, which share the sequences by weight"
+    )
     samples: int = Field(default=32, ge=1, le=65_536, description="sequences")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="tokens per sequence")
+
+    @model_validator(mode="after")
+    def _one_way_to_name_text(self) -> Self:
+        if bool(self.corpus) == bool(self.corpora):
+            given = "both are" if self.corpora else "none is"
+            raise ValueError(f'name its text as "corpus" or, where there are several, as "corpora": {given} given')
+        for name, samples in self.shares.items():
+            if not samples:
+                raise ValueError(
+                    f"corpus {name} gets none of {self.samples} samples by its weight: raise samples or the weight, "
+                    "or leave it out"
+                )
+        return self
+
+    @property
+    def weighted(self) -> list[WeightedCorpus]:
+        """What is read, however it is named."""
+        return [WeightedCorpus(name=self.corpus)] if self.corpus else self.corpora
+
+    def field_of(self, name: str) -> str:
+        """Where in `pruning` the recipe names that corpus."""
+        if self.corpus:
+            return "calibration.corpus"
+        return f"calibration.corpora.{[corpus.name for corpus in self.corpora].index(name)}.name"
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Sequences by corpus, in the recipe's order; together `samples`."""
+        samples = split_by_weight(self.samples, [corpus.weight for corpus in self.weighted])
+        return {corpus.name: share for corpus, share in zip(self.weighted, samples, strict=True)}
 
 
 class Pruning(RecipePart):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from publisher.errors import RequestFault
-from publisher.recipe import Recipe
+from publisher.recipe import Calibration, Recipe
 from publisher.recipe_file import read_recipe
 
 SMALL = {"pruning": {"criterion": "random", "ratio": 0.5}}
@@ -46,6 +46,15 @@ def test_corpora_are_named_once_in_order_of_use() -> None:
         }
     )
     assert recipe.corpus_names() == ["a", "b", "c"]
+
+
+def test_calibration_shares_its_samples_by_weight() -> None:
+    corpora = [{"name": "a", "weight": 3}, {"name": "b", "weight": 1.5}, {"name": "c"}]
+    calibration = Calibration.model_validate({"corpora": corpora, "samples": 10})
+    assert calibration.shares == {"a": 5, "b": 3, "c": 2}  # 5.45, 2.73, 1.82
+    recipe = Recipe.model_validate({"pruning": {"ratio": 0.5, "calibration": calibration}})
+    assert recipe.corpus_names() == ["a", "b", "c"]
+    assert Calibration(corpus="a", samples=10).shares == {"a": 10}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,13 @@ def test_masks_of_weights_go_with_every_score_of_weights(method: str, criterion:
         (UNSTRUCTURED | {"layout": "uniform"}, "layout uniform does not go with"),
         ({"criterion": "random", "ratio": 0.5, "storage": "compressed"}, "storage compressed does not go with"),
         ({"criterion": "random", "ratio": 0.5, "neuron_floor": 0.3}, "neuron_floor 0.3 is for scope global"),
+        ({"ratio": 0.5, "calibration": {}}, 'as "corpus" or, .* "corpora": none is given'),
+        ({"ratio": 0.5, "calibration": {"corpus": "a", "corpora": [{"name": "b"}]}}, "both are given"),
+        ({"ratio": 0.5, "calibration": {"corpora": [{"name": "a"}, {"name": "a"}]}}, "names one corpus twice: a, a"),
+        (
+            {"ratio": 0.5, "calibration": {"samples": 3, "corpora": [{"name": "a", "weight": 9}, {"name": "b"}]}},
+            "corpus b gets none of 3 samples by its weight",
+        ),
         ({"criterion": "random", "ratio": 0.5, "layout": "uniform"}, "set protect_first 4 and protect_last 2 to 0"),
         (UNIFORM | {"scope": "global"}, "scope global one for each"),
         (UNIFORM | {"round_to": 0}, "greater than or equal to 1"),

@@ -99,8 +99,9 @@ def _check_text(session: Session, caller: Caller, recipe: Recipe) -> None:
 def text_needs(recipe: Recipe) -> Iterator[TextNeed]:
     """Every place of the recipe that reads text."""
     if calibration := recipe.pruning.calibration:
-        tokens = calibration.samples * calibration.sequence_length
-        yield TextNeed("recipe.pruning.calibration.corpus", calibration.corpus, Split.TRAIN, tokens)
+        for name, samples in calibration.shares.items():
+            field = f"recipe.pruning.{calibration.field_of(name)}"
+            yield TextNeed(field, name, Split.TRAIN, samples * calibration.sequence_length)
     if alignment := recipe.alignment:
         total, weights = alignment.text_tokens, sum(item.weight for item in alignment.corpora)
         for index, corpus in enumerate(alignment.corpora):

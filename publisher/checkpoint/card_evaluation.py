@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from publisher.checkpoint.card_pruning import calibration_corpora, corpus_names
 from publisher.checkpoint.evaluation import Certificate, EvaluationReport, ProbeTraining
 from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.markdown import table
@@ -42,7 +43,7 @@ def measurements(manifest: Manifest) -> Iterator[str]:
         yield _perplexities(evaluation)
         if evaluation.certificate is not None:
             yield _certificate(evaluation.certificate)
-            yield _also_aligned_on(evaluation.certificate.corpus, manifest)
+            yield _also_read(evaluation.certificate.corpus, manifest)
     yield _trainings(manifest)
     if evaluation is not None:
         yield _fidelity(evaluation)
@@ -104,14 +105,17 @@ def _certificate(certificate: Certificate) -> str:
     return f"## Certificate\n\n{said}\n\n{table(heads, rows)}"
 
 
-def _also_aligned_on(corpus: str, manifest: Manifest) -> str:
+def _also_read(corpus: str, manifest: Manifest) -> str:
     alignment = manifest.recipe.get("alignment") or {}
-    if corpus not in {each["name"] for each in alignment.get("corpora", ())}:
+    readers = {"calibration": calibration_corpora(manifest), "alignment": corpus_names(alignment)}
+    having_read = [name for name, corpora in readers.items() if corpus in corpora]
+    if not having_read:
         return ""
+    said = " and ".join(having_read)
     return (
-        f"Training documents of `{corpus}` are among the text of this checkpoint's alignment, so the probe may have "
-        "trained on some that the alignment had read; what is measured on, neither has seen. Adapters for text of "
-        "other kinds may gain less."
+        f"Training documents of `{corpus}` are among the text of this checkpoint's {said}, so the probe may have "
+        f"trained on some that {said} had read; what is measured on, neither has seen. Adapters for text of other "
+        "kinds may gain less."
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from publisher.checkpoint.manifest import Manifest
+from publisher.recipe import Criterion
 
 _UNITS = {"kv_heads": "attention heads (whole KV groups)", "neurons": "MLP neurons", "experts": "experts"}
 _CRITERIA = {
@@ -35,6 +36,20 @@ def loads_anywhere(manifest: Manifest) -> bool:
     if is_of_single_weights(manifest):
         return not is_compressed(manifest)
     return _recipe(manifest).get("layout") == "uniform"
+
+
+def calibration_corpora(manifest: Manifest) -> set[str]:
+    """Whose text importance was measured on."""
+    recipe = _recipe(manifest)
+    if recipe.get("criterion") not in [criterion for criterion in Criterion if criterion.needs_text]:
+        return set()
+    return corpus_names(recipe.get("calibration") or {})
+
+
+def corpus_names(part: Mapping[str, Any]) -> set[str]:
+    """The corpora that a part of the recipe names, one as `corpus` or several as `corpora`."""
+    several = {corpus["name"] for corpus in part.get("corpora", ())}
+    return several | ({part["corpus"]} if part.get("corpus") else set())
 
 
 def pruning(manifest: Manifest) -> str:

@@ -107,6 +107,8 @@ def in_groups(recipe: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str
     alone = []
     unread = Pruning.model_validate(recipe["pruning"]).unread
     pruning = {name: value for name, value in recipe["pruning"].items() if name not in unread}
+    if calibration := pruning.get("calibration"):  # names its text in one of two ways
+        pruning["calibration"] = {name: value for name, value in calibration.items() if value not in (None, [])}
     for part, content in (recipe | {"pruning": pruning}).items():
         if isinstance(content, Mapping):
             yield part, list(flatten(content))

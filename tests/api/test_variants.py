@@ -62,6 +62,18 @@ def test_a_variant_comes_with_its_queued_job(client: httpx.Client, variant_body:
         ("recipe.evaluation.corpora.0", "poems", "recipe.evaluation.corpora.0", "no corpus 'poems'. Registered: novel"),
         ("recipe.alignment.tokens", 10**9, "recipe.alignment.corpora.0.name", "1,000,000,000 tokens are asked"),
         ("recipe.pruning.calibration.samples", 9999, "recipe.pruning.calibration.corpus", "639,936 tokens"),
+        (
+            "recipe.pruning.calibration",
+            {"corpora": [{"name": "novel"}, {"name": "poems"}]},
+            "recipe.pruning.calibration.corpora.1.name",
+            "no corpus 'poems'",
+        ),
+        (
+            "recipe.pruning.calibration",
+            {"corpus": "novel", "corpora": [{"name": "novel"}]},
+            "recipe.pruning.calibration",
+            "both are given",
+        ),
         ("publish.repo_id", "no-namespace", "publish.repo_id", "namespace/name"),
         ("publish.repo_id", "org/a b", "publish.repo_id", "'org/a b'"),
         ("publish.repo_id", "api/x", "publish.repo_id", "reserved"),

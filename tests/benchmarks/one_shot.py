@@ -35,7 +35,7 @@ from publisher.recipe import Pruning, Recipe
 from tests.benchmarks.sides import Cost, asked_side, report_side, run_side
 from worker.evaluation.perplexity import cut_windows, perplexity
 from worker.stages import prune
-from worker.stages.calibrate import TOKENS, calibration_sequences
+from worker.stages.calibrate import TOKENS, corpus_sequences
 from worker.stages.context import RecordingContext
 from worker.stages.inputs import PruneInputs
 from worker.stages.request import BaseModelSource, BuildRequest
@@ -103,10 +103,9 @@ def _options() -> argparse.Namespace:
 
 
 def _tokens(options: argparse.Namespace) -> Tensor:
-    recipe = _recipe("wanda", options.samples, options.length)
-    assert recipe.calibration is not None
     documents = CorpusSource(name="train", path=options.train).documents()
-    return calibration_sequences(documents, recipe.calibration, AutoTokenizer.from_pretrained(options.model))
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    return corpus_sequences("train", documents, options.samples, options.length, tokenizer)
 
 
 def _recipe(criterion: str, samples: int = 1, length: int = 8) -> Pruning:

@@ -113,14 +113,35 @@ def test_certificate_without_upper_bound_shows_none(tmp_path: Path) -> None:
     assert "The same LoRA" not in card
 
 
-@pytest.mark.parametrize(("corpora", "says"), [(["classics", "moby"], True), (["classics"], False), (None, False)])
-def test_card_says_when_alignment_read_what_the_probe_trains_on(
-    tmp_path: Path, corpora: list[str] | None, says: bool
+WITH_MOBY = {"corpora": [{"name": "classics", "weight": 3.0}, {"name": "moby", "weight": 1.0}]}
+CLASSICS = {"corpora": [{"name": "classics", "weight": 1.0}]}
+
+
+@pytest.mark.parametrize(
+    ("criterion", "calibration", "alignment", "readers"),
+    [
+        ("taylor", {"corpus": "classics", "corpora": []}, WITH_MOBY, "alignment"),
+        ("taylor", {"corpus": "moby", "corpora": []}, CLASSICS, "calibration"),
+        ("wanda", {"corpus": None, **WITH_MOBY}, WITH_MOBY, "calibration and alignment"),
+        ("magnitude", {"corpus": "moby", "corpora": []}, None, None),
+        ("taylor", {"corpus": None, **CLASSICS}, CLASSICS, None),
+        ("magnitude", None, None, None),
+    ],
+)
+def test_card_says_what_else_read_the_text_that_the_probe_trains_on(
+    tmp_path: Path,
+    criterion: str,
+    calibration: dict[str, Any] | None,
+    alignment: dict[str, Any] | None,
+    readers: str | None,
 ) -> None:
-    alignment = None if corpora is None else {"corpora": [{"name": name, "weight": 1.0} for name in corpora]}
-    recipe = {"alignment": alignment, "evaluation": {"corpora": ["moby"]}}
+    pruning = {"criterion": criterion, "calibration": calibration}
+    recipe = {"pruning": pruning, "alignment": alignment, "evaluation": {"corpora": ["moby"]}}
     card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0), recipe=recipe), "org/small"))
-    assert ("Training documents of `moby` are among the text of this checkpoint's alignment" in card) is says
+    if readers is None:
+        assert "Training documents of" not in card
+    else:
+        assert f"Training documents of `moby` are among the text of this checkpoint's {readers}, so" in card
 
 
 @pytest.mark.parametrize(

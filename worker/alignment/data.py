@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Exhausted
+from publisher.recipe_parts import split_by_weight
 from worker.alignment.token_cache import cached, file_name
 
 #: Documents that are tokenized in one call: enough for the tokenizer's threads, little enough to cancel between.
@@ -130,16 +131,6 @@ def _until_exhausted(packed: Sequence[Tensor], count: int, weights: Sequence[flo
             way_out="Lower alignment.batch_tokens, add text, or change the corpora's weights.",
         )
     return left
-
-
-def split_by_weight(count: int, weights: Sequence[float]) -> list[int]:
-    """Whole shares of `count` in proportion to `weights`; largest remainders first, so that they add up."""
-    exact = [count * weight / math.fsum(weights) for weight in weights]
-    shares = [int(share) for share in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda index: shares[index] - exact[index])
-    for index in by_remainder[: count - sum(shares)]:
-        shares[index] += 1
-    return shares
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.corpus import Split
 from publisher.errors import RequestFault
+from publisher.recipe_parts import split_by_weight
 from worker.alignment.batch_loss import BatchLoss, rows_at_once
-from worker.alignment.data import WeightedSource, pack_tokens, split_by_weight
+from worker.alignment.data import WeightedSource, pack_tokens
 from worker.measure import compute_dtype
 
 #: Tokens that are measured, at most: four optimizer steps' worth at the default batch, without their backward passes.

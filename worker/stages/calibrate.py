@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import TensorFiles
 from worker.streaming.model import LayerStream
 
-VERSION = 2
+VERSION = 3
 IMPORTANCE, TOKENS = "importance.safetensors", "calibration.safetensors"
 #: documents that are shuffled among each other; more than this are never in memory
 _SHUFFLED_DOCUMENTS = 1024
@@ -52,8 +53,11 @@ def digest(request: BuildRequest, fetch: str) -> str:
         dependencies["seed"] = request.recipe.seed
     if pruning.criterion.needs_text:
         calibration = _calibration(request)
-        dependencies["calibration"] = calibration.model_dump(mode="json", exclude={"corpus"})
-        dependencies["corpus"] = _corpus(request, calibration).content_digest()
+        dependencies["calibration"] = calibration.model_dump(mode="json", exclude={"corpus", "corpora"})
+        dependencies["corpora"] = [
+            [_corpus(request, calibration, name).content_digest(), samples]
+            for name, samples in calibration.shares.items()
+        ]
     return stage_digest(Stage.CALIBRATE, VERSION, dependencies)
 
 
@@ -87,24 +91,27 @@ def _importance(request: BuildRequest, base: Path, output: Path, context: StageC
 
 
 def _sequences(request: BuildRequest, base: Path, context: StageContext) -> Tensor:
-    """int64 `(samples, sequence_length)`."""
-    calibration = _calibration(request)
-    documents = _checked(_corpus(request, calibration).documents(Split.TRAIN), context)
-    return calibration_sequences(shuffled(documents, request.recipe.seed), calibration, load_tokenizer(base))
+    """int64 `(samples, sequence_length)`, one corpus after the other: importance is a mean over all of them."""
+    calibration, tokenizer = _calibration(request), load_tokenizer(base)
+    parts = []
+    for name, samples in calibration.shares.items():
+        documents = _checked(_corpus(request, calibration, name).documents(Split.TRAIN), context)
+        shuffled_documents = shuffled(documents, request.recipe.seed)
+        parts.append(corpus_sequences(name, shuffled_documents, samples, calibration.sequence_length, tokenizer))
+    return torch.cat(parts)
 
 
-def calibration_sequences(
-    documents: Iterable[str], calibration: Calibration, tokenizer: PreTrainedTokenizerBase
+def corpus_sequences(
+    name: str, documents: Iterable[str], samples: int, length: int, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """`(samples, sequence_length)` int64, documents in their order; RequestFault if they hold less text."""
-    wanted, length = calibration.samples, calibration.sequence_length
-    sequences = pack_tokens(documents, tokenizer, length, wanted)
-    if len(sequences) < wanted:
+    """`(samples, length)` int64, documents in their order; RequestFault if they hold less text."""
+    sequences = pack_tokens(documents, tokenizer, length, samples)
+    if len(sequences) < samples:
         raise RequestFault(
-            f"corpus {calibration.corpus}: its training documents fill {len(sequences)} sequences of {length} tokens "
-            f"({len(sequences) * length:,} tokens); {wanted} sequences ({wanted * length:,} tokens) are needed.",
+            f"corpus {name}: its training documents fill {len(sequences)} sequences of {length} tokens "
+            f"({len(sequences) * length:,} tokens); {samples} sequences ({samples * length:,} tokens) are needed.",
             field="recipe.pruning.calibration.samples",
-            way_out="Lower samples or sequence_length, or name a larger corpus.",
+            way_out="Lower samples, sequence_length or the corpus's weight, or name a larger corpus.",
         )
     return sequences.long()
 
@@ -160,12 +167,12 @@ def _calibration(request: BuildRequest) -> Calibration:
     return calibration
 
 
-def _corpus(request: BuildRequest, calibration: Calibration) -> CorpusSource:
-    corpus = request.corpora.get(calibration.corpus)
+def _corpus(request: BuildRequest, calibration: Calibration, name: str) -> CorpusSource:
+    corpus = request.corpora.get(name)
     if corpus is None:
         raise RequestFault(
-            f"corpus {calibration.corpus} is not known.",
-            field="recipe.pruning.calibration.corpus",
+            f"corpus {name} is not known.",
+            field=f"recipe.pruning.{calibration.field_of(name)}",
             way_out=f"Known: {', '.join(sorted(request.corpora)) or 'none'}.",
         )
     return corpus

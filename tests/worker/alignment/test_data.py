@@ -10,8 +10,9 @@ import torch
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Exhausted
+from publisher.recipe_parts import split_by_weight
 from tests.models import byte_tokenizer
-from worker.alignment.data import WeightedSource, pack_tokens, split_by_weight, training_sequences
+from worker.alignment.data import WeightedSource, pack_tokens, training_sequences
 
 EOS = 257
 

@@ -6,11 +6,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from publisher.corpus import CorpusSource
 from publisher.errors import JobCancelled, PublisherError, RequestFault
 from publisher.recipe import Recipe
 from tests.models import tiny_llama
@@ -192,6 +197,41 @@ def test_too_little_text_is_refused_with_both_counts(base: Path, tmp_path: Path)
     wanted = recipe(calibration={"corpus": "prose", "samples": 100, "sequence_length": 32})
     with pytest.raises(RequestFault, match=r"\(\d+ tokens\); 100 sequences \(3,200 tokens\) are needed"):
         prune(base, short, tmp_path / "stages", wanted)
+    assert not list((tmp_path / "stages").glob("calibrate-*"))
+
+
+def test_several_corpora_share_the_calibration_by_weight(base: Path, tmp_path: Path) -> None:
+    texts = {"sea": "call me Ishmael. " * 40, "city": "it was the best of times; " * 40}
+    corpora = {}
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({"text": text}) + "\n")
+        corpora[name] = CorpusSource(name=name, path=path, held_out_fraction=0.0)
+
+    def tokens(**calibration: Any) -> Tensor:
+        wanted = recipe(method="unstructured", criterion="wanda", calibration=calibration | {"sequence_length": 32})
+        request = replace(request_for(base, tmp_path / "sea.jsonl", wanted), corpora=corpora)
+        folders = run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.CALIBRATE)
+        return load_file(folders[Stage.CALIBRATE] / "calibration.safetensors")["tokens"]
+
+    both = tokens(corpora=[{"name": "sea", "weight": 2}, {"name": "city"}], samples=6)
+    assert torch.equal(both, torch.cat([tokens(corpus="sea", samples=4), tokens(corpus="city", samples=2)]))
+    calibrated = {folder.name for folder in (tmp_path / "stages").glob("calibrate-*")}
+    assert torch.equal(tokens(corpora=[{"name": "sea", "weight": 7}], samples=4), tokens(corpus="sea", samples=4))
+    assert {folder.name for folder in (tmp_path / "stages").glob("calibrate-*")} == calibrated, "the same text"
+
+
+def test_a_corpus_that_is_too_short_for_its_share_is_named(base: Path, tmp_path: Path) -> None:
+    long, short = prose(tmp_path / "long.jsonl"), prose(tmp_path / "short.jsonl", documents=2)
+    calibration = {"corpora": [{"name": "prose"}, {"name": "short"}], "samples": 40, "sequence_length": 32}
+    request = request_for(base, long, recipe(calibration=calibration))
+    request = replace(request, corpora=request.corpora | {"short": CorpusSource(name="short", path=short)})
+    with pytest.raises(RequestFault, match=r"corpus short: .* 20 sequences .* are needed"):
+        run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.CALIBRATE)
+    unknown = recipe(calibration={"corpora": [{"name": "prose"}, {"name": "shrot"}]})
+    with pytest.raises(RequestFault, match="shrot is not known") as refused:
+        run_pipeline(replace(request, recipe=unknown), StageStore(tmp_path / "stages"), Watcher().context)
+    assert refused.value.field == "recipe.pruning.calibration.corpora.1.name"
     assert not list((tmp_path / "stages").glob("calibrate-*"))
 
 

@@ -1,0 +1,40 @@
+"""What the parts of a recipe have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+CorpusName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class RecipePart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightedCorpus(RecipePart):
+    name: CorpusName
+    weight: float = Field(default=1.0, gt=0, description="share of the text, relative to the other corpora")
+
+
+def _each_once(corpora: list[WeightedCorpus]) -> list[WeightedCorpus]:
+    names = [corpus.name for corpus in corpora]
+    if len(set(names)) != len(names):
+        raise ValueError(f"names one corpus twice: {', '.join(names)}; give it one weight")
+    return corpora
+
+
+WeightedCorpora = Annotated[list[WeightedCorpus], AfterValidator(_each_once)]
+
+
+def split_by_weight(count: int, weights: Sequence[float]) -> list[int]:
+    """Whole shares of `count` in proportion to `weights`; largest remainders first, so that they add up."""
+    exact = [count * weight / math.fsum(weights) for weight in weights]
+    shares = [int(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda index: shares[index] - exact[index])
+    for index in by_remainder[: count - sum(shares)]:
+        shares[index] += 1
+    return shares
