@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from publisher.checkpoint.manifest import Manifest
-from publisher.recipe import Criterion
 
 _UNITS = {"kv_heads": "attention heads (whole KV groups)", "neurons": "MLP neurons", "experts": "experts"}
 _CRITERIA = {
@@ -16,6 +15,8 @@ _CRITERIA = {
     "magnitude": "the magnitude of weights",
     "random": "chance",
 }
+#: criteria that look at text
+_READING = {"taylor", "wanda", "sparsegpt"}
 
 
 def method(manifest: Manifest) -> str:
@@ -41,9 +42,7 @@ def loads_anywhere(manifest: Manifest) -> bool:
 def calibration_corpora(manifest: Manifest) -> set[str]:
     """Whose text importance was measured on."""
     recipe = _recipe(manifest)
-    if recipe.get("criterion") not in [criterion for criterion in Criterion if criterion.needs_text]:
-        return set()
-    return corpus_names(recipe.get("calibration") or {})
+    return corpus_names(recipe.get("calibration") or {}) if recipe.get("criterion") in _READING else set()
 
 
 def corpus_names(part: Mapping[str, Any]) -> set[str]:
