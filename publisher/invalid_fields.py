@@ -12,6 +12,8 @@ from publisher.recipe import Recipe
 
 _SHOWN_LETTERS = 80
 _VALUE_ERROR = "Value error, "
+#: kinds of error that pydantic tells of with names of our classes, and what JSON calls what is wanted
+_SHAPES = {"model_type": "an object", "model_attributes_type": "an object", "list_type": "a list"}
 
 
 class InvalidField(BaseModel):
@@ -43,8 +45,10 @@ def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
         return _unknown_field(path)
     if message.startswith(_VALUE_ERROR):
         return message.removeprefix(_VALUE_ERROR)
+    if kind in _SHAPES:
+        message = f"Input should be {_SHAPES[kind]}"
     if "input" not in error or isinstance(error["input"], dict | list):
-        return message
+        return message.replace("Input should", "it should")
     shown = repr(error["input"])
     shown = shown if len(shown) <= _SHOWN_LETTERS else f"{shown[:_SHOWN_LETTERS]}…"
     return f"{shown} is not valid: {message.replace('Input should', 'it should')}"

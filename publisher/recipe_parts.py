@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 CorpusName = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -18,6 +18,12 @@ class RecipePart(BaseModel):
 class WeightedCorpus(RecipePart):
     name: CorpusName
     weight: float = Field(default=1.0, gt=0, description="share of the text, relative to the other corpora")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, given: Any) -> Any:
+        """`"docs"` for `{"name": "docs"}`, as evaluation names its corpora."""
+        return {"name": given} if isinstance(given, str) else given
 
 
 def _each_once(corpora: list[WeightedCorpus]) -> list[WeightedCorpus]:

@@ -52,6 +52,8 @@ def test_calibration_shares_its_samples_by_weight() -> None:
     corpora = [{"name": "a", "weight": 3}, {"name": "b", "weight": 1.5}, {"name": "c"}]
     calibration = Calibration.model_validate({"corpora": corpora, "samples": 10})
     assert calibration.shares == {"a": 5, "b": 3, "c": 2}  # 5.45, 2.73, 1.82
+    bare = Calibration.model_validate({"corpora": [corpora[0], corpora[1], "c"], "samples": 10})
+    assert bare == calibration
     recipe = Recipe.model_validate({"pruning": {"ratio": 0.5, "calibration": calibration}})
     assert recipe.corpus_names() == ["a", "b", "c"]
     assert Calibration(corpus="a", samples=10).shares == {"a": 10}
@@ -64,6 +66,8 @@ def test_calibration_shares_its_samples_by_weight() -> None:
         (SMALL | {"alignment": ALIGNMENT | {"batch_tokens": 1000}}, "not a multiple of sequence_length"),
         (SMALL | {"alignment": ALIGNMENT | {"tokens": 100}}, "less than one batch"),
         (SMALL | {"alignment": ALIGNMENT | {"corpora": [{"name": "a"}, {"name": "a"}]}}, "names one corpus twice"),
+        (SMALL | {"alignment": ALIGNMENT | {"corpora": ["a", "../b"]}}, "corpora.1.name"),
+        (SMALL | {"alignment": ALIGNMENT | {"corpora": [1]}}, "corpora.0"),
         ({"pruning": {"criterion": "random", "ratio": 1}}, "less than 1"),
         ({"pruning": {"criterion": "wnada", "ratio": 0.5}}, "'taylor', 'magnitude', 'random', 'wanda' or 'sparsegpt'"),
         ({"pruning": {"criterion": "wanda", "ratio": 0.5}}, "magnitude and random do without"),

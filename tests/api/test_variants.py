@@ -74,6 +74,8 @@ def test_a_variant_comes_with_its_queued_job(client: httpx.Client, variant_body:
             "recipe.pruning.calibration",
             "both are given",
         ),
+        ("recipe.alignment.corpora", {"name": "novel"}, "recipe.alignment.corpora", "it should be a list"),
+        ("recipe.alignment.corpora", [1], "recipe.alignment.corpora.0", "1 is not valid: it should be an object"),
         ("publish.repo_id", "no-namespace", "publish.repo_id", "namespace/name"),
         ("publish.repo_id", "org/a b", "publish.repo_id", "'org/a b'"),
         ("publish.repo_id", "api/x", "publish.repo_id", "reserved"),
