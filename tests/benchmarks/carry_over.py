@@ -1,11 +1,12 @@
 """What adapters carry over to the base model, by ratio and kind of alignment: certificates side by side.
 
-    python -m tests.benchmarks.carry_over BASE --text classics=classics.jsonl code=code.jsonl \\
+    python -m tests.benchmarks.carry_over BASE --text classics:3=classics.jsonl code=code.jsonl \\
         --domains sea=sea.jsonl docs=docs.jsonl [--ratios 0.5 0.65] [--alignments none distillation] [--tokens 400000]
 
-BASE is a model's folder. `--text` is aligned on (the first calibrates), `--domains` are what adapters are trained and
-measured on: for each a probe of its own, and one on the base model. Everything is the pipeline's own, in a store of
-stages that is used again, so that an interrupted run goes on and a longer list repeats nothing. Hours on a CPU.
+BASE is a model's folder. `--text` is calibrated and aligned on by weight (here three parts of the first), `--domains`
+are what adapters are trained and measured on: for each a probe of its own, and one on the base model. Everything is the
+pipeline's own, in a store of stages that is used again, so that an interrupted run goes on and a longer list repeats
+nothing. Hours on a CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from publisher.base_model import inspect_folder
 from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.corpus import CorpusSource
 from publisher.recipe import Recipe
+from worker.alignment.data import WeightedSource
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import run_pipeline
 from worker.stages.request import BaseModelSource, BuildRequest
@@ -72,11 +74,12 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
-    parser.add_argument("--text", type=_corpus, nargs="+", required=True, metavar="NAME=PATH")
+    parser.add_argument("--text", type=_weighted, nargs="+", required=True, metavar="NAME[:WEIGHT]=PATH")
     parser.add_argument("--domains", type=_corpus, nargs="+", required=True, metavar="NAME=PATH")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.35, 0.5, 0.65])
     parser.add_argument("--protect", type=int, nargs=2, default=[3, 2], help="layers kept whole at both ends")
     parser.add_argument("--alignments", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS)[:5])
+    parser.add_argument("--samples", type=int, default=32, help="sequences that importance is measured on")
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--settings", type=json.loads, default={}, help="of the recipe's alignment, as JSON")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -88,6 +91,12 @@ def _options() -> argparse.Namespace:
 def _corpus(said: str) -> CorpusSource:
     name, _, path = said.partition("=")
     return CorpusSource(name=name, path=Path(path))
+
+
+def _weighted(said: str) -> WeightedSource:
+    name, _, path = said.partition("=")
+    name, _, weight = name.partition(":")
+    return WeightedSource(_corpus(f"{name}={path}"), float(weight or 1))
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -103,7 +112,7 @@ def _evaluated(ratio: float, alignment: str, domain: CorpusSource, options: argp
             "ratio": ratio,
             "protect_first": options.protect[0],
             "protect_last": options.protect[1],
-            "calibration": {"corpus": options.text[0].name},
+            "calibration": {"corpora": _weights(options), "samples": options.samples},
         },
         "alignment": _alignment(ALIGNMENTS[alignment], options),
         "evaluation": {"corpora": [domain.name], "tokens": 12_000},
@@ -111,7 +120,7 @@ def _evaluated(ratio: float, alignment: str, domain: CorpusSource, options: argp
     request = BuildRequest(
         BaseModelSource(str(options.base), inspect_folder(options.base).revision, options.base),
         Recipe.model_validate(recipe),
-        {corpus.name: corpus for corpus in (*options.text, *options.domains)},
+        {corpus.name: corpus for corpus in (*(text.source for text in options.text), *options.domains)},
         device=options.device,
     )
     folders = run_pipeline(request, StageStore(options.work), lambda stage: RecordingContext(), Stage.EVALUATE)
@@ -121,8 +130,11 @@ def _evaluated(ratio: float, alignment: str, domain: CorpusSource, options: argp
 def _alignment(differing: dict[str, Any] | None, options: argparse.Namespace) -> dict[str, Any] | None:
     if differing is None:
         return None
-    common: dict[str, Any] = {"corpora": [{"name": corpus.name} for corpus in options.text], "tokens": options.tokens}
-    return {**common, **options.settings, **differing}
+    return {"corpora": _weights(options), "tokens": options.tokens, **options.settings, **differing}
+
+
+def _weights(options: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"name": text.source.name, "weight": text.weight} for text in options.text]
 
 
 if __name__ == "__main__":
