@@ -45,13 +45,12 @@ def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
         return _unknown_field(path)
     if message.startswith(_VALUE_ERROR):
         return message.removeprefix(_VALUE_ERROR)
-    if kind in _SHAPES:
-        message = f"Input should be {_SHAPES[kind]}"
+    message = f"it should be {_SHAPES[kind]}" if kind in _SHAPES else message.replace("Input should", "it should")
     if "input" not in error or isinstance(error["input"], dict | list):
-        return message.replace("Input should", "it should")
+        return message
     shown = repr(error["input"])
     shown = shown if len(shown) <= _SHOWN_LETTERS else f"{shown[:_SHOWN_LETTERS]}…"
-    return f"{shown} is not valid: {message.replace('Input should', 'it should')}"
+    return f"{shown} is not valid: {message}"
 
 
 def _unknown_field(path: Sequence[str | int]) -> str:

@@ -17,7 +17,7 @@ class RecipePart(BaseModel):
 
 class WeightedCorpus(RecipePart):
     name: CorpusName
-    weight: float = Field(default=1.0, gt=0, description="share of the text, relative to the other corpora")
+    weight: float = Field(default=1.0, gt=0, le=1e6, description="share of the text, relative to the other corpora")
 
     @model_validator(mode="before")
     @classmethod
@@ -34,6 +34,12 @@ def _each_once(corpora: list[WeightedCorpus]) -> list[WeightedCorpus]:
 
 
 WeightedCorpora = Annotated[list[WeightedCorpus], AfterValidator(_each_once)]
+
+
+def shares_of(corpora: Sequence[WeightedCorpus], count: int) -> dict[str, int]:
+    """How much of `count` falls to each corpus by its weight, in their order; adds up to `count`."""
+    shares = split_by_weight(count, [corpus.weight for corpus in corpora])
+    return {corpus.name: share for corpus, share in zip(corpora, shares, strict=True)}
 
 
 def split_by_weight(count: int, weights: Sequence[float]) -> list[int]:

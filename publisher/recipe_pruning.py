@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from publisher.recipe_parts import CorpusName, RecipePart, WeightedCorpora, WeightedCorpus, split_by_weight
+from publisher.recipe_parts import CorpusName, RecipePart, WeightedCorpora, shares_of
 
 
 class PruningMethod(StrEnum):
@@ -100,11 +100,6 @@ class Calibration(RecipePart):
                 )
         return self
 
-    @property
-    def weighted(self) -> list[WeightedCorpus]:
-        """What is read, however it is named."""
-        return [WeightedCorpus(name=self.corpus)] if self.corpus else self.corpora
-
     def field_of(self, name: str) -> str:
         """Where in `pruning` the recipe names that corpus."""
         if self.corpus:
@@ -114,8 +109,7 @@ class Calibration(RecipePart):
     @property
     def shares(self) -> dict[str, int]:
         """Sequences by corpus, in the recipe's order; together `samples`."""
-        samples = split_by_weight(self.samples, [corpus.weight for corpus in self.weighted])
-        return {corpus.name: share for corpus, share in zip(self.weighted, samples, strict=True)}
+        return {self.corpus: self.samples} if self.corpus else shares_of(self.corpora, self.samples)
 
 
 class Pruning(RecipePart):

@@ -68,6 +68,10 @@ def test_calibration_shares_its_samples_by_weight() -> None:
         (SMALL | {"alignment": ALIGNMENT | {"corpora": [{"name": "a"}, {"name": "a"}]}}, "names one corpus twice"),
         (SMALL | {"alignment": ALIGNMENT | {"corpora": ["a", "../b"]}}, "corpora.1.name"),
         (SMALL | {"alignment": ALIGNMENT | {"corpora": [1]}}, "corpora.0"),
+        *(
+            ({"pruning": {"ratio": 0.5, "calibration": {"corpora": [{"name": "a", "weight": weight}, "b"]}}}, "weight")
+            for weight in (0, -1, 1e308, float("inf"), float("nan"))
+        ),
         ({"pruning": {"criterion": "random", "ratio": 1}}, "less than 1"),
         ({"pruning": {"criterion": "wnada", "ratio": 0.5}}, "'taylor', 'magnitude', 'random', 'wanda' or 'sparsegpt'"),
         ({"pruning": {"criterion": "wanda", "ratio": 0.5}}, "magnitude and random do without"),

@@ -20,6 +20,7 @@ from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
 from publisher.hub.storage import HubStorage
 from publisher.recipe import Recipe
+from publisher.recipe_parts import shares_of
 from publisher.repo_id import check_repo_id
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, corpus_names
@@ -103,10 +104,8 @@ def text_needs(recipe: Recipe) -> Iterator[TextNeed]:
             field = f"recipe.pruning.{calibration.field_of(name)}"
             yield TextNeed(field, name, Split.TRAIN, samples * calibration.sequence_length)
     if alignment := recipe.alignment:
-        total, weights = alignment.text_tokens, sum(item.weight for item in alignment.corpora)
-        for index, corpus in enumerate(alignment.corpora):
-            share = int(total * corpus.weight / weights)
-            yield TextNeed(f"recipe.alignment.corpora.{index}.name", corpus.name, Split.TRAIN, share)
+        for index, (name, tokens) in enumerate(shares_of(alignment.corpora, alignment.text_tokens).items()):
+            yield TextNeed(f"recipe.alignment.corpora.{index}.name", name, Split.TRAIN, tokens)
     if evaluation := recipe.evaluation:
         for index, name in enumerate(evaluation.corpora):
             yield TextNeed(f"recipe.evaluation.corpora.{index}", name, Split.HELD_OUT, evaluation.sequence_length)

@@ -188,7 +188,8 @@ def test_variant_is_planned_until_it_is_measured(account: Account, browser: http
 def test_recipe_shows_the_fields_that_mean_something(account: Account, browser: httpx.Client) -> None:
     page = look(browser, f"/variants/{account.job().variant_id}")
     assert "<dt>round to</dt><dd>1</dd>" in page
-    for unread in ("pattern", "neuron floor", "storage"):
+    assert "<dt>calibration corpus</dt><dd>classics</dd>" in page
+    for unread in ("pattern", "neuron floor", "storage", "calibration corpora"):
         assert f"<dt>{unread}</dt>" not in page
     assert "0.65 structured, taylor" in look(browser, "/variants")
 
