@@ -12,36 +12,60 @@ from worker.streaming.files import all_finite
 _RIDGE = 1e-2
 
 
-class LeastSquares:
-    """Sums over equations that say which W `(out, in)` comes closest to `wanted`, not far from `weight`."""
+class Squares:
+    """Sums over equations that say how much it matters what a matrix `(out, in)` does with what it reads."""
 
     def __init__(self, weight: Tensor) -> None:
-        outputs, inputs = weight.shape
-        self._weight = weight.float().clone()
+        inputs = weight.shape[1]
         self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
-        self._products = torch.zeros(inputs, outputs, dtype=torch.float32, device=weight.device)
-        self._wanted, self._rows = 0.0, 0
+        self._rows = 0
 
-    def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
-        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
-        lengths = weights.flatten().sqrt()[:, None]
-        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
+    def add(self, inputs: Tensor, weights: Tensor) -> None:
+        """`(rows, length, in)` and `(rows, length)`."""
+        self._add(inputs.flatten(0, -2).float() * weights.flatten().sqrt()[:, None])
+
+    def _add(self, x: Tensor) -> None:
         self._inputs.addmm_(x.T, x)
-        self._products.addmm_(x.T, y)
-        self._wanted += float(y.square().sum())
         self._rows += len(x)
 
     def is_finite(self) -> bool:
-        return all_finite(self._inputs) and all_finite(self._products)
+        return all_finite(self._inputs)
+
+    def with_ridge(self) -> Tensor:
+        """Σ w z zᵀ + λ `(in, in)`, in double precision: what a matrix reads is nearly dependent."""
+        squares = self._inputs.double()
+        squares.diagonal().add_(self._ridge())
+        return squares
+
+    def _ridge(self) -> Tensor:
+        share = max(_RIDGE, len(self._inputs) / self._rows)
+        return share * self._inputs.double().diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+class LeastSquares(Squares):
+    """And which W `(out, in)` comes closest to what is wanted, not far from `weight`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        self._weight = weight.float().clone()
+        self._products = torch.zeros(*reversed(weight.shape), dtype=torch.float32, device=weight.device)
+        self._wanted = 0.0
+
+    def add_wanted(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
+        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
+        lengths = weights.flatten().sqrt()[:, None]
+        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
+        self._add(x)
+        self._products.addmm_(x.T, y)
+        self._wanted += float(y.square().sum())
+
+    def is_finite(self) -> bool:
+        return super().is_finite() and all_finite(self._products)
 
     def solution(self) -> Tensor:
-        """`(out, in)` float32. In double precision: what a matrix reads is nearly dependent."""
-        squares, products = self._inputs.double(), self._products.double()
-        share = max(_RIDGE, len(squares) / self._rows)
-        ridge = share * squares.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        squares.diagonal().add_(ridge)
-        products += ridge * self._weight.T
-        return torch.cholesky_solve(products, torch.linalg.cholesky(squares)).T.float()
+        """`(out, in)` float32."""
+        products = self._products.double() + self._ridge() * self._weight.T
+        return torch.cholesky_solve(products, torch.linalg.cholesky(self.with_ridge())).T.float()
 
     def error(self, weight: Tensor) -> float:
         """Relative to what is wanted."""

@@ -61,15 +61,33 @@ def pack(
 def round_trip(weight: Tensor) -> Tensor:
     """The values that `weight` has when it was published in 4 bits, in bf16."""
     values = weight.detach().to(torch.bfloat16).float().flatten()
-    blocks = functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
-    scales = blocks.abs().amax(1)
-    code = get_4bit_type("nf4", device=weight.device)
-    shares = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    nearest = torch.bucketize(shares, (code[1:] + code[:-1]) / 2, out_int32=True)
-    offset = scales.mean()
-    as_stored = dequantize_blockwise(*quantize_blockwise(scales - offset, blocksize=NESTED_BLOCK)) + offset
-    rounded: Tensor = (code[nearest] * as_stored[:, None]).flatten()[: len(values)].view_as(weight)
-    return rounded.to(torch.bfloat16)
+    grid = Grid(weight)
+    blocks = torch.arange(len(values), device=values.device) // BLOCK
+    return grid.nearest(values, blocks).view_as(weight)
+
+
+class Grid:
+    """The values that weights can have in 4 bits: 16 shares of the scale of each block of 64.
+
+    `scales` float32 `(blocks,)`: the largest magnitude of each block of `weight`, flattened; `places`: where in it.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        values = weight.detach().to(torch.bfloat16).float().flatten()
+        blocks = functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
+        self.scales, within = blocks.abs().max(1)
+        self.places = torch.arange(len(blocks), device=blocks.device) * BLOCK + within
+        offset = self.scales.mean()
+        self._stored = dequantize_blockwise(*quantize_blockwise(self.scales - offset, blocksize=NESTED_BLOCK)) + offset
+        self._code = get_4bit_type("nf4", device=weight.device)
+        self._between = (self._code[1:] + self._code[:-1]) / 2
+
+    def nearest(self, values: Tensor, blocks: Tensor) -> Tensor:
+        """bf16: what becomes of `values`, float32 numbers of bf16, that lie in `blocks`, int of the same shape."""
+        shares = values / self.scales[blocks].clamp_min(torch.finfo(torch.float32).tiny)
+        nearest = torch.bucketize(shares, self._between, out_int32=True)
+        rounded: Tensor = self._code[nearest] * self._stored[blocks]
+        return rounded.to(torch.bfloat16)
 
 
 def _whole_blocks(parts: Iterable[Tensor]) -> Iterator[Tensor]:

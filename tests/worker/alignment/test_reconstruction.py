@@ -17,8 +17,10 @@ from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Alignment, Recipe
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import LENGTH, STEPS, request
-from worker.alignment import reconstruction
-from worker.alignment.reconstruction import MatrixError, reconstruct
+from tests.worker.quantization.gptq import gptq
+from worker.alignment import reconstructed_layer
+from worker.alignment.reconstructed_layer import MatrixError
+from worker.alignment.reconstruction import reconstruct
 from worker.causal import hidden_states
 from worker.families.pair import Pair, pruned_pair
 from worker.pruning.config import pruned_config
@@ -126,7 +128,10 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path, rounded: bool)
     found = load_file(tmp_path / "out" / "model.safetensors")
     of_base, of_pruned = load(base).double(), load(inputs.pruned).double()
     unsolved = ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj"))
-    _round(of_pruned, four_bit - {f"model.layers.{layer}.{module}.weight" for layer, module in unsolved})
+    others = four_bit - {f"model.layers.{layer}.{module}.weight" for layer, module in unsolved}
+    for name in others:
+        of_pruned.get_parameter(name).copy_(found[name])
+    _round(of_pruned, others)
     for layer, module in unsolved:
         matrix = of_pruned.get_submodule(f"model.layers.{layer}.{module}")
         lengths = _around(of_base, layer, "mlp.down_proj")[1].norm(dim=-1, keepdim=True)
@@ -141,9 +146,50 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path, rounded: bool)
         equations = torch.cat([x, ridge * torch.eye(x.shape[1], dtype=torch.float64)])
         wanted = torch.linalg.lstsq(equations, torch.cat([y, ridge * matrix.weight.T])).solution.T
         name = f"model.layers.{layer}.{module}.weight"
-        torch.testing.assert_close(found[name].double(), wanted, rtol=1e-3, atol=1e-4)
+        if rounded:
+            _assert_mostly_close(found[name], gptq(wanted, equations.T @ equations))
+        else:
+            torch.testing.assert_close(found[name].double(), wanted, rtol=1e-3, atol=1e-4)
         matrix.weight.copy_(found[name])
         _round(of_pruned, four_bit & {name})
+
+
+@torch.no_grad()
+def test_what_is_not_solved_for_is_rounded_by_gptq(tmp_path: Path) -> None:
+    """In all layers, cut or not; by what each matrix reads when all before it are in 4 bits."""
+    base = tiny_llama(tmp_path / "base")
+    inputs = cut(base)
+    masks, four_bit = load_masks(inputs.masks), four_bit_names(inputs.pruned, NF4)
+    solved(tmp_path, inputs, masks, four_bit=four_bit)
+    found, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", inputs.pruned))
+    model = load(tmp_path / "out").double()
+    _round(model, four_bit)
+    for layer in range(4):
+        for module in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"):
+            x = torch.cat([_read_by(model, layer, module, change) for change in (0.0, CHANGE)]).flatten(0, 1)
+            share = max(RIDGE, x.shape[1] / len(x))
+            hessian = x.T @ x + share * x.square().sum(0).mean() * torch.eye(x.shape[1], dtype=torch.float64)
+            name = f"model.layers.{layer}.{module}.weight"
+            _assert_mostly_close(found[name], gptq(before[name], hessian))
+    for name in before.keys() - four_bit:
+        assert torch.equal(found[name], before[name])
+
+
+def _read_by(model: PreTrainedModel, layer: int, module: str, change: float) -> Tensor:
+    """What the matrix reads, by its length; or what a change of the layer's states makes of it, with its weight."""
+    plain, stream = _reads(model, layer, module, 0.0)
+    lengths = plain.norm(dim=-1, keepdim=True)
+    if not change:
+        return plain / lengths
+    directions = torch.randn(*TOKENS.shape, 32, generator=torch.Generator().manual_seed(layer << 32)).double()
+    changes = change * stream.norm(dim=-1, keepdim=True) * directions / directions.norm(dim=-1, keepdim=True)
+    return OF_CHANGES / change * (_reads(model, layer, module, changes)[0] - plain) / lengths
+
+
+def _assert_mostly_close(found: Tensor, wanted: Tensor) -> None:
+    """A value that lies between two codes may fall to either side, and those after it make up for another error."""
+    near = (found.double() - wanted).abs() <= 1e-2 * wanted.abs().max()
+    assert near.double().mean() > 0.9
 
 
 def _round(model: PreTrainedModel, names: Collection[str]) -> None:
@@ -176,8 +222,8 @@ def test_layers_answer_to_changes_as_the_base_model_does(tmp_path: Path, monkeyp
     masks = Masks(read_geometry(inputs.base).kinds, read_geometry(inputs.base).kind_of, KEPT, "model.layers.")
     few = TOKENS % 5
     answers = {"base": _answer(inputs.base, few)}
-    for name, share in (("with", reconstruction._OF_CHANGES), ("without", 0.0)):
-        monkeypatch.setattr(reconstruction, "_OF_CHANGES", share)
+    for name, share in (("with", reconstructed_layer._OF_CHANGES), ("without", 0.0)):
+        monkeypatch.setattr(reconstructed_layer, "_OF_CHANGES", share)
         solved(tmp_path / name, inputs, masks, few)
         answers[name] = _answer(tmp_path / name / "out", few)
     far = {name: float((answers[name] - answers["base"]).norm()) for name in ("with", "without")}
@@ -204,6 +250,21 @@ def _equations(
     _, after, _ = _around(of_base, layer, module, change)
     before, _, inputs_of_matrix = _around(of_pruned, layer, module, change)
     return inputs_of_matrix, after - before
+
+
+def _reads(model: PreTrainedModel, layer: int, module: str, change: Tensor | float) -> tuple[Tensor, Tensor]:
+    """What the matrix reads and what enters its layer, which is changed by so much."""
+    seen: dict[str, Tensor] = {}
+    decoder = model.model.layers[layer]
+    handles = [
+        decoder.register_forward_pre_hook(lambda _, arguments: seen.update(stream=arguments[0])),
+        decoder.register_forward_pre_hook(lambda _, arguments: (arguments[0] + change, *arguments[1:])),
+        decoder.get_submodule(module).register_forward_pre_hook(lambda _, arguments: seen.update(read=arguments[0])),
+    ]
+    model(TOKENS.long())
+    for handle in handles:
+        handle.remove()
+    return seen["read"], seen["stream"]
 
 
 def _around(

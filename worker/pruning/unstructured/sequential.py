@@ -22,9 +22,10 @@ from publisher.architecture.structure import Shape
 from publisher.architecture.widths import unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
 from publisher.recipe_pruning import Criterion, Pruning
+from worker.inverse_hessian import NotPositiveDefinite
 from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
 from worker.pruning.unstructured.matrices import ExpertMatrix, Matrix, matrices_of_layer, watched
-from worker.pruning.unstructured.sparsegpt import NotPositiveDefinite, by_sparsegpt
+from worker.pruning.unstructured.sparsegpt import by_sparsegpt
 from worker.pruning.unstructured.sparsity import sparsity_of
 from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squares
 from worker.streaming.capture import call_layer

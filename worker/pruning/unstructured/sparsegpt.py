@@ -1,19 +1,18 @@
 """SparseGPT (arXiv 2301.00774): weights go one input column at a time, and the columns behind make up for them.
 
-The paper's Algorithm 1 reads the factor U of the inverse Hessian, H⁻¹ = Uᵀ U. Here H = X Xᵀ / tokens + damping is
-factored as R Rᵀ, R upper triangular, so U = R⁻¹ and only blocks on R's diagonal are ever inverted. What the columns
-before block B have lost, D = original - pruned, changes B's columns by Σ D_k R_kB U_BB when their turn comes.
-Matrices are handled transposed, `(in, out)`, so that a column of the layer is a row in memory.
+H = X Xᵀ / tokens + damping is factored as worker.inverse_hessian says. Matrices are handled transposed, `(in, out)`, so
+that a column of the layer is a row in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from worker.inverse_hessian import inverse_of_upper, ranges, upper_factor
 from worker.pruning.unstructured.criteria import Pruned
 from worker.pruning.unstructured.masks import all_but_smallest, largest_of_neighbours
 from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity, Unstructured
@@ -26,24 +25,20 @@ _STEP = 32
 _DAMPING = (0.01, 0.1, 1.0)
 
 
-class NotPositiveDefinite(ValueError):
-    """The Hessian cannot be factored even with the strongest damping."""
-
-
 def by_sparsegpt(weights: Sequence[Tensor], hessian: Tensor, sparsity: Sparsity) -> list[Pruned]:
     """Prune matrices `(out, in)` that read one input with Hessian X Xᵀ / tokens `(in, in)`, in the Hessian's dtype.
 
     The matrices do not influence each other; together they are faster. `hessian` is overwritten. An input channel
     that was always zero has the least Hessian a channel can have, the damping. Raises NotPositiveDefinite.
     """
-    factor = _upper_factor(hessian)
+    factor = upper_factor(hessian, _DAMPING)
     outputs = [0, *torch.tensor([len(weight) for weight in weights]).cumsum(0).tolist()]
     # first what earlier columns owe to each column, then the column's pruned weights: (in, out of all matrices)
     columns = torch.zeros(len(factor), outputs[-1], dtype=factor.dtype, device=factor.device)
     kept = torch.empty_like(columns, dtype=torch.bool)
-    for block in _ranges(len(factor), BLOCK):
+    for block in ranges(len(factor), BLOCK):
         original = _columns(weights, block, factor.dtype)
-        inverse = _inverse_of_upper(factor[block, block])
+        inverse = inverse_of_upper(factor[block, block])
         columns[block] = torch.addmm(original, inverse.T, columns[block])
         kept[block] = _prune_block(columns[block], inverse, outputs, sparsity, block)
         columns[block].masked_fill_(~kept[block], 0)
@@ -108,7 +103,7 @@ def _prune_together(columns: _Columns, outputs: Sequence[int], sparsity: Unstruc
     kept = torch.cat(
         [all_but_smallest(scores[:, start:stop], removed * (stop - start)) for start, stop in pairwise(outputs)], dim=1
     )
-    for step in _ranges(len(columns), _STEP):
+    for step in ranges(len(columns), _STEP):
         columns.make_up(step)
         columns.remove(step, kept[step])
     return kept
@@ -117,40 +112,13 @@ def _prune_together(columns: _Columns, outputs: Sequence[int], sparsity: Unstruc
 def _prune_groups(columns: _Columns, sparsity: SemiStructured) -> Tensor:
     """n:m: a group is chosen when its turn comes."""
     kept = torch.empty_like(columns.weights, dtype=torch.bool)
-    for group in _ranges(len(columns), sparsity.of):
+    for group in ranges(len(columns), sparsity.of):
         columns.make_up(group)
         kept[group] = largest_of_neighbours(columns.scores(group), sparsity.kept, dim=0)
         columns.remove(group, kept[group])
     return kept
 
 
-def _upper_factor(hessian: Tensor) -> Tensor:
-    """R, upper triangular, with R Rᵀ = hessian + damping. Overwrites `hessian`."""
-    scale = hessian.diagonal().mean()
-    unit = torch.where(scale > 0, scale, torch.ones_like(scale))
-    added = 0.0
-    for damping in _DAMPING:
-        hessian.diagonal().add_((damping - added) * unit)
-        added = damping
-        # Cholesky gives a lower factor; of the matrix in reverse order, that is R in reverse order
-        lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
-        if not failed:
-            upper: Tensor = lower.flip(0, 1)
-            return upper
-    raise NotPositiveDefinite(f"a Hessian of {len(hessian)} inputs is not positive definite at damping {added}")
-
-
-def _inverse_of_upper(matrix: Tensor) -> Tensor:
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    inverse: Tensor = torch.linalg.solve_triangular(matrix, identity, upper=True)
-    return inverse
-
-
 def _columns(weights: Sequence[Tensor], columns: slice, dtype: torch.dtype) -> Tensor:
     """`(columns, out of all matrices)`"""
     return torch.cat([weight[:, columns].T.to(dtype) for weight in weights], dim=1)
-
-
-def _ranges(length: int, step: int) -> Iterator[slice]:
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
