@@ -187,19 +187,21 @@ def test_quantizing_takes_a_cpu_longer_than_reading_and_a_gpu_does_not() -> None
 
 
 def test_training_against_4_bits_rounds_all_weights_at_each_step() -> None:
-    """10 steps on two cores: as long as quantizing ten times, beside the training itself."""
+    """10 steps on two cores: as long as quantizing ten times, beside the training itself. And reconstruction looks at
+    what two more groups of matrices read."""
+    geometry = describe(LLAMA_2_13B)
 
-    def align(aware: bool | None) -> float:
-        alignment = {"corpora": [{"name": "prose"}], "tokens": 20_480, "batch_tokens": 2048, "sequence_length": 256}
-        recipe = Recipe.model_validate(
-            {
-                "pruning": {"criterion": "random", "ratio": 0.65},
-                "alignment": alignment | {"quantization_aware": aware},
-            }
-        )
-        return make_plan(describe(LLAMA_2_13B), recipe, flops_per_second=276e9).minutes["align"]
+    def align(aware: bool | None, reconstruction_tokens: int = 0) -> float:
+        text = {"corpora": [{"name": "prose"}], "tokens": 20_480, "batch_tokens": 2048, "sequence_length": 256}
+        alignment = text | {"quantization_aware": aware, "reconstruction_tokens": reconstruction_tokens}
+        recipe = {"pruning": {"criterion": "random", "ratio": 0.65}, "alignment": alignment}
+        return make_plan(geometry, Recipe.model_validate(recipe), flops_per_second=276e9).minutes["align"]
 
-    assert align(None) - align(False) == pytest.approx(10 * 6_005_662_720 / 22e6 / 60, rel=0.02)
+    rounding = align(None) - align(False)
+    assert rounding == pytest.approx(10 * 6_005_662_720 / 22e6 / 60, rel=0.02)
+    pruned = working_parameters(geometry, pruned_widths(geometry, Pruning(criterion=Criterion.RANDOM, ratio=0.65)))
+    looking = 4 * pruned * 10_240 / 276e9 / EFFICIENCY / 60
+    assert align(None, 10_240) - align(False, 10_240) - rounding == pytest.approx(looking, rel=0.01)
 
 
 def test_gradients_are_matched_at_the_speed_of_fp32() -> None:

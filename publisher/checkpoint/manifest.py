@@ -80,7 +80,7 @@ class Sizes(_Part):
 
 class ReconstructionRecord(_Part):
     """Layers solved for by least squares, before training. Errors: of what matrices put out, and of how that answers
-    to changes, relative to what was wanted, mean over the matrices that lost columns."""
+    to changes, relative to what was wanted, mean over the matrices that were solved for."""
 
     tokens: int
     seconds: float

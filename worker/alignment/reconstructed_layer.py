@@ -81,13 +81,10 @@ class _Targets:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of both models; their hidden states before it become those after it.
-
-    `base` may be left out where no matrix is solved for, and none is after it.
-    """
+    """One layer of both models; their hidden states before it become those after it."""
 
     index: int
-    base: Side | None
+    base: Side
     pruned: Side
     published: Published
     scratch: Path
@@ -108,14 +105,14 @@ class Layer:
             if path not in later:
                 parameter.copy_(self.published(path, parameter))
         targets = self._ask_base(list(matrices), check) if solving else None
-        if targets is None and self.base is not None:
+        if targets is None:
             self._pass(self.base, check)
         for group in groups:
             for path in group:
                 if path in solving and targets is not None:
-                    squares, error = self._solve(path, solving[path], targets, check)
+                    text, error = self._solve(path, solving[path], targets, check)
                     if path in rounded:
-                        self._make_up([path], squares)
+                        self._make_up([path], text)
                     yield solving[path], self._round(path, stored.dtype(solving[path])), error
             alone = [path for path in group if path not in solving]
             if alone:
@@ -172,16 +169,12 @@ class Layer:
         return as_stored.cpu()
 
     def _squares(self, name: str, path: str, check: Callable[[], None]) -> Squares:
-        """Of what a matrix reads, each token as much as any other; and of how that differs when states are changed."""
+        """Of what a matrix reads, each token as much as any other."""
         squares = Squares(self.pruned.linear(path).weight)
-        for batch, hidden, arguments in self.pruned.states.entering(self.index):
+        for _, hidden, arguments in self.pruned.states.entering(self.index):
             check()
             read, _ = self._read(path, (), hidden, arguments)
-            weights = _weights(read)
-            squares.add(read, weights)
-            changed = self._changed(hidden, _weights(hidden), batch)
-            read_changed, _ = self._read(path, (), changed, arguments)
-            squares.add(read_changed - read, weights * (_OF_CHANGES / _CHANGE**2))
+            squares.add(read, _weights(read))
         self._refuse_not_finite(name, squares)
         return squares
 
@@ -192,7 +185,6 @@ class Layer:
         experts beside them), it is the residual stream after each that is kept. And how either differs when the layer
         reads changed states.
         """
-        assert self.base is not None
         size = self.base.states.nbytes * 2 * (len(paths) + 1)
         targets = _Targets(StateStore(folder_at(self._target_folder), size, self.base.states.device), {})
         for batch, hidden, arguments in self.base.states.entering(self.index):
@@ -224,12 +216,10 @@ class Layer:
         changes: Tensor = directions * lengths[..., None]
         return hidden + changes.to(hidden.dtype)
 
-    def _solve(
-        self, path: str, name: str, targets: _Targets, check: Callable[[], None]
-    ) -> tuple[LeastSquares, MatrixError]:
-        """Put the solution in the module's place; and the equations that it solves."""
+    def _solve(self, path: str, name: str, targets: _Targets, check: Callable[[], None]) -> tuple[Squares, MatrixError]:
+        """Put the solution in the module's place. Returns the squares of what it reads of the text."""
         module, before = self.pruned.linear(path), targets.before(path)
-        squares = LeastSquares(module.weight)
+        squares, text = LeastSquares(module.weight), Squares(module.weight)
         for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
             weights = targets.weights(batch)
@@ -241,13 +231,14 @@ class Layer:
                 wanted, change = wanted - stream, change - (stream_changed - stream)
             if module.bias is not None:
                 wanted = wanted - module.bias
+            text.add(read, weights)
             squares.add_wanted(read, wanted, weights)
             squares.add_wanted(read_changed - read, change, weights * (_OF_CHANGES / _CHANGE**2))
         self._refuse_not_finite(name, squares)
         solution = squares.solution()
         error = MatrixError(name, squares.error(module.weight), squares.error(solution))
         module.weight.copy_(solution)
-        return squares, error
+        return text, error
 
     @staticmethod
     def _refuse_not_finite(name: str, squares: Squares) -> None:

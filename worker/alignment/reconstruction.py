@@ -111,8 +111,8 @@ class _Reconstruction:
     def run(self, sequences: Tensor, report: Report) -> Iterator[Found]:
         wanted = CalibrationStates(self.base, sequences, folder_at(self.scratch / "base"))
         found = CalibrationStates(self.pruned, sequences, folder_at(self.scratch / "pruned"))
-        last = max((layer for layer, _ in self.masks.kept), default=-1)
-        end = self.pruned.layers if self.four_bit else last + 1
+        cut = max((layer + 1 for layer, _ in self.masks.kept), default=0)
+        end = self.pruned.layers if self.four_bit else cut
         same = not self.four_bit  # so far, and so are hidden states
         for index in range(end):
             report(index, end)
@@ -121,9 +121,8 @@ class _Reconstruction:
                 _advance(self.base, index, wanted, also=found)
                 continue
             with ExitStack() as stack:
-                pruned = self._side(stack, self.pruned, index, found)
-                base = self._side(stack, self.base, index, wanted) if index <= last else None
-                layer = Layer(index, base, pruned, partial(self._published, index), self.scratch)
+                sides = self._side(stack, self.base, index, wanted), self._side(stack, self.pruned, index, found)
+                layer = Layer(index, *sides, partial(self._published, index), self.scratch)
                 check = partial(report, index, end)
                 yield from layer.solved(self._matrices(index), self._rounded(index), self.stored, check)
         report(end, end)
@@ -143,7 +142,7 @@ class _Reconstruction:
 
     def _matrices(self, index: int) -> dict[str, str | None]:
         """Linear modules of the layer that write to the residual stream and can lose columns → the weight's name in
-        the files if it did, and can be put back there."""
+        the files if it did, or will be in 4 bits, and can be put back there."""
         layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
         width = self.pruned.config.get_text_config().hidden_size
         for path, module in layer.named_modules():
@@ -155,14 +154,18 @@ class _Reconstruction:
         return found
 
     def _solvable(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:
-        return self._stored(index, path, shape) if self.masks.columns(index, path) is not None else None
+        changes = self.masks.columns(index, path) is not None or self._is_four_bit(index, path)
+        return self._stored(index, path, shape) if changes else None
+
+    def _is_four_bit(self, index: int, path: str) -> bool:
+        return f"{self.pruned.layer_name(index)}.{path}.weight" in self.four_bit
 
     def _rounded(self, index: int) -> dict[str, str]:
         """Linear modules of the layer that will be in 4 bits → the weight's name in the files; not those of experts,
         which read little of a text each."""
-        prefix, found = self.pruned.layer_name(index), {}
-        for path, module in self.pruned.skeleton.get_submodule(prefix).named_modules():
-            if isinstance(module, nn.Linear) and f"{prefix}.{path}.weight" in self.four_bit and ".experts." not in path:
+        layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
+        for path, module in layer.named_modules():
+            if isinstance(module, nn.Linear) and self._is_four_bit(index, path) and ".experts." not in path:
                 name = self._stored(index, path, tuple(module.weight.shape))
                 found.update({path: name} if name else {})
         return found

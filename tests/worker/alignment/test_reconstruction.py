@@ -127,7 +127,9 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path, rounded: bool)
     solved(tmp_path, inputs, masks, four_bit=four_bit)
     found = load_file(tmp_path / "out" / "model.safetensors")
     of_base, of_pruned = load(base).double(), load(inputs.pruned).double()
-    unsolved = ((1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj"))
+    unsolved = [(1, "self_attn.o_proj"), (1, "mlp.down_proj"), (2, "mlp.down_proj")]
+    if rounded:
+        unsolved = [(layer, module) for layer in range(4) for module in ("self_attn.o_proj", "mlp.down_proj")]
     others = four_bit - {f"model.layers.{layer}.{module}.weight" for layer, module in unsolved}
     for name in others:
         of_pruned.get_parameter(name).copy_(found[name])
@@ -147,7 +149,7 @@ def test_solutions_are_those_of_stacked_equations(tmp_path: Path, rounded: bool)
         wanted = torch.linalg.lstsq(equations, torch.cat([y, ridge * matrix.weight.T])).solution.T
         name = f"model.layers.{layer}.{module}.weight"
         if rounded:
-            _assert_mostly_close(found[name], gptq(wanted, equations.T @ equations))
+            _assert_mostly_close(found[name], gptq(wanted, _squares(plain[0] / lengths)))
         else:
             torch.testing.assert_close(found[name].double(), wanted, rtol=1e-3, atol=1e-4)
         matrix.weight.copy_(found[name])
@@ -166,30 +168,35 @@ def test_what_is_not_solved_for_is_rounded_by_gptq(tmp_path: Path) -> None:
     _round(model, four_bit)
     for layer in range(4):
         for module in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"):
-            x = torch.cat([_read_by(model, layer, module, change) for change in (0.0, CHANGE)]).flatten(0, 1)
-            share = max(RIDGE, x.shape[1] / len(x))
-            hessian = x.T @ x + share * x.square().sum(0).mean() * torch.eye(x.shape[1], dtype=torch.float64)
+            read = _read_by(model, layer, module)
+            hessian = _squares(read / read.norm(dim=-1, keepdim=True))
             name = f"model.layers.{layer}.{module}.weight"
             _assert_mostly_close(found[name], gptq(before[name], hessian))
     for name in before.keys() - four_bit:
         assert torch.equal(found[name], before[name])
 
 
-def _read_by(model: PreTrainedModel, layer: int, module: str, change: float) -> Tensor:
-    """What the matrix reads, by its length; or what a change of the layer's states makes of it, with its weight."""
-    plain, stream = _reads(model, layer, module, 0.0)
-    lengths = plain.norm(dim=-1, keepdim=True)
-    if not change:
-        return plain / lengths
-    directions = torch.randn(*TOKENS.shape, 32, generator=torch.Generator().manual_seed(layer << 32)).double()
-    changes = change * stream.norm(dim=-1, keepdim=True) * directions / directions.norm(dim=-1, keepdim=True)
-    return OF_CHANGES / change * (_reads(model, layer, module, changes)[0] - plain) / lengths
+def _squares(read: Tensor) -> Tensor:
+    """With the ridge that the docstring names."""
+    x = read.flatten(0, 1)
+    squares = x.T @ x
+    share = max(RIDGE, x.shape[1] / len(x))
+    return squares + share * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
+
+
+def _read_by(model: PreTrainedModel, layer: int, module: str) -> Tensor:
+    seen: list[Tensor] = []
+    matrix = model.get_submodule(f"model.layers.{layer}.{module}")
+    handle = matrix.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    model(TOKENS.long())
+    handle.remove()
+    return seen[0]
 
 
 def _assert_mostly_close(found: Tensor, wanted: Tensor) -> None:
     """A value that lies between two codes may fall to either side, and those after it make up for another error."""
     near = (found.double() - wanted).abs() <= 1e-2 * wanted.abs().max()
-    assert near.double().mean() > 0.9
+    assert near.double().mean() > 0.97
 
 
 def _round(model: PreTrainedModel, names: Collection[str]) -> None:
@@ -250,21 +257,6 @@ def _equations(
     _, after, _ = _around(of_base, layer, module, change)
     before, _, inputs_of_matrix = _around(of_pruned, layer, module, change)
     return inputs_of_matrix, after - before
-
-
-def _reads(model: PreTrainedModel, layer: int, module: str, change: Tensor | float) -> tuple[Tensor, Tensor]:
-    """What the matrix reads and what enters its layer, which is changed by so much."""
-    seen: dict[str, Tensor] = {}
-    decoder = model.model.layers[layer]
-    handles = [
-        decoder.register_forward_pre_hook(lambda _, arguments: seen.update(stream=arguments[0])),
-        decoder.register_forward_pre_hook(lambda _, arguments: (arguments[0] + change, *arguments[1:])),
-        decoder.get_submodule(module).register_forward_pre_hook(lambda _, arguments: seen.update(read=arguments[0])),
-    ]
-    model(TOKENS.long())
-    for handle in handles:
-        handle.remove()
-    return seen["read"], seen["stream"]
 
 
 def _around(
@@ -380,7 +372,7 @@ def test_training_starts_from_reconstructed_layers(inputs: AlignInputs) -> None:
     report = json.loads((_aligned(inputs, with_it) / "alignment.json").read_bytes())["reconstruction"]
     plain = json.loads((_aligned(inputs, without, "plain", reconstruction_tokens=0) / "alignment.json").read_bytes())
     assert report["tokens"] == 4 * LENGTH
-    assert len(report["matrices"]) == 3
+    assert len(report["matrices"]) == 8  # of all layers, since all are rounded
     assert plain["reconstruction"] is None
     first = [next(value for name, _, value in context.metrics if name == "loss") for context in (with_it, without)]
     assert first[0] < 0.9 * first[1]
