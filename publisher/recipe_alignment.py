@@ -103,8 +103,8 @@ class Alignment(RecipePart):
     )
     quantization_aware: bool | None = Field(
         default=None,
-        description="reconstruction and the loss see weights as they will be in 4 bits; null: with scheme nf4, the "
-        "loss where all weights train on one device",
+        description="reconstruction and the loss see weights as they will be in 4 bits, and reconstruction rounds by "
+        "GPTQ; null: with scheme nf4, the loss where all weights train on one device",
     )
     activation_checkpointing: bool = Field(
         default=False, description="compute layers again in backward: a third more work, much less memory for long text"

@@ -87,7 +87,9 @@ class ReconstructionRecord(_Part):
     peak_memory_bytes: int
     error_before: float
     error_after: float
-    quantization_aware: bool = Field(default=False, description="solved with what was before them in 4 bits")
+    quantization_aware: bool = Field(
+        default=False, description="solved with what was before them in 4 bits, and rounded by GPTQ"
+    )
 
 
 class AlignmentRecord(_Part):

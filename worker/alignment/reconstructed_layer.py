@@ -157,7 +157,7 @@ class Layer:
         from worker.quantization.compensated import compensated  # imports bitsandbytes
 
         modules = [self.pruned.linear(path) for path in paths]
-        found = compensated([module.weight for module in modules], squares.with_ridge())
+        found = compensated([module.weight.float() for module in modules], squares.with_ridge())
         for module, weight in zip(modules, found, strict=True):
             module.weight.copy_(weight)
 
