@@ -99,7 +99,8 @@ class Layer:
         """Of `matrices` (modules that write to the residual stream) those that have a name in the files; and all in
         `rounded`, by module: what is best rounded to the nearest."""
         solving = {path: name for path, name in matrices.items() if name is not None}
-        groups = self._groups(solving.keys() | rounded.keys())
+        changing = solving.keys() | rounded.keys()
+        groups = self._groups(changing) if changing else []
         later = {f"{path}.weight" for group in groups for path in group}
         for path, parameter in self.pruned.layer.named_parameters():
             if path not in later:
@@ -110,9 +111,9 @@ class Layer:
         for group in groups:
             for path in group:
                 if path in solving and targets is not None:
-                    text, error = self._solve(path, solving[path], targets, check)
+                    squares, error = self._solve(path, solving[path], targets, check)
                     if path in rounded:
-                        self._make_up([path], text)
+                        self._make_up([path], squares)
                     yield solving[path], self._round(path, stored.dtype(solving[path])), error
             alone = [path for path in group if path not in solving]
             if alone:
@@ -216,10 +217,12 @@ class Layer:
         changes: Tensor = directions * lengths[..., None]
         return hidden + changes.to(hidden.dtype)
 
-    def _solve(self, path: str, name: str, targets: _Targets, check: Callable[[], None]) -> tuple[Squares, MatrixError]:
-        """Put the solution in the module's place. Returns the squares of what it reads of the text."""
+    def _solve(
+        self, path: str, name: str, targets: _Targets, check: Callable[[], None]
+    ) -> tuple[LeastSquares, MatrixError]:
+        """Put the solution in the module's place; and the equations that it solves."""
         module, before = self.pruned.linear(path), targets.before(path)
-        squares, text = LeastSquares(module.weight), Squares(module.weight)
+        squares = LeastSquares(module.weight)
         for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
             weights = targets.weights(batch)
@@ -231,14 +234,13 @@ class Layer:
                 wanted, change = wanted - stream, change - (stream_changed - stream)
             if module.bias is not None:
                 wanted = wanted - module.bias
-            text.add(read, weights)
             squares.add_wanted(read, wanted, weights)
             squares.add_wanted(read_changed - read, change, weights * (_OF_CHANGES / _CHANGE**2))
         self._refuse_not_finite(name, squares)
         solution = squares.solution()
         error = MatrixError(name, squares.error(module.weight), squares.error(solution))
         module.weight.copy_(solution)
-        return text, error
+        return squares, error
 
     @staticmethod
     def _refuse_not_finite(name: str, squares: Squares) -> None:

@@ -15,9 +15,9 @@ the whole of ∂y/∂x, whose transpose carries gradients back.
 
 Where the checkpoint will be in 4 bits, z is what the matrix reads when everything before it is in 4 bits already, and a
 matrix that was solved for is rounded before the next one is. So each takes over from rounding errors as well. And all
-matrices that will be in 4 bits, of all layers, are rounded by GPTQ (arXiv 2210.17323), by the same equations of what
-they read: weights that are rounded later make up for those before them. Written is what rounding to the nearest makes
-that of (worker.quantization.compensated).
+matrices that will be in 4 bits, of all layers, are rounded by GPTQ (arXiv 2210.17323): weights that are rounded later
+make up for those before them, by the equations that a matrix was solved for by, others by what they read of the text.
+Written is what rounding to the nearest makes that of (worker.quantization.compensated).
 
 Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
 by; here they are chosen already, and y answers to what went wrong in the layers before.
