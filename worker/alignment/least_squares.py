@@ -20,13 +20,12 @@ class Squares:
         self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
         self._rows = 0
 
-    def add(self, inputs: Tensor, weights: Tensor) -> None:
-        """`(rows, length, in)` and `(rows, length)`."""
-        self._add(inputs.flatten(0, -2).float() * weights.flatten().sqrt()[:, None])
-
-    def _add(self, x: Tensor) -> None:
+    def add(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """`(rows, length, in)` and `(rows, length)`. Returns the weighted left sides `(rows · length, in)`."""
+        x = inputs.flatten(0, -2).float() * weights.flatten().sqrt()[:, None]
         self._inputs.addmm_(x.T, x)
         self._rows += len(x)
+        return x
 
     def is_finite(self) -> bool:
         return all_finite(self._inputs)
@@ -39,7 +38,7 @@ class Squares:
 
     def _ridge(self) -> Tensor:
         share = max(_RIDGE, len(self._inputs) / self._rows)
-        return share * self._inputs.double().diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        return share * self._inputs.diagonal().double().mean().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 class LeastSquares(Squares):
@@ -53,9 +52,8 @@ class LeastSquares(Squares):
 
     def add_wanted(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
         """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
-        lengths = weights.flatten().sqrt()[:, None]
-        x, y = inputs.flatten(0, -2).float() * lengths, wanted.flatten(0, -2).float() * lengths
-        self._add(x)
+        x = self.add(inputs, weights)
+        y = wanted.flatten(0, -2).float() * weights.flatten().sqrt()[:, None]
         self._products.addmm_(x.T, y)
         self._wanted += float(y.square().sum())
 

@@ -105,20 +105,17 @@ class Layer:
         for path, parameter in self.pruned.layer.named_parameters():
             if path not in later:
                 parameter.copy_(self.published(path, parameter))
-        targets = self._ask_base(list(matrices), check) if solving else None
-        if targets is None:
-            self._pass(self.base, check)
+        targets = self._ask_base(list(matrices) if solving else [], check)
         for group in groups:
-            for path in group:
-                if path in solving and targets is not None:
-                    squares, error = self._solve(path, solving[path], targets, check)
-                    if path in rounded:
-                        self._make_up([path], squares)
-                    yield solving[path], self._round(path, stored.dtype(solving[path])), error
-            alone = [path for path in group if path not in solving]
-            if alone:
-                self._make_up(alone, self._squares(rounded[alone[0]], alone[0], check))
-            for path in alone:
+            for path in [path for path in group if path in solving]:
+                squares, error = self._solve(path, solving[path], targets, check)
+                if path in rounded:
+                    self._make_up([path], squares)
+                yield solving[path], self._round(path, stored.dtype(solving[path])), error
+            others = [path for path in group if path not in solving]
+            if others:
+                self._make_up(others, self._squares(rounded[others[0]], others[0], check))
+            for path in others:
                 yield rounded[path], self._round(path, stored.dtype(rounded[path])), None
         self._pass(self.pruned, check)
         shutil.rmtree(self._target_folder, ignore_errors=True)
@@ -180,7 +177,7 @@ class Layer:
         return squares
 
     def _ask_base(self, paths: Sequence[str], check: Callable[[], None]) -> _Targets:
-        """What each matrix has to put out.
+        """What each matrix has to put out; the base model's states become those after the layer.
 
         Where what the layer adds to the residual stream is the sum of what they put out (no norm behind them, no
         experts beside them), it is the residual stream after each that is kept. And how either differs when the layer
@@ -188,6 +185,9 @@ class Layer:
         """
         size = self.base.states.nbytes * 2 * (len(paths) + 1)
         targets = _Targets(StateStore(folder_at(self._target_folder), size, self.base.states.device), {})
+        if not paths:
+            self._pass(self.base, check)
+            return targets
         for batch, hidden, arguments in self.base.states.entering(self.index):
             check()
             with _outputs(self.base.layer, paths) as outputs:

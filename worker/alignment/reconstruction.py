@@ -134,7 +134,7 @@ class _Reconstruction:
         return Side(layer, states)
 
     def _published(self, index: int, path: str, weight: Tensor) -> Tensor:
-        if f"{self.pruned.layer_name(index)}.{path}" not in self.four_bit:
+        if not self._is_four_bit(index, path):
             return weight
         from worker.quantization.packing import round_trip  # imports bitsandbytes
 
@@ -154,20 +154,22 @@ class _Reconstruction:
         return found
 
     def _solvable(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:
-        changes = self.masks.columns(index, path) is not None or self._is_four_bit(index, path)
+        changes = self.masks.columns(index, path) is not None or self._is_four_bit(index, f"{path}.weight")
         return self._stored(index, path, shape) if changes else None
 
-    def _is_four_bit(self, index: int, path: str) -> bool:
-        return f"{self.pruned.layer_name(index)}.{path}.weight" in self.four_bit
+    def _is_four_bit(self, index: int, parameter: str) -> bool:
+        return f"{self.pruned.layer_name(index)}.{parameter}" in self.four_bit
 
     def _rounded(self, index: int) -> dict[str, str]:
         """Linear modules of the layer that will be in 4 bits → the weight's name in the files; not those of experts,
         which read little of a text each."""
         layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
         for path, module in layer.named_modules():
-            if isinstance(module, nn.Linear) and self._is_four_bit(index, path) and ".experts." not in path:
-                name = self._stored(index, path, tuple(module.weight.shape))
-                found.update({path: name} if name else {})
+            if not isinstance(module, nn.Linear) or ".experts." in path:
+                continue
+            name = self._stored(index, path, tuple(module.weight.shape))
+            if name is not None and self._is_four_bit(index, f"{path}.weight"):
+                found[path] = name
         return found
 
     def _stored(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:

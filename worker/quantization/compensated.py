@@ -20,13 +20,13 @@ from worker.quantization.packing import BLOCK, Grid
 _COLUMNS = 128
 
 
-def compensated(weights: Sequence[Tensor], hessian: Tensor, dampings: Sequence[float] = (0.0,)) -> list[Tensor]:
+def compensated(weights: Sequence[Tensor], hessian: Tensor) -> list[Tensor]:
     """Of matrices `(out, in)` that read one input with Hessian X Xᵀ `(in, in)`, what to round instead of them: bf16.
 
     The matrices, of one dtype, do not influence each other; together they are faster. `hessian`, in double precision,
-    is overwritten; of `dampings` see `upper_factor`, whose NotPositiveDefinite is raised.
+    is overwritten. Raises NotPositiveDefinite.
     """
-    factor = upper_factor(hessian, dampings).to(weights[0].dtype)
+    factor = upper_factor(hessian, [0.0]).to(weights[0].dtype)
     grids = [_Columns(weight) for weight in weights]
     outputs = [0, *torch.tensor([len(weight) for weight in weights]).cumsum(0).tolist()]
     # what earlier columns owe to each column: (in, out of all matrices)
@@ -53,6 +53,8 @@ class _Columns:
     def __init__(self, weight: Tensor) -> None:
         self._grid, self._weight = Grid(weight), weight
         self._rows = torch.arange(len(weight), device=weight.device) * weight.shape[1]
+        within = self._grid.blocks.abs().argmax(1)
+        self._largest = torch.arange(len(within), device=weight.device) * BLOCK + within
 
     def take(self, column: int, values: Tensor) -> tuple[Tensor, Tensor]:
         """What of a column's `values` `(out,)` is to be stored, so that no scale changes; and what that is in 4 bits.
@@ -63,9 +65,9 @@ class _Columns:
         blocks = places // BLOCK
         scales = self._grid.scales[blocks]
         stored = values.float().clamp(-scales, scales).to(torch.bfloat16)
-        is_largest = self._grid.places[blocks] == places
+        is_largest = self._largest[blocks] == places
         stored = torch.where(is_largest, self._weight[:, column].to(torch.bfloat16), stored)
-        return stored, self._grid.nearest(stored.float(), blocks)
+        return stored, self._grid.nearest(stored.float(), scales, self._grid.stored[blocks])
 
 
 def _take(grids: Sequence[_Columns], column: int, values: Tensor, outputs: Sequence[int]) -> tuple[Tensor, Tensor]:

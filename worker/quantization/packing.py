@@ -60,33 +60,33 @@ def pack(
 
 def round_trip(weight: Tensor) -> Tensor:
     """The values that `weight` has when it was published in 4 bits, in bf16."""
-    values = weight.detach().to(torch.bfloat16).float().flatten()
     grid = Grid(weight)
-    blocks = torch.arange(len(values), device=values.device) // BLOCK
-    return grid.nearest(values, blocks).view_as(weight)
+    rounded = grid.nearest(grid.blocks, grid.scales[:, None], grid.stored[:, None])
+    return rounded.flatten()[: weight.numel()].view_as(weight)
 
 
 class Grid:
     """The values that weights can have in 4 bits: 16 shares of the scale of each block of 64.
 
-    `scales` float32 `(blocks,)`: the largest magnitude of each block of `weight`, flattened; `places`: where in it.
+    `blocks` float32 `(blocks, 64)`: the values of `weight` in bf16, in order, and zeros behind them. `scales`
+    `(blocks,)`: the largest magnitude of each; `stored`: what the second quantization makes of that.
     """
 
     def __init__(self, weight: Tensor) -> None:
         values = weight.detach().to(torch.bfloat16).float().flatten()
-        blocks = functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
-        self.scales, within = blocks.abs().max(1)
-        self.places = torch.arange(len(blocks), device=blocks.device) * BLOCK + within
+        self.blocks = functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
+        self.scales = self.blocks.abs().amax(1)
         offset = self.scales.mean()
-        self._stored = dequantize_blockwise(*quantize_blockwise(self.scales - offset, blocksize=NESTED_BLOCK)) + offset
+        self.stored = dequantize_blockwise(*quantize_blockwise(self.scales - offset, blocksize=NESTED_BLOCK)) + offset
         self._code = get_4bit_type("nf4", device=weight.device)
         self._between = (self._code[1:] + self._code[:-1]) / 2
 
-    def nearest(self, values: Tensor, blocks: Tensor) -> Tensor:
-        """bf16: what becomes of `values`, float32 numbers of bf16, that lie in `blocks`, int of the same shape."""
-        shares = values / self.scales[blocks].clamp_min(torch.finfo(torch.float32).tiny)
+    def nearest(self, values: Tensor, scales: Tensor, stored: Tensor) -> Tensor:
+        """bf16: what becomes of `values`, float32 numbers of bf16, with `scales` and `stored` of the blocks that they
+        lie in, which broadcast to them."""
+        shares = values / scales.clamp_min(torch.finfo(torch.float32).tiny)
         nearest = torch.bucketize(shares, self._between, out_int32=True)
-        rounded: Tensor = self._code[nearest] * self._stored[blocks]
+        rounded: Tensor = self._code[nearest] * stored
         return rounded.to(torch.bfloat16)
 
 
