@@ -27,6 +27,7 @@ class Optimizer(StrEnum):
     APOLLO_ADAMW = "apollo_adamw"
     MUON = "muon"
     ADAFACTOR = "adafactor"
+    GRADNORMLORP = "gradnormlorp"
     LOTUS = "lotus"
 
     @property

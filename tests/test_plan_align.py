@@ -94,7 +94,7 @@ def _recipe(alignment: dict[str, Any]) -> Recipe:
 
 
 def test_optimizers_in_order_of_their_memory() -> None:
-    names = ["adafactor", "apollo_adamw", "galore_adamw", "lotus", "adamw_8bit", "muon", "adamw"]
+    names = ["adafactor", "gradnormlorp", "apollo_adamw", "galore_adamw", "lotus", "adamw_8bit", "muon", "adamw"]
     states = [planned({"optimizer": name}).memory.align_states for name in names]
     assert states == sorted(states, key=lambda size: size or 0)
 

@@ -136,6 +136,9 @@ def _projected_bytes(shape: Shape, optimizer: Optimizer, rank: int) -> float:
     """GaLore's basis and moments in its subspace, and how the others differ from it."""
     rank = min(rank, *shape)
     basis, projected = min(shape) * rank * FP32, max(shape) * rank
+    if optimizer is Optimizer.GRADNORMLORP:
+        # bases of both sides, moments between them; of each row its length and that length's moments
+        return basis + projected * FP32 + _moments(rank * rank, optimizer) + 3 * shape[0] * FP32
     if optimizer is Optimizer.APOLLO_ADAMW:
         return _moments(projected, optimizer)  # its basis is drawn again from a seed
     if optimizer is Optimizer.LOTUS:

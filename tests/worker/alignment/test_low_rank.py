@@ -97,7 +97,7 @@ def test_the_masked_model_trains_as_it_is_merged(tmp_path: Path) -> None:
         torch.testing.assert_close(trainable.merged()(tokens).logits, before, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [Optimizer.GALORE_ADAMW, Optimizer.MUON, Optimizer.LOTUS])
+@pytest.mark.parametrize("optimizer", [Optimizer.GALORE_ADAMW, Optimizer.MUON, Optimizer.GRADNORMLORP, Optimizer.LOTUS])
 def test_optimizers_that_mix_a_matrix_s_entries_leave_pruned_weights_at_zero(
     tmp_path: Path, optimizer: Optimizer
 ) -> None:

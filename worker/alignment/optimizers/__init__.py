@@ -1,10 +1,10 @@
 """The optimizers that a recipe can name, and where each comes from.
 
 adamw, muon, adafactor: torch. adamw_8bit: bitsandbytes. galore_adamw: the authors' package galore-torch;
-galore_adamw_8bit: its projections around bitsandbytes' AdamW8bit (galore.py). apollo_adamw, lotus: written here
-from their papers; neither has a package to depend on (APOLLO's may not be used commercially).
+galore_adamw_8bit: its projections around bitsandbytes' AdamW8bit (galore.py). apollo_adamw, gradnormlorp, lotus:
+written here from their papers; none has a package to depend on (APOLLO's may not be used commercially).
 
-Methods for matrices (GaLore, APOLLO, Lotus, Muon) train the layers' matrices; embeddings, norms and
+Methods for matrices (GaLore, APOLLO, GradNormLoRP, Lotus, Muon) train the layers' matrices; embeddings, norms and
 biases go with AdamW beside them. Nothing decays weights: they start from a trained model.
 """
 
@@ -22,6 +22,7 @@ from publisher.errors import RequestFault
 from publisher.recipe import Alignment, Optimizer
 from worker.alignment.optimizers.apollo import Apollo
 from worker.alignment.optimizers.combined import Combined
+from worker.alignment.optimizers.gradnormlorp import GradNormLoRP
 from worker.alignment.optimizers.lotus import Lotus
 from worker.alignment.optimizers.parameters import split_by_shape
 
@@ -122,6 +123,7 @@ _FOR_MATRICES: dict[Optimizer, Maker] = {
     Optimizer.GALORE_ADAMW: _galore,
     Optimizer.GALORE_ADAMW_8BIT: _galore_8bit,
     Optimizer.APOLLO_ADAMW: lambda parameters, rate, rank: Apollo(parameters, lr=rate, rank=rank, betas=_BETAS),
+    Optimizer.GRADNORMLORP: lambda parameters, rate, rank: GradNormLoRP(parameters, lr=rate, rank=rank, betas=_BETAS),
     Optimizer.LOTUS: lambda parameters, rate, rank: Lotus(parameters, lr=rate, rank=rank, betas=_BETAS),
     Optimizer.MUON: _muon,
 }

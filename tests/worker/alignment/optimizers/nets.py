@@ -9,8 +9,8 @@ from torch.optim import Optimizer as TorchOptimizer
 from publisher.recipe import Alignment, Optimizer
 
 RANK = 48
-#: Adafactor's is relative to the weights.
-RATES = dict.fromkeys(Optimizer, 3e-3) | {Optimizer.ADAFACTOR: 0.1}
+#: Adafactor's is relative to the weights, GradNormLoRP's updates have few entries.
+RATES = dict.fromkeys(Optimizer, 3e-3) | {Optimizer.ADAFACTOR: 0.1, Optimizer.GRADNORMLORP: 0.02}
 
 
 class Net(nn.Module):
