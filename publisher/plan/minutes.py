@@ -81,9 +81,8 @@ def _alignment_operations(
         operations, fp32_operations = (trained * pruned + asked) * tokens, 0
     if recipe.pruning.method is PruningMethod.STRUCTURED:
         # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then the
-        # pruned one for what comes after them; to be rounded, as well for what two more groups of matrices read
-        passes = 10 + 4 * recipe.is_quantization_aware
-        operations += (4 * base + passes * pruned) * min(alignment.text_tokens, alignment.reconstruction_tokens)
+        # pruned one for what two more groups of matrices read, and for what comes after the layer
+        operations += (4 * base + 14 * pruned) * min(alignment.text_tokens, alignment.reconstruction_tokens)
     return operations, fp32_operations
 
 

@@ -12,58 +12,42 @@ from worker.streaming.files import all_finite
 _RIDGE = 1e-2
 
 
-class Squares:
-    """Sums over equations that say how much it matters what a matrix `(out, in)` does with what it reads."""
+class LeastSquares:
+    """Which W `(out, in)` comes closest to what is wanted, not far from `weight`."""
 
     def __init__(self, weight: Tensor) -> None:
         inputs = weight.shape[1]
+        self._weight = weight.float().clone()
         self._inputs = torch.zeros(inputs, inputs, dtype=torch.float32, device=weight.device)
-        self._rows = 0
+        self._products = torch.zeros(*reversed(weight.shape), dtype=torch.float32, device=weight.device)
+        self._rows, self._wanted = 0, 0.0
 
-    def add(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """`(rows, length, in)` and `(rows, length)`. Returns the weighted left sides `(rows · length, in)`."""
-        x = inputs.flatten(0, -2).float() * weights.flatten().sqrt()[:, None]
+    def add(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
+        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
+        roots = weights.flatten().sqrt()[:, None]
+        x, y = (states.flatten(0, -2).float() * roots for states in (inputs, wanted))
         self._inputs.addmm_(x.T, x)
+        self._products.addmm_(x.T, y)
         self._rows += len(x)
-        return x
+        self._wanted += float(y.square().sum())
 
     def is_finite(self) -> bool:
-        return all_finite(self._inputs)
+        return all_finite(self._inputs) and all_finite(self._products)
 
-    def with_ridge(self) -> Tensor:
+    def squares(self) -> Tensor:
         """Σ w z zᵀ + λ `(in, in)`, in double precision: what a matrix reads is nearly dependent."""
         squares = self._inputs.double()
         squares.diagonal().add_(self._ridge())
         return squares
 
-    def _ridge(self) -> Tensor:
-        share = max(_RIDGE, len(self._inputs) / self._rows)
-        return share * self._inputs.diagonal().double().mean().clamp_min(torch.finfo(torch.float32).tiny)
-
-
-class LeastSquares(Squares):
-    """And which W `(out, in)` comes closest to what is wanted, not far from `weight`."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight)
-        self._weight = weight.float().clone()
-        self._products = torch.zeros(*reversed(weight.shape), dtype=torch.float32, device=weight.device)
-        self._wanted = 0.0
-
-    def add_wanted(self, inputs: Tensor, wanted: Tensor, weights: Tensor) -> None:
-        """`(rows, length, in)`, `(rows, length, out)` and `(rows, length)`."""
-        x = self.add(inputs, weights)
-        y = wanted.flatten(0, -2).float() * weights.flatten().sqrt()[:, None]
-        self._products.addmm_(x.T, y)
-        self._wanted += float(y.square().sum())
-
-    def is_finite(self) -> bool:
-        return super().is_finite() and all_finite(self._products)
-
     def solution(self) -> Tensor:
         """`(out, in)` float32."""
         products = self._products.double() + self._ridge() * self._weight.T
-        return torch.cholesky_solve(products, torch.linalg.cholesky(self.with_ridge())).T.float()
+        return torch.cholesky_solve(products, torch.linalg.cholesky(self.squares())).T.float()
+
+    def _ridge(self) -> Tensor:
+        share = max(_RIDGE, len(self._inputs) / self._rows)
+        return share * self._inputs.diagonal().double().mean().clamp_min(torch.finfo(torch.float32).tiny)
 
     def error(self, weight: Tensor) -> float:
         """Relative to what is wanted."""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from publisher.errors import RequestFault
-from worker.alignment.least_squares import LeastSquares, Squares
+from worker.alignment.least_squares import LeastSquares
 from worker.streaming.capture import Arguments, call_layer
 from worker.streaming.files import TensorFiles
 from worker.streaming.hidden import CalibrationStates
@@ -61,7 +61,7 @@ class Side:
 @dataclass(frozen=True)
 class _Targets:
     """What matrices have to put out: in `streams` by module, in the order in which they come; True: the residual stream
-    after it, False: its own output in the base model. And the weights of tokens."""
+    after it, False: its own output in the base model. And the weights of tokens, and what others read there."""
 
     store: StateStore
     streams: dict[str, bool]
@@ -73,6 +73,10 @@ class _Targets:
     def wanted(self, path: str, batch: slice) -> tuple[Tensor, Tensor]:
         """`(rows, length, out)`, and how it differs when the layer reads changed states."""
         return self.store.get(_key(path, batch)), self.store.get(_key(f"{path}-change", batch))
+
+    def read(self, path: str, batch: slice) -> Tensor:
+        """`(rows, length, in)`"""
+        return self.store.get(_key(f"{path}-read", batch))
 
     def before(self, path: str) -> list[str]:
         paths = list(self.streams)
@@ -91,32 +95,32 @@ class Layer:
 
     def solved(
         self,
-        matrices: Mapping[str, str | None],
-        rounded: Mapping[str, str],
+        writers: Mapping[str, str | None],
+        readers: Mapping[str, str],
+        four_bit: Collection[str],
         stored: TensorFiles,
         check: Callable[[], None],
     ) -> Iterator[Found]:
-        """Of `matrices` (modules that write to the residual stream) those that have a name in the files; and all in
-        `rounded`, by module: what is best rounded to the nearest."""
-        solving = {path: name for path, name in matrices.items() if name is not None}
-        changing = solving.keys() | rounded.keys()
-        groups = self._groups(changing) if changing else []
+        """Of `writers` (modules that write to the residual stream) those that have a name in the files, and all
+        `readers`, by module: the others. Of modules in `four_bit` what is best rounded to the nearest."""
+        solving = {path: name for path, name in writers.items() if name is not None}
+        names = solving | dict(readers)
+        groups = self._groups(names, readers) if names else []
         later = {f"{path}.weight" for group in groups for path in group}
         for path, parameter in self.pruned.layer.named_parameters():
             if path not in later:
                 parameter.copy_(self.published(path, parameter))
-        targets = self._ask_base(list(matrices) if solving else [], check)
+        first = [group[0] for group in groups if group[0] in readers]
+        targets = self._ask_base(list(writers) if solving else [], first, check)
         for group in groups:
-            for path in [path for path in group if path in solving]:
-                squares, error = self._solve(path, solving[path], targets, check)
-                if path in rounded:
-                    self._make_up([path], squares)
-                yield solving[path], self._round(path, stored.dtype(solving[path])), error
-            others = [path for path in group if path not in solving]
-            if others:
-                self._make_up(others, self._squares(rounded[others[0]], others[0], check))
-            for path in others:
-                yield rounded[path], self._round(path, stored.dtype(rounded[path])), None
+            errors: dict[str, MatrixError] = {}
+            if group[0] in solving:
+                equations, errors[group[0]] = self._solve(group[0], names[group[0]], targets, check)
+            else:
+                equations = self._translate(group, names[group[0]], targets, check)
+            self._make_up([path for path in group if path in four_bit], equations)
+            for path in group:
+                yield names[path], self._round(path, stored.dtype(names[path])), errors.get(path)
         self._pass(self.pruned, check)
         shutil.rmtree(self._target_folder, ignore_errors=True)
 
@@ -129,14 +133,14 @@ class Layer:
             check()
             side.states.put(batch, call_layer(side.layer, hidden, arguments))
 
-    def _groups(self, paths: Collection[str]) -> list[list[str]]:
-        """Those modules that are called, in the order in which they are; readers of one input together."""
+    def _groups(self, paths: Collection[str], readers: Collection[str]) -> list[list[str]]:
+        """Those modules that are called, in the order in which they are; `readers` of one input together."""
         groups: list[tuple[Tensor, list[str]]] = []
 
         def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
                 for read, group in groups:
-                    if read is arguments[0]:
+                    if read is arguments[0] and path in readers and group[0] in readers:
                         group.append(path)
                         return
                 groups.append((arguments[0], [path]))
@@ -150,12 +154,14 @@ class Layer:
             call_layer(self.pruned.layer, hidden, arguments)
         return [group for _, group in groups]
 
-    def _make_up(self, paths: Sequence[str], squares: Squares) -> None:
+    def _make_up(self, paths: Sequence[str], equations: LeastSquares) -> None:
         """Change matrices that read one input so that rounding to the nearest costs least."""
+        if not paths:
+            return
         from worker.quantization.compensated import compensated  # imports bitsandbytes
 
         modules = [self.pruned.linear(path) for path in paths]
-        found = compensated([module.weight.float() for module in modules], squares.with_ridge())
+        found = compensated([module.weight.float() for module in modules], equations.squares())
         for module, weight in zip(modules, found, strict=True):
             module.weight.copy_(weight)
 
@@ -166,47 +172,72 @@ class Layer:
         weight.copy_(self.published(f"{path}.weight", as_stored))
         return as_stored.cpu()
 
-    def _squares(self, name: str, path: str, check: Callable[[], None]) -> Squares:
-        """Of what a matrix reads, each token as much as any other."""
-        squares = Squares(self.pruned.linear(path).weight)
-        for _, hidden, arguments in self.pruned.states.entering(self.index):
+    def _translate(self, paths: Sequence[str], name: str, targets: _Targets, check: Callable[[], None]) -> LeastSquares:
+        """Have matrices that read one input do what they do with what the base model's read: W becomes W M, M z nearest
+        to that. By the text alone, each token as much as any other: what they read differs little, and equations of
+        random changes would have M answer to those. Returns the equations."""
+        width = self.pruned.linear(paths[0]).in_features
+        equations = LeastSquares(torch.eye(width, device=self.pruned.states.device))
+        for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
-            read, _ = self._read(path, (), hidden, arguments)
-            squares.add(read, _weights(read))
-        self._refuse_not_finite(name, squares)
-        return squares
+            read, _ = self._read(paths[0], (), hidden, arguments)
+            wanted = targets.read(paths[0], batch) if self._reads_alike(paths[0]) else read
+            equations.add(read, wanted, _weights(read))
+        self._refuse_not_finite(name, equations)
+        translation = equations.solution()
+        for path in paths:
+            module = self.pruned.linear(path)
+            module.weight.copy_(module.weight.float() @ translation)
+        return equations
 
-    def _ask_base(self, paths: Sequence[str], check: Callable[[], None]) -> _Targets:
-        """What each matrix has to put out; the base model's states become those after the layer.
+    def _reads_alike(self, path: str) -> bool:
+        """Nothing is gone of what the module reads."""
+        return self.base.linear(path).in_features == self.pruned.linear(path).in_features
+
+    def _ask_base(self, paths: Sequence[str], readers: Sequence[str], check: Callable[[], None]) -> _Targets:
+        """What each matrix in `paths` has to put out, and what `readers` read; the base model's states become those
+        after the layer.
 
         Where what the layer adds to the residual stream is the sum of what they put out (no norm behind them, no
         experts beside them), it is the residual stream after each that is kept. And how either differs when the layer
         reads changed states.
         """
-        size = self.base.states.nbytes * 2 * (len(paths) + 1)
+        size = self.base.states.nbytes * (2 * (len(paths) + 1) + len(readers))
         targets = _Targets(StateStore(folder_at(self._target_folder), size, self.base.states.device), {})
-        if not paths:
-            self._pass(self.base, check)
-            return targets
-        for batch, hidden, arguments in self.base.states.entering(self.index):
+        for entering in self.base.states.entering(self.index):
             check()
-            with _outputs(self.base.layer, paths) as outputs:
+            batch, hidden, arguments = entering
+            with _outputs(self.base.layer, paths) as outputs, _inputs(self.base.layer, readers) as read:
                 after = call_layer(self.base.layer, hidden, arguments)
-            if not targets.streams:
-                is_sum = _is_sum(hidden, list(outputs.values()), after)
-                targets.streams.update(dict.fromkeys(outputs, is_sum))
-            weights = _weights(after)
-            changed = self._changed(hidden, weights, batch)
-            with _outputs(self.base.layer, paths) as outputs_changed:
-                call_layer(self.base.layer, changed, arguments)
-            is_stream = any(targets.streams.values())
-            found, other = _put_out(hidden, outputs, is_stream), _put_out(changed, outputs_changed, is_stream)
-            for path, wanted in found.items():
-                targets.store.put(_key(path, batch), wanted)
-                targets.store.put(_key(f"{path}-change", batch), other[path] - wanted)
-            targets.store.put(_key("weights", batch), weights)
+            for path, states in read.items():
+                targets.store.put(_key(f"{path}-read", batch), states)
+            if paths:
+                self._keep_outputs(targets, entering, outputs, after)
             self.base.states.put(batch, after)
         return targets
+
+    def _keep_outputs(
+        self,
+        targets: _Targets,
+        entering: tuple[slice, Tensor, Arguments],
+        outputs: Mapping[str, Tensor],
+        after: Tensor,
+    ) -> None:
+        """`outputs` of matrices by path, and the states `after` the layer, of what enters it."""
+        batch, hidden, arguments = entering
+        if not targets.streams:
+            is_sum = _is_sum(hidden, list(outputs.values()), after)
+            targets.streams.update(dict.fromkeys(outputs, is_sum))
+        weights = _weights(after)
+        changed = self._changed(hidden, weights, batch)
+        with _outputs(self.base.layer, list(outputs)) as outputs_changed:
+            call_layer(self.base.layer, changed, arguments)
+        is_stream = any(targets.streams.values())
+        found, other = _put_out(hidden, outputs, is_stream), _put_out(changed, outputs_changed, is_stream)
+        for path, wanted in found.items():
+            targets.store.put(_key(path, batch), wanted)
+            targets.store.put(_key(f"{path}-change", batch), other[path] - wanted)
+        targets.store.put(_key("weights", batch), weights)
 
     def _changed(self, hidden: Tensor, weights: Tensor, batch: slice) -> Tensor:
         """`hidden` `(rows, length, hidden_size)`, each token's changed in a direction that is the same for both models
@@ -222,7 +253,7 @@ class Layer:
     ) -> tuple[LeastSquares, MatrixError]:
         """Put the solution in the module's place; and the equations that it solves."""
         module, before = self.pruned.linear(path), targets.before(path)
-        squares = LeastSquares(module.weight)
+        equations = LeastSquares(module.weight)
         for batch, hidden, arguments in self.pruned.states.entering(self.index):
             check()
             weights = targets.weights(batch)
@@ -234,17 +265,17 @@ class Layer:
                 wanted, change = wanted - stream, change - (stream_changed - stream)
             if module.bias is not None:
                 wanted = wanted - module.bias
-            squares.add_wanted(read, wanted, weights)
-            squares.add_wanted(read_changed - read, change, weights * (_OF_CHANGES / _CHANGE**2))
-        self._refuse_not_finite(name, squares)
-        solution = squares.solution()
-        error = MatrixError(name, squares.error(module.weight), squares.error(solution))
+            equations.add(read, wanted, weights)
+            equations.add(read_changed - read, change, weights * (_OF_CHANGES / _CHANGE**2))
+        self._refuse_not_finite(name, equations)
+        solution = equations.solution()
+        error = MatrixError(name, equations.error(module.weight), equations.error(solution))
         module.weight.copy_(solution)
-        return squares, error
+        return equations, error
 
     @staticmethod
-    def _refuse_not_finite(name: str, squares: Squares) -> None:
-        if not squares.is_finite():
+    def _refuse_not_finite(name: str, equations: LeastSquares) -> None:
+        if not equations.is_finite():
             raise RequestFault(
                 f"{name} cannot be reconstructed: what it reads is not finite.",
                 field="recipe.alignment.reconstruction_tokens",
@@ -282,11 +313,26 @@ def _input(module: nn.Module) -> Iterator[list[Tensor]]:
 @contextmanager
 def _outputs(layer: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """What modules of `layer` put out within the block, in that order."""
+    with _hooked(layer, paths, lambda _read, put_out: put_out) as found:
+        yield found
+
+
+@contextmanager
+def _inputs(layer: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """What modules of `layer` read within the block, in that order."""
+    with _hooked(layer, paths, lambda read, _put_out: read) as found:
+        yield found
+
+
+@contextmanager
+def _hooked(
+    layer: nn.Module, paths: Sequence[str], which: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[dict[str, Tensor]]:
     found: dict[str, Tensor] = {}
 
-    def note(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _arguments: Any, output: Tensor) -> None:
-            found[path] = output
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            found[path] = which(arguments[0], output)
 
         return hook
 

@@ -13,10 +13,13 @@ not only be right where the text leads them. So both models' layers also read ev
 direction, and the differences this makes, of z and of y, are equations as well, of less weight: random directions see
 the whole of ∂y/∂x, whose transpose carries gradients back.
 
+All other matrices of these layers read z where the base model's read z', which is no longer the same. So each becomes
+W₀ M, where M minimises Σ w |M z − z'|² + λ |M − 1|², w = 1 / |z|², by the text alone: one M for all that read the same.
+
 Where the checkpoint will be in 4 bits, z is what the matrix reads when everything before it is in 4 bits already, and a
 matrix that was solved for is rounded before the next one is. So each takes over from rounding errors as well. And all
 matrices that will be in 4 bits, of all layers, are rounded by GPTQ (arXiv 2210.17323): weights that are rounded later
-make up for those before them, by the equations that a matrix was solved for by, others by what they read of the text.
+make up for those before them, by the equations that the matrix was solved for by.
 Written is what rounding to the nearest makes that of (worker.quantization.compensated).
 
 Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
@@ -65,10 +68,11 @@ def reconstruct(
     """Write the model in folder `pruned` to the new folder `output`, reconstructed; returns each matrix's error.
 
     `sequences` int32 `(samples, tokens)` are the text. One layer of both models is in memory at a time, computing in
-    `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Matrices that lost columns are
-    solved for, except those of experts. `four_bit` names the pruned model's parameters that will be published in 4
-    bits: those of linear layers, but for experts', are changed so that rounding them costs little. Everything else is
-    copied. Raises RequestFault where values are not finite.
+    `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Linear layers are solved for, up to
+    the last layer that lost something, except those of experts. `four_bit` names the pruned model's parameters that
+    will be published in 4 bits: then those of all layers are, and are changed so that rounding them costs little.
+    Everything else is copied. Returned are the errors of matrices that write to the residual stream. Raises
+    RequestFault where values are not finite.
     """
     output.mkdir(parents=True)
     for path in pruned.glob("*.json"):
@@ -124,7 +128,10 @@ class _Reconstruction:
                 sides = self._side(stack, self.base, index, wanted), self._side(stack, self.pruned, index, found)
                 layer = Layer(index, *sides, partial(self._published, index), self.scratch)
                 check = partial(report, index, end)
-                yield from layer.solved(self._matrices(index), self._rounded(index), self.stored, check)
+                writers = self._writers(index)
+                readers = self._readers(index, writers)
+                four_bit = {path for path in writers | readers if self._is_four_bit(index, f"{path}.weight")}
+                yield from layer.solved(writers, readers, four_bit, self.stored, check)
         report(end, end)
 
     @staticmethod
@@ -140,7 +147,7 @@ class _Reconstruction:
 
         return round_trip(weight)
 
-    def _matrices(self, index: int) -> dict[str, str | None]:
+    def _writers(self, index: int) -> dict[str, str | None]:
         """Linear modules of the layer that write to the residual stream and can lose columns → the weight's name in
         the files if it did, or will be in 4 bits, and can be put back there."""
         layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
@@ -160,15 +167,15 @@ class _Reconstruction:
     def _is_four_bit(self, index: int, parameter: str) -> bool:
         return f"{self.pruned.layer_name(index)}.{parameter}" in self.four_bit
 
-    def _rounded(self, index: int) -> dict[str, str]:
-        """Linear modules of the layer that will be in 4 bits → the weight's name in the files; not those of experts,
-        which read little of a text each."""
+    def _readers(self, index: int, writers: Collection[str]) -> dict[str, str]:
+        """Linear modules of the layer besides `writers` → the weight's name in the files; not those of experts, which
+        read little of a text each."""
         layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
         for path, module in layer.named_modules():
-            if not isinstance(module, nn.Linear) or ".experts." in path:
+            if not isinstance(module, nn.Linear) or ".experts." in path or path in writers:
                 continue
             name = self._stored(index, path, tuple(module.weight.shape))
-            if name is not None and self._is_four_bit(index, f"{path}.weight"):
+            if name is not None:
                 found[path] = name
         return found
 

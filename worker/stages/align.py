@@ -22,7 +22,7 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 8
+VERSION = 9
 REPORT = "alignment.json"
 
 

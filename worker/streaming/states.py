@@ -30,10 +30,11 @@ class StateStore:
 
     def put(self, name: str, states: Tensor) -> None:
         """Keep a copy, in place of what had this name."""
-        states = states.detach().cpu().contiguous()
+        states = states.detach().contiguous()
         if self._folder is None:
-            self._held[name] = states
+            self._held[name] = states.to("cpu", copy=True)
             return
+        states = states.cpu()
         states.flatten().view(torch.uint8).numpy().tofile(self._folder / name)
         self._written[name] = _Form(states.shape, states.dtype)
 

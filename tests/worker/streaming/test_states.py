@@ -23,6 +23,14 @@ def test_states_come_back(tmp_path: Path, total: int, dtype: torch.dtype) -> Non
     assert torch.equal(store.get("a"), second)
 
 
+@pytest.mark.parametrize("total", [IN_MEMORY, IN_MEMORY + 1], ids=["memory", "disk"])
+def test_what_is_kept_is_a_copy(tmp_path: Path, total: int) -> None:
+    store, states = StateStore(tmp_path, total, torch.device("cpu")), torch.zeros(3)
+    store.put("a", states)
+    states.fill_(1)
+    assert not store.get("a").any()
+
+
 def test_many_states_are_on_disk_until_they_are_dropped(tmp_path: Path) -> None:
     store = StateStore(tmp_path, IN_MEMORY + 1, torch.device("cpu"))
     store.put("a", torch.zeros(8))
