@@ -70,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--pruned", type=Path, required=True)
+    parser.add_argument("--masks", type=Path, help="where they are not beside the folder --pruned")
     parser.add_argument("--corpora", type=Path, nargs="+", required=True)
     parser.add_argument("--optimizers", nargs="+", choices=list(Optimizer), default=list(Optimizer))
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
@@ -96,7 +97,8 @@ def _rows(corpora: list[CorpusSource], options: argparse.Namespace) -> Iterator[
 
 def _run(optimizer: Optimizer, rate: float, corpora: list[CorpusSource], options: argparse.Namespace) -> Row:
     shutil.rmtree(options.work, ignore_errors=True)
-    inputs = AlignInputs(base=options.base, pruned=options.pruned, masks=options.pruned / "unused")
+    masks = options.masks or options.pruned.parent / "pruning_masks.safetensors"
+    inputs = AlignInputs(base=options.base, pruned=options.pruned, masks=masks)
     request = BuildRequest(
         base=BaseModelSource(str(options.base), "0", options.base),
         recipe=_recipe(optimizer, rate, corpora[0].name, options),
