@@ -23,17 +23,8 @@ _GROWTH = 1.01
 class Apollo(MatrixOptimizer):
     """W ← W - lr · G diag(s), s_j = ‖Adam(P G)_j‖ / ‖(P G)_j‖ for each channel j of the larger side."""
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        *,
-        lr: float,
-        rank: int,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        gap: int = _GAP,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "rank": rank, "betas": betas, "eps": eps, "gap": gap})
+    def __init__(self, params: Iterable[Tensor], *, gap: int = _GAP, **common: Any) -> None:
+        super().__init__(params, gap=gap, **common)
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

@@ -28,17 +28,8 @@ class GradNormLoRP(MatrixOptimizer):
     v is not stored: it is the row's direction times ‖v‖, and only that is kept.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        *,
-        lr: float,
-        rank: int,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        gap: int = _GAP,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "rank": rank, "betas": betas, "eps": eps, "gap": gap})
+    def __init__(self, params: Iterable[Tensor], *, gap: int = _GAP, **common: Any) -> None:
+        super().__init__(params, gap=gap, **common)
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

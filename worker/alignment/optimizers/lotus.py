@@ -31,16 +31,12 @@ class Lotus(MatrixOptimizer):
         self,
         params: Iterable[Tensor],
         *,
-        lr: float,
-        rank: int,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         scale: float = 0.25,
         verifying_gap: int = _VERIFYING_GAP,
         threshold: float = _THRESHOLD,
+        **common: Any,
     ) -> None:
-        defaults = {"lr": lr, "rank": rank, "betas": betas, "eps": eps, "scale": scale}
-        super().__init__(params, defaults | {"verifying_gap": verifying_gap, "threshold": threshold})
+        super().__init__(params, scale=scale, verifying_gap=verifying_gap, threshold=threshold, **common)
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

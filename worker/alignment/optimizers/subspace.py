@@ -7,7 +7,7 @@ m < n, otherwise (m, rank).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import torch
@@ -18,7 +18,19 @@ _OVERSAMPLING, _POWER_ITERATIONS = 8, 1
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
-    """Steps matrix by matrix; what becomes of one is up to the method."""
+    """Steps matrix by matrix; what becomes of one is up to the method, and so are further `options` of groups."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        rank: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        **options: float,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "rank": rank, "betas": betas, "eps": eps, **options})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
