@@ -200,13 +200,8 @@ def test_training_against_4_bits_rounds_all_weights_at_each_step() -> None:
 
     rounding = align(None) - align(False)
     assert rounding == pytest.approx(10 * 6_005_662_720 / 22e6 / 60, rel=0.02)
-    base, pruned = (
-        working_parameters(geometry, widths)
-        for widths in (
-            geometry.full_widths,
-            pruned_widths(geometry, Pruning(criterion=Criterion.RANDOM, ratio=0.65)),
-        )
-    )
+    cut = pruned_widths(geometry, Pruning(criterion=Criterion.RANDOM, ratio=0.65))
+    base, pruned = (working_parameters(geometry, widths) for widths in (geometry.full_widths, cut))
     passes = (4 * base + 14 * pruned) * 10_240 / 276e9 / EFFICIENCY / 60
     assert align(None, 10_240) - align(None) == pytest.approx(passes, rel=0.01)
 

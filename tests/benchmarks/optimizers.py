@@ -17,7 +17,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +50,8 @@ class Row:
         )
 
 
-def main() -> None:
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
     torch.set_num_threads(options.threads)
     corpora = [CorpusSource(name=f"corpus-{n}", path=path) for n, path in enumerate(options.corpora)]
     for name, folder in (("base", options.base), ("pruned", options.pruned)):
@@ -66,7 +66,7 @@ def _first_perplexity(row: Row) -> float:
     return math.inf if math.isnan(row.perplexities[0]) else row.perplexities[0]
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--pruned", type=Path, required=True)
@@ -84,7 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "optimizers")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _rows(corpora: list[CorpusSource], options: argparse.Namespace) -> Iterator[Row]:

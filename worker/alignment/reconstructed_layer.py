@@ -110,17 +110,17 @@ class Layer:
         for path, parameter in self.pruned.layer.named_parameters():
             if path not in later:
                 parameter.copy_(self.published(path, parameter))
-        first = [group[0] for group in groups if group[0] in readers]
+        first = [group[0] for group in groups if group[0] in readers and self._reads_alike(group[0])]
         targets = self._ask_base(list(writers) if solving else [], first, check)
         for group in groups:
-            errors: dict[str, MatrixError] = {}
-            if group[0] in solving:
-                equations, errors[group[0]] = self._solve(group[0], names[group[0]], targets, check)
+            error = None
+            if group[0] in solving:  # alone in its group
+                equations, error = self._solve(group[0], names[group[0]], targets, check)
             else:
                 equations = self._translate(group, names[group[0]], targets, check)
             self._make_up([path for path in group if path in four_bit], equations)
             for path in group:
-                yield names[path], self._round(path, stored.dtype(names[path])), errors.get(path)
+                yield names[path], self._round(path, stored.dtype(names[path])), error
         self._pass(self.pruned, check)
         shutil.rmtree(self._target_folder, ignore_errors=True)
 

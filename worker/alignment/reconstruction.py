@@ -19,8 +19,8 @@ W₀ M, where M minimises Σ w |M z − z'|² + λ |M − 1|², w = 1 / |z|², b
 Where the checkpoint will be in 4 bits, z is what the matrix reads when everything before it is in 4 bits already, and a
 matrix that was solved for is rounded before the next one is. So each takes over from rounding errors as well. And all
 matrices that will be in 4 bits, of all layers, are rounded by GPTQ (arXiv 2210.17323): weights that are rounded later
-make up for those before them, by the equations that the matrix was solved for by.
-Written is what rounding to the nearest makes that of (worker.quantization.compensated).
+make up for those before them, by the equations that the matrix was solved for by. Written is what rounding to the
+nearest makes that of (worker.quantization.compensated).
 
 Least squares after columns were removed is what ZipLM (arXiv 2302.04089) and OSSCAR (arXiv 2403.12983) choose columns
 by; here they are chosen already, and y answers to what went wrong in the layers before.
@@ -65,14 +65,14 @@ def reconstruct(
     report: Report,
     four_bit: Collection[str] = (),
 ) -> list[MatrixError]:
-    """Write the model in folder `pruned` to the new folder `output`, reconstructed; returns each matrix's error.
+    """Write the model in folder `pruned` to the new folder `output`, reconstructed.
 
     `sequences` int32 `(samples, tokens)` are the text. One layer of both models is in memory at a time, computing in
-    `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Linear layers are solved for, up to
-    the last layer that lost something, except those of experts. `four_bit` names the pruned model's parameters that
-    will be published in 4 bits: then those of all layers are, and are changed so that rounding them costs little.
-    Everything else is copied. Returned are the errors of matrices that write to the residual stream. Raises
-    RequestFault where values are not finite.
+    `dtype` on `device`; hidden states that are large lie in the folder `scratch`. Linear layers are solved for, from
+    the first decoder layer that lost something to the last, except those of experts. `four_bit` names the pruned
+    model's parameters that will be published in 4 bits: then those of all are, and are changed so that rounding them
+    costs little. Everything else is copied. Returned are the errors of matrices that write to the residual stream.
+    Raises RequestFault where values are not finite.
     """
     output.mkdir(parents=True)
     for path in pruned.glob("*.json"):
@@ -149,7 +149,7 @@ class _Reconstruction:
 
     def _writers(self, index: int) -> dict[str, str | None]:
         """Linear modules of the layer that write to the residual stream and can lose columns → the weight's name in
-        the files if it did, or will be in 4 bits, and can be put back there."""
+        the files, if it can be put back there."""
         layer, found = self.pruned.skeleton.get_submodule(self.pruned.layer_name(index)), {}
         width = self.pruned.config.get_text_config().hidden_size
         for path, module in layer.named_modules():
@@ -157,12 +157,8 @@ class _Reconstruction:
             if not isinstance(module, nn.Linear) or spec is None or module.out_features != width:
                 continue
             if spec.axis == 1 and spec.parts and spec.expert is None and ".experts." not in path:
-                found[path] = self._solvable(index, path, tuple(module.weight.shape))
+                found[path] = self._stored(index, path, tuple(module.weight.shape))
         return found
-
-    def _solvable(self, index: int, path: str, shape: tuple[int, ...]) -> str | None:
-        changes = self.masks.columns(index, path) is not None or self._is_four_bit(index, f"{path}.weight")
-        return self._stored(index, path, shape) if changes else None
 
     def _is_four_bit(self, index: int, parameter: str) -> bool:
         return f"{self.pruned.layer_name(index)}.{parameter}" in self.four_bit
