@@ -32,6 +32,7 @@ from publisher.recipe_pruning import (
 )
 
 __all__ = [
+    "CHOOSING_TOKENS",
     "Alignment",
     "Calibration",
     "CorpusName",
@@ -56,6 +57,10 @@ __all__ = [
 ]
 
 
+#: of alignment's text, what tells which matrices stay in bf16
+CHOOSING_TOKENS = 8192
+
+
 class Scheme(StrEnum):
     NONE = "none"
     NF4 = "nf4"
@@ -64,11 +69,19 @@ class Scheme(StrEnum):
 class Quantization(RecipePart):
     scheme: Scheme = Scheme.NF4
     include_embeddings: bool = Field(default=False, description="nf4: embeddings and LM head in 4 bits as well")
+    bf16_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="nf4: share of the linear layers' weights that stays in bf16, at most: whole matrices, those whose "
+        "rounding changes the base model's hidden states most, by alignment's text",
+    )
 
     @model_validator(mode="after")
     def _four_bits(self) -> Self:
-        if self.include_embeddings and self.scheme is not Scheme.NF4:
-            raise ValueError(f"include_embeddings is for scheme nf4; leave it out with {self.scheme}")
+        for name in ("include_embeddings", "bf16_share"):
+            if getattr(self, name) and self.scheme is not Scheme.NF4:
+                raise ValueError(f"{name} is for scheme nf4; leave it out with {self.scheme}")
         return self
 
 
@@ -162,6 +175,15 @@ class Recipe(RecipePart):
             raise ValueError(
                 f"alignment.quantization_aware true is for quantization.scheme nf4; leave it out with "
                 f"{self.quantization.scheme}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _text_to_choose_by(self) -> Self:
+        if self.quantization.bf16_share and self.alignment is None:
+            raise ValueError(
+                "quantization.bf16_share: alignment's text tells which matrices stay in bf16, and there is none; name "
+                "alignment.corpora, or leave bf16_share out"
             )
         return self
 

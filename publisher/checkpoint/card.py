@@ -42,6 +42,7 @@ def model_card(subject: CardSubject) -> str:
         verdict(manifest),
         _introduction(manifest),
         _sizes(manifest),
+        _in_bf16(manifest),
         *measurements(manifest),
         *(f"![{title}]({path})" for title, path in subject.plots),
         usage(manifest, subject.repo_id, subject.endpoint),
@@ -85,6 +86,14 @@ def _sizes(manifest: Manifest) -> str:
         _size_row(stored, sizes.base, sizes.checkpoint, sizes.reduction),
     ]
     return table(["", "Base model", "This checkpoint", "Reduction"], rows)
+
+
+def _in_bf16(manifest: Manifest) -> str:
+    names = manifest.alignment.bf16_modules if manifest.alignment else []
+    if not names:
+        return ""
+    listed = ", ".join(f"`{name}`" for name in names)
+    return f"Of the linear layers {len(names)} are in bf16, which 4 bits would have hurt most: {listed}."
 
 
 def _size_row(name: str, base: int, checkpoint: int, reduction: float) -> list[str]:

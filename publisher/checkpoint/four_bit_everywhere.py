@@ -28,12 +28,17 @@ def register() -> None:
 
 
 class FourBitEverywhereConfig(BitsAndBytesConfig):  # type: ignore[misc]
-    """NF4 with double quantization, of embeddings and LM head as well. Takes `bnb_4bit_compute_dtype`."""
+    """NF4 with double quantization, of embeddings and LM head as well.
 
-    def __init__(self, bnb_4bit_compute_dtype: Any = "bfloat16", **unused: Any) -> None:
+    Takes `bnb_4bit_compute_dtype`, and `llm_int8_skip_modules`: names of linear layers that stay as they are.
+    """
+
+    def __init__(
+        self, bnb_4bit_compute_dtype: Any = "bfloat16", llm_int8_skip_modules: list[str] | None = None, **unused: Any
+    ) -> None:
         super().__init__(
             load_in_4bit=True,
-            llm_int8_skip_modules=[],
+            llm_int8_skip_modules=llm_int8_skip_modules or [],
             bnb_4bit_compute_dtype=bnb_4bit_compute_dtype,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -45,6 +50,7 @@ class FourBitEverywhereConfig(BitsAndBytesConfig):  # type: ignore[misc]
         return {
             "quant_method": METHOD,
             "bnb_4bit_compute_dtype": str(self.bnb_4bit_compute_dtype).removeprefix("torch."),
+            "llm_int8_skip_modules": self.llm_int8_skip_modules,
         }
 
 

@@ -107,6 +107,7 @@ class AlignmentRecord(_Part):
     data_wait_share: float | None = Field(default=None, description="share of the seconds spent waiting for text")
     optimizer_state_bytes: int | None = None
     quantization_aware: bool = Field(default=False, description="trained against the weights in 4 bits")
+    bf16_modules: list[str] = Field(default=[], description="linear layers that are not in 4 bits")
     gradient_matching: float = Field(default=0.0, description="weight of the distance to the base model's gradients")
     reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
 

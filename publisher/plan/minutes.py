@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from publisher.architecture import Geometry
 from publisher.architecture.sparsity import sparse_matrices
 from publisher.plan.sizes import Widths, working_parameters
-from publisher.recipe import Alignment, Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
+from publisher.recipe import CHOOSING_TOKENS, Alignment, Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
 
 #: share of a matrix product's speed that the stages reach; one demo on two CPU cores: calibrate 0.50, align 0.44,
 #: evaluate 0.30
@@ -18,6 +18,8 @@ HASH_AND_COPY_BYTES_PER_SECOND = 250e6
 _NF4_OPERATIONS = 5000
 #: seconds to draw numbers, or to find that there is nothing to do
 _NOTHING = 1.0
+#: of a layer: each is rounded by itself to tell which stay in bf16
+_MATRICES = 7
 #: projections that read what no other one of their block reads
 _READ_ALONE = ("o_proj", "down_proj")
 
@@ -54,6 +56,9 @@ def expected_minutes(
         operations, fp32_operations = _alignment_operations(base, pruned, recipe, recipe.alignment, matching=matching)
         if recipe.trains_quantized:
             operations += recipe.alignment.steps * geometry.parameters(widths) * _NF4_OPERATIONS
+        if recipe.quantization.bf16_share:
+            operations += 2 * base * min(CHOOSING_TOKENS, recipe.alignment.text_tokens) * (1 + _MATRICES)
+            operations += base * _NF4_OPERATIONS
         seconds["align"] = operations / speed + fp32_operations / (measured.fp32_flops_per_second * EFFICIENCY)
     seconds["quantize"] = _NOTHING
     if recipe.quantization.scheme is not Scheme.NONE:

@@ -48,6 +48,8 @@ def _of_quantization(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
     fused = any(len(spec.shape) > 2 for kind in geometry.kinds for spec in kind.parameters.values())
     if recipe.quantization.scheme is Scheme.NF4 and fused:
         yield "transformers holds all experts of a layer in one tensor, which is no linear layer: they stay in bf16"
+    if recipe.quantization.bf16_share:
+        yield "bytes and memory count bf16_share whole; matrices that stay in bf16 may come to a little less"
     head = head_name(geometry)
     if recipe.quantization.include_embeddings and head is not None:
         gib = prod(geometry.outside[head]) * BF16 / GIB

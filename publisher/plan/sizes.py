@@ -20,6 +20,8 @@ NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
 #: fp32 values of 4-bit and of 8-bit numbers, which it keeps beside every weight. A note of about 170 bytes of JSON,
 #: whose length depends on the weights, stands there as well and is not counted
 NF4_TABLES = (16 + 256) * FP32
+#: of a weight, with its share of the scales
+_NF4_BYTES = 1 / 2 + 1 / NF4_BLOCK + FP32 / NF4_BLOCK / NF4_NESTED_BLOCK
 #: reference adapter that memory and costs are stated for
 LORA_RANK, LORA_TOKENS = 8, 512
 
@@ -40,7 +42,7 @@ def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_
 
 def loaded_bytes(geometry: Geometry, widths: Widths, quantization: Quantization, weight_bytes: int = BF16) -> int:
     """Weights in memory, zeros written out: linear layers of the decoder in NF4 if asked for, embeddings and LM head
-    too if they are included, the rest as they are."""
+    too if they are included, the rest as they are. Of `bf16_share` it is the most that it can come to."""
 
     def size(name: str, spec: TensorSpec, shape: Shape) -> int:
         return _nf4_bytes(prod(shape)) if is_projection(name, spec) else prod(shape) * weight_bytes
@@ -52,7 +54,9 @@ def loaded_bytes(geometry: Geometry, widths: Widths, quantization: Quantization,
         _nf4_bytes(prod(shape)) if name in included else prod(shape) * weight_bytes
         for name, shape in geometry.outside.items()
     )
-    return outside + _over_layers(geometry, widths, size)
+    linear = _over_layers(geometry, widths, lambda name, spec, shape: prod(shape) * is_projection(name, spec))
+    more = quantization.bf16_share * linear * (weight_bytes - _NF4_BYTES)
+    return outside + _over_layers(geometry, widths, size) + int(more)
 
 
 def vocabulary_names(geometry: Geometry) -> list[str]:

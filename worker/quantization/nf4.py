@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.utils import logging as transformers_logging
 
 from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
@@ -21,6 +23,7 @@ from worker.quantization.streamed import targets_of, write_quantized
 from worker.stages.context import RecordingContext, StageContext
 from worker.stages.folder import write_json
 from worker.stages.weights import read_config
+from worker.streaming.model import empty_model
 
 _GENERATION = "generation_config.json"
 
@@ -32,8 +35,16 @@ NF4 = BitsAndBytesConfig(
 )
 
 
-def scheme_of(*, include_embeddings: bool) -> BitsAndBytesConfig:
-    return FourBitEverywhereConfig() if include_embeddings else NF4
+def scheme_of(model_folder: Path, *, include_embeddings: bool = False, bf16: Sequence[str] = ()) -> BitsAndBytesConfig:
+    """For the model in `model_folder`, whose linear layers named in `bf16` stay in bf16."""
+    if include_embeddings:
+        return FourBitEverywhereConfig(llm_int8_skip_modules=list(bf16))
+    if not bf16:
+        return NF4
+    # who names modules has to name those as well that transformers leaves alone when none are named
+    model = empty_model(AutoConfig.from_pretrained(model_folder, local_files_only=True), torch.bfloat16)
+    skipped = [*sorted(get_keys_to_not_convert(model)), *bf16]
+    return BitsAndBytesConfig(**NF4.to_dict() | {"llm_int8_skip_modules": skipped})
 
 
 def quantize_nf4(
@@ -43,16 +54,17 @@ def quantize_nf4(
     context: StageContext | None = None,
     *,
     include_embeddings: bool = False,
+    bf16: Sequence[str] = (),
 ) -> None:
-    """Write `model_folder` to `output` with its linear layers in 4 bits; norms in bf16, and embeddings and LM head,
-    unless they are included.
+    """Write `model_folder` to `output` with its linear layers in 4 bits; in bf16 those named in `bf16`, norms, and
+    embeddings and LM head, unless they are included.
 
     `output` loads with `AutoModelForCausalLM.from_pretrained`: config.json says how it is quantized. With 4-bit
     embeddings only after `import publisher.checkpoint`. The memory of a few blocks of a tensor is enough, but for
     families whose linear layers are stored otherwise than they are computed: those are loaded whole.
     """
     context = context or RecordingContext()
-    scheme = scheme_of(include_embeddings=include_embeddings)
+    scheme = scheme_of(model_folder, include_embeddings=include_embeddings, bf16=bf16)
     targets = targets_of(model_folder, scheme)
     if targets is None:
         context.log("This family's linear layers are put together when they are loaded: quantizing the model whole.")

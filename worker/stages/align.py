@@ -22,7 +22,7 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 9
+VERSION = 10
 REPORT = "alignment.json"
 
 
@@ -37,7 +37,8 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         "corpora": {name: request.corpora[name].content_digest() for name in names},
         "seed": request.recipe.seed,
     }
-    if request.recipe.is_quantization_aware or alignment.stop is Stop.PROBE:
+    recipe = request.recipe
+    if recipe.is_quantization_aware or recipe.quantization.bf16_share or alignment.stop is Stop.PROBE:
         dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
         evaluation = request.evaluation
@@ -59,10 +60,12 @@ def run(
     refuse_for_several(request.recipe, len(request.devices))
     work = AlignWork(request, inputs, output, context)
     text = work.text()
+    bf16 = work.choose_bf16(text)
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    write_json(output / REPORT, _report(work, trained, checks) | {"reconstruction": reconstruction})
+    report = _report(work, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": bf16}
+    write_json(output / REPORT, report)
 
 
 def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:

@@ -48,10 +48,12 @@ class AlignInputs:
 
 @dataclass(frozen=True)
 class QuantizeInputs:
-    """`model`: the folder to quantize: align's, or prune's when alignment is skipped; `masks`: as prune wrote them."""
+    """`model`: the folder to quantize: align's, or prune's when alignment is skipped; `masks`: as prune wrote them;
+    `alignment`: align's JSON file, None when alignment is skipped."""
 
     model: Path
     masks: Path
+    alignment: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 6
+VERSION = 7
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: of alignment.json, what the manifest does not repeat

@@ -154,7 +154,7 @@ class _Build:
             Stage.CALIBRATE: lambda: CalibrateInputs(base=self._base()),
             Stage.PRUNE: self._prune_inputs,
             Stage.ALIGN: self._align_inputs,
-            Stage.QUANTIZE: lambda: QuantizeInputs(model=self._model(self._last_model()), masks=self._masks()),
+            Stage.QUANTIZE: self._quantize_inputs,
             Stage.EVALUATE: self._evaluate_inputs,
             Stage.PACKAGE: self._package_inputs,
             Stage.PUBLISH: lambda: PublishInputs(checkpoint=self.folders[Stage.PACKAGE]),
@@ -167,6 +167,13 @@ class _Build:
     def _align_inputs(self) -> AlignInputs:
         return AlignInputs(
             base=self._base(), pruned=self._model(Stage.PRUNE), masks=self._masks(), kept=self.store.kept
+        )
+
+    def _quantize_inputs(self) -> QuantizeInputs:
+        return QuantizeInputs(
+            model=self._model(self._last_model()),
+            masks=self._masks(),
+            alignment=self._report(Stage.ALIGN, "alignment.json"),
         )
 
     def _evaluate_inputs(self) -> EvaluateInputs:

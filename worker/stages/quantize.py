@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -30,8 +31,15 @@ def run(request: BuildRequest, inputs: QuantizeInputs, output: Path, context: St
         case Scheme.NF4:
             from worker.quantization.nf4 import quantize_nf4
 
-            everywhere = request.recipe.quantization.include_embeddings
-            quantize_nf4(inputs.model, output / "model", request.device, context, include_embeddings=everywhere)
+            alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else {}
+            quantize_nf4(
+                inputs.model,
+                output / "model",
+                request.device,
+                context,
+                include_embeddings=request.recipe.quantization.include_embeddings,
+                bf16=alignment.get("bf16_modules", []),
+            )
         case Scheme.NONE if request.recipe.pruning.storage is Storage.COMPRESSED:
             (output / "model").mkdir()
             compress_folder(inputs.model, WeightMasks(inputs.masks), output / "model")
