@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,30 @@ def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
             "own weights; the saved A and B alone are not the update.",
             way_out="Save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
         )
+
+
+def scaled(config: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """The same adapter with its update B A times `scale`; whole modules (modules_to_save) stay as they are.
+
+    Raises RequestFault for what is no positive number.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise RequestFault(
+            f"An update cannot be scaled by {scale}.", field="scale", way_out="Give a positive number, such as 1.3."
+        )
+    if scale == 1:
+        return dict(config)
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    return dict(config) | {
+        "lora_alpha": alpha_of(config) * scale,
+        "alpha_pattern": {name: alpha * scale for name, alpha in patterns.items()},
+    }
+
+
+def alpha_of(config: Mapping[str, Any]) -> float:
+    """Of all modules that `alpha_pattern` does not name."""
+    alpha: float = config.get("lora_alpha", 8)
+    return alpha
 
 
 def for_base_model(config: Mapping[str, Any], base_model: str, revision: str | None) -> dict[str, Any]:

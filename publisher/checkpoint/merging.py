@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
+from publisher.checkpoint.adapter_config import alpha_of
 from publisher.checkpoint.adapter_folder import refuse_without_update
 from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.streaming import write_tensors
@@ -95,7 +96,7 @@ class Merge:
         rank = self.tensors[f"{_PEFT_PREFIX}{module}{a}"][0]
         patterns: Mapping[str, float] = self._config.get("alpha_pattern") or {}
         own = (alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-        alpha = float(next(own, self._config.get("lora_alpha", 8)))
+        alpha = float(next(own, alpha_of(self._config)))
         return alpha / sqrt(rank) if self._config.get("use_rslora") else alpha / rank
 
     def _target(self, name: str) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable
+from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable, scaled
 from publisher.checkpoint.adapter_folder import (
     CONFIG,
     WEIGHTS,
@@ -59,12 +60,15 @@ class RecoveryReport:
     merged: bool = False
 
 
-def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None) -> RecoveryReport:
+def recover_adapter(
+    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, scale: float = 1.0
+) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
     manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
-    with the masked update merged in; then `base_model` is a folder on this machine that holds the base model.
+    with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
+    update is multiplied by `scale`.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
@@ -73,17 +77,18 @@ def recover_adapter(adapter: Path, checkpoint: Path, output: Path, *, base_model
     manifest = Manifest.read(checkpoint)
     masks = open_masks(checkpoint / FILE_NAME)
     if isinstance(masks, WeightMasks):
-        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base))
+        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), scale=scale)
     if base_model is not None:
-        return recover_folder(adapter, output, masks, base_model, None)
-    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit)
+        return recover_folder(adapter, output, masks, base_model, None, scale=scale)
+    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, scale=scale)
 
 
-def recover_folder(adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None) -> RecoveryReport:
+def recover_folder(
+    adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None, *, scale: float = 1.0
+) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet."""
     refuse_occupied(output)
-    config = read_config(adapter)
-    refuse_unrecoverable(config)
+    config = _config(adapter, scale)
     with renamed_when_whole(output) as folder:
         before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
         recovered_config = for_base_model(config, base_model, revision)
@@ -100,11 +105,10 @@ def recover_folder(adapter: Path, output: Path, masks: Masks, base_model: str, r
     )
 
 
-def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path) -> RecoveryReport:
+def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path, *, scale: float = 1.0) -> RecoveryReport:
     """Write the base model in folder `base` with the update, masked by `masks`, of the LoRA in folder `adapter`."""
     refuse_occupied(output)
-    config = read_config(adapter)
-    refuse_unrecoverable(config)
+    config = _config(adapter, scale)
     with opened_tensors(weights_file(adapter)) as file:
         merge = Merge(config, file, masks, base)
         with renamed_when_whole(output) as folder:
@@ -120,6 +124,12 @@ def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path) ->
             parameters_after=sum(prod(entry.shape) for entry in merge.base.entries.values()),
             merged=True,
         )
+
+
+def _config(adapter: Path, scale: float) -> dict[str, Any]:
+    config = read_config(adapter)
+    refuse_unrecoverable(config)
+    return scaled(config, scale)
 
 
 def _base_folder(given: str | None, base: BaseModelRecord) -> Path:

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     metavar="DIR_OR_REPO",
     help="The base model, if it is not where the manifest says. A folder, if weights were pruned one by one.",
 )
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Strength of the adapter: times its update.")
 def recover(
-    *, adapter: Path, checkpoint: str, output: Path, revision: str | None, endpoint: str | None, base: str | None
+    *,
+    adapter: Path,
+    checkpoint: str,
+    output: Path,
+    revision: str | None,
+    endpoint: str | None,
+    base: str | None,
+    scale: float,
 ) -> None:
     """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
 
@@ -39,7 +47,7 @@ def recover(
 
     try:
         folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
-        report = recover_adapter(adapter, folder, output, base_model=base)
+        report = recover_adapter(adapter, folder, output, base_model=base, scale=scale)
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)

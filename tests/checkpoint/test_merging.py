@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from publisher.checkpoint.masked import mask_adapter
@@ -79,6 +80,17 @@ def test_merged_model_is_the_base_with_the_update_of_training(tmp_path: Path, co
     torch.testing.assert_close(merged(TOKENS).logits, expected(TOKENS).logits, rtol=0, atol=1e-9)
     assert report.merged
     assert report.parameters_after == sum(parameter.numel() for parameter in merged.parameters())
+
+
+def test_scaled_update_is_merged_at_that_strength(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path)
+    tuned = trained(checkpoint, tmp_path / "adapter", alpha_pattern={"v_proj": 11})
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base), scale=1.3)
+    for module in tuned.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] *= 1.3
+    merged, expected = AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), with_update(base, checkpoint, tuned)
+    torch.testing.assert_close(merged(TOKENS).logits, expected(TOKENS).logits, rtol=0, atol=1e-9)
 
 
 def test_biases_are_merged_too(tmp_path: Path) -> None:

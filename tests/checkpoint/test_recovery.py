@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -63,6 +64,33 @@ def test_recovered_adapter_on_the_silenced_base_equals_the_adapter_on_the_checkp
     recovered = PeftModel.from_pretrained(pair.base, str(tmp_path / "recovered"), autocast_adapter_dtype=False)
 
     torch.testing.assert_close(recovered(TOKENS).logits, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"use_rslora": True}, {"alpha_pattern": {"v_proj": 11}}, {"lora_bias": True}],
+    ids=lambda config: "-".join(config) or "plain",
+)
+def test_scaled_adapter_is_the_adapter_at_that_strength(
+    tmp_path: Path, checkpoint: Path, config: dict[str, object]
+) -> None:
+    pair = make_pair()
+    tuned = lora(pair.pruned, **config)
+    tuned.save_pretrained(tmp_path / "adapter")
+    for module in tuned.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] *= 1.3
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered", scale=1.3)
+    zero_removed(pair.base)
+    recovered = PeftModel.from_pretrained(pair.base, str(tmp_path / "recovered"), autocast_adapter_dtype=False)
+    torch.testing.assert_close(recovered(TOKENS).logits, tuned(TOKENS).logits, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_strength_that_is_no_positive_number_is_refused(tmp_path: Path, checkpoint: Path, scale: float) -> None:
+    with pytest.raises(RequestFault, match="scaled by"):
+        recover_adapter(saved(tmp_path / "adapter"), checkpoint, tmp_path / "out", scale=scale)
+    assert not (tmp_path / "out").exists()
 
 
 def test_merged_update_is_the_same_at_kept_rows_and_columns_and_zero_elsewhere(

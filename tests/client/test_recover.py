@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from peft import PeftConfig
 
 from publisher.client.recover import recover
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
@@ -33,6 +34,17 @@ def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path
     scope: dict[str, object] = {}
     exec(result.stdout.split("\n\n")[1], scope)
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+
+
+def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    for scale, output in (("1", "as it is"), ("1.5", "stronger")):
+        arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / output)]
+        assert CliRunner().invoke(recover, [*arguments, "--scale", scale]).exit_code == 0
+    alphas = [PeftConfig.from_pretrained(tmp_path / output).lora_alpha for output in ("as it is", "stronger")]
+    assert alphas[1] == 1.5 * alphas[0]
+    refused = CliRunner().invoke(recover, [*arguments[:-1], str(tmp_path / "none"), "--scale", "0"])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("Error: An update cannot be scaled by 0.0.")
 
 
 def test_refusal_is_one_line_and_exit_1(checkpoint: Path, tmp_path: Path) -> None:
