@@ -114,7 +114,9 @@ class AlignWork:
         share, file = self.request.recipe.quantization.bf16_share, self.state / _BF16
         if share and not file.exists():
             self.state.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"modules": self._chosen_bf16(share, text.training)})
+            partial = file.with_suffix(".partial")
+            write_json(partial, {"modules": self._chosen_bf16(share, text.training)})
+            partial.rename(file)
         return self._bf16
 
     def _chosen_bf16(self, share: float, sequences: Tensor) -> list[str]:

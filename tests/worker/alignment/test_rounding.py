@@ -75,12 +75,17 @@ def _raise_when_rounded(weight: Tensor, master: Tensor) -> None:
         raise KeyError
 
 
-def test_the_loss_is_that_of_rounded_weights(tmp_path: Path) -> None:
-    """As of a model whose weights are rounded already; with scheme none nothing is rounded."""
+@pytest.mark.parametrize("bf16_share", [0, 0.3])
+def test_the_loss_is_that_of_rounded_weights(tmp_path: Path, bf16_share: float) -> None:
+    """As of a model whose weights are rounded already, but those that stay; with scheme none nothing is rounded."""
     inputs = prepare(tmp_path, dropout=0)
-    aware, plain = _first_loss(tmp_path, request(tmp_path)), _first_loss(tmp_path, _unquantized(tmp_path))
+    build = _quantized(tmp_path, Quantization(bf16_share=bf16_share))
+    aware, plain = _first_loss(tmp_path, build), _first_loss(tmp_path, _unquantized(tmp_path))
     assert aware != plain
-    weights, names = load_file(inputs.pruned / "model.safetensors"), four_bit_names(inputs.pruned, NF4)
+    reports = [json.loads(path.read_bytes()) for path in tmp_path.glob("out-*/alignment.json")]
+    whole = {f"{name}.weight" for report in reports for name in report["bf16_modules"]}
+    assert bool(whole) == bool(bf16_share)
+    weights, names = load_file(inputs.pruned / "model.safetensors"), four_bit_names(inputs.pruned, NF4) - whole
     rounded = {
         name: round_trip(weight).to(weight.dtype) if name in names else weight for name, weight in weights.items()
     }
@@ -89,8 +94,12 @@ def test_the_loss_is_that_of_rounded_weights(tmp_path: Path) -> None:
 
 
 def _unquantized(folder: Path) -> BuildRequest:
+    return _quantized(folder, Quantization(scheme="none"))
+
+
+def _quantized(folder: Path, quantization: Quantization) -> BuildRequest:
     build = request(folder)
-    return replace(build, recipe=build.recipe.model_copy(update={"quantization": Quantization(scheme="none")}))
+    return replace(build, recipe=build.recipe.model_copy(update={"quantization": quantization}))
 
 
 def _first_loss(folder: Path, build: BuildRequest) -> float:
