@@ -15,6 +15,7 @@ from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
+from worker.stages.align_bf16 import choose_bf16
 from worker.stages.align_work import AlignWork, Trained
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
@@ -60,11 +61,11 @@ def run(
     refuse_for_several(request.recipe, len(request.devices))
     work = AlignWork(request, inputs, output, context)
     text = work.text()
-    bf16 = work.choose_bf16(text)
+    choose_bf16(request, inputs, work.state, text.training, context)
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    report = _report(work, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": bf16}
+    report = _report(work, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": work.bf16}
     write_json(output / REPORT, report)
 
 

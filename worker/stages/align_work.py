@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.recipe import CHOOSING_TOKENS, Alignment, Objective, PruningMethod, Scheme, Stop
+from publisher.recipe import Alignment, Objective, PruningMethod, Scheme, Stop
 from worker.alignment.batch_loss import BatchLoss, Distillation, DistillationTerms, NextToken
 from worker.alignment.distributed.crew import run_on_devices
 from worker.alignment.distributed.rank import Several
@@ -45,20 +45,18 @@ from worker.alignment.training import Training
 from worker.causal import load_causal
 from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
+from worker.stages.align_bf16 import chosen_bf16
 from worker.stages.align_text import Text, batch_sequences, read_text
 from worker.stages.context import StageContext
 from worker.stages.folder import STATE, write_json
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
-from worker.streaming.model import LayerStream
 
 #: In the state of several devices: what all of them read, and what they leave.
 _TEXT, _WEIGHTS = "text.safetensors", "weights.safetensors"
 #: in the state: the model that training starts from, and what it said of itself
 _RECONSTRUCTED, _ERRORS = "reconstructed", "reconstruction.json"
 _TEACHER = "teacher"
-#: in the state: the modules that will not be in 4 bits
-_BF16 = "bf16.json"
 
 
 @dataclass(frozen=True)
@@ -109,37 +107,10 @@ class AlignWork:
     def text(self) -> Text:
         return read_text(self.request, self.inputs, self.context)
 
-    def choose_bf16(self, text: Text) -> list[str]:
-        """Names of the linear modules that will not be in 4 bits, chosen once."""
-        share, file = self.request.recipe.quantization.bf16_share, self.state / _BF16
-        if share and not file.exists():
-            self.state.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            write_json(partial, {"modules": self._chosen_bf16(share, text.training)})
-            partial.rename(file)
-        return self._bf16
-
-    def _chosen_bf16(self, share: float, sequences: Tensor) -> list[str]:
-        from worker.quantization.sensitivity import matrices_in_bf16
-
-        self.context.log(f"Choosing what stays in bf16: {share:.3g} of the linear layers' weights at most.")
-        chosen = sequences[: max(1, CHOOSING_TOKENS // sequences.shape[1])]
-        base = LayerStream(self.inputs.base, self.device, compute_dtype(self.device))
-        with TemporaryDirectory(dir=self.state) as scratch:
-            return matrices_in_bf16(
-                base,
-                self.inputs.pruned,
-                share,
-                chosen,
-                scratch=Path(scratch),
-                report=lambda done, total: self.context.progress(done, total, "layers"),
-            )
-
     @property
-    def _bf16(self) -> list[str]:
-        file = self.state / _BF16
-        names: list[str] = json.loads(file.read_bytes())["modules"] if file.exists() else []
-        return names
+    def bf16(self) -> list[str]:
+        """Names of the linear modules that will not be in 4 bits."""
+        return chosen_bf16(self.state)
 
     def reconstruct(self, text: Text) -> dict[str, object] | None:
         """Solve for what is left of the layers, unless that is done or not asked for; what there is to say of it."""
@@ -258,7 +229,7 @@ class AlignWork:
 
         everywhere = self.request.recipe.quantization.include_embeddings
         return four_bit_names(
-            self.inputs.pruned, scheme_of(self.inputs.pruned, include_embeddings=everywhere, bf16=self._bf16)
+            self.inputs.pruned, scheme_of(self.inputs.pruned, include_embeddings=everywhere, bf16=self.bf16)
         )
 
     def _train_on_devices(self, text: Text, save_seconds: float) -> Trained:
@@ -360,7 +331,7 @@ class AlignWork:
         with TemporaryDirectory(dir=self.state) as whole:
             self._write_candidate(weights, Path(whole))
             everywhere = quantization.include_embeddings
-            quantize_nf4(Path(whole), folder, self.device, include_embeddings=everywhere, bf16=self._bf16)
+            quantize_nf4(Path(whole), folder, self.device, include_embeddings=everywhere, bf16=self.bf16)
 
     def _write_candidate(self, weights: Path, folder: Path) -> None:
         trainable = self._trainable(self.device if len(self.request.devices) < 2 else torch.device("cpu"))
