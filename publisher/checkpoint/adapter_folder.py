@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ def read_config(adapter: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RequestFault(f"{path} is not a JSON object.")
     return config
+
+
+def write_config(adapter: Path, config: Mapping[str, Any]) -> None:
+    (adapter / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _named_adapters(folder: Path) -> str:

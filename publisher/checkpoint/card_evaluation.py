@@ -102,7 +102,20 @@ def _certificate(certificate: Certificate) -> str:
         "LoRA's improvement that the recovered one brings; – where the direct one was not trained, as for want of "
         "memory, or improves nothing."
     )
-    return f"## Certificate\n\n{said}\n\n{table(heads, rows)}"
+    return "\n\n".join(part for part in ("## Certificate", said, table(heads, rows), _strength(certificate)) if part)
+
+
+def _strength(certificate: Certificate) -> str:
+    """By what the recovered LoRA was multiplied, and what else was tried."""
+    if not certificate.tried_strengths:
+        return ""
+    heads = ["Strength", *(f"{each.strength:g}" for each in certificate.tried_strengths)]
+    losses = ["Loss, nats per token", *(f"{each.loss:.4f}" for each in certificate.tried_strengths)]
+    return (
+        f"The recovered LoRA's update was multiplied by {certificate.strength:g}, which helps the base model most on "
+        "training text that the LoRA had not seen; `publisher recover` does the same unless it is told otherwise "
+        "(`--scale`).\n\n" + table(heads, [losses])
+    )
 
 
 def _also_read(corpus: str, manifest: Manifest) -> str:

@@ -47,19 +47,30 @@ class ProbeTraining(_Measured):
     tokens: int
 
 
+class TriedStrength(_Measured):
+    """The base model with the recovered adapter at one strength, on training text that the probe did not train on."""
+
+    strength: float = Field(gt=0, description="what the adapter's update was multiplied by")
+    loss: float = Field(description="nats per token")
+
+
 class Certificate(_Measured):
     """Proof that an adapter trained on the published checkpoint carries over to the base model.
 
     A LoRA was trained on the other documents of `corpus`, recovered to the base model's shapes and measured on
-    held-out documents. `direct`: the same LoRA, trained on the base model itself, is what recovery could reach at
-    best; None if the recipe left it out or the base model did not fit for training. `improves`, `gain` and what is
-    retained follow from the numbers, so they cannot disagree with them.
+    held-out documents. What is recovered from this checkpoint is multiplied by `strength` (checkpoint.recovery): the
+    best of `tried_strengths`, on text that neither the LoRA was trained nor the certificate is measured on. `direct`:
+    the same LoRA, trained on the base model itself, is what recovery could reach at best; None if the recipe left it
+    out or the base model did not fit for training. `improves`, `gain` and what is retained follow from the numbers, so
+    they cannot disagree with them.
     """
 
     corpus: str
     budget: CertificateBudget
     base: float = Field(ge=1, description="perplexity of the base model on `corpus`")
     recovered: float = Field(ge=1, description="perplexity of the base model with the recovered adapter on `corpus`")
+    strength: float = Field(default=1.0, gt=0, description="what the recovered adapter's update was multiplied by")
+    tried_strengths: list[TriedStrength] = []
     training: ProbeTraining
     recovered_perplexity: dict[str, float] = Field(description="corpus → perplexity with the recovered adapter")
     base_perplexity: dict[str, float] = Field(default={}, description="corpus → perplexity of the base model")

@@ -7,7 +7,6 @@ so no adapter holds it: then it is the base model with the update merged in (mer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,12 +15,12 @@ from typing import Any
 
 from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable, scaled
 from publisher.checkpoint.adapter_folder import (
-    CONFIG,
     WEIGHTS,
     opened_tensors,
     read_config,
     refuse_without_update,
     weights_file,
+    write_config,
 )
 from publisher.checkpoint.manifest import BaseModelRecord, Manifest
 from publisher.checkpoint.masks import FILE_NAME, Masks
@@ -46,7 +45,8 @@ __all__ = [
 class RecoveryReport:
     """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
 
-    `merged`: `output` is not an adapter but the base model with the update in it, of `parameters_after`.
+    `scale`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
+    update in it, of `parameters_after`.
     """
 
     output: Path
@@ -57,30 +57,38 @@ class RecoveryReport:
     widened: int
     parameters_before: int
     parameters_after: int
+    scale: float
     merged: bool = False
 
 
 def recover_adapter(
-    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, scale: float = 1.0
+    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, scale: float | None = None
 ) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
     manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
     with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
-    update is multiplied by `scale`.
+    update is multiplied by `scale`; None: by the strength that the checkpoint's certificate found, 1 without one.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
     `output` already holds something.
     """
     manifest = Manifest.read(checkpoint)
+    scale = certified_strength(manifest) if scale is None else scale
     masks = open_masks(checkpoint / FILE_NAME)
     if isinstance(masks, WeightMasks):
         return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), scale=scale)
     if base_model is not None:
         return recover_folder(adapter, output, masks, base_model, None, scale=scale)
     return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, scale=scale)
+
+
+def certified_strength(manifest: Manifest) -> float:
+    """By what the checkpoint's certificate multiplied the update of its probe; 1 if it has none."""
+    certificate = manifest.evaluation.certificate if manifest.evaluation else None
+    return certificate.strength if certificate else 1.0
 
 
 def recover_folder(
@@ -91,8 +99,7 @@ def recover_folder(
     config = _config(adapter, scale)
     with renamed_when_whole(output) as folder:
         before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
-        recovered_config = for_base_model(config, base_model, revision)
-        (folder / CONFIG).write_text(json.dumps(recovered_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_config(folder, for_base_model(config, base_model, revision))
     return RecoveryReport(
         output=output,
         base_model=base_model,
@@ -102,6 +109,7 @@ def recover_folder(
         widened=sum(before[name] != after[name] for name in before),
         parameters_before=sum(map(prod, before.values())),
         parameters_after=sum(map(prod, after.values())),
+        scale=scale,
     )
 
 
@@ -122,6 +130,7 @@ def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path, *,
             widened=0,
             parameters_before=sum(map(prod, merge.tensors.values())),
             parameters_after=sum(prod(entry.shape) for entry in merge.base.entries.values()),
+            scale=scale,
             merged=True,
         )
 

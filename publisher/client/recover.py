@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     metavar="DIR_OR_REPO",
     help="The base model, if it is not where the manifest says. A folder, if weights were pruned one by one.",
 )
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Strength of the adapter: times its update.")
+@click.option(
+    "--scale",
+    type=float,
+    help="Strength: times the adapter's update. By default what the checkpoint's certificate found; 1: as trained.",
+)
 def recover(
     *,
     adapter: Path,
@@ -34,7 +38,7 @@ def recover(
     revision: str | None,
     endpoint: str | None,
     base: str | None,
-    scale: float,
+    scale: float | None,
 ) -> None:
     """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
 
@@ -51,23 +55,27 @@ def recover(
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
-    click.echo(_account(report))
+    click.echo(_account(report, chosen=scale is None))
 
 
-def _account(report: RecoveryReport) -> str:
-    """What was done, and lines of Python to use it."""
+def _account(report: RecoveryReport, *, chosen: bool) -> str:
+    """What was done, and lines of Python to use it. `chosen`: the strength is the checkpoint's."""
+    trained = f"Trained on: {report.trained_on or 'not named by the adapter'}\n"
+    if report.scale != 1:
+        by = ", as this checkpoint's certificate found; --scale 1 leaves it as trained" if chosen else ""
+        trained += f"Strength: {report.scale:g} times what was trained{by}\n"
     if report.merged:
         return (
             f"Merged the masked update of {report.tensors} tensors into the base model {report.base_model}: "
             f"{report.parameters_after:,} parameters in {report.output}\n"
-            f"Trained on: {report.trained_on or 'not named by the adapter'}\n\n"
+            f"{trained}\n"
             "from transformers import AutoModelForCausalLM\n"
             f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
         )
     pinned = f", revision={report.revision!r}" if report.revision else ""
     return (
         f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"
-        f"Trained on: {report.trained_on or 'not named by the adapter'}\n\n"
+        f"{trained}\n"
         "from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
         f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n"
         f"model = PeftModel.from_pretrained(base, {str(report.output)!r})"

@@ -20,7 +20,7 @@ from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 
 
-def evaluation(recovered: float) -> EvaluationReport:
+def evaluation(recovered: float, strength: float = 1.0) -> EvaluationReport:
     budget = {"steps": 40, "batch_size": 4, "sequence_length": 256, "rank": 8, "learning_rate": 1e-3}
     return EvaluationReport.model_validate(
         {
@@ -32,6 +32,8 @@ def evaluation(recovered: float) -> EvaluationReport:
                 "budget": budget,
                 "base": 76.6,
                 "recovered": recovered,
+                "strength": strength,
+                "tried_strengths": [{"strength": 1.0, "loss": 4.25}, {"strength": 1.3, "loss": 4.125}],
                 "training": {"seconds": 3.0, "peak_memory_bytes": 10, "tokens": 40960},
                 "recovered_perplexity": {"moby": recovered, "speeches": 31.1},
                 "base_perplexity": {"moby": 76.6, "speeches": 31.3},
@@ -102,6 +104,16 @@ def test_tables_hold_the_numbers(tmp_path: Path) -> None:
     assert "The same LoRA trained on the base model itself reaches 54.4: 57% of its gain carries over." in headline(
         card
     )
+
+
+def test_certificate_says_at_which_strength_the_probe_was_recovered(tmp_path: Path) -> None:
+    card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0, strength=1.3)), "org/small"))
+    assert "The recovered LoRA's update was multiplied by 1.3, which helps the base model most" in card
+    assert "| Strength | 1 | 1.3 |" in card
+    assert "| Loss, nats per token | 4.2500 | 4.1250 |" in card
+    older = evaluation(64.0).model_dump(exclude={"certificate": {"strength", "tried_strengths"}})
+    subject = CardSubject(described(tmp_path, evaluation=EvaluationReport.model_validate(older)), "org/small")
+    assert "multiplied" not in model_card(subject)
 
 
 def test_certificate_without_upper_bound_shows_none(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner
 from peft import PeftConfig
 
+from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
+from tests.checkpoint.test_card import evaluation
 
 
 @pytest.fixture
@@ -45,6 +47,18 @@ def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path
     refused = CliRunner().invoke(recover, [*arguments[:-1], str(tmp_path / "none"), "--scale", "0"])
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert refused.stderr.startswith("Error: An update cannot be scaled by 0.0.")
+
+
+def test_strength_is_the_certificate_s_unless_told_otherwise(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    certified = Manifest.read(checkpoint).model_copy(update={"evaluation": evaluation(64.0, strength=1.3)})
+    certified.write(checkpoint)
+    alphas = {}
+    for output, options in {"by default": [], "as trained": ["--scale", "1"]}.items():
+        arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / output), *options]
+        said = CliRunner().invoke(recover, arguments).stdout
+        assert ("Strength: 1.3 times what was trained, as this checkpoint's certificate" in said) == (not options)
+        alphas[output] = PeftConfig.from_pretrained(tmp_path / output).lora_alpha
+    assert alphas["by default"] == 1.3 * alphas["as trained"]
 
 
 def test_refusal_is_one_line_and_exit_1(checkpoint: Path, tmp_path: Path) -> None:

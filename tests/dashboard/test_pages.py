@@ -201,9 +201,10 @@ def test_certificate_without_improvement_says_so(account: Account, browser: http
 
 
 def test_certificate_stands_beside_its_upper_bound_corpus_by_corpus(account: Account, browser: httpx.Client) -> None:
-    measured = {"evaluation": evaluation(64.0).model_dump(mode="json")}
+    measured = {"evaluation": evaluation(64.0, strength=1.3).model_dump(mode="json")}
     work = account.job().start().succeed(manifest() | measured)
     page = look(browser, f"/variants/{work.variant_id}")
+    assert "The recovered LoRA was multiplied by 1.3, as <code>publisher recover</code> does" in page
     for told in ("reaches 54.40: 57 % of its gain carries over", "1.0 GiB", "Gradient fidelity: 0.510", "arc_easy"):
         assert told in page
     rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(.+?)</tr>", page)]

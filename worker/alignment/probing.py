@@ -7,74 +7,32 @@ probe trains on: the held-out ones stay unseen until the certificate.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
-from publisher.corpus import CorpusSource, Split
-from publisher.errors import RequestFault
 from publisher.recipe import ProbeBudget
 from worker.alignment.batch_loss import NextToken
-from worker.alignment.data import pack_tokens
 from worker.alignment.endings import candidate_file
-from worker.alignment.held_out import TOKENS, mean_loss
+from worker.alignment.held_out import mean_loss
 from worker.alignment.state import Check
 from worker.evaluation.probe import load_with_adapter, train_probe
+from worker.evaluation.probe_text import ProbeText
 from worker.head import head_of
 from worker.stages.context import StageContext
 from worker.stages.request import BaseModelSource
 
-#: One in so many documents, from the first on, is what the base model is measured on.
-_MEASURED_ONE_IN = 5
 _RESULTS = "probes.json"
 
 #: (file with a candidate's weights, folder for the model that they make)
 WriteModel = Callable[[Path, Path], None]
-
-
-@dataclass(frozen=True)
-class ProbeText:
-    """int32 (n, sequence_length) each, of different documents."""
-
-    training: Tensor
-    measured: Tensor
-
-
-def probe_text(corpus: CorpusSource, tokenizer: PreTrainedTokenizerBase, budget: ProbeBudget) -> ProbeText:
-    """Text of the corpus's training documents. Raises RequestFault if either part does not fill one sequence."""
-    length = budget.sequence_length
-    training = pack_tokens(_documents(corpus, measured=False), tokenizer, length, budget.steps * budget.batch_size)
-    measured = pack_tokens(_documents(corpus, measured=True), tokenizer, length, max(1, TOKENS // length))
-    if not (len(training) and len(measured)):
-        raise RequestFault(
-            f"corpus {corpus.name} has too few training documents for alignment.stop probe: the probe trains on "
-            f"{len(training)} and is measured on {len(measured)} sequences of {length} tokens, of different documents.",
-            field="recipe.alignment.stop",
-            way_out='Add documents, shorten evaluation.probe_budget.sequence_length, or set alignment.stop to "end".',
-        )
-    return ProbeText(training, measured)
-
-
-def _documents(corpus: CorpusSource, *, measured: bool) -> Iterator[str]:
-    """No text is in both parts."""
-    seen: set[bytes] = set()
-    for text in corpus.documents(Split.TRAIN):
-        digest = hashlib.sha256(text.encode()).digest()
-        if digest in seen:
-            continue
-        if (len(seen) % _MEASURED_ONE_IN == 0) == measured:
-            yield text
-        seen.add(digest)
 
 
 @dataclass(frozen=True)

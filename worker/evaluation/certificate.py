@@ -5,25 +5,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from publisher.checkpoint.evaluation import Certificate, CertificateBudget, GradientFidelity, ProbeTraining
+from publisher.checkpoint.adapter_config import scaled
+from publisher.checkpoint.adapter_folder import read_config, write_config
+from publisher.checkpoint.evaluation import (
+    Certificate,
+    CertificateBudget,
+    GradientFidelity,
+    ProbeTraining,
+    TriedStrength,
+)
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
-from publisher.corpus import CorpusSource, Split
-from publisher.errors import RequestFault
-from publisher.recipe import Evaluation, ProbeBudget
-from worker.alignment.data import pack_tokens
+from publisher.recipe import Evaluation
 from worker.evaluation.direct import DirectAdapter, DirectTraining
 from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.probe import load_with_adapter, train_probe
+from worker.evaluation.probe_text import ProbeText
+from worker.evaluation.strength import best_strength, set_strength, try_strengths
 from worker.stages.inputs import EvaluateInputs
 from worker.stages.request import BaseModelSource
 
@@ -34,31 +40,18 @@ _FIDELITY_BATCHES = 4
 FIDELITY_STEPS = 2 * _FIDELITY_BATCHES
 
 
-def probe_sequences(corpus: CorpusSource, tokenizer: PreTrainedTokenizerBase, budget: ProbeBudget) -> Tensor:
-    """What the probe trains on: int32 (n, sequence_length). Raises RequestFault if there is not one sequence."""
-    needed = budget.steps * budget.batch_size
-    sequences = pack_tokens(corpus.documents(Split.TRAIN), tokenizer, budget.sequence_length, needed)
-    if not len(sequences):
-        raise RequestFault(
-            f"corpus {corpus.name} has less text to train the probe on than one sequence of "
-            f"{budget.sequence_length} tokens.",
-            field="recipe.evaluation.probe_budget.sequence_length",
-            way_out="Shorten it, add text, or set evaluation.probe to false.",
-        )
-    return sequences
-
-
 @dataclass(frozen=True)
 class _Side:
-    """One of the two LoRAs, measured on the base model."""
+    """One of the two LoRAs, measured on the base model. `tried`: of the recovered one."""
 
     training: ProbeTraining
     perplexity: Mapping[str, float]
+    tried: list[TriedStrength] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Prober:
-    """`output`: where folder `probe` goes, the recovered adapter that was measured. `sequences` as `probe_sequences`.
+    """`output`: where folder `probe` goes, the recovered adapter that was measured.
 
     `on_base`: the base model fits for training a LoRA on it, so that what the recipe wants of that can be done.
     """
@@ -67,7 +60,7 @@ class Prober:
     inputs: EvaluateInputs
     output: Path
     evaluation: Evaluation
-    sequences: Tensor
+    text: ProbeText
     measuring: Measuring
     device: torch.device
     seed: int
@@ -83,6 +76,8 @@ class Prober:
             budget=CertificateBudget.model_validate(self.evaluation.probe_budget.model_dump()),
             base=base[corpus],
             recovered=recovered.perplexity[corpus],
+            strength=best_strength(recovered.tried),
+            tried_strengths=recovered.tried,
             training=recovered.training,
             recovered_perplexity=dict(recovered.perplexity),
             base_perplexity=dict(base),
@@ -100,7 +95,7 @@ class Prober:
             self.inputs.base,
             self.inputs.quantized,
             open_masks(self.inputs.masks),
-            self.sequences[: _FIDELITY_BATCHES * budget.batch_size],
+            self.text.training[: _FIDELITY_BATCHES * budget.batch_size],
             rank=budget.rank,
             seed=self.seed,
             device=self.device,
@@ -121,13 +116,28 @@ class Prober:
             revision = self.base.revision if self.base.path is None else None
             recover_folder(trained, probe, masks, self.base.repo_id, revision)
         shutil.rmtree(trained)
-        return self._measured(Form.RECOVERED, training, probe, weight_masks, windows)
+        adapted = load_with_adapter(self.inputs.base, probe, self.device, weight_masks)
+        tried = self._tried(adapted)
+        strength = best_strength(tried)
+        set_strength(adapted, strength)
+        write_config(probe, scaled(read_config(probe), strength))
+        return _Side(training, self.measuring.measure(Form.RECOVERED, adapted, windows), tried)
+
+    def _tried(self, adapted: PreTrainedModel) -> list[TriedStrength]:
+        context, sequences = self.measuring.context, self.text.measured
+        if not len(sequences):
+            context.log("There is no text left to choose the recovered adapter's strength on: it stays as trained.")
+            return []
+        tried = try_strengths(adapted, sequences, self.measuring.advance, context.check)
+        told = ", ".join(f"{each.loss:.4f} at {each.strength:g}" for each in tried)
+        context.log(f"Loss of the base model by the recovered adapter's strength: {told}.")
+        return tried
 
     def _direct(self, windows: Windows) -> _Side:
         """Trained by the first of a sweep's variants; those after it only measure it."""
         kept = self.inputs.kept or self.output
         budget = self.evaluation.probe_budget
-        adapter = DirectAdapter(kept / "direct", self.base, self.sequences, budget, self.seed, str(self.device))
+        adapter = DirectAdapter(kept / "direct", self.base, self.text.training, budget, self.seed, str(self.device))
         found = adapter.find()
         if found is None:
             found = adapter.make(self._train_directly)
@@ -135,7 +145,8 @@ class Prober:
             self.measuring.losses[DIRECT_LOSS] = found.losses
             self.measuring.context.log("The LoRA on the base model was trained for another variant; it is measured.")
             self.measuring.advance(budget.steps)
-        side = self._measured(Form.DIRECT, found.training, adapter.folder, None, windows)
+        adapted = load_with_adapter(self.inputs.base, adapter.folder, self.device)
+        side = _Side(found.training, self.measuring.measure(Form.DIRECT, adapted, windows))
         if self.inputs.kept is None:
             shutil.rmtree(adapter.root)
         return side
@@ -148,7 +159,7 @@ class Prober:
         on_step: Callable[[int, float], None] = partial(self.measuring.step, series)
         return train_probe(
             model,
-            self.sequences,
+            self.text.training,
             self.evaluation.probe_budget,
             output,
             device=self.device,
@@ -157,9 +168,3 @@ class Prober:
             check=self.measuring.context.check,
             masks=masks,
         )
-
-    def _measured(
-        self, form: Form, training: ProbeTraining, adapter: Path, masks: WeightMasks | None, windows: Windows
-    ) -> _Side:
-        adapted = load_with_adapter(self.inputs.base, adapter, self.device, masks)
-        return _Side(training, self.measuring.measure(form, adapted, windows))

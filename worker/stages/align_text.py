@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from publisher.recipe import Alignment, Stop
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.held_out import held_out_sequences
-from worker.alignment.probing import ProbeText, probe_text
+from worker.evaluation.probe_text import ProbeText, candidates_text
 from worker.stages.context import StageContext
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
@@ -45,7 +45,7 @@ def read_text(request: BuildRequest, inputs: AlignInputs, context: StageContext)
         held_out = held_out_sequences(corpora, tokenizer, alignment.sequence_length)
     if alignment.stop is Stop.PROBE:
         evaluation = request.evaluation
-        probe = probe_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
+        probe = candidates_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
     training = training_sequences(
         corpora,
         tokenizer,

@@ -34,7 +34,7 @@ from worker.alignment.endings import (
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import state_bytes
-from worker.alignment.probing import ProbeText, Probing
+from worker.alignment.probing import Probing
 from worker.alignment.reconstruction import reconstruct
 from worker.alignment.rounding import Rounding, nf4_rounding, no_rounding
 from worker.alignment.schedule import Schedule
@@ -43,6 +43,7 @@ from worker.alignment.teacher import BaseModel, KeptBase, KeptTokens, LoadedBase
 from worker.alignment.trainable import AllWeights, LowRank, checkpoint_activations, load_trainable
 from worker.alignment.training import Training
 from worker.causal import load_causal
+from worker.evaluation.probe_text import ProbeText
 from worker.head import head_of
 from worker.measure import compute_dtype, peak_memory
 from worker.stages.align_bf16 import chosen_bf16

@@ -18,10 +18,12 @@ from publisher.errors import RequestFault
 from publisher.recipe import Evaluation
 from worker.causal import load_causal
 from worker.device import Device, choose_device
-from worker.evaluation.certificate import FIDELITY_STEPS, Prober, probe_sequences
+from worker.evaluation.certificate import FIDELITY_STEPS, Prober
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
+from worker.evaluation.probe_text import certificate_text
+from worker.evaluation.strength import STRENGTHS
 from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
 from worker.stages.context import Stage, StageContext
@@ -31,7 +33,7 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 2
+VERSION = 3
 REPORT, LOSSES = "evaluation.json", "probe_losses.json"
 
 
@@ -64,23 +66,28 @@ def evaluate(
     evaluation = request.evaluation
     tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
     windows = {name: _held_out(request.corpora[name], evaluation, tokenizer) for name in evaluation.corpora}
+    text = None
+    if evaluation.probe:
+        text = certificate_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
     tasks = _tasks(request)
     tasks.load()
-    measuring = Measuring(context, _amount(evaluation, inputs, windows, on_base=on_base), tasks, tokenizer)
+    amount = _amount(evaluation, inputs, windows, on_base=on_base)
+    amount += 0 if text is None else len(STRENGTHS) * len(text.measured)
+    measuring = Measuring(context, amount, tasks, tokenizer)
     measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
     report = EvaluationReport(
         perplexity=measured,
         held_out_tokens={name: scored_tokens(cut) for name, cut in windows.items()},
         bytes=_weight_bytes(inputs),
     )
-    if evaluation.probe:
+    if text is not None:
         prober = Prober(
             base=request.base,
             inputs=inputs,
             output=output,
             evaluation=evaluation,
-            sequences=probe_sequences(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget),
+            text=text,
             measuring=measuring,
             device=torch.device(device.name),
             seed=request.recipe.seed,

@@ -25,10 +25,10 @@ from worker.alignment.data import WeightedSource
 from worker.alignment.distributed.ranks import Alone
 from worker.alignment.endings import BestHeldOut, best_check, check_steps
 from worker.alignment.held_out import held_out_sequences
-from worker.alignment.probing import probe_text
 from worker.alignment.state import Check, TrainingProgress
 from worker.causal import load_causal
 from worker.evaluation.probe import train_probe
+from worker.evaluation.probe_text import candidates_text
 from worker.quantization.nf4 import load_published, quantize_nf4
 from worker.stages import align
 from worker.stages.context import RecordingContext, Stage
@@ -239,7 +239,7 @@ def test_probes_choose_whatever_was_pruned_and_trained(tmp_path: Path, method: s
 def test_probe_and_measured_text_are_of_different_training_documents(tmp_path: Path) -> None:
     prose(tmp_path / "prose.jsonl", documents=60)
     corpus = CorpusSource(name="prose", path=tmp_path / "prose.jsonl")
-    text = probe_text(corpus, byte_tokenizer(), ProbeBudget(**(PROBE | {"steps": 500})))
+    text = candidates_text(corpus, byte_tokenizer(), ProbeBudget(**(PROBE | {"steps": 500})))
     documents = list(dict.fromkeys(corpus.documents(Split.TRAIN)))
     measured = byte_tokenizer().decode(text.measured.flatten()).split("</s>")[:-1]
     training = byte_tokenizer().decode(text.training.flatten()).split("</s>")[:-1]
@@ -251,7 +251,7 @@ def test_one_document_is_too_few_for_probes(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("the whale swims " * 100)
     corpus = CorpusSource(name="one", path=tmp_path / "one.txt", held_out_fraction=0)
     with pytest.raises(RequestFault, match="corpus one has too few training documents"):
-        probe_text(corpus, byte_tokenizer(), ProbeBudget(**PROBE))
+        candidates_text(corpus, byte_tokenizer(), ProbeBudget(**PROBE))
 
 
 def test_the_digest_depends_on_the_probe_if_it_decides(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from publisher.recipe import Pruning, Recipe
 from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.device import Device
-from worker.evaluation.certificate import probe_sequences
 from worker.evaluation.perplexity import cut_windows, perplexity
 from worker.evaluation.probe import train_probe
+from worker.evaluation.probe_text import certificate_text
+from worker.evaluation.strength import STRENGTHS
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.evaluate import digest, evaluate
 from worker.stages.inputs import EvaluateInputs
@@ -73,6 +74,11 @@ def test_certificate_is_what_plain_peft_measures_on_the_base_model(tmp_path: Pat
     assert certificate.gain > 1
     assert context.fraction == 1.0
 
+    losses = {each.strength: each.loss for each in certificate.tried_strengths}
+    assert set(losses) == set(STRENGTHS)
+    assert losses[certificate.strength] == min(losses.values())
+    assert adapted.peft_config["default"].lora_alpha == 2 * PROBE["rank"] * certificate.strength
+
 
 def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
     folders, report, context = _evaluate(tmp_path, _request(tmp_path))
@@ -104,7 +110,7 @@ def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     train_probe(
         tmp_path / "base",
-        probe_sequences(request.corpora["prose"], tokenizer, evaluation.probe_budget),
+        certificate_text(request.corpora["prose"], tokenizer, evaluation.probe_budget).training,
         evaluation.probe_budget,
         tmp_path / "direct",
         device=torch.device("cpu"),
