@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from publisher.architecture import Geometry
 from publisher.architecture.sparsity import sparse_matrices
 from publisher.plan.sizes import Widths, working_parameters
-from publisher.recipe import CHOOSING_TOKENS, Alignment, Criterion, Evaluation, Objective, PruningMethod, Recipe, Scheme
+from publisher.recipe import (
+    CHOOSING_TOKENS,
+    STRENGTH_TOKENS,
+    STRENGTHS,
+    Alignment,
+    Criterion,
+    Evaluation,
+    Objective,
+    PruningMethod,
+    Recipe,
+    Scheme,
+)
 
 #: share of a matrix product's speed that the stages reach; one demo on two CPU cores: calibrate 0.50, align 0.44,
 #: evaluate 0.30
@@ -136,5 +147,6 @@ def _evaluation_flops(base: int, pruned: int, evaluation: Evaluation, *, aligned
     # frozen weights need no weight gradients: forward 2, backward 2 operations per weight and token
     trained = pruned + base * evaluation.direct
     budget = evaluation.probe_budget
-    probe = 4 * trained * budget.steps * budget.batch_size * budget.sequence_length if evaluation.probe else 0
-    return models * tokens + probe
+    probe = 4 * trained * budget.steps * budget.batch_size * budget.sequence_length
+    strengths = 2 * base * len(STRENGTHS) * STRENGTH_TOKENS
+    return models * tokens + (probe + strengths if evaluation.probe else 0)

@@ -8,7 +8,6 @@ probe trains on: the held-out ones stay unseen until the certificate.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ import torch
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.recipe import ProbeBudget
-from worker.alignment.batch_loss import NextToken
 from worker.alignment.endings import candidate_file
-from worker.alignment.held_out import mean_loss
 from worker.alignment.state import Check
 from worker.evaluation.probe import load_with_adapter, train_probe
 from worker.evaluation.probe_text import ProbeText
-from worker.head import head_of
+from worker.evaluation.strength import best_strength, try_strengths
 from worker.stages.context import StageContext
 from worker.stages.request import BaseModelSource
 
@@ -51,9 +48,9 @@ class Probing:
     context: StageContext
 
     def losses(self, steps: Sequence[int]) -> list[Check]:
-        """For the candidate of each step the base model's loss with its recovered probe, in nats per token.
+        """For the candidate of each step the base model's loss with its recovered probe at its best strength.
 
-        Goes on where it was interrupted.
+        In nats per token. Goes on where it was interrupted.
         """
         file = self.folder / _RESULTS
         known = json.loads(file.read_bytes()) if file.exists() else []
@@ -77,10 +74,12 @@ class Probing:
             recover_folder(work / "trained", work / "recovered", masks, self.source.repo_id, revision)
         adapter = work / ("recovered" if weight_masks is None else "trained")
         adapted = load_with_adapter(self.base, adapter, self.device, weight_masks)
-        loss = mean_loss(adapted, NextToken(head_of(adapted)), self.text.measured, self.context.check)
+        tried = try_strengths(adapted, self.text.measured, lambda _: None, self.context.check)
         shutil.rmtree(work)
-        self.context.log(f"The base model's loss with a probe of the weights after step {step}: {loss:.4f}.")
-        return Check(step=step, loss=loss if math.isfinite(loss) else None)
+        loss = min((each.loss for each in tried), default=None)
+        told = "no number" if loss is None else f"{loss:.4f} at strength {best_strength(tried):g}"
+        self.context.log(f"The base model's loss with a probe of the weights after step {step}: {told}.")
+        return Check(step=step, loss=loss)
 
     def _train(self, work: Path, masks: WeightMasks | None) -> None:
         train_probe(

@@ -14,14 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
-from publisher.recipe import ProbeBudget
+from publisher.recipe import STRENGTH_TOKENS, ProbeBudget
 from worker.alignment.data import pack_tokens
 from worker.alignment.held_out import TOKENS
 
 #: One in so many documents, from the first on, is what candidates are measured on.
 _MEASURED_ONE_IN = 5
-#: What the certificate's probe leaves for the choice of its strength: tokens at most, and one sequence in so many.
-STRENGTH_TOKENS, _LEFT_ONE_IN = 8192, 8
+#: Where there is too little text for both, the certificate's probe leaves one sequence in so many.
+_LEFT_ONE_IN = 8
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.evaluation import TriedStrength
+from publisher.recipe import STRENGTHS
 from worker.alignment.batch_loss import NextToken
 from worker.alignment.held_out import mean_loss
 from worker.head import head_of
-
-#: As trained, and up to half as much again: on SmolLM2-135M the best was between 1 and 1.5, and the loss is flat there.
-STRENGTHS = (1.0, 1.15, 1.3, 1.5)
 
 #: (sequences measured)
 Advance = Callable[[int], None]

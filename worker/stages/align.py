@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from publisher.recipe import Stop
+from publisher.recipe import STRENGTHS, Stop
 from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
@@ -43,6 +43,7 @@ def digest(request: BuildRequest, fetch: str, prune: str) -> str:
         dependencies["quantization"] = request.recipe.quantization.model_dump(mode="json")
     if alignment.stop is Stop.PROBE:
         evaluation = request.evaluation
+        dependencies["strengths"] = STRENGTHS
         dependencies["probe_budget"] = evaluation.probe_budget.model_dump(mode="json")
         dependencies["probe_corpus"] = request.corpora[evaluation.corpora[0]].content_digest()
     return stage_digest(Stage.ALIGN, VERSION, dependencies)

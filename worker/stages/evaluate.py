@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from publisher.checkpoint.evaluation import EvaluationReport, Perplexities, WeightBytes
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
-from publisher.recipe import Evaluation
+from publisher.recipe import STRENGTHS, Evaluation
 from worker.causal import load_causal
 from worker.device import Device, choose_device
 from worker.evaluation.certificate import FIDELITY_STEPS, Prober
@@ -23,7 +23,6 @@ from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
 from worker.evaluation.probe_text import certificate_text
-from worker.evaluation.strength import STRENGTHS
 from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
 from worker.stages.context import Stage, StageContext

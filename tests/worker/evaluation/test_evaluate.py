@@ -15,14 +15,13 @@ from publisher.checkpoint.recovery import merge_folder
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
-from publisher.recipe import Pruning, Recipe
+from publisher.recipe import STRENGTHS, Pruning, Recipe
 from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.device import Device
 from worker.evaluation.perplexity import cut_windows, perplexity
 from worker.evaluation.probe import train_probe
 from worker.evaluation.probe_text import certificate_text
-from worker.evaluation.strength import STRENGTHS
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.evaluate import digest, evaluate
 from worker.stages.inputs import EvaluateInputs
