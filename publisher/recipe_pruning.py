@@ -57,10 +57,12 @@ class Pattern(StrEnum):
 
 
 class Scope(StrEnum):
-    """Whether each layer loses the same share, or one threshold over all layers decides."""
+    """Whether each layer loses the same share; one threshold over all layers decides, for heads and for neurons; or
+    heads and neurons of all layers share one budget of parameters."""
 
     UNIFORM = "uniform"
     GLOBAL = "global"
+    JOINT = "joint"
 
 
 class Layout(StrEnum):
@@ -124,9 +126,13 @@ class Pruning(RecipePart):
     protect_first: int = Field(default=4, ge=0, description="decoder layers kept whole at the start")
     protect_last: int = Field(default=2, ge=0, description="decoder layers kept whole at the end")
     calibration: Calibration | None = None
-    scope: Scope = Field(default=Scope.UNIFORM, description="structured only; global: as many units in total")
+    scope: Scope = Field(
+        default=Scope.UNIFORM,
+        description="structured only; global: as many units in total, wherever they matter most; joint: as many "
+        "parameters, in whatever heads and neurons they matter most (criterion taylor)",
+    )
     neuron_floor: float = Field(
-        default=0.1, gt=0, le=1, description="scope global only: share of the neurons that every layer keeps"
+        default=0.1, gt=0, le=1, description="scope global and joint only: share of the neurons that every layer keeps"
     )
     round_to: int = Field(
         default=1,
@@ -171,7 +177,7 @@ class Pruning(RecipePart):
             if value == type(self).model_fields[name].default:
                 continue
             if name == "neuron_floor":
-                raise ValueError(f"neuron_floor {value} is for scope global; leave it out, or ask for that")
+                raise ValueError(f"neuron_floor {value} is for scope global and joint; leave it out, or ask for that")
             raise ValueError(
                 f"{name} {value} does not go with method {self.method}, but with {_list(_READ_BY[name])}; leave it out"
             )
@@ -180,7 +186,7 @@ class Pruning(RecipePart):
     def unread(self) -> list[str]:
         """Fields that mean nothing with this method and scope."""
         unread = [name for name, methods in _READ_BY.items() if self.method not in methods]
-        return unread if self.scope is Scope.GLOBAL else [*unread, "neuron_floor"]
+        return [*unread, "neuron_floor"] if self.scope is Scope.UNIFORM else unread
 
     @model_validator(mode="after")
     def _one_width(self) -> Self:
@@ -191,8 +197,19 @@ class Pruning(RecipePart):
                 f"layout uniform has one width for all layers: set protect_first {self.protect_first} and "
                 f"protect_last {self.protect_last} to 0, or leave layout out"
             )
-        if self.scope is Scope.GLOBAL:
-            raise ValueError("layout uniform has one width for all layers, scope global one for each; choose one")
+        if self.scope is not Scope.UNIFORM:
+            raise ValueError(
+                f"layout uniform has one width for all layers, scope {self.scope} one for each; choose one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weighed_against_each_other(self) -> Self:
+        if self.scope is Scope.JOINT and self.criterion is not Criterion.TAYLOR:
+            raise ValueError(
+                f"scope joint weighs heads against neurons, which {self.criterion}'s scores do not tell; choose "
+                "criterion taylor, or scope global"
+            )
         return self
 
     @model_validator(mode="after")

@@ -123,6 +123,8 @@ def test_masks_of_weights_go_with_every_score_of_weights(method: str, criterion:
         ),
         ({"criterion": "random", "ratio": 0.5, "layout": "uniform"}, "set protect_first 4 and protect_last 2 to 0"),
         (UNIFORM | {"scope": "global"}, "scope global one for each"),
+        (UNIFORM | {"criterion": "taylor", "scope": "joint"}, "scope joint one for each"),
+        ({"criterion": "wanda", "ratio": 0.5, "scope": "joint"}, "which wanda's scores do not tell; choose criterion"),
         (UNIFORM | {"round_to": 0}, "greater than or equal to 1"),
         (UNSTRUCTURED | {"storage": "compressed"}, "quantization.scheme nf4"),
     ],

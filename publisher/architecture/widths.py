@@ -17,8 +17,9 @@ def pruned_widths(geometry: Geometry, pruning: Pruning) -> tuple[LayerWidths, ..
     Keeps `int(neurons * (1 - ratio))` neurons and removes `(C - int(C * (1 - ratio))) // head_dim` KV heads,
     `C = kv_heads * head_dim`, in each layer that is not protected; of experts `int(experts * (1 - ratio))`, but no
     fewer than work on one token. With scope global these are the widths on average: layers will differ, totals will
-    not. Methods that are not structured keep every shape. Raises RequestFault for a ratio that leaves nothing of a
-    layer or takes nothing, and for a layout that the ratio cannot have.
+    not. With scope joint they say how many parameters stay, to within a unit; of what they are made is decided by
+    importance. Methods that are not structured keep every shape. Raises RequestFault for a ratio that leaves nothing of
+    a layer or takes nothing, and for a layout that the ratio cannot have.
     """
     layers = unprotected_layers(geometry, pruning)
     if pruning.method is not PruningMethod.STRUCTURED:
@@ -76,6 +77,11 @@ def width_notes(geometry: Geometry, pruning: Pruning) -> list[str]:
     notes = [f"{_PLURAL[unit]} stay: {reason}" for unit, reason in geometry.whole.items()]
     if pruning.scope is Scope.GLOBAL:
         notes.append("scope global: layers will differ in width; these are their averages, and totals will be equal")
+    if pruning.scope is Scope.JOINT:
+        notes.append(
+            "scope joint: layers will differ in width, and heads may stay in place of neurons or the other way round; "
+            "parameters and bytes will be these, to within one head or neuron more"
+        )
     pruned = {geometry.kind_of[layer] for layer in unprotected_layers(geometry, pruning)}
     for kind in sorted(pruned):
         kept = kept_units_per_layer(geometry, kind, pruning)

@@ -52,7 +52,7 @@ def test_a_variant_comes_with_its_queued_job(client: httpx.Client, variant_body:
         ("recipe.pruning.method", "shave", "recipe.pruning.method", "'structured'"),
         ("recipe.pruning.calibration", None, "recipe.pruning", "magnitude and random do without"),
         ("recipe.pruning.criterion", "sparsegpt", "recipe.pruning", "does not go with method structured"),
-        ("recipe.pruning.scope", "everywhere", "recipe.pruning.scope", "'uniform' or 'global'"),
+        ("recipe.pruning.scope", "everywhere", "recipe.pruning.scope", "'uniform', 'global' or 'joint'"),
         ("recipe.pruning.round_to", 64, "recipe.pruning.round_to", "rounds everything up to the full width"),
         ("recipe.pruning", SPARSE | {"ratio": 0.01}, "recipe.pruning.ratio", "removes none of the 32 weights"),
         ("recipe.pruning", SPARSE | {"storage": "compressed"}, "recipe", "quantization.scheme nf4"),

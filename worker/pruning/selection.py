@@ -1,6 +1,7 @@
 """Which heads, neurons and experts stay, by their importance.
 
-Importance is compared within a layer, or with scope global between layers: taylor's scores are changes of one and
+Importance is compared within a layer, or with scope global between layers, or with scope joint between heads and
+neurons as well (worker.pruning.joint): taylor's scores are changes of one and
 the same loss, random's draws from one distribution, so both are compared as they are; magnitudes and wanda's sums of
 activations grow with the scale of a layer, so each is divided by its layer's mean.
 """
@@ -17,6 +18,7 @@ from publisher.architecture import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import kept_units_per_layer, pruned_widths, step, unprotected_layers
 from publisher.recipe import Criterion, Pruning, Scope
+from worker.pruning.joint import joint_counts
 
 _COMPARABLE = (Criterion.TAYLOR, Criterion.RANDOM)
 
@@ -32,7 +34,8 @@ def kept_units(
     """(layer, unit) → sorted kept indices, int64, for every layer and unit that loses something.
 
     `importance` maps `importance_key` to scores `(units,)`. In total as many units stay as `pruned_widths` says, layer
-    by layer unless the scope is global. Of equally important units the first stays, in the first layer.
+    by layer unless the scope is global; with scope joint as many parameters, to within a unit. Of equally important
+    units the first stays, in the first layer.
     """
     pruned_widths(geometry, pruning)  # refuses what cannot be had
     return {
@@ -83,6 +86,15 @@ def _counts(
 ) -> Iterator[tuple[tuple[int, Unit], int]]:
     """Layers of one kind share what they lose among each other: only their units are of one size."""
     pruned = unprotected_layers(geometry, pruning)
+    if pruning.scope is Scope.JOINT:
+        found = {
+            (layer, unit): importance[importance_key(geometry, layer, unit)]
+            for layer in pruned
+            for unit in geometry.kind(layer).units
+        }
+        floors = {(layer, unit): _floor(geometry, pruning, unit, len(each)) for (layer, unit), each in found.items()}
+        yield from joint_counts(geometry, pruning, found, floors).items()
+        return
     for kind in sorted({geometry.kind_of[layer] for layer in pruned}):
         layers = [layer for layer in pruned if geometry.kind_of[layer] == kind]
         for unit, per_layer in kept_units_per_layer(geometry, kind, pruning).items():
@@ -97,12 +109,18 @@ def _global_counts(
     geometry: Geometry, pruning: Pruning, unit: Unit, scores: Sequence[Tensor], per_layer: int
 ) -> list[int]:
     compared = torch.stack([_comparable(each, pruning.criterion) for each in scores])
-    floor = {
-        Unit.KV_HEADS: 1,
-        Unit.NEURONS: ceil(pruning.neuron_floor * compared.shape[1]),
-        Unit.EXPERTS: geometry.experts_per_token,
-    }[unit]
+    floor = _floor(geometry, pruning, unit, compared.shape[1])
     return shares(compared, per_layer, floor=floor, multiple=step(geometry, unit, pruning))
+
+
+def _floor(geometry: Geometry, pruning: Pruning, unit: Unit, units: int) -> int:
+    match unit:
+        case Unit.KV_HEADS:
+            return 1
+        case Unit.NEURONS:
+            return ceil(pruning.neuron_floor * units)
+        case Unit.EXPERTS:
+            return geometry.experts_per_token
 
 
 def _comparable(scores: Tensor, criterion: Criterion) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import ceil, gcd
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from publisher.architecture import Geometry, describe, pruned_widths
+from publisher.architecture import Geometry, LayerWidths, describe, pruned_widths
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
 from publisher.recipe import Pruning
@@ -135,3 +136,77 @@ def test_the_scale_of_a_layer_counts_where_it_means_something(criterion: str, ev
 def test_importance_that_leaves_a_unit_out_is_not_guessed() -> None:
     with pytest.raises(KeyError, match=r"model\.layers\.1\.kv_heads"):
         kept_units(geometry_of("llama"), pruning(), {})
+
+
+def joint(**fields: Any) -> Pruning:
+    return pruning(scope="joint", criterion="taylor", calibration={"corpus": "general"}, **fields)
+
+
+@settings(deadline=None)
+@given(
+    name=st.sampled_from(sorted(CONFIGS)),
+    ratio=st.floats(0.15, 0.85),
+    round_to=st.sampled_from([1, 4, 16]),
+    floor=st.floats(0.01, 1),
+    seed=st.integers(0, 1000),
+    levels=st.sampled_from([2, 1000]),
+)
+def test_heads_and_neurons_of_all_layers_share_the_parameters_of_the_plan(
+    name: str, ratio: float, round_to: int, floor: float, seed: int, levels: int
+) -> None:
+    geometry, recipe = geometry_of(name), joint(ratio=ratio, round_to=round_to, neuron_floor=floor)
+    try:
+        planned = pruned_widths(geometry, recipe)
+    except RequestFault:
+        return
+    widths = kept_widths(geometry, kept_units(geometry, recipe, drawn(geometry, seed, levels)))
+    beyond = geometry.parameters(widths) - geometry.parameters(planned)
+    assert beyond >= 0
+    for layer in range(geometry.layers):
+        width, full, uniform = (each[layer] for each in (widths, geometry.full_widths, planned))
+        if layer in {0, geometry.layers - 1}:
+            assert width == full
+            continue
+        heads = round_to // gcd(round_to, geometry.head_dim)
+        floors = {
+            Unit.NEURONS: (round_to, min(ceil(floor * full.neurons / round_to) * round_to, uniform.neurons)),
+            Unit.KV_HEADS: (heads, min(heads, uniform.kv_heads)),
+            Unit.EXPERTS: (1, geometry.experts_per_token),
+        }
+        for unit, units in geometry.kind(layer).units.items():
+            kept, (multiple, least) = width.counts[unit], floors[unit]
+            assert kept >= least
+            assert kept == units or kept % multiple == 0
+            less = (kept - 1) // multiple * multiple
+            if less >= least:  # that it went, too, would have been more than the plan takes
+                narrower = [*widths[:layer], with_units(geometry, width, unit, less), *widths[layer + 1 :]]
+                assert beyond < geometry.parameters(widths) - geometry.parameters(narrower)
+
+
+def with_units(geometry: Geometry, width: LayerWidths, unit: Unit, count: int) -> LayerWidths:
+    return geometry.widths_of({**width.counts, unit: count})
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000))
+def test_whatever_stays_is_worth_more_for_its_parameters_than_what_goes(seed: int) -> None:
+    """By the definition, heads against neurons and layer against layer: but for the heads for which the rest was too
+    little, which goes in neurons."""
+    geometry, recipe = geometry_of("llama"), joint(neuron_floor=0.0001)
+    importance = drawn(geometry, seed)
+    sizes = {Unit.NEURONS: 3 * geometry.hidden_size, Unit.KV_HEADS: 4 * geometry.head_dim * geometry.hidden_size}
+    for layer in range(geometry.layers):
+        importance[importance_key(geometry, layer, Unit.KV_HEADS)] *= sizes[Unit.KV_HEADS] / sizes[Unit.NEURONS]
+    kept = kept_units(geometry, recipe, importance)
+    stays: list[tuple[float, Unit]] = []
+    goes: list[float] = []
+    for layer in range(1, 5):
+        for unit, size in sizes.items():
+            worth = importance[importance_key(geometry, layer, unit)] / size
+            left = kept.get((layer, unit), torch.arange(len(worth)))
+            gone = [index for index in range(len(worth)) if index not in set(left.tolist())]
+            stays += [(float(worth[index]), unit) for index in left] if len(left) > 1 else []
+            goes += [float(worth[index]) for index in gone]
+    assert {unit for worth, unit in stays if worth < max(goes)} <= {Unit.KV_HEADS}
+    rest = [worth for worth in goes if worth > min(stays)[0]]
+    assert len(rest) * sizes[Unit.NEURONS] < sizes[Unit.KV_HEADS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_a_quantized_checkpoint_has_the_bytes_of_its_plan(base: Path, include_em
     stages = StageStore(tmp_path / "stages")
     checkpoint = run_pipeline(request, stages, lambda _: RecordingContext(), Stage.PACKAGE)[Stage.PACKAGE]
     assert sum(map(tensor_bytes, checkpoint.glob("model*.safetensors"))) == plan.bytes.checkpoint
+
+
+def test_with_one_budget_for_heads_and_neurons_no_more_goes_than_is_planned_nor_much_less(
+    base: Path, tmp_path: Path
+) -> None:
+    pruning = PRUNING | {"scope": "joint", "ratio": 0.4}
+    recipe = Recipe.model_validate({"pruning": pruning, "quantization": {"scheme": "none"}})
+    geometry = inspect_folder(base).geometry
+    plan = make_plan(geometry, recipe, base_bytes=0, flops_per_second=1e12)
+    assert any("scope joint" in note for note in plan.notes)
+    request = request_for(base, prose(tmp_path / "prose.jsonl"), recipe)
+    stages = StageStore(tmp_path / "stages")
+    checkpoint = run_pipeline(request, stages, lambda _: RecordingContext(), Stage.PACKAGE)[Stage.PACKAGE]
+    pruned = Manifest.read(checkpoint).parameters.pruned
+    one_layer = (geometry.parameters() - sum(map(prod, geometry.outside.values()))) // geometry.layers
+    assert plan.parameters.pruned <= pruned < min(plan.parameters.base, plan.parameters.pruned + one_layer // 4)
 
 
 def tensor_bytes(path: Path) -> int:
