@@ -91,6 +91,13 @@ class Alignment(RecipePart):
         "weights and the base model's, mean over matrices; null: 1 where all weights train on one device, without "
         "teacher_top_k, of a model without experts",
     )
+    practice_steps: int = Field(
+        default=6,
+        ge=0,
+        le=1000,
+        description="with gradient_matching: both models wear an adapter that is trained meanwhile, a new one every so "
+        "many steps, so that gradients are matched on an adapter's way and not at its start alone; 0: without",
+    )
     teacher_top_k: int | None = Field(
         default=None,
         ge=1,
@@ -149,7 +156,8 @@ class Alignment(RecipePart):
         """Settings of distillation would be without effect."""
         if self.objective is Objective.DISTILLATION:
             return self
-        for name in ("temperature", "language_model_share", "hidden_states_weight", "teacher_top_k"):
+        only = ("temperature", "language_model_share", "hidden_states_weight", "practice_steps", "teacher_top_k")
+        for name in only:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for objective distillation; leave it out with {self.objective}")
         return self

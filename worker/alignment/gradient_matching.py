@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.placement import cut_matrix
 from worker.alignment.batch_loss import Distillation, DistillationTerms, NextToken, rows_at_once
 from worker.alignment.objective import Teacher, WholeVocabulary
+from worker.alignment.practice import PracticeAdapter
 from worker.alignment.state import random_state, restore_random_state
 from worker.alignment.teacher import states_between
 from worker.causal import hidden_states
@@ -52,12 +53,20 @@ class Matched:
 class GradientMatching:
     """Gradients of distillation by `terms` and of `weight` times the distance between gradients.
 
-    `model`, in fp32, was cut out of `base` by `masks`. Within `accumulate` the weights named in `moved` are moved, and
-    left so: whoever calls it brings them back (worker.alignment.rounding).
+    `model`, in fp32, was cut out of `base` by `masks`. With `practice` steps both wear an adapter (practice.py). Within
+    `accumulate` the weights named in `moved` are moved, and left so: whoever calls it brings them back
+    (worker.alignment.rounding).
     """
 
     def __init__(
-        self, model: PreTrainedModel, base: PreTrainedModel, masks: Masks, terms: DistillationTerms, weight: float
+        self,
+        model: PreTrainedModel,
+        base: PreTrainedModel,
+        masks: Masks,
+        terms: DistillationTerms,
+        weight: float,
+        *,
+        practice: int = 0,
     ) -> None:
         self._model, self._base, self._terms, self._weight = model, base, terms, weight
         self._head, self._base_head = head_of(model).to(torch.float32), head_of(base)
@@ -66,10 +75,21 @@ class GradientMatching:
         self._matched = {f"{name}.weight": layers[name].weight for name in layers if name in base_layers}
         self._base_matched = {f"{name}.weight": base_layers[name].weight for name in layers if name in base_layers}
         self._masks = masks
+        worn = {name: base_layers[name.removesuffix(".weight")] for name in self._matched}
+        self._practice = PracticeAdapter(self._matched, worn, masks, practice) if practice else None
 
     @property
     def moved(self) -> set[str]:
         return set(self._matched)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next batch needs of those before it, by name, to be kept with the state of training."""
+        return {} if self._practice is None else self._practice.state()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """The opposite of `state`; other tensors may be among them."""
+        if self._practice is not None:
+            self._practice.restore(tensors)
 
     def accumulate(self, batch: Tensor, pause: Callable[[], None]) -> Matched:
         """Set gradients to those of the loss over `batch` (rows, length), whatever they were; `pause` is called before
@@ -78,13 +98,20 @@ class GradientMatching:
         parts = torch.split(batch, rows_at_once(batch.device, batch.shape[1]))
         positions = self._next_token.positions(batch)
         with _fp32():
-            wanted, words = self._ask(parts, positions, pause)
+            if self._practice is not None:
+                self._practice.put_on()
+            with nullcontext() if self._practice is None else self._practice.on_base():
+                wanted, words = self._ask(parts, positions, pause)
+            if self._practice is not None:
+                self._practice.learn(wanted)
             chance = random_state(batch.device)
             language = self._accumulated(self._next_token, parts, positions, pause)
             step, cosine = self._move(wanted)
             restore_random_state(batch.device, chance)  # another dropout would be all that the difference shows
             both, scale = self._objective(words, step, batch.numel() / positions)
             found = self._accumulated(both, parts, batch.numel() / scale, pause)
+        if self._practice is not None:
+            self._practice.advance()
         # v is at right angles to the gradient, so cross-entropy is what it was before the weights moved
         loss = found - (scale - 1) * language * positions / batch.numel()
         return Matched(float(loss), float(cosine))

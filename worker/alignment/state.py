@@ -104,11 +104,11 @@ def restore_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def training_state(
-    model: nn.Module, optimizer: Optimizer, random: dict[str, Tensor], progress: TrainingProgress
+    model: nn.Module, optimizer: Optimizer, besides: dict[str, Tensor], progress: TrainingProgress
 ) -> TrainingState:
-    """All of it that this process holds; tensors share memory with what is trained."""
+    """All of it that this process holds, and what is kept `besides`; tensors share memory with what is trained."""
     moments, layout = pack_state(optimizer)
-    tensors = trained_weights(model) | moments | random
+    tensors = trained_weights(model) | moments | besides
     return TrainingState({name: own_part(tensor) for name, tensor in tensors.items()}, progress, layout)
 
 

@@ -99,6 +99,8 @@ class Training:
         if state is None:
             return
         restore_training(self.model, self.optimizer, state)
+        if self.matching is not None:
+            self.matching.restore(state.tensors)
         self.progress = state.progress
         self.context.log(f"Alignment goes on after step {self.progress.steps} of {self.schedule.steps}.")
 
@@ -186,6 +188,7 @@ class Training:
     def _save(self) -> None:
         started = time.monotonic()
         self.rounding.restore()
-        self.ranks.save(self.state_file, training_state(self.model, self.optimizer, self._random, self.progress))
+        besides = self._random | ({} if self.matching is None else self.matching.state())
+        self.ranks.save(self.state_file, training_state(self.model, self.optimizer, besides, self.progress))
         ended = time.monotonic()
         self._save_at = ended + max(self.save_seconds, (ended - started) / _SAVING_SHARE)

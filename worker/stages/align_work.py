@@ -216,7 +216,8 @@ class AlignWork:
         base = batch_loss.base.model
         if self.alignment.activation_checkpointing:
             checkpoint_activations(base)
-        return GradientMatching(model, base, self._masks, batch_loss.terms, weight=self.gradient_matching)
+        weight, practice = self.gradient_matching, self.alignment.practice_steps
+        return GradientMatching(model, base, self._masks, batch_loss.terms, weight=weight, practice=practice)
 
     def _rounding(self, model: PreTrainedModel, matching: GradientMatching | None) -> Rounding:
         names = self._four_bit() if self.trains_quantized else set()
