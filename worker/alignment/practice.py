@@ -51,14 +51,13 @@ class PracticeAdapter:
     @contextmanager
     def on_base(self) -> Iterator[None]:
         """Within the block the base model computes with the update recovered."""
-        hooks = (
-            []
-            if self._untrained
-            else [
-                layer.register_forward_hook(partial(_added, a=self._recovered(name, "A"), b=self._recovered(name, "B")))
-                for name, layer in self._layers.items()
-            ]
-        )
+        if self._untrained:
+            yield
+            return
+        hooks = [
+            layer.register_forward_hook(partial(_added, a=self._recovered(name, "A"), b=self._recovered(name, "B")))
+            for name, layer in self._layers.items()
+        ]
         try:
             yield
         finally:

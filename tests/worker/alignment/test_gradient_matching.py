@@ -19,6 +19,7 @@ from worker.alignment.batch_loss import Distillation, DistillationTerms, accumul
 from worker.alignment.data import pack_tokens
 from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.gradient_matching import GradientMatching
+from worker.alignment.rounding import nf4_rounding
 from worker.alignment.state import load_state
 from worker.alignment.teacher import LoadedBase
 from worker.alignment.trainable import checkpoint_activations
@@ -294,8 +295,12 @@ def test_on_a_gpu_as_on_a_cpu(tmp_path: Path) -> None:
     found = []
     for device in ("cpu", "cuda"):
         model, base, masks = _models(tmp_path)
-        matching = GradientMatching(model.to(device), base.to(device), masks, DistillationTerms(), WEIGHT)
-        matched = matching.accumulate(BATCH[:, :LENGTH].to(device), lambda: None)
+        terms = DistillationTerms()
+        matching = GradientMatching(model.to(device), base.to(device), masks, terms, WEIGHT, practice=2)
+        rounding = nf4_rounding(model, set(), matching.moved)
+        for batch in (BATCH[:, :LENGTH], BATCH[:, LENGTH : 2 * LENGTH]):  # the second with a practice adapter on
+            with rounding.rounded():
+                matched = matching.accumulate(batch.to(device), lambda: None)
         found.append((matched, {name: gradient.cpu() for name, gradient in _gradients(model).items()}))
     assert found[0][0].cosine == pytest.approx(found[1][0].cosine, abs=0.01)
     for name, gradient in found[0][1].items():
