@@ -45,21 +45,23 @@ def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
         )
 
 
-def scaled(config: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    """The same adapter with its update B A times `scale`; whole modules (modules_to_save) stay as they are.
+def scaled(config: Mapping[str, Any], strength: float) -> dict[str, Any]:
+    """The same adapter with its update B A times `strength`; whole modules (modules_to_save) stay as they are.
 
     Raises RequestFault for what is no positive number.
     """
-    if not (math.isfinite(scale) and scale > 0):
+    if not (math.isfinite(strength) and strength > 0):
         raise RequestFault(
-            f"An update cannot be scaled by {scale}.", field="scale", way_out="Give a positive number, such as 1.3."
+            f"An update cannot be multiplied by {strength}.",
+            field="strength",
+            way_out="Give a positive number, such as 1.3.",
         )
-    if scale == 1:
+    if strength == 1:
         return dict(config)
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
     return dict(config) | {
-        "lora_alpha": alpha_of(config) * scale,
-        "alpha_pattern": {name: alpha * scale for name, alpha in patterns.items()},
+        "lora_alpha": alpha_of(config) * strength,
+        "alpha_pattern": {name: alpha * strength for name, alpha in patterns.items()},
     }
 
 

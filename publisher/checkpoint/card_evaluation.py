@@ -114,7 +114,7 @@ def _strength(certificate: Certificate) -> str:
     return (
         f"The recovered LoRA's update was multiplied by {certificate.strength:g}, which helps the base model most on "
         "training text that the LoRA had not seen; `publisher recover` does the same unless it is told otherwise "
-        "(`--scale`).\n\n" + table(heads, [losses])
+        "(`--strength`).\n\n" + table(heads, [losses])
     )
 
 

@@ -89,11 +89,13 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             "from peft import PeftModel",
             "from publisher.checkpoint.folder import open_checkpoint",
             "from publisher.checkpoint.masked import mask_adapter",
+            *(["from publisher.checkpoint.strength import set_strength"] if manifest.strength != 1 else []),
             "from transformers import AutoModelForCausalLM",
             "",
             _base_model(manifest),
             'model = PeftModel.from_pretrained(base, "adapter")',
             f"mask_adapter(model, open_checkpoint({repo_id!r}, weights=False))",
+            *([f"set_strength(model, {manifest.strength:g})"] if manifest.strength != 1 else []),
         ),
         "Or write the base model with the update merged in, for programs that know nothing of masks:",
         code(

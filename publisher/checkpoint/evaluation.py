@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 
@@ -61,16 +63,15 @@ class Certificate(_Measured):
     held-out documents. What is recovered from this checkpoint is multiplied by `strength` (checkpoint.recovery): the
     best of `tried_strengths`, on text that neither the LoRA was trained nor the certificate is measured on. `direct`:
     the same LoRA, trained on the base model itself, is what recovery could reach at best; None if the recipe left it
-    out or the base model did not fit for training. `improves`, `gain` and what is retained follow from the numbers, so
-    they cannot disagree with them.
+    out or the base model did not fit for training. `strength`, `improves`, `gain` and what is retained follow from the
+    numbers, so they cannot disagree with them.
     """
 
     corpus: str
     budget: CertificateBudget
     base: float = Field(ge=1, description="perplexity of the base model on `corpus`")
     recovered: float = Field(ge=1, description="perplexity of the base model with the recovered adapter on `corpus`")
-    strength: float = Field(default=1.0, gt=0, description="what the recovered adapter's update was multiplied by")
-    tried_strengths: list[TriedStrength] = []
+    tried_strengths: list[TriedStrength] = Field(default=[], description="before measuring; none: 1 was taken")
     training: ProbeTraining
     recovered_perplexity: dict[str, float] = Field(description="corpus → perplexity with the recovered adapter")
     base_perplexity: dict[str, float] = Field(default={}, description="corpus → perplexity of the base model")
@@ -79,6 +80,12 @@ class Certificate(_Measured):
     )
     direct_perplexity: dict[str, float] | None = Field(default=None, description="corpus → the same")
     direct_training: ProbeTraining | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def strength(self) -> float:
+        """What the recovered adapter's update was multiplied by."""
+        return best_strength(self.tried_strengths)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -107,6 +114,11 @@ class Certificate(_Measured):
             corpus: retained_gain(self.base_perplexity[corpus], self.recovered_perplexity[corpus], direct)
             for corpus, direct in self.direct_perplexity.items()
         }
+
+
+def best_strength(tried: Sequence[TriedStrength]) -> float:
+    """Where the loss is lowest, of equals the first; 1 if nothing was tried."""
+    return min(tried, key=lambda each: each.loss).strength if tried else 1.0
 
 
 def retained_gain(base: float, recovered: float, direct: float) -> float | None:

@@ -128,6 +128,12 @@ class Manifest(_Part):
     created_at: datetime
     files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
 
+    @property
+    def strength(self) -> float:
+        """What adapters trained on this checkpoint are multiplied by on the base model, as its certificate found; 1
+        without one."""
+        return self.evaluation.certificate.strength if self.evaluation and self.evaluation.certificate else 1.0
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read `folder/loram.json`; RequestFault if it is missing, not a manifest, or of another major version."""

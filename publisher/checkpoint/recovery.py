@@ -45,7 +45,7 @@ __all__ = [
 class RecoveryReport:
     """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
 
-    `scale`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
+    `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
     update in it, of `parameters_after`.
     """
 
@@ -57,46 +57,40 @@ class RecoveryReport:
     widened: int
     parameters_before: int
     parameters_after: int
-    scale: float
+    strength: float
     merged: bool = False
 
 
 def recover_adapter(
-    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, scale: float | None = None
+    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, strength: float | None = None
 ) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
     manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
     with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
-    update is multiplied by `scale`; None: by the strength that the checkpoint's certificate found, 1 without one.
+    update is multiplied by `strength`; None: by the strength that the checkpoint's certificate found, 1 without one.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
     `output` already holds something.
     """
     manifest = Manifest.read(checkpoint)
-    scale = certified_strength(manifest) if scale is None else scale
+    strength = manifest.strength if strength is None else strength
     masks = open_masks(checkpoint / FILE_NAME)
     if isinstance(masks, WeightMasks):
-        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), scale=scale)
+        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), strength=strength)
     if base_model is not None:
-        return recover_folder(adapter, output, masks, base_model, None, scale=scale)
-    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, scale=scale)
-
-
-def certified_strength(manifest: Manifest) -> float:
-    """By what the checkpoint's certificate multiplied the update of its probe; 1 if it has none."""
-    certificate = manifest.evaluation.certificate if manifest.evaluation else None
-    return certificate.strength if certificate else 1.0
+        return recover_folder(adapter, output, masks, base_model, None, strength=strength)
+    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, strength=strength)
 
 
 def recover_folder(
-    adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None, *, scale: float = 1.0
+    adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None, *, strength: float = 1.0
 ) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet."""
     refuse_occupied(output)
-    config = _config(adapter, scale)
+    config = _config(adapter, strength)
     with renamed_when_whole(output) as folder:
         before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
         write_config(folder, for_base_model(config, base_model, revision))
@@ -109,14 +103,16 @@ def recover_folder(
         widened=sum(before[name] != after[name] for name in before),
         parameters_before=sum(map(prod, before.values())),
         parameters_after=sum(map(prod, after.values())),
-        scale=scale,
+        strength=strength,
     )
 
 
-def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path, *, scale: float = 1.0) -> RecoveryReport:
+def merge_folder(
+    adapter: Path, output: Path, masks: WeightMasks, base: Path, *, strength: float = 1.0
+) -> RecoveryReport:
     """Write the base model in folder `base` with the update, masked by `masks`, of the LoRA in folder `adapter`."""
     refuse_occupied(output)
-    config = _config(adapter, scale)
+    config = _config(adapter, strength)
     with opened_tensors(weights_file(adapter)) as file:
         merge = Merge(config, file, masks, base)
         with renamed_when_whole(output) as folder:
@@ -130,15 +126,15 @@ def merge_folder(adapter: Path, output: Path, masks: WeightMasks, base: Path, *,
             widened=0,
             parameters_before=sum(map(prod, merge.tensors.values())),
             parameters_after=sum(prod(entry.shape) for entry in merge.base.entries.values()),
-            scale=scale,
+            strength=strength,
             merged=True,
         )
 
 
-def _config(adapter: Path, scale: float) -> dict[str, Any]:
+def _config(adapter: Path, strength: float) -> dict[str, Any]:
     config = read_config(adapter)
     refuse_unrecoverable(config)
-    return scaled(config, scale)
+    return scaled(config, strength)
 
 
 def _base_folder(given: str | None, base: BaseModelRecord) -> Path:

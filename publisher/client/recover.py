@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="The base model, if it is not where the manifest says. A folder, if weights were pruned one by one.",
 )
 @click.option(
-    "--scale",
+    "--strength",
     type=float,
     help="Strength: times the adapter's update. By default what the checkpoint's certificate found; 1: as trained.",
 )
@@ -38,7 +38,7 @@ def recover(
     revision: str | None,
     endpoint: str | None,
     base: str | None,
-    scale: float | None,
+    strength: float | None,
 ) -> None:
     """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
 
@@ -51,19 +51,19 @@ def recover(
 
     try:
         folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
-        report = recover_adapter(adapter, folder, output, base_model=base, scale=scale)
+        report = recover_adapter(adapter, folder, output, base_model=base, strength=strength)
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
-    click.echo(_account(report, chosen=scale is None))
+    click.echo(_account(report, chosen=strength is None))
 
 
 def _account(report: RecoveryReport, *, chosen: bool) -> str:
     """What was done, and lines of Python to use it. `chosen`: the strength is the checkpoint's."""
     trained = f"Trained on: {report.trained_on or 'not named by the adapter'}\n"
-    if report.scale != 1:
-        by = ", as this checkpoint's certificate found; --scale 1 leaves it as trained" if chosen else ""
-        trained += f"Strength: {report.scale:g} times what was trained{by}\n"
+    if report.strength != 1:
+        by = ", as this checkpoint's certificate found; --strength 1 leaves it as trained" if chosen else ""
+        trained += f"Strength: {report.strength:g} times what was trained{by}\n"
     if report.merged:
         return (
             f"Merged the masked update of {report.tensors} tensors into the base model {report.base_model}: "

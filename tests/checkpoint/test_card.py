@@ -32,8 +32,10 @@ def evaluation(recovered: float, strength: float = 1.0) -> EvaluationReport:
                 "budget": budget,
                 "base": 76.6,
                 "recovered": recovered,
-                "strength": strength,
-                "tried_strengths": [{"strength": 1.0, "loss": 4.25}, {"strength": 1.3, "loss": 4.125}],
+                "tried_strengths": [
+                    {"strength": 1.0, "loss": 4.25},
+                    {"strength": 1.3, "loss": 4.125 if strength == 1.3 else 4.375},
+                ],
                 "training": {"seconds": 3.0, "peak_memory_bytes": 10, "tokens": 40960},
                 "recovered_perplexity": {"moby": recovered, "speeches": 31.1},
                 "base_perplexity": {"moby": 76.6, "speeches": 31.3},
@@ -111,7 +113,7 @@ def test_certificate_says_at_which_strength_the_probe_was_recovered(tmp_path: Pa
     assert "The recovered LoRA's update was multiplied by 1.3, which helps the base model most" in card
     assert "| Strength | 1 | 1.3 |" in card
     assert "| Loss, nats per token | 4.2500 | 4.1250 |" in card
-    older = evaluation(64.0).model_dump(exclude={"certificate": {"strength", "tried_strengths"}})
+    older = evaluation(64.0).model_dump(exclude={"certificate": {"tried_strengths"}})
     subject = CardSubject(described(tmp_path, evaluation=EvaluationReport.model_validate(older)), "org/small")
     assert "multiplied" not in model_card(subject)
 
@@ -239,8 +241,11 @@ def test_code_of_the_card_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.Mon
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
 
 
-def test_code_for_compressed_single_weights_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expand, train masked, use on the base model masked, and merge."""
+@pytest.mark.parametrize("strength", [1.0, 1.3])
+def test_code_for_compressed_single_weights_runs_as_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strength: float
+) -> None:
+    """Expand, train masked, use on the base model masked, and merge: at the certificate's strength both."""
     make_pair(vocab_size=260).base.save_pretrained(tmp_path / "base")
     shutil.copytree(tmp_path / "base", tmp_path / "dense")
     masks = write_masks(tmp_path / "dense", tmp_path / "masks.safetensors")
@@ -250,10 +255,14 @@ def test_code_for_compressed_single_weights_runs_as_pasted(tmp_path: Path, monke
     compress_folder(tmp_path / "dense", masks, checkpoint)
     byte_tokenizer().save_pretrained(checkpoint)
     local = described(checkpoint).base.model_copy(update={"endpoint": None, "repo_id": str(tmp_path / "base")})
-    told = described(checkpoint, base=local, recipe={"pruning": COMPRESSED, "quantization": {"scheme": "none"}})
+    recipe = {"pruning": COMPRESSED, "quantization": {"scheme": "none"}}
+    told = described(checkpoint, base=local, recipe=recipe, evaluation=evaluation(64.0, strength))
     told.write(checkpoint)
     monkeypatch.chdir(tmp_path)
-    scope = run_code(model_card(CardSubject(told, str(checkpoint))))
+    card = model_card(CardSubject(told, str(checkpoint)))
+    training = "[weight.data.normal_() for name, weight in model.named_parameters() if 'lora_B' in name]"
+    assert "# … train with" in card
+    scope = run_code(re.sub("# … train with.*", training, card))
     tokens = torch.arange(12)[None]
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     live: Any = scope["model"]

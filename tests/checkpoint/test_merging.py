@@ -85,7 +85,7 @@ def test_merged_model_is_the_base_with_the_update_of_training(tmp_path: Path, co
 def test_scaled_update_is_merged_at_that_strength(tmp_path: Path) -> None:
     base, checkpoint = prepared(tmp_path)
     tuned = trained(checkpoint, tmp_path / "adapter", alpha_pattern={"v_proj": 11})
-    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base), scale=1.3)
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base), strength=1.3)
     for module in tuned.modules():
         if isinstance(module, LoraLayer):
             module.scaling["default"] *= 1.3

@@ -51,29 +51,29 @@ def saved(folder: Path, **config: object) -> Path:
     ],
     ids=lambda config: "-".join(config) or "plain",
 )
-@pytest.mark.parametrize("scale", [1, 1.3])
+@pytest.mark.parametrize("strength", [1, 1.3])
 def test_recovered_adapter_on_the_silenced_base_equals_the_adapter_on_the_checkpoint(
-    tmp_path: Path, checkpoint: Path, config: dict[str, object], scale: float
+    tmp_path: Path, checkpoint: Path, config: dict[str, object], strength: float
 ) -> None:
     pair = make_pair()
     tuned = lora(pair.pruned, **config)
     tuned.save_pretrained(tmp_path / "adapter")
     for module in tuned.modules():
         if isinstance(module, LoraLayer):
-            module.scaling["default"] *= scale
+            module.scaling["default"] *= strength
     expected = tuned(TOKENS).logits
 
-    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered", scale=scale)
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered", strength=strength)
     zero_removed(pair.base)
     recovered = PeftModel.from_pretrained(pair.base, str(tmp_path / "recovered"), autocast_adapter_dtype=False)
 
     torch.testing.assert_close(recovered(TOKENS).logits, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_strength_that_is_no_positive_number_is_refused(tmp_path: Path, checkpoint: Path, scale: float) -> None:
-    with pytest.raises(RequestFault, match="scaled by"):
-        recover_adapter(saved(tmp_path / "adapter"), checkpoint, tmp_path / "out", scale=scale)
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan"), float("inf")])
+def test_strength_that_is_no_positive_number_is_refused(tmp_path: Path, checkpoint: Path, strength: float) -> None:
+    with pytest.raises(RequestFault, match="multiplied by"):
+        recover_adapter(saved(tmp_path / "adapter"), checkpoint, tmp_path / "out", strength=strength)
     assert not (tmp_path / "out").exists()
 
 

@@ -39,21 +39,21 @@ def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path
 
 
 def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
-    for scale, output in (("1", "as it is"), ("1.5", "stronger")):
+    for strength, output in (("1", "as it is"), ("1.5", "stronger")):
         arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / output)]
-        assert CliRunner().invoke(recover, [*arguments, "--scale", scale]).exit_code == 0
+        assert CliRunner().invoke(recover, [*arguments, "--strength", strength]).exit_code == 0
     alphas = [PeftConfig.from_pretrained(tmp_path / output).lora_alpha for output in ("as it is", "stronger")]
     assert alphas[1] == 1.5 * alphas[0]
-    refused = CliRunner().invoke(recover, [*arguments[:-1], str(tmp_path / "none"), "--scale", "0"])
+    refused = CliRunner().invoke(recover, [*arguments[:-1], str(tmp_path / "none"), "--strength", "0"])
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
-    assert refused.stderr.startswith("Error: An update cannot be scaled by 0.0.")
+    assert refused.stderr.startswith("Error: An update cannot be multiplied by 0.0.")
 
 
 def test_strength_is_the_certificate_s_unless_told_otherwise(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     certified = Manifest.read(checkpoint).model_copy(update={"evaluation": evaluation(64.0, strength=1.3)})
     certified.write(checkpoint)
     alphas = {}
-    for output, options in {"by default": [], "as trained": ["--scale", "1"]}.items():
+    for output, options in {"by default": [], "as trained": ["--strength", "1"]}.items():
         arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / output), *options]
         said = CliRunner().invoke(recover, arguments).stdout
         assert ("Strength: 1.3 times what was trained, as this checkpoint's certificate" in said) == (not options)

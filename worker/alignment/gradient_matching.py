@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -76,7 +76,7 @@ class GradientMatching:
         self._base_matched = {f"{name}.weight": base_layers[name].weight for name in layers if name in base_layers}
         self._masks = masks
         worn = {name: base_layers[name.removesuffix(".weight")] for name in self._matched}
-        self._practice = PracticeAdapter(self._matched, worn, masks, practice) if practice else None
+        self._practice = PracticeAdapter(self._matched, worn, masks, practice)
 
     @property
     def moved(self) -> set[str]:
@@ -84,12 +84,11 @@ class GradientMatching:
 
     def state(self) -> dict[str, Tensor]:
         """What the next batch needs of those before it, by name, to be kept with the state of training."""
-        return {} if self._practice is None else self._practice.state()
+        return self._practice.state()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """The opposite of `state`; other tensors may be among them."""
-        if self._practice is not None:
-            self._practice.restore(tensors)
+        self._practice.restore(tensors)
 
     def accumulate(self, batch: Tensor, pause: Callable[[], None]) -> Matched:
         """Set gradients to those of the loss over `batch` (rows, length), whatever they were; `pause` is called before
@@ -98,20 +97,17 @@ class GradientMatching:
         parts = torch.split(batch, rows_at_once(batch.device, batch.shape[1]))
         positions = self._next_token.positions(batch)
         with _fp32():
-            if self._practice is not None:
-                self._practice.put_on()
-            with nullcontext() if self._practice is None else self._practice.on_base():
+            self._practice.put_on()
+            with self._practice.on_base():
                 wanted, words = self._ask(parts, positions, pause)
-            if self._practice is not None:
-                self._practice.learn(wanted)
+            self._practice.learn(wanted)
             chance = random_state(batch.device)
             language = self._accumulated(self._next_token, parts, positions, pause)
             step, cosine = self._move(wanted)
             restore_random_state(batch.device, chance)  # another dropout would be all that the difference shows
             both, scale = self._objective(words, step, batch.numel() / positions)
             found = self._accumulated(both, parts, batch.numel() / scale, pause)
-        if self._practice is not None:
-            self._practice.advance()
+        self._practice.advance()
         # v is at right angles to the gradient, so cross-entropy is what it was before the weights moved
         loss = found - (scale - 1) * language * positions / batch.numel()
         return Matched(float(loss), float(cosine))

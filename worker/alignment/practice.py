@@ -27,12 +27,16 @@ _STATE = "practice."
 
 
 class PracticeAdapter:
-    """`weights` of the pruned model and `layers` of the base model, by the name of the weight; both (out, in)."""
+    """`weights` of the pruned model and `layers` of the base model, by the name of the weight; both (out, in).
+
+    With less than two `steps` no batch could wear what another one taught: then nothing is worn.
+    """
 
     def __init__(
         self, weights: Mapping[str, Tensor], layers: Mapping[str, nn.Linear], masks: Masks, steps: int
     ) -> None:
-        self._weights, self._layers, self._masks, self._steps = weights, layers, masks, steps
+        self._weights, self._layers = (weights, layers) if steps > 1 else ({}, {})
+        self._masks, self._steps = masks, max(steps, 1)
         self._taken = 0
         self._a: dict[str, Tensor] = {}
         self._b: dict[str, Tensor] = {}
@@ -41,9 +45,8 @@ class PracticeAdapter:
     @torch.no_grad()
     def put_on(self) -> None:
         """Add the update to the pruned model's weights, which whoever calls brings back."""
-        if not self._a:
-            self._start()
         if self._untrained:
+            self._start()
             return
         for name, weight in self._weights.items():
             weight.addmm_(self._b[name].to(weight), self._a[name].to(weight), alpha=_SCALE)
@@ -67,8 +70,9 @@ class PracticeAdapter:
     @torch.no_grad()
     def learn(self, gradients: Mapping[str, Tensor]) -> None:
         """Choose the next step by the base model's gradients at kept entries (out, in): Adam's first, but with one size
-        for a matrix. It is taken by `advance`."""
-        for name, gradient in gradients.items():
+        for a matrix. `advance` takes it: training that is stopped within the batch does the whole batch again."""
+        for name in self._weights:
+            gradient = gradients[name]
             slope = gradient @ self._a[name].to(gradient).T
             size = slope.square().mean().sqrt().clamp_min(torch.finfo(slope.dtype).tiny)
             self._next[name] = self._b[name] - (_STEP * slope / size).to(self._b[name])
@@ -77,8 +81,6 @@ class PracticeAdapter:
         """The batch is done: what was learnt counts, and after `steps` of them a new adapter starts."""
         self._b, self._next = self._next, {}
         self._taken += 1
-        if self._untrained:
-            self._a = {}
 
     def state(self) -> dict[str, Tensor]:
         """Between batches; A follows from the count."""
@@ -86,8 +88,8 @@ class PracticeAdapter:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self._taken = int(tensors[f"{_STATE}taken"])
-        self._start()
         if not self._untrained:
+            self._start()
             self._b = {name: tensors[f"{_STATE}{name}"] for name in self._weights}
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from publisher.checkpoint.evaluation import best_strength
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.recipe import ProbeBudget
@@ -22,7 +23,7 @@ from worker.alignment.endings import candidate_file
 from worker.alignment.state import Check
 from worker.evaluation.probe import load_with_adapter, train_probe
 from worker.evaluation.probe_text import ProbeText
-from worker.evaluation.strength import best_strength, try_strengths
+from worker.evaluation.strength import try_strengths
 from worker.stages.context import StageContext
 from worker.stages.request import BaseModelSource
 

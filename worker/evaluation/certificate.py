@@ -20,8 +20,10 @@ from publisher.checkpoint.evaluation import (
     GradientFidelity,
     ProbeTraining,
     TriedStrength,
+    best_strength,
 )
 from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.strength import set_strength
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.recipe import Evaluation
 from worker.evaluation.direct import DirectAdapter, DirectTraining
@@ -29,7 +31,7 @@ from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.probe import load_with_adapter, train_probe
 from worker.evaluation.probe_text import ProbeText
-from worker.evaluation.strength import best_strength, set_strength, try_strengths
+from worker.evaluation.strength import try_strengths
 from worker.stages.inputs import EvaluateInputs
 from worker.stages.request import BaseModelSource
 
@@ -76,7 +78,6 @@ class Prober:
             budget=CertificateBudget.model_validate(self.evaluation.probe_budget.model_dump()),
             base=base[corpus],
             recovered=recovered.perplexity[corpus],
-            strength=best_strength(recovered.tried),
             tried_strengths=recovered.tried,
             training=recovered.training,
             recovered_perplexity=dict(recovered.perplexity),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.evaluation import TriedStrength
+from publisher.checkpoint.strength import set_strength
 from publisher.recipe import STRENGTHS
 from worker.alignment.batch_loss import NextToken
 from worker.alignment.held_out import mean_loss
@@ -22,14 +22,6 @@ from worker.head import head_of
 
 #: (sequences measured)
 Advance = Callable[[int], None]
-
-
-def set_strength(model: PreTrainedModel, strength: float) -> None:
-    """Have the adapters on `model` add `strength` times the update that they were trained to."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                module.set_scale(adapter, strength)
 
 
 def try_strengths(
@@ -48,8 +40,3 @@ def try_strengths(
             tried.append(TriedStrength(strength=strength, loss=loss))
         advance(len(sequences))
     return tried
-
-
-def best_strength(tried: list[TriedStrength]) -> float:
-    """Where the loss is lowest, the weakest of equals; 1 if nothing was tried."""
-    return min(tried, key=lambda each: each.loss, default=TriedStrength(strength=1.0, loss=0.0)).strength

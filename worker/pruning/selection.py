@@ -1,9 +1,9 @@
 """Which heads, neurons and experts stay, by their importance.
 
 Importance is compared within a layer, or with scope global between layers, or with scope joint between heads and
-neurons as well (worker.pruning.joint): taylor's scores are changes of one and
-the same loss, random's draws from one distribution, so both are compared as they are; magnitudes and wanda's sums of
-activations grow with the scale of a layer, so each is divided by its layer's mean.
+neurons as well (worker.pruning.joint): taylor's scores are changes of one and the same loss, random's draws from one
+distribution, so both are compared as they are; magnitudes and wanda's sums of activations grow with the scale of a
+layer, so each is divided by its layer's mean.
 """
 
 from __future__ import annotations

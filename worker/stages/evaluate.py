@@ -22,7 +22,7 @@ from worker.evaluation.certificate import FIDELITY_STEPS, Prober
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
-from worker.evaluation.probe_text import certificate_text
+from worker.evaluation.probe_text import ProbeText, certificate_text
 from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
 from worker.stages.context import Stage, StageContext
@@ -71,9 +71,7 @@ def evaluate(
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
     tasks = _tasks(request)
     tasks.load()
-    amount = _amount(evaluation, inputs, windows, on_base=on_base)
-    amount += 0 if text is None else len(STRENGTHS) * len(text.measured)
-    measuring = Measuring(context, amount, tasks, tokenizer)
+    measuring = Measuring(context, _amount(evaluation, inputs, windows, text, on_base=on_base), tasks, tokenizer)
     measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
     report = EvaluationReport(
         perplexity=measured,
@@ -130,12 +128,15 @@ def _base_trains(base: Path, evaluation: Evaluation, device: Device, context: St
     return needed <= device.memory
 
 
-def _amount(evaluation: Evaluation, inputs: EvaluateInputs, windows: Windows, *, on_base: bool) -> int:
+def _amount(
+    evaluation: Evaluation, inputs: EvaluateInputs, windows: Windows, text: ProbeText | None, *, on_base: bool
+) -> int:
     once = sum(len(cut) for cut in windows.values())
     forms = 3 if inputs.aligned is None else 4
     trainings = evaluation.probe + (evaluation.direct and on_base)
     fidelity = FIDELITY_STEPS * (evaluation.gradient_fidelity and on_base)
-    return forms * once + trainings * (evaluation.probe_budget.steps + once) + fidelity
+    strengths = 0 if text is None else len(STRENGTHS) * len(text.measured)
+    return forms * once + trainings * (evaluation.probe_budget.steps + once) + fidelity + strengths
 
 
 def _measure_forms(

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from publisher.checkpoint.evaluation import TriedStrength
+from publisher.checkpoint.evaluation import TriedStrength, best_strength
+from publisher.checkpoint.strength import set_strength
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import STRENGTHS, ProbeBudget
 from tests.models import byte_tokenizer, tiny_llama
 from worker.alignment.data import pack_tokens
 from worker.evaluation.probe_text import certificate_text
-from worker.evaluation.strength import best_strength, set_strength, try_strengths
+from worker.evaluation.strength import try_strengths
 
 TEXT = (torch.arange(6 * 24) % 7 + 60).view(6, 24)
 
