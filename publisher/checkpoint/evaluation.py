@@ -54,6 +54,9 @@ class TriedStrength(_Measured):
 
     strength: float = Field(gt=0, description="what the adapter's update was multiplied by")
     loss: float = Field(description="nats per token")
+    error: float = Field(
+        default=0.0, ge=0, description="standard error over sequences of how far it is from the least loss"
+    )
 
 
 class Certificate(_Measured):
@@ -61,10 +64,10 @@ class Certificate(_Measured):
 
     A LoRA was trained on the other documents of `corpus`, recovered to the base model's shapes and measured on
     held-out documents. What is recovered from this checkpoint is multiplied by `strength` (checkpoint.recovery): the
-    best of `tried_strengths`, on text that neither the LoRA was trained nor the certificate is measured on. `direct`:
-    the same LoRA, trained on the base model itself, is what recovery could reach at best; None if the recipe left it
-    out or the base model did not fit for training. `strength`, `improves`, `gain` and what is retained follow from the
-    numbers, so they cannot disagree with them.
+    mildest of `tried_strengths` that is about as good as the best, on text that neither the LoRA was trained nor the
+    certificate is measured on. `direct`: the same LoRA, trained on the base model itself, is what recovery could reach
+    at best; None if the recipe left it out or the base model did not fit for training. `strength`, `improves`, `gain`
+    and what is retained follow from the numbers, so they cannot disagree with them.
     """
 
     corpus: str
@@ -117,8 +120,15 @@ class Certificate(_Measured):
 
 
 def best_strength(tried: Sequence[TriedStrength]) -> float:
-    """Where the loss is lowest, of equals the first; 1 if nothing was tried."""
-    return min(tried, key=lambda each: each.loss).strength if tried else 1.0
+    """The mildest whose loss is within one standard error of the least; 1 if nothing was tried.
+
+    Source: Breiman et al., Classification and Regression Trees (1984), the one-standard-error rule. Loss is flat
+    around its least, and what is chosen there by a few sequences alone tends to be too much for other text.
+    """
+    if not tried:
+        return 1.0
+    least = min(each.loss for each in tried)
+    return min(each.strength for each in tried if each.loss - least <= each.error)
 
 
 def retained_gain(base: float, recovered: float, direct: float) -> float | None:

@@ -77,8 +77,9 @@ class Probing:
         adapted = load_with_adapter(self.base, adapter, self.device, weight_masks)
         tried = try_strengths(adapted, self.text.measured, lambda _: None, self.context.check)
         shutil.rmtree(work)
-        loss = min((each.loss for each in tried), default=None)
-        told = "no number" if loss is None else f"{loss:.4f} at strength {best_strength(tried):g}"
+        strength = best_strength(tried)
+        loss = next((each.loss for each in tried if each.strength == strength), None)
+        told = "no number" if loss is None else f"{loss:.4f} at strength {strength:g}"
         self.context.log(f"The base model's loss with a probe of the weights after step {step}: {told}.")
         return Check(step=step, loss=loss)
 

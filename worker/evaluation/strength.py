@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -32,11 +33,23 @@ def try_strengths(
     Where it is no number it is left out. The adapter is left at the last of them. `check` is called before each part of
     `sequences` and may raise.
     """
-    objective, tried = NextToken(head_of(model)), []
+    objective, losses = NextToken(head_of(model)), {}
     for strength in STRENGTHS:
         set_strength(model, strength)
-        loss = mean_loss(model, objective, sequences, check)
-        if math.isfinite(loss):
-            tried.append(TriedStrength(strength=strength, loss=loss))
+        found = torch.tensor([mean_loss(model, objective, row[None], check) for row in sequences], dtype=torch.float64)
+        if found.isfinite().all():
+            losses[strength] = found
         advance(len(sequences))
-    return tried
+    if not losses:
+        return []
+    best = min(losses.values(), key=lambda found: float(found.mean()))
+    return [
+        TriedStrength(strength=strength, loss=float(found.mean()), error=_standard_error(found - best))
+        for strength, found in losses.items()
+    ]
+
+
+def _standard_error(differences: Tensor) -> float:
+    """Of their mean; one alone does not tell, so 0."""
+    count = len(differences)
+    return float(differences.std()) / math.sqrt(count) if count > 1 else 0.0

@@ -32,7 +32,7 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 3
+VERSION = 4
 REPORT, LOSSES = "evaluation.json", "probe_losses.json"
 
 

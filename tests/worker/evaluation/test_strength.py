@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,31 @@ def test_strength_is_of_what_was_trained_however_often_it_is_set(tmp_path: Path)
     assert not torch.equal(_loss(model, TEXT), expected)
     set_strength(model, 1.0)
     assert torch.equal(_loss(model, TEXT), expected)
+
+
+def test_error_is_that_of_the_paired_differences_from_the_least_loss(tmp_path: Path) -> None:
+    """Sequences differ far more among each other than strengths do, so errors of the losses themselves say nothing."""
+    model = _trained(tmp_path, divided_by=1.5)
+    text = torch.cat([TEXT[:3], torch.randint(60, 90, (3, 24), generator=torch.Generator().manual_seed(0))])
+    tried = try_strengths(model, text, lambda _: None, lambda: None)
+    losses = {}
+    for each in tried:
+        set_strength(model, each.strength)
+        losses[each.strength] = [float(_loss(model, row[None]).detach()) for row in text]
+    best = losses[min(tried, key=lambda each: each.loss).strength]
+    for each in tried:
+        differences = [one - other for one, other in zip(losses[each.strength], best, strict=True)]
+        assert each.error == pytest.approx(statistics.stdev(differences) / 6**0.5, rel=1e-3, abs=1e-6)
+    assert all(each.error == 0 for each in try_strengths(model, TEXT[:1], lambda _: None, lambda: None))
+
+
+def test_the_mildest_within_one_error_of_the_least_loss_is_chosen() -> None:
+    def tried(*losses: float, error: float) -> list[TriedStrength]:
+        return [TriedStrength(strength=s, loss=loss, error=error) for s, loss in zip(STRENGTHS, losses, strict=True)]
+
+    assert best_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.001)) == 1.3
+    assert best_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.0)) == 1.5
+    assert best_strength(tried(4.030, 4.040, 4.0351, 4.0346, error=0.001)) == 1.0
 
 
 def test_the_weakest_of_equals_is_chosen_and_without_text_none() -> None:
