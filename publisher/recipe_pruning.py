@@ -120,7 +120,7 @@ class Pruning(RecipePart):
         default=Criterion.TAYLOR, description="structured: all but sparsegpt; otherwise magnitude, wanda, sparsegpt"
     )
     ratio: float = Field(
-        gt=0, lt=1, description="fraction removed in each layer that is not protected; 0.5 for semi_structured"
+        gt=0, lt=1, description="fraction removed of the layers that are not protected; 0.5 for semi_structured"
     )
     pattern: Pattern = Field(default=Pattern.TWO_OF_FOUR, description="semi_structured only")
     protect_first: int = Field(default=4, ge=0, description="decoder layers kept whole at the start")
@@ -129,7 +129,8 @@ class Pruning(RecipePart):
     scope: Scope = Field(
         default=Scope.UNIFORM,
         description="structured only; global: as many units in total, wherever they matter most; joint: as many "
-        "parameters, in whatever heads and neurons they matter most (criterion taylor)",
+        "parameters, in whatever heads and neurons they matter most. Without it: joint with criterion taylor and "
+        "layout per_layer, otherwise uniform",
     )
     neuron_floor: float = Field(
         default=0.1, gt=0, le=1, description="scope global and joint only: share of the neurons that every layer keeps"
@@ -153,6 +154,17 @@ class Pruning(RecipePart):
         """Both patterns remove one half, so their recipes need not say it."""
         if isinstance(given, Mapping) and given.get("method") == PruningMethod.SEMI_STRUCTURED:
             return {"ratio": 0.5, **given}
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scope_that_carries_furthest(cls, given: Any) -> Any:
+        """Written into the recipe, so that a manifest says what was done."""
+        if not isinstance(given, Mapping) or "scope" in given:
+            return given
+        wanted = {"method": PruningMethod.STRUCTURED, "criterion": Criterion.TAYLOR, "layout": Layout.PER_LAYER}
+        if all(given.get(name, value) == value for name, value in wanted.items()):
+            return {"scope": Scope.JOINT, **given}
         return given
 
     @model_validator(mode="after")

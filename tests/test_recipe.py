@@ -139,6 +139,23 @@ def test_compressed_storage_of_unquantized_weights_is_taken() -> None:
     Recipe.model_validate({"pruning": pruning, "quantization": {"scheme": "none"}})
 
 
+@pytest.mark.parametrize(
+    ("pruning", "scope"),
+    [
+        ({"calibration": {"corpus": "prose"}}, "joint"),
+        ({"calibration": {"corpus": "prose"}, "scope": "uniform"}, "uniform"),
+        ({"criterion": "magnitude"}, "uniform"),
+        ({"calibration": {"corpus": "prose"}, "layout": "uniform", "protect_first": 0, "protect_last": 0}, "uniform"),
+        ({"method": "unstructured", "criterion": "magnitude"}, "uniform"),
+    ],
+    ids=["taylor", "asked for", "scores of their own kind alone", "one width", "single weights"],
+)
+def test_scope_is_joint_wherever_it_can_be(pruning: dict[str, Any], scope: str) -> None:
+    recipe = Recipe.model_validate({"pruning": {"ratio": 0.5, **pruning}, "quantization": {"scheme": "none"}})
+    assert recipe.pruning.scope == scope
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
 def test_a_pattern_says_the_ratio() -> None:
     short = {"method": "semi_structured", "criterion": "magnitude"}
     written_out = short | {"ratio": 0.5, "pattern": "2:4"}

@@ -189,7 +189,8 @@ def test_recipe_shows_the_fields_that_mean_something(account: Account, browser: 
     page = look(browser, f"/variants/{account.job().variant_id}")
     assert "<dt>round to</dt><dd>1</dd>" in page
     assert "<dt>calibration corpus</dt><dd>classics</dd>" in page
-    for unread in ("pattern", "neuron floor", "storage", "calibration corpora"):
+    assert "<dt>scope</dt><dd>joint</dd>" in page
+    for unread in ("pattern", "storage", "calibration corpora"):
         assert f"<dt>{unread}</dt>" not in page
     assert "0.65 structured, taylor" in look(browser, "/variants")
 
