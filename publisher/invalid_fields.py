@@ -22,8 +22,9 @@ class InvalidField(BaseModel):
 
 
 def invalid_fields(errors: Iterable[Mapping[str, Any]]) -> list[InvalidField]:
-    """One entry for each error of pydantic's `errors()`."""
-    return [_invalid_field(error) for error in errors]
+    """One entry for each error of pydantic's `errors()` that somebody made: a default that follows from a wrong field
+    is none."""
+    return [_invalid_field(error) for error in errors if error["type"] != "default_factory_not_called"]
 
 
 def _invalid_field(error: Mapping[str, Any]) -> InvalidField:

@@ -114,6 +114,12 @@ class Calibration(RecipePart):
         return {self.corpus: self.samples} if self.corpus else shares_of(self.corpora, self.samples)
 
 
+def _furthest_scope(known: Mapping[str, Any]) -> Scope:
+    """What carried furthest, by the fields before it; joint weighs heads against neurons, which needs taylor."""
+    joint = {"method": PruningMethod.STRUCTURED, "criterion": Criterion.TAYLOR, "layout": Layout.PER_LAYER}
+    return Scope.JOINT if joint.items() <= known.items() else Scope.UNIFORM
+
+
 class Pruning(RecipePart):
     method: PruningMethod = PruningMethod.STRUCTURED
     criterion: Criterion = Field(
@@ -126,15 +132,6 @@ class Pruning(RecipePart):
     protect_first: int = Field(default=4, ge=0, description="decoder layers kept whole at the start")
     protect_last: int = Field(default=2, ge=0, description="decoder layers kept whole at the end")
     calibration: Calibration | None = None
-    scope: Scope = Field(
-        default=Scope.UNIFORM,
-        description="structured only; global: as many units in total, wherever they matter most; joint: as many "
-        "parameters, in whatever heads and neurons they matter most. Without it: joint with criterion taylor and "
-        "layout per_layer, otherwise uniform",
-    )
-    neuron_floor: float = Field(
-        default=0.1, gt=0, le=1, description="scope global and joint only: share of the neurons that every layer keeps"
-    )
     round_to: int = Field(
         default=1,
         ge=1,
@@ -143,6 +140,15 @@ class Pruning(RecipePart):
     )
     layout: Layout = Field(
         default=Layout.PER_LAYER, description="structured only; uniform: loads in transformers without this package"
+    )
+    scope: Scope = Field(
+        default_factory=_furthest_scope,
+        description="structured only; global: as many units in total, wherever they matter most; joint: as many "
+        "parameters, in whatever heads and neurons they matter most. Without it: joint with criterion taylor and "
+        "layout per_layer, otherwise uniform",
+    )
+    neuron_floor: float = Field(
+        default=0.1, gt=0, le=1, description="scope global and joint only: share of the neurons that every layer keeps"
     )
     storage: Storage = Field(
         default=Storage.DENSE, description="semi_structured and unstructured without quantization only"
@@ -154,17 +160,6 @@ class Pruning(RecipePart):
         """Both patterns remove one half, so their recipes need not say it."""
         if isinstance(given, Mapping) and given.get("method") == PruningMethod.SEMI_STRUCTURED:
             return {"ratio": 0.5, **given}
-        return given
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scope_that_carries_furthest(cls, given: Any) -> Any:
-        """Written into the recipe, so that a manifest says what was done."""
-        if not isinstance(given, Mapping) or "scope" in given:
-            return given
-        wanted = {"method": PruningMethod.STRUCTURED, "criterion": Criterion.TAYLOR, "layout": Layout.PER_LAYER}
-        if all(given.get(name, value) == value for name, value in wanted.items()):
-            return {"scope": Scope.JOINT, **given}
         return given
 
     @model_validator(mode="after")
@@ -186,7 +181,8 @@ class Pruning(RecipePart):
         """A field that does nothing here must not look as if it did."""
         for name in self.unread:
             value = getattr(self, name)
-            if value == type(self).model_fields[name].default:
+            field = type(self).model_fields[name]
+            if value == field.get_default(call_default_factory=True, validated_data=dict(self)):
                 continue
             if name == "neuron_floor":
                 raise ValueError(f"neuron_floor {value} is for scope global and joint; leave it out, or ask for that")

@@ -202,5 +202,6 @@ def test_the_designs_own_recipe_is_taken() -> None:
 )
 def test_a_recipe_file_that_is_wrong_is_refused_by_field(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(text)
-    with pytest.raises(RequestFault, match=message):
+    with pytest.raises(RequestFault, match=message) as refused:
         read_recipe(tmp_path / "recipe.json")
+    assert "scope" not in str(refused.value)  # whose default follows from other fields, right or wrong

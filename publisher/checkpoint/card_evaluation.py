@@ -111,7 +111,10 @@ def _strength(certificate: Certificate) -> str:
         return ""
     heads = ["Strength", *(f"{each.strength:g}" for each in certificate.tried_strengths)]
     losses = ["Loss, nats per token", *(f"{each.loss:.4f}" for each in certificate.tried_strengths)]
-    errors = ["Standard error of the difference", *(f"{each.error:.4f}" for each in certificate.tried_strengths)]
+    errors = [
+        "Standard error of its difference from the least",
+        *(f"{each.error:.4f}" for each in certificate.tried_strengths),
+    ]
     return (
         f"The recovered LoRA's update was multiplied by {certificate.strength:g}: of what was tried, the least whose "
         "loss, on training text that the LoRA had not seen, is within one standard error of the best. "

@@ -88,7 +88,7 @@ class Certificate(_Measured):
     @property
     def strength(self) -> float:
         """What the recovered adapter's update was multiplied by."""
-        return best_strength(self.tried_strengths)
+        return chosen_strength(self.tried_strengths)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -119,7 +119,7 @@ class Certificate(_Measured):
         }
 
 
-def best_strength(tried: Sequence[TriedStrength]) -> float:
+def chosen_strength(tried: Sequence[TriedStrength]) -> float:
     """The mildest whose loss is within one standard error of the least; 1 if nothing was tried.
 
     Source: Breiman et al., Classification and Regression Trees (1984), the one-standard-error rule. Loss is flat

@@ -113,7 +113,7 @@ def test_certificate_says_at_which_strength_the_probe_was_recovered(tmp_path: Pa
     assert "The recovered LoRA's update was multiplied by 1.3: of what was tried, the least whose loss" in card
     assert "| Strength | 1 | 1.3 |" in card
     assert "| Loss, nats per token | 4.2500 | 4.1250 |" in card
-    assert "| Standard error of the difference | 0.0000 | 0.0000 |" in card
+    assert "| Standard error of its difference from the least | 0.0000 | 0.0000 |" in card
     older = evaluation(64.0).model_dump(exclude={"certificate": {"tried_strengths"}})
     subject = CardSubject(described(tmp_path, evaluation=EvaluationReport.model_validate(older)), "org/small")
     assert "multiplied" not in model_card(subject)

@@ -95,8 +95,8 @@ class Account:
             session.add(row)
         return row
 
-    def job(self, repo_id: str = "org/small", base_model_id: str | None = None) -> Work:
-        variant = self.variant(repo_id, base_model_id or self.base_model())
+    def job(self, repo_id: str = "org/small", base_model_id: str | None = None, recipe: Recipe = RECIPE) -> Work:
+        variant = self.variant(repo_id, base_model_id or self.base_model(), recipe)
         with self.database.write() as session:
             return Work(self.database, service.enqueue(session, variant).id, variant.id)
 

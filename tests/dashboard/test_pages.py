@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from publisher.jobs.transitions import Blame, Failure
+from publisher.recipe_pruning import Scope
 from tests.checkpoint.test_card import evaluation
 from tests.dashboard.conftest import RunningDashboard, csrf
-from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, manifest, metric, progress, stage_event
+from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account, Work, log, manifest, metric, progress, stage_event
 
 STEP = re.compile(r'<li data-state="(\w+)"[^>]*> <span class="stage">(\w+)</span>')
 
@@ -192,6 +193,11 @@ def test_recipe_shows_the_fields_that_mean_something(account: Account, browser: 
     assert "<dt>scope</dt><dd>joint</dd>" in page
     for unread in ("pattern", "storage", "calibration corpora"):
         assert f"<dt>{unread}</dt>" not in page
+    uniform = RECIPE.model_copy(update={"pruning": RECIPE.pruning.model_copy(update={"scope": Scope.UNIFORM})})
+    assert "<dt>neuron floor</dt>" in page
+    assert "<dt>neuron floor</dt>" not in look(
+        browser, f"/variants/{account.job('org/even', recipe=uniform).variant_id}"
+    )
     assert "0.65 structured, taylor" in look(browser, "/variants")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from publisher.checkpoint.evaluation import best_strength
+from publisher.checkpoint.evaluation import chosen_strength
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.recipe import ProbeBudget
@@ -77,7 +77,7 @@ class Probing:
         adapted = load_with_adapter(self.base, adapter, self.device, weight_masks)
         tried = try_strengths(adapted, self.text.measured, lambda _: None, self.context.check)
         shutil.rmtree(work)
-        strength = best_strength(tried)
+        strength = chosen_strength(tried)
         loss = next((each.loss for each in tried if each.strength == strength), None)
         told = "no number" if loss is None else f"{loss:.4f} at strength {strength:g}"
         self.context.log(f"The base model's loss with a probe of the weights after step {step}: {told}.")

@@ -20,7 +20,7 @@ from publisher.checkpoint.evaluation import (
     GradientFidelity,
     ProbeTraining,
     TriedStrength,
-    best_strength,
+    chosen_strength,
 )
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.strength import set_strength
@@ -119,7 +119,7 @@ class Prober:
         shutil.rmtree(trained)
         adapted = load_with_adapter(self.inputs.base, probe, self.device, weight_masks)
         tried = self._tried(adapted)
-        strength = best_strength(tried)
+        strength = chosen_strength(tried)
         set_strength(adapted, strength)
         write_config(probe, scaled(read_config(probe), strength))
         return _Side(training, self.measuring.measure(Form.RECOVERED, adapted, windows), tried)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from publisher.checkpoint.evaluation import TriedStrength, best_strength
+from publisher.checkpoint.evaluation import TriedStrength, chosen_strength
 from publisher.checkpoint.strength import set_strength
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
@@ -65,7 +65,7 @@ def test_an_adapter_that_is_too_weak_is_strengthened_and_another_is_not(tmp_path
     found = {}
     for divided_by in (2.0, 1 / 3):
         model = _trained(tmp_path / str(divided_by), divided_by)
-        found[divided_by] = best_strength(try_strengths(model, TEXT, lambda _: None, lambda: None))
+        found[divided_by] = chosen_strength(try_strengths(model, TEXT, lambda _: None, lambda: None))
     assert found[2.0] == max(STRENGTHS)
     assert found[1 / 3] == 1.0
 
@@ -99,14 +99,14 @@ def test_the_mildest_within_one_error_of_the_least_loss_is_chosen() -> None:
     def tried(*losses: float, error: float) -> list[TriedStrength]:
         return [TriedStrength(strength=s, loss=loss, error=error) for s, loss in zip(STRENGTHS, losses, strict=True)]
 
-    assert best_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.001)) == 1.3
-    assert best_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.0)) == 1.5
-    assert best_strength(tried(4.030, 4.040, 4.0351, 4.0346, error=0.001)) == 1.0
+    assert chosen_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.001)) == 1.3
+    assert chosen_strength(tried(4.048, 4.040, 4.0351, 4.0346, error=0.0)) == 1.5
+    assert chosen_strength(tried(4.030, 4.040, 4.0351, 4.0346, error=0.001)) == 1.0
 
 
 def test_the_weakest_of_equals_is_chosen_and_without_text_none() -> None:
-    assert best_strength([TriedStrength(strength=each, loss=2.0) for each in STRENGTHS]) == 1.0
-    assert best_strength([]) == 1.0
+    assert chosen_strength([TriedStrength(strength=each, loss=2.0) for each in STRENGTHS]) == 1.0
+    assert chosen_strength([]) == 1.0
 
 
 @pytest.mark.parametrize(
