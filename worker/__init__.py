@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 # huggingface_hub decides on Xet alone, when it is imported; a Hub without Xet then takes no upload (DESIGN 5.6).
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
@@ -11,3 +12,12 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "gemm_4bit_forward from kernels-community" not in record.getMessage()
 )
+
+# There it also compiles what unpacks a matrix, once for each width. torch gives up after eight, which joint pruning's
+# checkpoints have many of, and unpacks the rest uncompiled: a millisecond a matrix, and nothing to be done about it.
+logging.getLogger("torch._dynamo.convert_frame").addFilter(
+    lambda record: "_dequantize_4bit_compute" not in record.getMessage()
+)
+
+# PEFT asks for it by the name that transformers is about to drop.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

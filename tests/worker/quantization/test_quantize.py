@@ -114,6 +114,33 @@ def test_only_the_missing_kernel_goes_unsaid(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["something else"]
 
 
+def test_nothing_is_said_of_more_widths_than_torch_compiles() -> None:
+    program = """
+import sys
+import worker
+import torch
+import bitsandbytes
+from bitsandbytes.nn import Params4bit
+
+torch._dynamo.config.recompile_limit = 1
+for width in (75, 77, 81):
+    packed = Params4bit(torch.ones(64, width), quant_type="nf4", requires_grad=False).to("cpu")
+    bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state)
+
+
+@torch.compile(dynamic=False, backend="eager")
+def twice(values):
+    return values + values
+
+
+for width in (75, 77, 81):
+    twice(torch.ones(width))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "function: 'twice'" in done.stderr, "other functions' limits are said"
+    assert "_dequantize_4bit_compute" not in done.stderr
+
+
 def test_quantizing_says_nothing_on_standard_error() -> None:
     program = "import worker.quantization.nf4, peft"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
