@@ -116,7 +116,6 @@ def test_only_the_missing_kernel_goes_unsaid(caplog: pytest.LogCaptureFixture) -
 
 def test_nothing_is_said_of_more_widths_than_torch_compiles() -> None:
     program = """
-import sys
 import worker
 import torch
 import bitsandbytes
