@@ -14,8 +14,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
 )
 
 # There it also compiles what unpacks a matrix, once for each width. torch gives up after eight, which joint pruning's
-# checkpoints have more of, and unpacks the rest uncompiled: slower (1.3 instead of 0.5 ms for 576 x 555), on CPUs alone,
-# and users can do nothing about it.
+# checkpoints have more of, and unpacks the rest uncompiled: slower (1.3 instead of 0.5 ms for 576 x 555), on CPUs
+# alone, and users can do nothing about it.
 logging.getLogger("torch._dynamo.convert_frame").addFilter(
     lambda record: "_dequantize_4bit_compute" not in record.getMessage()
 )
