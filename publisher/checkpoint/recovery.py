@@ -8,7 +8,7 @@ so no adapter holds it: then it is the base model with the update merged in (mer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,16 @@ from publisher.checkpoint.adapter_folder import (
     weights_file,
     write_config,
 )
-from publisher.checkpoint.manifest import BaseModelRecord, Manifest
-from publisher.checkpoint.masks import FILE_NAME, Masks
+from publisher.checkpoint.base_identity import note_on_base
+from publisher.checkpoint.integrity import checked
+from publisher.checkpoint.manifest import BaseModelRecord
+from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.merging import Merge
 from publisher.checkpoint.new_folder import refuse_occupied, renamed_when_whole
 from publisher.checkpoint.placement import recover_state, recover_tensor, recovered_shape
+from publisher.checkpoint.provenance import Provenance, Tie, recovered, refuse_recovered, settled
 from publisher.checkpoint.streaming import Entry, write_tensors
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
 
 __all__ = [
@@ -41,12 +44,18 @@ __all__ = [
 ]
 
 
+_UNSEALED = (
+    "The checkpoint's manifest is of an older version and has no digest of its own: whether it was edited is unknown."
+)
+
+
 @dataclass(frozen=True)
 class RecoveryReport:
     """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
 
     `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
-    update in it, of `parameters_after`.
+    update in it, of `parameters_after`. `provenance`: whether the adapter is known to be of the checkpoint. `notes`:
+    what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -59,10 +68,18 @@ class RecoveryReport:
     parameters_after: int
     strength: float
     merged: bool = False
+    provenance: Provenance = Provenance.UNVERIFIED
+    notes: tuple[str, ...] = ()
 
 
 def recover_adapter(
-    adapter: Path, checkpoint: Path, output: Path, *, base_model: str | None = None, strength: float | None = None
+    adapter: Path,
+    checkpoint: Path,
+    output: Path,
+    *,
+    base_model: str | None = None,
+    strength: float | None = None,
+    force: bool = False,
 ) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
@@ -73,27 +90,45 @@ def recover_adapter(
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
-    `output` already holds something.
+    `output` already holds something; if the checkpoint's masks, config and manifest are damaged or contradict each
+    other; if the adapter says that it was trained on another checkpoint or was recovered already, and if `base_model`
+    is of another family or size. `force` takes another checkpoint and another base model.
     """
-    manifest = Manifest.read(checkpoint)
+    manifest, masks = checked(checkpoint)
+    tie = Tie.of(manifest)
+    provenance = settled(read_config(adapter), tie, where=checkpoint, force=force)
+    note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
     strength = manifest.strength if strength is None else strength
-    masks = open_masks(checkpoint / FILE_NAME)
     if isinstance(masks, WeightMasks):
-        return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), strength=strength)
-    if base_model is not None:
-        return recover_folder(adapter, output, masks, base_model, None, strength=strength)
-    return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, strength=strength)
+        folder = _base_folder(base_model, manifest.base)
+        report = merge_folder(adapter, output, masks, folder, strength=strength)
+    else:
+        base, revision = base_model or manifest.base.repo_id, None if base_model else manifest.base.commit
+        record = recovered(tie, provenance, base, revision)
+        report = recover_folder(adapter, output, masks, base, revision, strength=strength, record=record)
+    unsealed = [] if manifest.digest else [_UNSEALED]
+    return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
 
 
 def recover_folder(
-    adapter: Path, output: Path, masks: Masks, base_model: str, revision: str | None, *, strength: float = 1.0
+    adapter: Path,
+    output: Path,
+    masks: Masks,
+    base_model: str,
+    revision: str | None,
+    *,
+    strength: float = 1.0,
+    record: Mapping[str, Any] | None = None,
 ) -> RecoveryReport:
-    """`recover_adapter` for a checkpoint that has no manifest yet."""
+    """`recover_adapter` for a checkpoint that has no manifest yet.
+
+    `record`: what the recovered adapter says of itself (publisher.checkpoint.provenance).
+    """
     refuse_occupied(output)
     config = _config(adapter, strength)
     with renamed_when_whole(output) as folder:
         before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
-        write_config(folder, for_base_model(config, base_model, revision))
+        write_config(folder, for_base_model(config, base_model, revision, record))
     return RecoveryReport(
         output=output,
         base_model=base_model,
@@ -133,6 +168,7 @@ def merge_folder(
 
 def _config(adapter: Path, strength: float) -> dict[str, Any]:
     config = read_config(adapter)
+    refuse_recovered(config)
     refuse_unrecoverable(config)
     return scaled(config, strength)
 

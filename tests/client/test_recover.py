@@ -10,7 +10,7 @@ from peft import PeftConfig
 
 from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
-from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
+from tests.checkpoint.pruned import describe_again, lora, make_pair, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.checkpoint.test_card import evaluation
 
@@ -84,6 +84,7 @@ def sparse(tmp_path: Path) -> Path:
     make_pair().base.save_pretrained(tmp_path / "dense")
     checkpoint = save_checkpoint(tmp_path / "sparse", make_pair().base)
     zero_pruned(checkpoint, write_masks(tmp_path / "dense", checkpoint / "pruning_masks.safetensors"))
+    describe_again(checkpoint)
     lora(make_pair().base).save_pretrained(tmp_path / "sparse-adapter")
     return checkpoint
 
