@@ -3,12 +3,12 @@
 Definition: exp(total negative log-likelihood in nats / number of scored tokens), over all documents of a corpus up to a
 limit of scored tokens. A document is read in windows of at most `sequence_length` tokens that start every `stride`
 tokens; no window spans two documents. Each window begins with what the tokenizer puts before a text (a BOS, where the
-family has one; counted in `sequence_length`, never scored), and scores those of its tokens that no window before it has
-scored, given all tokens before them in the window, so every token is scored once. With a stride below `sequence_length`
-that is every token of a document, each with at least `sequence_length - stride` tokens of context where the document has
-them. With stride = `sequence_length`, the default, windows do not overlap: cheapest, and a little worse for every model
-alike. Where the family puts nothing before a text, a token that has nothing before it in its window is not scored: the
-first of a document, by default of each window.
+family has one; counted in `sequence_length`, never scored), and scores those of its tokens that no window before it
+has scored, given all tokens before them in the window, so every token is scored once. With a stride below
+`sequence_length` that is every token of a document, each with at least `sequence_length - stride` tokens before it
+where the document has them. With stride = `sequence_length`, the default, windows do not overlap: cheapest, and a
+little worse for every model alike. Where the family puts nothing before a text, a token with nothing before it in its
+window is not scored: the first of a document, by default of each window.
 """
 
 from __future__ import annotations
