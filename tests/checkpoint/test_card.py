@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from publisher.checkpoint.card import CardSubject, model_card
 from publisher.checkpoint.compression import compress_folder
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import Manifest, Widths
+from publisher.checkpoint.manifest import Manifest, TextRecord, Widths
 from tests.checkpoint.pruned import make_pair, manifest, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
@@ -286,3 +286,10 @@ def test_card_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:
     with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", framework="pt") as file:
         modules = {name.split(".")[-3] for name in file.keys()}  # noqa: SIM118 - not a mapping
     assert modules == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+@pytest.mark.parametrize(("before", "said"), [([], False), (["<bos>"], True)])
+def test_card_says_what_sequences_have_to_begin_with(tmp_path: Path, before: list[str], said: bool) -> None:
+    text = TextRecord(before=before, close=["<eos>"])
+    card = model_card(CardSubject(described(tmp_path, text=text), "me/small"))
+    assert ("begin with `<bos>`" in card) == said

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.models import byte_tokenizer, tiny_llama
+from tests.models import BOS, byte_tokenizer, framed_tokenizer, tiny_llama
 from worker.causal import load_causal
 from worker.evaluation.perplexity import Window, cut_windows, perplexity, scored_tokens
 
@@ -72,6 +72,26 @@ def test_strided_perplexity_scores_each_token_once_with_the_context_it_has(
 ) -> None:
     windows = cut_windows(DOCUMENTS, byte_tokenizer(), length, 10_000, stride)
     assert perplexity(model, windows, _ignore) == pytest.approx(_strided(model, DOCUMENTS, length, stride), rel=1e-9)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(50, None), (50, 20), (16, 1)])
+def test_with_bos_every_token_is_scored_after_it_and_what_stands_before(
+    model: PreTrainedModel, length: int, stride: int | None
+) -> None:
+    total, scored, room = 0.0, 0, length - 1
+    for document in DOCUMENTS:
+        ids = byte_tokenizer()(document)["input_ids"]
+        for position in range(len(ids)):
+            starts = range(0, position + 1, min(stride or room, room))
+            start = next(start for start in starts if start + room > position)
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[BOS, *ids[start:position]]])).logits[0, -1]
+            total -= logits.log_softmax(-1)[ids[position]].item()
+            scored += 1
+    windows = cut_windows(DOCUMENTS, framed_tokenizer("bos", "eos"), length, 10_000, stride)
+    assert scored_tokens(windows) == scored
+    assert all(len(window) <= length and window.tokens[0] == BOS for window in windows)
+    assert perplexity(model, windows, _ignore) == pytest.approx(math.exp(total / scored), rel=1e-9)
 
 
 @pytest.mark.parametrize("stride", [1, 3, 7])
