@@ -9,9 +9,10 @@ is zero. Which rows and columns those are, the masks know for every family.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
@@ -72,11 +73,19 @@ def recovered_shape(name: str, shape: Shape, masks: Masks) -> Shape:
     return (*shape[: placement.axis], placement.kept.full, *shape[placement.axis + 1 :])
 
 
+def refuse_other_layers(names: Iterable[str], masks: Masks) -> None:
+    """RequestFault naming a tensor of a layer that the checkpoint does not have, whatever stands before its number."""
+    for name in sorted(names):
+        _in_layer(name, masks)
+
+
 def put_back(tensor: Tensor, kept: KeptIndices, axis: int) -> Tensor:
     """Zeros of the full size, with `tensor`'s entries of `axis` at the kept indices."""
     shape = list(tensor.shape)
     shape[axis] = kept.full
-    return tensor.new_zeros(shape).index_copy_(axis, kept.indices.to(tensor.device), tensor)
+    bits = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor  # torch cannot index floats of 8 bits
+    whole = bits.new_zeros(shape).index_copy_(axis, kept.indices.to(tensor.device), bits)
+    return whole.view(tensor.dtype)
 
 
 def _placement(name: str, shape: Shape, masks: Masks) -> _Placement:
