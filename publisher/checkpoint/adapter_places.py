@@ -158,7 +158,8 @@ def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
         return get_peft_model(model, lora, low_cpu_mem_usage=True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RequestFault(
-            f"The adapter's adapter_config.json does not fit the model: {_first_line(error)}",
+            f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
+            f"not fit the model: {_first_line(error)}",
             way_out="Recover it with the checkpoint it was trained on.",
         ) from error
 

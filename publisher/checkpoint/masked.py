@@ -31,8 +31,8 @@ from publisher.checkpoint.masks import FILE_NAME
 from publisher.checkpoint.weight_masks import WeightMasks, unpack
 from publisher.errors import RequestFault
 
-#: In adapter_config.json: this adapter's update was masked while it was trained.
-MARK = "loram_masked"
+#: Beside adapter_config.json: the update was masked when it was saved. PEFT warns of keys in it that it does not know.
+MARK_FILE = "loram_masked.json"
 
 
 def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str = "default") -> int:
@@ -76,14 +76,15 @@ def masked_product(x: Tensor, a: Tensor, b: Tensor, packed: Tensor) -> Tensor:
 
 
 class _MaskedConfig(LoraConfig):  # type: ignore[misc]
-    """PEFT drops what it does not know when it loads a config: an adapter that is trained on has to be masked again."""
+    """Of a masked adapter. PEFT loads it as any: an adapter that is trained on has to be masked again."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), MARK: True}
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        (Path(save_directory) / MARK_FILE).write_text('{"masked": true}\n', encoding="utf-8")
 
 
 def _mark(model: PeftModel, adapter: str) -> None:
-    """Have PEFT write into adapter_config.json that the update is masked, for recovery to see."""
+    """Have PEFT write beside the adapter that its update is masked, for recovery to see."""
     config = model.peft_config[adapter]
     if type(config) is LoraConfig:
         config.__class__ = _MaskedConfig

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.masks import KeptIndices, Masks
+from publisher.checkpoint.whole_parameters import is_whole
 from publisher.errors import RequestFault
 
 #: The parts of a LoRA on a linear layer, after the module's name.
@@ -36,9 +37,15 @@ def recover_tensor(name: str, tensor: Tensor, masks: Masks) -> Tensor:
     """One tensor of an adapter, by its name in adapter_model.safetensors, in the base model's shape.
 
     `lora_A` is (rank, in), `lora_B` (out, rank). What is not on a cut axis is returned as it is. Raises
-    RequestFault for a tensor that does not fit the checkpoint or cannot be recovered.
+    RequestFault for a tensor that does not fit the checkpoint or cannot be recovered, and for a whole parameter: what
+    it was before training has to be known (whole_parameters.py).
     """
     placement = _placement(name, tuple(tensor.shape), masks)
+    if is_whole(name):
+        raise RequestFault(
+            f"{name} is a whole parameter, and what it was before training is not known.",
+            way_out="Save the adapter, and recover its folder with the checkpoint's.",
+        )
     return tensor if placement.kept is None else put_back(tensor, placement.kept, placement.axis)
 
 

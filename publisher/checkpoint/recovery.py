@@ -24,7 +24,7 @@ from publisher.checkpoint.adapter_folder import WEIGHTS, read_config, weights_fi
 from publisher.checkpoint.adapter_places import AdapterPlaces
 from publisher.checkpoint.adapter_tensors import AdapterTensors, opened_adapter
 from publisher.checkpoint.manifest import BaseModelRecord, Manifest
-from publisher.checkpoint.masked import MARK
+from publisher.checkpoint.masked import MARK_FILE
 from publisher.checkpoint.masks import FILE_NAME, Masks
 from publisher.checkpoint.merging import Merge
 from publisher.checkpoint.model_weights import ModelWeights, Repository
@@ -171,7 +171,7 @@ def merge_folder(
     config = _config(adapter, strength)
     with _opened(adapter, config, base) as (tensors, places):
         merge = Merge(config, tensors, masks, base, _whole(trained_on, config, places))
-        notes = [*_of_masks(config), *_notes(tensors, places)]
+        notes = [*_of_masks(adapter), *_notes(tensors, places)]
         with renamed_when_whole(output) as folder:
             merge.write(folder)
         return RecoveryReport(
@@ -208,7 +208,9 @@ class _Recovery:
 
     def tensor(self, name: str) -> Tensor:
         saved = self.tensors.read(name)
-        return self._whole(name, saved) if is_whole(name) else recover_tensor(name, saved, self.masks)
+        if is_whole(name) and self.whole is not None:
+            return self.whole.recovered(name, saved)
+        return recover_tensor(name, saved, self.masks)
 
     def notes(self) -> Iterator[str]:
         whole = [name for name in self.tensors.names if is_whole(name)]
@@ -220,11 +222,6 @@ class _Recovery:
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self.tensor(name).dtype) if is_whole(name) else self.tensors.dtype(name)
-
-    def _whole(self, name: str, saved: Tensor) -> Tensor:
-        if self.whole is None:
-            raise RequestFault(f"{name} is a whole parameter, and what it was before training is not known.")
-        return self.whole.recovered(name, saved)
 
 
 def _whole(
@@ -305,8 +302,8 @@ def _notes(tensors: AdapterTensors, places: AdapterPlaces | None) -> Iterator[st
         )
 
 
-def _of_masks(config: Mapping[str, Any]) -> Iterator[str]:
-    if not config.get(MARK):
+def _of_masks(adapter: Path) -> Iterator[str]:
+    if not (adapter / MARK_FILE).is_file():
         yield (
             "The adapter does not say that its update was masked in training (mask_adapter; older versions did not "
             "write it): it is masked now, and what it did through pruned weights is lost."
