@@ -26,7 +26,7 @@ class StoredWeights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open = {name: _opened(folder / name) for name in self._file_names}
+        self._open = {name: opened(folder / name) for name in self._file_names}
         self.files = {name: sorted(file.keys()) for name, file in self._open.items()}
         self._place = {weight: self._open[name] for name, weights in self.files.items() for weight in weights}
         self.entries = {weight: _entry(weight, file) for weight, file in self._place.items()}
@@ -65,7 +65,7 @@ def write_index(folder: Path, files: dict[str, list[Entry]]) -> None:
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:

@@ -46,12 +46,16 @@ def recover(
     unstructured pruning) no adapter can hold the masked update: then OUTPUT is the base model with it merged in,
     and BASE has to be a folder.
     """
-    from publisher.checkpoint.folder import open_checkpoint
+    from publisher.checkpoint.folder import commit_of, open_checkpoint
+    from publisher.checkpoint.model_weights import Repository
     from publisher.checkpoint.recovery import recover_adapter
 
     try:
         folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
-        report = recover_adapter(adapter, folder, output, base_model=base, strength=strength)
+        repository = (
+            None if Path(checkpoint).is_dir() else Repository(checkpoint, commit_of(folder) or revision, endpoint)
+        )
+        report = recover_adapter(adapter, folder, output, base_model=base, strength=strength, repository=repository)
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
@@ -64,6 +68,7 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
     if report.strength != 1:
         by = ", as this checkpoint's certificate found; --strength 1 leaves it as trained" if chosen else ""
         trained += f"Strength: {report.strength:g} times what was trained{by}\n"
+    trained += "".join(f"Note: {note}\n" for note in report.notes)
     if report.merged:
         return (
             f"Merged the masked update of {report.tensors} tensors into the base model {report.base_model}: "
@@ -73,10 +78,11 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
             f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
         )
     pinned = f", revision={report.revision!r}" if report.revision else ""
+    resized = f"base.resize_token_embeddings({report.vocabulary})\n" if report.vocabulary else ""
     return (
         f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"
         f"{trained}\n"
         "from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
-        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n"
+        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n{resized}"
         f"model = PeftModel.from_pretrained(base, {str(report.output)!r})"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from peft import PeftConfig
+from safetensors.torch import load_file, save_file
 
 from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
@@ -112,3 +113,28 @@ def test_asking_for_help_does_not_load_torch() -> None:
     code = "import sys, publisher.client.recover; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_the_owner_should_know_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    """An untrained adapter, whose embeddings were resized."""
+    model = make_pair().pruned
+    model.resize_token_embeddings(70)
+    untrained = lora(model, init_lora_weights=True)
+    untrained.save_pretrained(tmp_path / "a", save_embedding_layers=True)
+    arguments = [str(tmp_path / "a"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(recover, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Note: This adapter is not trained" in result.stdout
+    scope: dict[str, object] = {}
+    exec(result.stdout.split("\n\n")[1], scope)
+    assert scope["model"].get_input_embeddings().weight.shape[0] == 70  # type: ignore[attr-defined]
+
+
+def test_adapter_that_diverged_is_one_line_and_exit_1(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    state = load_file(adapter / "adapter_model.safetensors")
+    name = sorted(state)[0]
+    save_file(state | {name: state[name] * float("nan")}, adapter / "adapter_model.safetensors")
+    arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(recover, arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"{name} of the adapter holds NaN" in result.stderr
