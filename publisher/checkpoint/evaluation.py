@@ -75,12 +75,18 @@ class PairedDifference(_Measured):
     def verdict(self) -> Verdict:
         return judge(self.documents, self.mean, self.standard_error)
 
+    @property
+    def is_significant(self) -> bool:
+        """Whether the mean is more than two standard errors from zero, to whichever side."""
+        return self.standard_error is not None and abs(self.mean) > STANDARD_ERRORS * self.standard_error
+
     def __str__(self) -> str:
-        """`0.0412 nats per token (standard error 0.0080, 11 held-out documents)`."""
+        """`falls by 0.0412 nats per token (standard error 0.0080, 11 held-out documents)`, of the loss; or `rises`."""
         documents = f"{self.documents} held-out document{'s' if self.documents > 1 else ''}"
-        if self.standard_error is None:
-            return f"{self.mean:.3g} nats per token ({documents}, so no standard error)"
-        return f"{self.mean:.3g} nats per token (standard error {self.standard_error:.2g}, {documents})"
+        error = f"{documents}, so no standard error"
+        if self.standard_error is not None:
+            error = f"standard error {self.standard_error:.2g}, {documents}"
+        return f"{'rises' if self.mean < 0 else 'falls'} by {abs(self.mean):.3g} nats per token ({error})"
 
 
 class Certificate(_Measured):
@@ -137,8 +143,12 @@ class Certificate(_Measured):
     @property
     def reason(self) -> str:
         """Why the verdict is what it is, as one clause."""
-        measured = f"with the recovered adapter the base model's loss on {self.corpus} falls by {self.difference}"
-        return _REASONS[self.verdict].format(measured=measured, corpus=self.corpus)
+        if self.difference is None:
+            return f"perplexity on {self.corpus} was not measured document by document"
+        judged = _JUDGED[self.verdict]
+        if self.verdict is Verdict.FAILED and self.difference.is_significant:
+            judged = ", significantly"
+        return f"with the recovered adapter the base model's loss on {self.corpus} {self.difference}{judged}"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -164,13 +174,12 @@ class Certificate(_Measured):
         }
 
 
-_REASONS = {
-    Verdict.PASSED: f"{{measured}}, more than {STANDARD_ERRORS} standard errors",
-    Verdict.NOT_SIGNIFICANT: f"{{measured}}, which is not more than {STANDARD_ERRORS} standard errors",
-    Verdict.NEGLIGIBLE: f"{{measured}}, which is significant but less than {LEAST_GAIN:g}",
-    Verdict.INCONCLUSIVE: f"{{measured}}; at least {LEAST_DOCUMENTS} documents are needed",
-    Verdict.FAILED: "{measured}: it does not improve",
-    Verdict.NOT_STATED: "perplexity on {corpus} was not measured document by document",
+_JUDGED = {
+    Verdict.PASSED: f", more than {STANDARD_ERRORS} standard errors",
+    Verdict.NOT_SIGNIFICANT: f", which is not more than {STANDARD_ERRORS} standard errors",
+    Verdict.NEGLIGIBLE: f", which is significant but less than {LEAST_GAIN:g}",
+    Verdict.INCONCLUSIVE: f"; at least {LEAST_DOCUMENTS} documents are needed",
+    Verdict.FAILED: "; it does not improve",
 }
 
 

@@ -99,7 +99,7 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
 def _warn_of_certificate(described: Manifest, context: StageContext) -> None:
     certificate = described.evaluation.certificate if described.evaluation else None
     if certificate is not None and certificate.verdict is not Verdict.PASSED:
-        context.log(f"Warning: the certificate is {certificate.verdict.words}: {certificate.reason}.")
+        context.log(f"Warning: the certificate's verdict is {certificate.verdict.words}: {certificate.reason}.")
 
 
 def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:

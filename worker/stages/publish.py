@@ -200,8 +200,8 @@ def _refuse_uncertified(request: BuildRequest, manifest: Manifest) -> None:
     if recipe is None or certificate is None or not withholds(recipe.require_certificate, certificate.verdict):
         return
     raise RequestFault(
-        f"the certificate is {certificate.verdict.words}: {certificate.reason}. Perplexity: {certificate.base:.4g}, "
-        f"and {certificate.recovered:.4g} with it. Nothing was published.",
+        f"the certificate's verdict is {certificate.verdict.words}: {certificate.reason}. Perplexity: "
+        f"{certificate.base:.4g}, and {certificate.recovered:.4g} with it. Nothing was published.",
         field="recipe.evaluation.require_certificate",
         way_out=f"{_WAYS_OUT[certificate.verdict]} Finished stages are kept: a variant that differs in "
         "evaluation alone starts at evaluate, one that differs in require_certificate alone at package.",

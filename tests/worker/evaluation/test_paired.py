@@ -55,4 +55,11 @@ def test_mean_is_the_logarithm_of_the_ratio_of_perplexities() -> None:
 def test_a_single_document_has_no_standard_error() -> None:
     found = paired_difference(DocumentLosses([50.0], [20]), DocumentLosses([30.0], [20]))
     assert (found.mean, found.standard_error, found.verdict) == (1.0, None, Verdict.INCONCLUSIVE)
-    assert str(found) == "1 nats per token (1 held-out document, so no standard error)"
+    assert str(found) == "falls by 1 nats per token (1 held-out document, so no standard error)"
+
+
+def test_a_loss_that_rises_is_told_as_such() -> None:
+    base, other = DocumentLosses([10.0] * 8, [10] * 8), DocumentLosses([11.0, 12.0] * 4, [10] * 8)
+    found = paired_difference(base, other)
+    assert str(found) == "rises by 0.15 nats per token (standard error 0.019, 8 held-out documents)"
+    assert (found.verdict, found.is_significant) == (Verdict.FAILED, True)

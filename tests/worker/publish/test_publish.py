@@ -227,8 +227,13 @@ def test_checkpoint_that_has_what_its_recipe_requires_is_published(
 @pytest.mark.parametrize(
     ("report", "required", "said"),
     [
-        (FAILED, True, r"the certificate is failed: .*Perplexity: 76\.6, and 80 with it.*require_certificate false"),
-        (FAILED, "unless_failed", "the certificate is failed.*require_certificate false"),
+        (
+            FAILED,
+            True,
+            r"the certificate's verdict is failed: .* rises by 0\.0434 .*, significantly\. Perplexity: 76\.6, and 80 "
+            "with it.*require_certificate false",
+        ),
+        (FAILED, "unless_failed", "verdict is failed.*require_certificate false"),
         (UNSURE, True, r"is not significant: .* not more than 2 standard errors.*evaluation\.tokens"),
         (TINY, True, r"is negligible: .* significant but less than 0\.001.*probe_budget\.steps"),
         (FEW, True, 'is inconclusive: .*7 held-out documents.*at least 8.*held_out_fraction.*"unless_failed"'),
