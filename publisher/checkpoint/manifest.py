@@ -17,8 +17,8 @@ from publisher.errors import RequestFault
 FILE_NAME = "loram.json"
 #: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
 #: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
-#: certificate, gradient fidelity and tasks.
-FORMAT_VERSION = "2.1"
+#: certificate, gradient fidelity and tasks. 2.2: the certificate's differences, document by document, and its verdict.
+FORMAT_VERSION = "2.2"
 _CHUNK = 8 << 20
 
 

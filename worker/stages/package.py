@@ -39,6 +39,7 @@ from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
+from publisher.verdict import Verdict
 from worker.alignment.tokenizer import load_tokenizer
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import RECORD
@@ -84,6 +85,7 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
         gradient_cosine=alignment["gradient_cosine"] if alignment else (),
         evaluation=evaluation,
         probe_losses=json.loads(inputs.probe_losses.read_bytes()) if inputs.probe_losses else {},
+        document_losses=json.loads(inputs.document_losses.read_bytes()) if inputs.document_losses else {},
     )
     plots = draw_plots(output, measured)
     _warn_of_certificate(described, context)
@@ -100,11 +102,8 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
 
 def _warn_of_certificate(described: Manifest, context: StageContext) -> None:
     certificate = described.evaluation.certificate if described.evaluation else None
-    if certificate is not None and not certificate.improves:
-        context.log(
-            f"Warning: the certificate failed: with the recovered adapter the base model's perplexity on "
-            f"{certificate.corpus} is {certificate.recovered:.4g}, without it {certificate.base:.4g}."
-        )
+    if certificate is not None and certificate.verdict is not Verdict.PASSED:
+        context.log(f"Warning: the certificate's verdict is {certificate.verdict.words}: {certificate.reason}.")
 
 
 def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:

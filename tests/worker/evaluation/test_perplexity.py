@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from tests.models import BOS, byte_tokenizer, framed_tokenizer, tiny_llama
 from worker.causal import load_causal
-from worker.evaluation.perplexity import Window, cut_windows, perplexity, scored_tokens
+from worker.evaluation.perplexity import Window, cut_windows, document_losses, perplexity, scored_tokens
 
 DOCUMENTS = ["The whale. " * 13, "A", "Call me Ishmael.", "Some years ago - never mind how long precisely. " * 4]
 
@@ -34,6 +34,17 @@ def test_perplexity_equals_transformers_own_loss_window_by_window(model: PreTrai
     windows = cut_windows(DOCUMENTS, byte_tokenizer(), 50, 10_000)
     # transformers computes its loss in fp32
     assert perplexity(model, windows, _ignore) == pytest.approx(_naive(model, windows), rel=1e-5)
+
+
+def test_losses_by_document_are_those_of_each_document_alone(model: PreTrainedModel) -> None:
+    long_enough = [document for document in DOCUMENTS if len(document) > 1]
+    losses = document_losses(model, cut_windows(DOCUMENTS, byte_tokenizer(), 50, 10_000), _ignore)
+    alone = [
+        document_losses(model, cut_windows([document], byte_tokenizer(), 50, 10_000), _ignore)
+        for document in long_enough
+    ]
+    assert losses.nats == pytest.approx([each.nats[0] for each in alone], rel=1e-9)
+    assert losses.tokens == [each.tokens[0] for each in alone]
 
 
 def test_perplexity_of_a_model_that_knows_nothing_is_the_vocabulary(model: PreTrainedModel) -> None:

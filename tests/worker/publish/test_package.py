@@ -215,8 +215,18 @@ def test_failed_certificate_is_warned_of_where_the_checkpoint_is_built(inputs: P
     inputs.evaluation.write_text(evaluation(80.0).model_dump_json())
     folder, context = output(), RecordingContext()
     package.run(request(target=None), inputs, folder, context)
-    assert any("certificate failed" in message and "80" in message for message in context.messages)
+    assert any("certificate's verdict is failed" in message and "rises" in message for message in context.messages)
     assert "> ⚠️ **Warning" in (folder / "README.md").read_text()
+
+
+def test_gains_of_documents_are_drawn(inputs: PackageInputs, output: Output, tmp_path: Path) -> None:
+    losses = {"tokens": [10, 20, 30], "nats": {"base": [40.0, 80.0, 120.0], "recovered": [38.0, 79.0, 121.0]}}
+    (tmp_path / "document_losses.json").write_text(json.dumps({"moby": losses}))
+    measured = {"document_losses": tmp_path / "document_losses.json"}
+    folder = packaged(PackageInputs(**(vars(inputs) | measured)), output())
+    assert (folder / "plots" / "documents.png").stat().st_size > 1000
+    assert "plots/documents.png" in (folder / "README.md").read_text()
+    assert not (packaged(inputs, output()) / "plots" / "documents.png").exists()
 
 
 def test_kept_shares_are_those_of_the_widths_or_of_the_masks(
