@@ -29,10 +29,11 @@ def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -
         speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
         if worker:
             speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
-    return make_plan(
+    planned = make_plan(
         facts.geometry,
         request.recipe,
         base_bytes=facts.bytes,
         flops_per_second=speed,
         fp32_flops_per_second=fp32_speed,
     )
+    return planned.model_copy(update={"notes": [*facts.notes, *planned.notes]})
