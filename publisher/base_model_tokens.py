@@ -84,7 +84,7 @@ def read_vocabulary(files: ModelFiles, sizes: Mapping[str, int]) -> Vocabulary:
     roles = {**found.get("special_tokens_map.json", {}), **config}
     decoder = config.get("added_tokens_decoder")
     return Vocabulary(
-        words=_words(fast.get("model")),
+        words=_words(fast.get("model")) or _ids(found.get("vocab.json", {}).items()),
         added={
             **_ids(found.get("added_tokens.json", {}).items()),
             **_ids((_content(token), id) for id, token in (decoder if isinstance(decoder, dict) else {}).items()),

@@ -74,7 +74,7 @@ def token_notes(folder: Path, facts: BaseModelFacts) -> list[str]:
 
     Raises RequestFault if the tokenizer cannot be loaded, or makes such tokens from text that does not name them.
     """
-    if not facts.has_tokenizer:
+    if not (facts.has_tokenizer or _TOKENIZER_CONFIG in facts.files):
         return []
     tokenizer = load_tokenizer(folder)
     added = {str(token): id for id, token in tokenizer.added_tokens_decoder.items()}
