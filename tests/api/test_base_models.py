@@ -83,7 +83,8 @@ def test_a_repositorys_other_head_and_what_goes_along_are_seen(
     assert "config.json ties lm_head.weight" in found["notes"][0]
     assert {"README.md", "LICENSE", "additional_chat_templates/a.jinja"} <= found["files"].keys()
     assert "trainer_state.json" not in found["files"]
-    body = {"base_model_id": found["id"], "recipe": {"pruning": {"criterion": "magnitude"}}}
+    pruning = {"criterion": "magnitude", "ratio": 0.5, "protect_first": 1, "protect_last": 1}
+    body = {"base_model_id": found["id"], "recipe": {"pruning": pruning}}
     planned = client.post("/v1/plans", json=body).json()
     assert planned["parameters"]["base"] == found["parameters"]
     assert found["notes"][0] in planned["notes"]

@@ -96,7 +96,7 @@ def test_kernels_that_are_not_installed_are_left_out_and_told(tmp_path: Path) ->
 
 
 def test_a_config_with_a_byte_order_mark_is_planned_and_one_nested_deep_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "recipe.json").write_text('{"pruning": {"criterion": "random"}}', encoding="utf-8-sig")
+    (tmp_path / "recipe.json").write_text('{"pruning": {"criterion": "random", "ratio": 0.65}}', encoding="utf-8-sig")
     (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_13B), encoding="utf-8-sig")
     files = ["--config", str(tmp_path / "config.json"), "--recipe", str(tmp_path / "recipe.json"), "--flops", "1e12"]
     assert CliRunner().invoke(plan, files).exit_code == 0
