@@ -92,6 +92,8 @@ def is_in_place(name: str) -> bool:
 def belongs_to_model(name: str) -> bool:
     """Whether a file beside the weights is config, tokenizer, template, card or licence; never code or pickles."""
     last = name.removeprefix(TEMPLATES)
+    if not name.isprintable():
+        return False  # not a name that JSON, a database and a Hub can hold
     if last.startswith(".") or not is_in_place(name) or (last != name and not last.endswith(".jinja")):
         return False
     if is_document(name) or name == INDEX_FILE:

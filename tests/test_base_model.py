@@ -1,6 +1,7 @@
 """Real files, damaged in the ways that files get damaged. transformers, which wrote them, is the oracle."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,21 @@ def test_only_what_belongs_to_the_model_is_taken_along(single: Path, tmp_path: P
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("not a weight")
     assert inspect_folder(folder).files.keys() - inspect_folder(single).files.keys() == set(TAKEN)
+
+
+def test_names_that_are_no_text_are_left_alone(single: Path, tmp_path: Path) -> None:
+    folder = copy(single, tmp_path)
+    (folder / os.fsdecode(b"Mod\xe8le.txt")).write_text("notes")
+    assert inspect_folder(folder).files == inspect_folder(single).files
+
+
+def test_a_tensor_whose_name_is_no_text_is_refused_in_text(single: Path, tmp_path: Path) -> None:
+    folder = copy(single, tmp_path)
+    content = (folder / SINGLE_FILE).read_bytes()
+    name, half = b'"model.layers.0.mlp.up_proj.weight"', b'"model.layers.0.mlp.up_proj.\\ud800"'
+    assert len(name) == len(half)
+    (folder / SINGLE_FILE).write_bytes(content.replace(name, half))
+    assert refusal(folder).encode()
 
 
 def test_a_mended_card_or_licence_leaves_the_model_what_it_is(single: Path, tmp_path: Path) -> None:
