@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
+BOS, EOS = 256, 257
 
 TINY = {
     "vocab_size": 320,
@@ -50,3 +52,13 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def framed_tokenizer(*adds: str) -> PreTrainedTokenizerFast:
+    """`byte_tokenizer` that puts <s> before every text for each "bos" in `adds`, and </s> behind it for each "eos"."""
+    tokenizer = byte_tokenizer()
+    around = ["<s>"] * adds.count("bos") + ["$A"] + ["</s>"] * adds.count("eos")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=" ".join(around), special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
+    return tokenizer

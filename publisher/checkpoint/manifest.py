@@ -112,6 +112,13 @@ class AlignmentRecord(_Part):
     reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
 
 
+class TextRecord(_Part):
+    """How sequences of text were made for calibrating, aligning and measuring (publisher.checkpoint.framing)."""
+
+    before: list[str] = Field(description="tokens that every sequence, window and document begins with")
+    close: list[str] = Field(description="tokens that end a document within a sequence")
+
+
 class Manifest(_Part):
     format_version: str = FORMAT_VERSION
     base: BaseModelRecord
@@ -122,6 +129,7 @@ class Manifest(_Part):
     base_widths: list[Widths] = Field(description="of each layer of the base model")
     widths: list[Widths] = Field(description="of each layer of the checkpoint")
     alignment: AlignmentRecord | None = Field(default=None, description="None: not aligned")
+    text: TextRecord | None = Field(default=None, description="None: not said, or no tokenizer")
     evaluation: EvaluationReport | None = Field(default=None, description="with the certificate; None: not measured")
     software: dict[str, str] = Field(default_factory=dict, description="package → version")
     stage_seconds: dict[str, float] = Field(default_factory=dict)

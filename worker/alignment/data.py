@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from publisher.checkpoint.framing import Framing
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Exhausted
@@ -33,27 +34,19 @@ class WeightedSource:
 def pack_tokens(
     documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, sequence_length: int, limit: int
 ) -> Tensor:
-    """Documents, each ended by EOS, as full sequences: int32, shape (n, sequence_length), n <= limit.
+    """Documents as full sequences: int32, shape (n, sequence_length), n <= limit.
 
-    No padding; what does not fill the last sequence is dropped. Reads no more documents than `limit`
-    sequences need.
+    Sequences and documents begin and end as the tokenizer has them (publisher.checkpoint.framing). No padding; what
+    does not fill the last sequence is dropped. Reads no more documents than `limit` sequences need. Attention of a
+    sequence's later documents reaches its earlier ones.
     """
-    pieces: list[Tensor] = []
-    wanted, held = limit * sequence_length, 0
-    for ids in token_ids(documents, tokenizer):
-        if held >= wanted:
-            break
-        pieces.append(torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int32))
-        held += len(pieces[-1])
-    tokens = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int32)
-    count = min(limit, len(tokens) // sequence_length)
-    return tokens[: count * sequence_length].view(count, sequence_length)
+    rows = Framing.of(tokenizer).packed(token_ids(documents, tokenizer), sequence_length)
+    packed = [torch.tensor(row, dtype=torch.int32) for row in itertools.islice(rows, limit)]
+    return torch.stack(packed) if packed else torch.empty(0, sequence_length, dtype=torch.int32)
 
 
 def token_ids(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """Each document's tokens without special tokens. RequestFault if the tokenizer has no EOS to join with."""
-    if tokenizer.eos_token_id is None:
-        raise RequestFault("the base model's tokenizer has no end-of-text token, so documents cannot be told apart.")
+    """Each document's tokens without special tokens."""
     remaining = iter(documents)
     while batch := list(itertools.islice(remaining, _DOCUMENTS_AT_ONCE)):
         # verbose=False: documents longer than the model's context are cut here, so the warning is not true.

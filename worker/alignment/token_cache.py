@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from publisher.corpus import CorpusSource
 
-_VERSION = 1
+#: 2: sequences begin as the tokenizer has them
+_VERSION = 2
 _TOKENS, _COMPLETE = "tokens", "complete"
 
 

@@ -2,11 +2,13 @@
 
 Definition: exp(total negative log-likelihood in nats / number of scored tokens), over all documents of a corpus up to a
 limit of scored tokens. A document is read in windows of at most `sequence_length` tokens that start every `stride`
-tokens; no window spans two documents. Each window scores those of its tokens that no window before it has scored,
-given all tokens before them in the window, so every token is scored once. With a stride below `sequence_length` that
-is every token of a document but its first, each with at least `sequence_length - stride` tokens of context where the
-document has them. With stride = `sequence_length`, the default, windows do not overlap, and the first token of each
-has nothing before it and is not scored: cheapest, and a little worse for every model alike.
+tokens; no window spans two documents. Each window begins with what the tokenizer puts before a text (a BOS, where the
+family has one; counted in `sequence_length`, never scored), and scores those of its tokens that no window before it
+has scored, given all tokens before them in the window, so every token is scored once. With a stride below
+`sequence_length` that is every token of a document, each with at least `sequence_length - stride` tokens before it
+where the document has them. With stride = `sequence_length`, the default, windows do not overlap: cheapest, and a
+little worse for every model alike. Where the family puts nothing before a text, a token with nothing before it in its
+window is not scored: the first of a document, by default of each window.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from publisher.checkpoint.framing import Framing
 from worker.alignment.batch_loss import rows_at_once
 from worker.alignment.data import token_ids
 from worker.alignment.objective import next_token_loss
@@ -29,8 +32,8 @@ from worker.head import Head, head_of
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive `tokens` of one document, int64 (2…sequence_length,), of which the first `context` ≥ 1 are not
-    scored."""
+    """What the tokenizer puts before a text and then consecutive tokens of one document, `tokens` int64
+    (2…sequence_length,), of which the first `context` ≥ 1 are not scored."""
 
     tokens: Tensor
     context: int = 1
@@ -56,9 +59,12 @@ def cut_windows(
     """
     windows: list[Window] = []
     left = limit_tokens
+    framing = Framing.of(tokenizer)
+    before, room = list(framing.before), framing.room(sequence_length)
     for ids in token_ids(documents, tokenizer):
-        for start, end, context in _spans(len(ids), sequence_length, stride or sequence_length):
-            window = Window(torch.tensor(ids[start : min(end, start + context + left)]), context)
+        for start, end, context in _spans(len(ids), room, min(stride or room, room), unscored=0 if before else 1):
+            text = ids[start : min(end, start + context + left)]
+            window = Window(torch.tensor(before + text), len(before) + context)
             windows.append(window)
             left -= window.scored
             if not left:
@@ -66,11 +72,12 @@ def cut_windows(
     return windows
 
 
-def _spans(length: int, sequence_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Start, end and context of a document's windows that score anything."""
+def _spans(length: int, room: int, stride: int, *, unscored: int) -> Iterator[tuple[int, int, int]]:
+    """Start, end and context of a document's windows that score anything: at most `room` of its tokens each, of which
+    `unscored` at least are context."""
     seen = 0
     for start in range(0, length, stride):
-        end, context = min(start + sequence_length, length), max(1, seen - start)
+        end, context = min(start + room, length), max(unscored, seen - start)
         if end - start > context:
             yield start, end, context
         if end == length:

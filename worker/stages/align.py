@@ -23,7 +23,7 @@ from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 11
+VERSION = 12
 REPORT = "alignment.json"
 
 

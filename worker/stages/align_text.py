@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from publisher.recipe import Alignment, Stop
 from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.held_out import held_out_sequences
+from worker.alignment.tokenizer import load_tokenizer
 from worker.evaluation.probe_text import ProbeText, candidates_text
 from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.context import StageContext
@@ -39,7 +39,7 @@ def read_text(request: BuildRequest, inputs: AlignInputs, context: StageContext)
     Fewer than the recipe's tokens only where it stops with the first corpus that is exhausted.
     """
     alignment = request.alignment
-    tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
+    tokenizer = load_tokenizer(inputs.base)
     corpora = [WeightedSource(request.corpora[corpus.name], corpus.weight) for corpus in alignment.corpora]
     held_out = probe = None
     if alignment.stop is Stop.HELD_OUT:

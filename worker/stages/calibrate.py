@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from publisher.architecture import Geometry
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Calibration, Criterion, PruningMethod
 from worker.alignment.data import pack_tokens
+from worker.alignment.tokenizer import load_tokenizer
 from worker.measure import compute_dtype
 from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
 from worker.pruning.scores import square_sums
@@ -39,7 +40,7 @@ from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import TensorFiles
 from worker.streaming.model import LayerStream
 
-VERSION = 3
+VERSION = 4
 IMPORTANCE, TOKENS = "importance.safetensors", "calibration.safetensors"
 #: documents that are shuffled among each other; more than this are never in memory
 _SHUFFLED_DOCUMENTS = 1024
@@ -117,18 +118,6 @@ def corpus_sequences(
             way_out="Lower samples, sequence_length or the corpus's weight, or name a larger corpus.",
         )
     return sequences.long()
-
-
-def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """RequestFault if the base model comes without a tokenizer."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise RequestFault(
-            f"the base model's tokenizer cannot be loaded: {error}",
-            way_out="Put the tokenizer's files beside the weights, or use a criterion that reads no text.",
-        ) from error
-    return tokenizer
 
 
 def shuffled(documents: Iterable[str], seed: int) -> Iterator[str]:

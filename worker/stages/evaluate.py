@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from publisher.checkpoint.evaluation import EvaluationReport, Perplexities, WeightBytes
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import STRENGTHS, Evaluation
+from worker.alignment.tokenizer import load_tokenizer
 from worker.causal import load_causal
 from worker.device import Device, choose_device
 from worker.evaluation.certificate import FIDELITY_STEPS, Prober
@@ -33,7 +34,7 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 4
+VERSION = 5
 REPORT, LOSSES = "evaluation.json", "probe_losses.json"
 
 
@@ -64,7 +65,7 @@ def evaluate(
 ) -> None:
     """`run` on a device with as much memory as `device` says."""
     evaluation = request.evaluation
-    tokenizer = AutoTokenizer.from_pretrained(inputs.base, local_files_only=True)
+    tokenizer = load_tokenizer(inputs.base)
     windows = {name: _held_out(request.corpora[name], evaluation, tokenizer) for name in evaluation.corpora}
     text = None
     if evaluation.probe:

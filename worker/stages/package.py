@@ -22,6 +22,7 @@ from publisher.base_model import INDEX_FILE
 from publisher.base_model_files import belongs_to_model
 from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.manifest import (
     AlignmentRecord,
     BaseModelRecord,
@@ -30,11 +31,14 @@ from publisher.checkpoint.manifest import (
     Manifest,
     ReconstructionRecord,
     Sizes,
+    TextRecord,
     Widths,
 )
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.errors import RequestFault
+from worker.alignment.tokenizer import load_tokenizer
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import RECORD
 from worker.stages.inputs import PackageInputs
@@ -154,6 +158,7 @@ def _describe(
         base_widths=[_as_record(width) for width in geometry.full_widths],
         widths=[_as_record(width) for width in widths],
         alignment=_alignment_summary(alignment),
+        text=_text_record(inputs.base),
         evaluation=evaluation,
         software={name: version(name) for name in _SOFTWARE},
         stage_seconds=dict(inputs.stage_seconds),
@@ -165,6 +170,16 @@ def _describe(
 def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseModelRecord:
     endpoint = None if base.path is not None else base.endpoint or _HUGGING_FACE
     return BaseModelRecord(repo_id=base.repo_id, revision=base.revision, endpoint=endpoint, files=files)
+
+
+def _text_record(base: Path) -> TextRecord | None:
+    try:
+        tokenizer = load_tokenizer(base)
+        framing = Framing.of(tokenizer)
+    except RequestFault:  # nothing read text: no tokenizer, or none that could tell documents apart
+        return None
+    before, close = (tokenizer.convert_ids_to_tokens(list(ids)) for ids in (framing.before, framing.close))
+    return TextRecord(before=before, close=close)
 
 
 def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | None:

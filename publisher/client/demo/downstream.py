@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401  lets transformers load layers of different widths
+from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.recovery import recover_adapter
 
 Report = Callable[[float, float, str], None]
@@ -81,18 +82,26 @@ def documents(path: Path) -> list[str]:
 
 
 def packed(tokenizer: Any, texts: list[str], length: int) -> Tensor:
-    """(sequences, length) token ids: documents joined by the end-of-text token."""
-    ids = [token for text in texts for token in [*tokenizer(text).input_ids, tokenizer.eos_token_id]]
-    return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+    """(sequences, length) token ids of documents joined; each sequence begins as the tokenizer begins a text."""
+    return torch.tensor(list(Framing.of(tokenizer).packed((plain_ids(tokenizer, text) for text in texts), length)))
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids
 
 
 def scored_windows(tokenizer: Any, texts: list[str], length: int, limit: int) -> Iterator[Tensor]:
-    """Consecutive windows of each document, (1, ≤ length) each, until `limit` tokens are scored."""
-    scored = 0
+    """Consecutive windows of each document, (1, ≤ length) each, until `limit` tokens are scored.
+
+    Each begins as the tokenizer begins a text (a BOS, where the family has one).
+    """
+    scored, framing = 0, Framing.of(tokenizer)
+    before, room = list(framing.before), framing.room(length)
     for text in texts:
-        ids = tokenizer(text, return_tensors="pt").input_ids
-        for start in range(0, ids.shape[1], length):
-            window = ids[:, start : start + min(length, limit - scored + 1)]
+        ids = plain_ids(tokenizer, text)
+        for start in range(0, len(ids), room):
+            window = torch.tensor([(before + ids[start : start + room])[: limit - scored + 1]])
             if window.shape[1] > 1:
                 scored += window.shape[1] - 1
                 yield window
