@@ -13,14 +13,13 @@ import json
 from pathlib import Path
 
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from publisher.architecture import describe
 from publisher.base_model import BaseModelFacts, usable_config
 from publisher.base_model_files import CONFIG_FILE, INDEX_FILE, FolderFiles, is_document
 from publisher.base_model_tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
-from publisher.errors import RequestFault
 from publisher.json_object import MAX_BYTES, parse_object, read_object
+from worker.alignment.tokenizer import load_tokenizer
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -53,20 +52,6 @@ def _readable(name: str, content: bytes, facts: BaseModelFacts) -> bytes:
     elif name == _TOKENIZER_CONFIG:
         wanted = {key: value for key, value in found.items() if key != "auto_map"}
     return plain if wanted == found else (json.dumps(wanted, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Without running code of the model's. Raises RequestFault if transformers cannot load it."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the tokenizers library raises no class of its own
-        raise RequestFault(
-            f"the base model's tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}.",
-            way_out="Put the tokenizer's files beside the weights, or use a recipe that reads no text.",
-        ) from error
-    return tokenizer
 
 
 def token_notes(folder: Path, facts: BaseModelFacts) -> list[str]:
