@@ -33,14 +33,14 @@ def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -
         speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
         if worker:
             speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
-    made = make_plan(
+    planned = make_plan(
         facts.geometry,
         request.recipe,
         base_bytes=facts.bytes,
         flops_per_second=speed,
         fp32_flops_per_second=fp32_speed,
     )
-    return made.model_copy(update={"notes": made.notes + notes})
+    return planned.model_copy(update={"notes": [*facts.notes, *planned.notes, *notes]})
 
 
 def _of_corpora(session: Session, tenant_id: str, recipe: Recipe) -> list[str]:

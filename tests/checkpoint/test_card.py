@@ -111,6 +111,28 @@ def test_metadata_is_what_the_hub_understands(tmp_path: Path) -> None:
     assert {"loram", "pruned"} <= set(data.tags)
 
 
+def test_a_licence_of_its_own_is_named_with_its_texts(tmp_path: Path) -> None:
+    subject = CardSubject(
+        described(tmp_path),
+        "org/small",
+        license="other",
+        license_name="some-community",
+        license_link="https://example.org/terms",
+        legal_texts=("LICENSE", "USE POLICY.md"),
+    )
+    card = model_card(subject)
+    data = metadata(card)
+    assert (data.license, data.license_name) == ("other", "some-community")
+    assert data.license_link == "https://example.org/terms"
+    assert "The base model's licence goes for this checkpoint, too: `other`, `some-community`." in card
+    assert "Its text: <https://example.org/terms>." in card
+    assert "[LICENSE](LICENSE), [USE POLICY.md](USE%20POLICY.md)" in card
+
+
+def test_a_card_without_a_licence_has_no_section_on_it(tmp_path: Path) -> None:
+    assert "## Licence" not in model_card(CardSubject(described(tmp_path), "org/small"))
+
+
 def test_local_base_model_is_not_offered_to_the_hub_as_a_repository(tmp_path: Path) -> None:
     local = described(tmp_path).base.model_copy(update={"endpoint": None, "repo_id": "/models/base"})
     data = metadata(model_card(CardSubject(described(tmp_path, base=local), "org/small")))

@@ -66,7 +66,14 @@ def cut_windows(
     held = 0
     framing = Framing.of(tokenizer)
     for ids in token_ids(documents, tokenizer):
-        windows = _cut_document(ids, len(cut), framing, sequence_length, stride or sequence_length, limit_tokens)
+        windows = _cut_document(
+            ids,
+            len(cut),
+            framing,
+            sequence_length=sequence_length,
+            stride=stride or sequence_length,
+            limit_tokens=limit_tokens,
+        )
         if windows:
             cut.append(windows)
             held += min(scored_tokens(windows), most)
@@ -77,7 +84,7 @@ def cut_windows(
 
 
 def _cut_document(
-    ids: list[int], document: int, framing: Framing, sequence_length: int, stride: int, limit_tokens: int
+    ids: list[int], document: int, framing: Framing, *, sequence_length: int, stride: int, limit_tokens: int
 ) -> list[Window]:
     """Whole windows, until `limit_tokens` tokens are scored or more."""
     windows: list[Window] = []

@@ -29,6 +29,7 @@ from worker.evaluation.perplexity import DocumentLosses, Window, cut_windows, sc
 from worker.evaluation.probe_text import ProbeText, certificate_text
 from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
+from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import EvaluateInputs
@@ -72,6 +73,8 @@ def evaluate(
     text = None
     if evaluation.probe:
         text = certificate_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
+    read = [window.tokens for cut in windows.values() for window in cut]
+    refuse_unknown_tokens(inputs.base, *read, *([text.training, text.measured] if text else []))
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
     tasks = _tasks(request)
     tasks.load()

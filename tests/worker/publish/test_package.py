@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -176,6 +177,33 @@ def test_card_shows_plots_licence_and_target(inputs: PackageInputs, output: Outp
     for name in ("kept", "alignment_loss", "perplexity", "probe"):
         assert f"](plots/{name}.png)" in card
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_licence_texts_and_further_templates_are_in_the_checkpoint(inputs: PackageInputs, output: Output) -> None:
+    base = inputs.base
+    terms = ("LICENSE", "NOTICE", "LICENSE.md", "USE_POLICY.md", "LICENSE.txt", "Notice.txt")
+    for name in terms:
+        (base / name).write_text("terms")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    (base / "loram.json").write_text("an older checkpoint's")
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: some-community\nlicense_link: LICENSE\n---\n")
+    folder = packaged(inputs, output())
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.license, data.license_name, data.license_link) == ("other", "some-community", "LICENSE")
+    assert [(folder / name).read_text() for name in terms] == ["terms"] * len(terms)
+    recorded = Manifest.read(folder).files
+    assert {*terms, "additional_chat_templates/tools.jinja"} <= recorded.keys()
+    assert (base / "loram.json").read_text() == "an older checkpoint's"
+
+
+def test_a_base_model_whose_card_is_broken_is_packaged_without_a_licence(inputs: PackageInputs, output: Output) -> None:
+    (inputs.base / "README.md").write_bytes(b"---\nlicense: mit\n  tags: [a\n---\n# Mod\xe8le\n")
+    context = RecordingContext()
+    folder = output()
+    package.run(request(), inputs, folder, context)
+    assert ModelCard.load(folder / "README.md").data.license is None
+    assert any("its licence is not named" in message for message in context.messages)
 
 
 def test_card_and_plot_tell_that_gradients_were_matched(inputs: PackageInputs, output: Output) -> None:
