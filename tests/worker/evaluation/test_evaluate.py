@@ -110,28 +110,30 @@ def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
         ({"steps": 2, "learning_rate": 1e-6}, 0.1, Verdict.NEGLIGIBLE),
         ({"steps": 12, "learning_rate": 1e-12}, 0.1, None),
         ({"steps": 12}, 0.1, Verdict.PASSED),
-        ({"steps": 12}, 0.07, Verdict.INCONCLUSIVE),
+        ({"steps": 12}, 0.065, Verdict.INCONCLUSIVE),
     ],
     ids=["two steps", "nothing learnt", "a real one", "seven documents"],
 )
 def test_certificate_tells_a_probe_that_helps_from_one_that_does_not(
     tmp_path: Path, probe: dict[str, Any], held_out: float, verdict: Verdict | None
 ) -> None:
-    request = _request(tmp_path, scheme="none", align=False, direct=False, probe_budget=PROBE | probe)
+    request = _request(
+        tmp_path, scheme="none", align=False, direct=False, gradient_fidelity=False, probe_budget=PROBE | probe
+    )
     corpus = request.corpora["prose"].model_copy(update={"held_out_fraction": held_out})
     request = BuildRequest(base=request.base, recipe=request.recipe, corpora={"prose": corpus})
     folders, report, context = _evaluate(tmp_path, request)
     certificate = report.certificate
     assert certificate is not None
     assert certificate.difference is not None
-    assert certificate.difference.documents == round(100 * held_out)
+    assert certificate.difference.documents == math.ceil(100 * held_out)
     assert certificate.difference.mean == pytest.approx(math.log(certificate.base / certificate.recovered), abs=1e-9)
     if verdict is None:
         assert certificate.verdict in {Verdict.NEGLIGIBLE, Verdict.NOT_SIGNIFICANT, Verdict.FAILED}
     else:
         assert certificate.verdict is verdict
     assert certificate.improves is (verdict is Verdict.PASSED)
-    assert context.messages[-1] == f"Certificate {certificate.verdict.words}: {certificate.reason}."
+    assert f"Certificate {certificate.verdict.words}: {certificate.reason}." in context.messages
     written = json.loads((folders[Stage.EVALUATE] / "document_losses.json").read_text())["prose"]
     gains = [a - b for a, b in zip(written["nats"]["base"], written["nats"]["recovered"], strict=True)]
     assert certificate.difference.mean == pytest.approx(sum(gains) / sum(written["tokens"]), abs=1e-12)
