@@ -293,7 +293,7 @@ def _notes(tensors: AdapterTensors, places: AdapterPlaces | None) -> Iterator[st
     for place, saved in list(tensors.renamed.items())[:1]:
         yield f"{len(tensors.renamed)} tensors were not named as PEFT names them ({saved}), and are now ({place})."
     if tensors.packed:
-        yield f"{', '.join(tensors.packed)} is in 4 bits, so was not trained, and stays the base model's own."
+        yield f"In 4 bits, so not trained, and left out (the base model's own stay): {', '.join(tensors.packed)}."
     missing = [] if places is None else places.missing(tensors.names)
     if missing:
         yield (
