@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from publisher.architecture import Geometry, describe
-from publisher.architecture.structure import Shape
+from publisher.architecture.describe import kernel_notes, without_kernels
+from publisher.base_model_files import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    FolderFiles,
+    ModelFiles,
+    belongs_to_model,
+    is_document,
+    json_object,
+    refuse_pointers,
+)
 from publisher.base_model_hub import HubFiles
+from publisher.base_model_tokens import id_notes, read_vocabulary
+from publisher.base_model_weights import DTYPES, check_tensors, differing_copies, read_headers
 from publisher.errors import UnsupportedModel
-from publisher.weight_header import TensorEntry, WeightHeader, read_header
+from publisher.weight_header import TensorEntry, WeightHeader
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-#: safetensors' names of the types that weights may have
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+__all__ = [
+    "INDEX_FILE",
+    "SINGLE_FILE",
+    "TOKENIZER_FILES",
+    "BaseModelFacts",
+    "inspect_folder",
+    "inspect_repository",
+    "usable_config",
+]
+
+#: what config.json has to say where the LM head is another matrix than the embeddings
+UNTIED = {"tie_word_embeddings": False}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-
-_ENDINGS = (".json", ".txt", ".jinja", "tokenizer.model")
-_PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_MAX_JSON_BYTES = 64 * 2**20
-
-
-class ModelFiles(Protocol):
-    """The top-level files of a folder or of a commit."""
-
-    where: str
-
-    def sizes(self) -> Mapping[str, int]:
-        """Bytes of every file."""
-
-    def read(self, name: str, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` (not included) of one file."""
 
 
 class BaseModelFacts(BaseModel):
     """A base model that can be pruned. `files` maps each file that makes it up to its size in bytes.
 
     `revision` is a commit; for a folder the sha256 over its files' names, sizes and headers. `bytes` counts
-    the weight files.
+    the weight files. `untied`: config.json ties the LM head to the embeddings and the files hold another, which
+    counts. `notes`: what else a reader of the numbers should know, a sentence each.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,43 +63,24 @@ class BaseModelFacts(BaseModel):
     bytes: int
     dtype: str
     files: dict[str, int]
+    untied: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def has_tokenizer(self) -> bool:
         return any(name in self.files for name in TOKENIZER_FILES)
 
 
-class FolderFiles:
-    """The files directly in `folder`; raises UnsupportedModel if there is no such folder."""
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
-            raise UnsupportedModel(
-                f"{folder} {what}.", field="path", way_out="Name the folder that holds config.json and the weights."
-            )
-        self.where = str(folder)
-        self._folder = folder
-
-    def sizes(self) -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in sorted(self._folder.iterdir()) if path.is_file()}
-
-    def read(self, name: str, start: int, end: int) -> bytes:
-        with (self._folder / name).open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
-
-
 def inspect_folder(path: Path) -> BaseModelFacts:
     """Facts of the model saved in `path`; raises UnsupportedModel with what stands in the way.
 
-    Reads JSON files and safetensors headers, no weights: a change of weights that keeps every header goes unseen.
+    Reads JSON files and safetensors headers, and no weights but two tensors that config.json says are one: a change of
+    weights that keeps every header goes unseen.
     """
     files = FolderFiles(path)
-    geometry, headers = _inspect(files)
-    sizes = _model_files(files, headers)
-    revision = _folder_digest(files, sizes, headers)
-    return _facts(geometry, headers, sizes, repo_id=str(path), revision=revision, path=path)
+    seen = _inspect(files, in_full=True)
+    revision = _folder_digest(files, seen)
+    return _facts(seen, repo_id=str(path), revision=revision, path=path)
 
 
 def inspect_repository(
@@ -101,151 +88,101 @@ def inspect_repository(
 ) -> BaseModelFacts:
     """Facts of a Hub repository, pinned to the commit that `revision` (default: main) points to now.
 
-    Reads config.json and the headers of the weights by range requests. Raises UnsupportedModel if there is no
-    such model or it cannot be pruned, InfrastructureFault if the Hub does not answer.
+    Reads JSON files, and of the weights headers by range requests. Raises UnsupportedModel if there is no such model or
+    it cannot be pruned, InfrastructureFault if the Hub does not answer.
     """
     files = HubFiles.resolve(repo_id, revision, endpoint, token)
-    geometry, headers = _inspect(files)
-    sizes = _model_files(files, headers)
-    return _facts(geometry, headers, sizes, repo_id=repo_id, revision=files.commit, path=None)
+    return _facts(_inspect(files, in_full=False), repo_id=repo_id, revision=files.commit, path=None)
 
 
-def _inspect(files: ModelFiles) -> tuple[Geometry, dict[str, WeightHeader]]:
+@dataclass(frozen=True)
+class _Seen:
+    """What a look at the files gave; `sizes` of all that a checkpoint takes over or is made from."""
+
+    geometry: Geometry
+    headers: Mapping[str, WeightHeader]
+    sizes: Mapping[str, int]
+    untied: bool
+    left_out: list[str]
+    notes: list[str]
+
+
+def _inspect(files: ModelFiles, *, in_full: bool) -> _Seen:
     sizes = files.sizes()
-    geometry = describe(_config(files, sizes))
-    placed = _weight_map(files, sizes)
-    headers = {
-        name: read_header(name, sizes[name], lambda start, end, name=name: files.read(name, start, end))  # type: ignore[misc]
-        for name in sorted(set(placed.values()) or {SINGLE_FILE})
-    }
-    _check_index(placed, headers)
-    _check_tensors(geometry, {key: entry for header in headers.values() for key, entry in header.tensors.items()})
-    return geometry, headers
+    config = _config(files, sizes)
+    geometry = describe(config)
+    headers = read_headers(files, sizes)
+    other_heads = differing_copies(files, headers, geometry.tied, in_full=in_full)
+    if other_heads:
+        geometry = describe(config | UNTIED)
+    tensors = {key: entry for header in headers.values() for key, entry in header.tensors.items()}
+    left_out = check_tensors(geometry, tensors)
+    taken = {name: size for name, size in sizes.items() if name in headers or belongs_to_model(name)}
+    refuse_pointers(files, taken, [name for name in taken if name not in headers and not is_document(name)])
+    notes = [*_head_notes(other_heads), *_tensor_notes(left_out, tensors), *kernel_notes(config)]
+    notes += read_vocabulary(files, taken).refuse_beyond(geometry.vocab_size, files.where)
+    notes += id_notes(config, geometry.vocab_size)
+    return _Seen(geometry, headers, taken, bool(other_heads), left_out, notes)
+
+
+def usable_config(config: Mapping[str, Any], facts: BaseModelFacts) -> dict[str, Any]:
+    """config.json as it has to be for transformers to build, anywhere, the model that the files hold."""
+    return without_kernels(config) | (UNTIED if facts.untied else {})
 
 
 def _config(files: ModelFiles, sizes: Mapping[str, int]) -> dict[str, Any]:
-    if "config.json" not in sizes:
+    if CONFIG_FILE not in sizes:
         hint = " (only GGUF)" if any(name.endswith(".gguf") for name in sizes) else ""
         raise UnsupportedModel(
-            f"{files.where} has no config.json{hint}.", way_out="Save the model with transformers' save_pretrained."
+            f"{files.where} has no {CONFIG_FILE}{hint}.", way_out="Save the model with transformers' save_pretrained."
         )
-    return _json_object(files, "config.json", sizes["config.json"])
+    return json_object(files, sizes, CONFIG_FILE)
 
 
-def _json_object(files: ModelFiles, name: str, size: int) -> dict[str, Any]:
-    if size > _MAX_JSON_BYTES:
-        raise UnsupportedModel(f"{name} in {files.where} has {size} bytes; at most {_MAX_JSON_BYTES} are read.")
-    try:
-        value = json.loads(files.read(name, 0, size))
-    except ValueError as error:
-        raise UnsupportedModel(f"{name} in {files.where} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise UnsupportedModel(f"{name} in {files.where} is not a JSON object.")
-    return value
+def _head_notes(other_heads: list[str]) -> list[str]:
+    return [
+        f"config.json ties {name} to the embeddings, and the files hold another: it is kept, and the checkpoint's "
+        "config says tie_word_embeddings false"
+        for name in other_heads
+    ]
 
 
-def _weight_map(files: ModelFiles, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Tensor → shard, by the index; empty if one file holds everything (transformers looks for that one first)."""
-    if SINGLE_FILE in sizes:
-        return {}
-    if INDEX_FILE not in sizes:
-        raise _no_safetensors(files.where, sizes)
-    placed = _json_object(files, INDEX_FILE, sizes[INDEX_FILE]).get("weight_map")
-    if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
-        raise UnsupportedModel(f"{INDEX_FILE} in {files.where} has no weight_map of tensor names to files.")
-    missing = sorted(set(placed.values()) - set(sizes))
-    if missing:
-        raise UnsupportedModel(
-            f"{files.where} lacks {', '.join(missing[:3])}, which {INDEX_FILE} names"
-            f" ({len(missing)} of {len(set(placed.values()))} shards are missing).",
-            way_out="Copy every shard.",
-        )
-    return placed
+def _tensor_notes(left_out: list[str], tensors: Mapping[str, TensorEntry]) -> list[str]:
+    if not left_out:
+        return []
+    size = sum(tensors[name].end - tensors[name].begin for name in left_out)
+    named = ", ".join(sorted(left_out)[:2]) + (", …" if len(left_out) > 2 else "")
+    return [
+        f"left out, as transformers does when it loads the model: {len(left_out)} tensors, {size:,} bytes ({named})"
+    ]
 
 
-def _no_safetensors(where: str, sizes: Mapping[str, int]) -> UnsupportedModel:
-    pickles = [name for name in sizes if name.endswith(_PICKLE_ENDINGS)]
-    if pickles:
-        return UnsupportedModel(
-            f"{where} holds its weights as pickles only ({', '.join(pickles[:3])}), which can run code when read.",
-            way_out="Convert to safetensors: load the model where you trust it and save_pretrained() it again.",
-        )
-    return UnsupportedModel(
-        f"{where} has neither {SINGLE_FILE} nor {INDEX_FILE}.", way_out="Weights must be safetensors."
-    )
-
-
-def _check_index(placed: Mapping[str, str], headers: Mapping[str, WeightHeader]) -> None:
-    for tensor, shard in placed.items():
-        if tensor not in headers[shard].tensors:
-            raise UnsupportedModel(f"{INDEX_FILE} places tensor {tensor} in {shard}, which does not hold it.")
-
-
-def _check_tensors(geometry: Geometry, tensors: Mapping[str, TensorEntry]) -> None:
-    expected = geometry.tensor_shapes()
-    missing = [name for name in expected if name not in tensors]
-    if missing:
-        raise UnsupportedModel(f"{_some(missing)} missing from the weights, though config.json asks for it.")
-    # some files hold a head although it is tied to the embeddings
-    optional: dict[str, Shape] = {"lm_head.weight": (geometry.vocab_size, geometry.hidden_size)}
-    for name, entry in tensors.items():
-        if name.endswith("rotary_emb.inv_freq"):
-            continue  # a buffer that older versions of transformers saved; it follows from the config
-        shape = expected.get(name, optional.get(name))
-        if shape is None:
-            raise UnsupportedModel(f"tensor {name} is not part of a {geometry.family} model of this config.json.")
-        if entry.shape != shape:
-            raise UnsupportedModel(f"tensor {name} has shape {entry.shape}; config.json asks for {shape}.")
-        if entry.dtype not in DTYPES:
-            raise UnsupportedModel(
-                f"tensor {name} is stored as {entry.dtype}.",
-                way_out=f"Register the original model in one of {', '.join(DTYPES)}.",
-            )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more tensors are" if len(names) > 3 else " is" if len(names) == 1 else " are"
-    return f"tensor {', '.join(names[:3])}{more}"
-
-
-def _model_files(files: ModelFiles, headers: Mapping[str, WeightHeader]) -> dict[str, int]:
-    """The files that a checkpoint takes over or is made from, by the rule of `belongs_to_model`."""
-    return {name: size for name, size in files.sizes().items() if name in headers or belongs_to_model(name)}
-
-
-def belongs_to_model(name: str) -> bool:
-    """Whether a top-level file beside the weights is config, tokenizer or template; never code or pickles."""
-    return name.endswith(_ENDINGS)
-
-
-def _folder_digest(files: ModelFiles, sizes: Mapping[str, int], headers: Mapping[str, WeightHeader]) -> str:
+def _folder_digest(files: ModelFiles, seen: _Seen) -> str:
+    """Of everything that the model is; its card and licence texts may be mended without making it another."""
     digest = hashlib.sha256()
-    for name, size in sorted(sizes.items()):
-        content = headers[name].raw if name in headers else files.read(name, 0, size)
+    for name, size in sorted(seen.sizes.items()):
+        if is_document(name):
+            continue
+        content = seen.headers[name].raw if name in seen.headers else files.read(name, 0, size)
         digest.update(f"{name}\n{size}\n{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
-def _facts(
-    geometry: Geometry,
-    headers: Mapping[str, WeightHeader],
-    sizes: Mapping[str, int],
-    *,
-    repo_id: str,
-    revision: str,
-    path: Path | None,
-) -> BaseModelFacts:
+def _facts(seen: _Seen, *, repo_id: str, revision: str, path: Path | None) -> BaseModelFacts:
     stored: Counter[str] = Counter()
-    for header in headers.values():
-        for entry in header.tensors.values():
+    for header in seen.headers.values():
+        for name in header.tensors.keys() - set(seen.left_out):
+            entry = header.tensors[name]
             stored[entry.dtype] += entry.end - entry.begin
     return BaseModelFacts(
         repo_id=repo_id,
         revision=revision,
         path=path,
-        geometry=geometry,
-        parameters=geometry.parameters(),
-        bytes=sum(sizes[name] for name in headers),
+        geometry=seen.geometry,
+        parameters=seen.geometry.parameters(),
+        bytes=sum(seen.sizes[name] for name in seen.headers),
         dtype=DTYPES[stored.most_common(1)[0][0]],
-        files=dict(sizes),
+        files=dict(seen.sizes),
+        untied=seen.untied,
+        notes=tuple(seen.notes),
     )

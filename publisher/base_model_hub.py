@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
+from publisher.base_model_files import is_in_place
 from publisher.errors import InfrastructureFault, UnsupportedModel
 
 _SECONDS = 20.0
@@ -32,7 +33,7 @@ class HubFiles:
         self.commit = commit
         self.where = f"{info.id} at {commit[:12]}"
         self._repo_id, self._endpoint, self._token = info.id, endpoint, token
-        self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+        self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if is_in_place(file.rfilename)}
 
     @classmethod
     def resolve(cls, repo_id: str, revision: str | None, endpoint: str | None, token: str | None) -> Self:

@@ -15,10 +15,16 @@ class PublisherError(Exception):
     title = "Internal error"
 
     def __init__(self, message: str, *, field: str | None = None, way_out: str | None = None) -> None:
+        message = _writable(message)
         super().__init__(message if way_out is None else f"{message} {way_out}")
         self.message = message
         self.field = field
         self.way_out = way_out
+
+
+def _writable(text: str) -> str:
+    """Half a surrogate pair, from a name in somebody's file, is no text that an answer could hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class RequestFault(PublisherError):

@@ -30,6 +30,7 @@ from publisher.recipe_pruning import (
     Scope,
     Storage,
 )
+from publisher.verdict import Requirement
 
 __all__ = [
     "CHOOSING_TOKENS",
@@ -117,8 +118,11 @@ class Evaluation(RecipePart):
     gradient_fidelity: bool = Field(
         default=True, description="with the probe: how like the base model's the checkpoint's LoRA gradients are"
     )
-    require_certificate: bool = Field(
-        default=True, description="publish only if the probe improves the base model; false publishes, and says so"
+    require_certificate: Requirement = Field(
+        default=True,
+        description="true: publish only if the certificate passes, that is, over at least eight held-out documents the "
+        "probe lowers the base model's loss by more than two standard errors (and 0.001 nats per token). "
+        '"unless_failed": also if that is inconclusive, not significant or negligible. false: whatever it says',
     )
     tasks: list[str] = Field(default_factory=list, description="lm-evaluation-harness tasks by name (extra lm-eval)")
     task_limit: int | None = Field(default=None, ge=1, description="documents per task; null: all")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from publisher.errors import RequestFault
 from publisher.invalid_fields import invalid_fields
+from publisher.json_object import read_object
 from publisher.recipe import Recipe
 
 
@@ -23,14 +22,3 @@ def read_recipe(path: Path) -> Recipe:
         located = [{**entry, "loc": ("body", "recipe", *entry["loc"])} for entry in error.errors()]
         wrong = "; ".join(f"{found.field}: {found.message}" for found in invalid_fields(located))
         raise RequestFault(f"{path} is not a recipe: {wrong}.", field="recipe") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestFault(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise RequestFault(f"{path} is not a JSON object.")
-    return value

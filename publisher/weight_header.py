@@ -9,6 +9,7 @@ from math import prod
 from typing import TypeGuard
 
 from publisher.errors import UnsupportedModel
+from publisher.json_object import refuse_pointer
 
 #: (first byte, byte after the last) → those bytes of a file
 ReadRange = Callable[[int, int], bytes]
@@ -43,6 +44,11 @@ class WeightHeader:
     raw: bytes
     tensors: dict[str, TensorEntry]
 
+    @property
+    def start(self) -> int:
+        """The byte of the file from which `begin` and `end` of its tensors count."""
+        return _LENGTH_BYTES + len(self.raw)
+
 
 def read_header(name: str, size: int, read: ReadRange) -> WeightHeader:
     """Read and check the header of file `name` of `size` bytes.
@@ -51,6 +57,7 @@ def read_header(name: str, size: int, read: ReadRange) -> WeightHeader:
     tensor in its place, no gap, no byte missing and none left over.
     """
     start = read(0, min(size, _FIRST_READ))
+    refuse_pointer(start, name, UnsupportedModel)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little") if size >= _LENGTH_BYTES else 0
     if not 0 < length <= _MAX_HEADER_BYTES:
         raise _damaged(name, f"has {size} bytes and announces a header of {length}; it is not a safetensors file")
@@ -67,7 +74,7 @@ def read_header(name: str, size: int, read: ReadRange) -> WeightHeader:
 def _parse(name: str, raw: bytes) -> dict[str, object]:
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(name, f"has a header that is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise _damaged(name, "has a header that is not a JSON object")

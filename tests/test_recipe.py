@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from publisher.errors import RequestFault
-from publisher.recipe import Calibration, Recipe
+from publisher.recipe import Calibration, Evaluation, Recipe
 from publisher.recipe_file import read_recipe
 
 SMALL = {"pruning": {"criterion": "random", "ratio": 0.5}}
@@ -205,3 +205,16 @@ def test_a_recipe_file_that_is_wrong_is_refused_by_field(text: str, message: str
     with pytest.raises(RequestFault, match=message) as refused:
         read_recipe(tmp_path / "recipe.json")
     assert "scope" not in str(refused.value)  # whose default follows from other fields, right or wrong
+
+
+@pytest.mark.parametrize("required", [True, False, "unless_failed"])
+def test_a_recipe_says_whether_a_certificate_has_to_pass(required: bool | str) -> None:
+    found = Evaluation.model_validate_json(json.dumps({"corpora": ["novel"], "require_certificate": required}))
+    assert found.require_certificate == required
+    assert json.loads(found.model_dump_json())["require_certificate"] == required
+
+
+def test_a_certificate_is_required_by_default_and_not_sometimes() -> None:
+    assert Evaluation(corpora=["novel"]).require_certificate is True
+    with pytest.raises(ValidationError, match="unless_failed"):
+        Evaluation.model_validate({"corpora": ["novel"], "require_certificate": "sometimes"})

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.checkpoint.manifest import Manifest
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe import Recipe
 from publisher.recipe_file import read_recipe
@@ -113,6 +114,8 @@ def build(
             devices=devices,
         )
         make(request, out, work, last)
+        if last is Stage.PACKAGE:
+            say_certificate(out)
     except PublisherError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -137,6 +140,14 @@ def make(request: BuildRequest, out: Path, work: Path | None, last: Stage) -> No
         folders = run_pipeline(request, store, shown.context, last, shown.on_stage)
     with full_disk_as_fault(last, out):
         deliver(folders[last], out, own_store=work is None)
+
+
+def say_certificate(out: Path) -> None:
+    """The build's last word, on standard error."""
+    evaluation = Manifest.read(out).evaluation
+    if evaluation and evaluation.certificate:
+        certificate = evaluation.certificate
+        click.echo(f"Certificate {certificate.verdict.words}: {certificate.reason}.", err=True)
 
 
 def deliver(folder: Path, out: Path, *, own_store: bool) -> None:

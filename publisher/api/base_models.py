@@ -28,8 +28,8 @@ def register(
 ) -> BaseModelAnswer:
     """Register a base model.
 
-    Reads `config.json` and the headers of the weights, no weights. The same commit again is answered 200 with
-    what is there already.
+    Reads JSON files and the headers of the weights; of the weights only two tensors, if `config.json` says that
+    they are one. The same commit again is answered 200 with what is there already.
     """
     facts = _inspect(request, service.settings)
     row, is_new = _find_or_add(service, caller, facts)

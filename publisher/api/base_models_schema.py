@@ -63,6 +63,10 @@ class BaseModelAnswer(BaseModel):
     bytes: int
     dtype: str
     files: dict[str, int] = Field(description="bytes of each file")
+    notes: list[str] = Field(
+        default=[],
+        description="what is read otherwise than the files say: tensors left out, an LM head that is not tied",
+    )
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod

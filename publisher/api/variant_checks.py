@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -19,12 +19,14 @@ from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
 from publisher.hub.storage import HubStorage
+from publisher.plan import certificate_notes
 from publisher.recipe import Recipe
 from publisher.recipe_parts import shares_of
 from publisher.repo_id import check_repo_id
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, corpus_names
 from publisher.store.tenancy import owned
+from publisher.verdict import MORE_DOCUMENTS
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,17 @@ def _check_text(session: Session, caller: Caller, recipe: Recipe) -> None:
         found = facts[need.corpus]
         if found is not None:  # nobody has counted a dataset's documents: the stages do
             _check_amount(need, found)
+    _check_certificate(recipe, facts)
+
+
+def _check_certificate(recipe: Recipe, facts: Mapping[str, CorpusFacts | None]) -> None:
+    """A certificate that can only be inconclusive, where nothing is published without one that passes."""
+    if recipe.evaluation is None or recipe.evaluation.require_certificate is not True:
+        return
+    corpus = recipe.evaluation.corpora[0]
+    found = facts[corpus]
+    for note in certificate_notes(recipe, corpus, found.held_out_documents) if found else ():
+        raise RequestFault(f"{note}.", field="recipe.evaluation.require_certificate", way_out=MORE_DOCUMENTS)
 
 
 def text_needs(recipe: Recipe) -> Iterator[TextNeed]:

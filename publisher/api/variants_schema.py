@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,7 @@ from publisher.api.jobs_schema import JobAnswer
 from publisher.api.plans_schema import RECIPE_EXAMPLE
 from publisher.recipe import Recipe
 from publisher.store import models as tables
+from publisher.verdict import Verdict, verdict_of
 
 
 class PublishRequest(BaseModel):
@@ -55,8 +57,28 @@ class Publication(BaseModel):
     url: str
 
 
+class CertificateAnswer(BaseModel):
+    """What the certificate says; all of it is in the manifest."""
+
+    verdict: Verdict = Field(description="passed, or why not; not_stated by publishers that did not measure documents")
+    corpus: str
+    documents: int | None = Field(description="held-out documents that were measured")
+    mean: float | None = Field(description="gain of the recovered adapter on the base model, nats per token")
+    standard_error: float | None = Field(description="of `mean`, over documents")
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any] | None) -> Self | None:
+        """None before there is one, and where the recipe asks for no probe."""
+        certificate = ((manifest or {}).get("evaluation") or {}).get("certificate")
+        if certificate is None:
+            return None
+        found = (certificate.get("differences") or {}).get(certificate["corpus"]) or {}
+        numbers = {name: found.get(name) for name in ("documents", "mean", "standard_error")}
+        return cls(verdict=verdict_of(certificate), corpus=certificate["corpus"], **numbers)
+
+
 class VariantSummary(BaseModel):
-    """`publication` is there once the job has succeeded; `job` is the latest one."""
+    """`publication` and `certificate` are there once the job has succeeded; `job` is the latest one."""
 
     id: str
     base_model_id: str
@@ -64,6 +86,7 @@ class VariantSummary(BaseModel):
     recipe_digest: str
     publish: PublishRequest
     publication: Publication | None
+    certificate: CertificateAnswer | None
     job: JobAnswer
     created_at: float = Field(description="seconds since 1970")
 
@@ -81,6 +104,7 @@ class VariantSummary(BaseModel):
             "recipe_digest": row.recipe_digest,
             "publish": {"repo_id": row.publish_repo_id, "private": row.publish_private},
             "publication": row.publication,
+            "certificate": CertificateAnswer.of(row.manifest),
             "job": JobAnswer.model_validate(row.jobs[-1]),
             "created_at": row.created_at,
         }

@@ -14,12 +14,27 @@ from pydantic import TypeAdapter
 from publisher.architecture.geometry import Geometry
 from publisher.errors import InfrastructureFault, UnsupportedModel
 from publisher.families import refusal
+from publisher.json_object import refuse_nan
 
 #: importing torch and transformers takes 5 s on an idle machine, a minute on a busy one with a cold disk
 _TIMEOUT_SECONDS = 180
 _GEOMETRY = TypeAdapter(Geometry)
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
           "head_dim", "vocab_size")  # fmt: skip
+#: which programs compute attention and experts is the business of the machine that a model is loaded on
+_KERNELS = tuple(f"{start}{what}_implementation{end}" for what in ("attn", "experts") for start, end in (
+    ("", ""), ("_", ""), ("_", "_internal"), ("_", "_autoset")))  # fmt: skip
+
+
+def without_kernels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json without the kernels that whoever saved it had (flash-attn), which need not be installed here."""
+    return {key: value for key, value in config.items() if key not in _KERNELS}
+
+
+def kernel_notes(config: Mapping[str, Any]) -> list[str]:
+    """What `without_kernels` leaves out."""
+    named = [f"{key} = {config[key]!r}" for key in _KERNELS if config.get(key)]
+    return [f"config.json has {name}: left out, every machine takes what it has" for name in named]
 
 
 def describe(config: Mapping[str, Any]) -> Geometry:
@@ -29,12 +44,13 @@ def describe(config: Mapping[str, Any]) -> Geometry:
     """
     refuse_unusable(config)
     refuse_family(str(config.get("model_type")))
-    text = json.dumps(config, sort_keys=True)
+    text = json.dumps(without_kernels(config), sort_keys=True)
     return _here(text) if "torch" in sys.modules else _elsewhere(text)
 
 
 def refuse_unusable(config: Mapping[str, Any]) -> None:
     """What can be refused without knowing the family's code."""
+    refuse_nan(config, "config.json", UnsupportedModel)
     if config.get("auto_map"):
         raise UnsupportedModel(
             "config.json asks for remote code (auto_map), which is never run here.",

@@ -35,6 +35,8 @@ class Geometry:
     `experts_per_token` work. Layer `i` is of kind `kinds[kind_of[i]]`, its tensors are named
     `layer_prefix + str(i) + "." + …`; `outside` has the others (embeddings, norm, head) as files name them.
     `fields`: a width's name in LayerWidths → the config's name for it. `whole`: units that every layer keeps, and why.
+    `tied`: a tensor that files may hold although it is the same as another → that other, which is in `outside`.
+    `ignored`: patterns (`re.search`) of what transformers leaves unread if files hold it: buffers, layers for MTP.
     """
 
     family: str
@@ -54,6 +56,8 @@ class Geometry:
     outside: Mapping[str, Shape]
     fields: Mapping[str, str]
     whole: Mapping[Unit, str] = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     @property
     def group_size(self) -> int:

@@ -77,6 +77,8 @@ def geometry_of(config: Mapping[str, Any]) -> Geometry:
         outside=dict(files.outside),
         fields=sizes.fields,
         whole=whole,
+        tied=_tied(model, files.outside),
+        ignored=_ignored(model, files.prefix),
     )
 
 
@@ -204,6 +206,27 @@ def _file_shapes(model: PreTrainedModel) -> dict[str, Shape]:
     tied = set(getattr(model, "all_tied_weights_keys", {}) or {})
     kept = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, kept).items()}
+
+
+def _tied(model: PreTrainedModel, outside: Shapes) -> dict[str, str]:
+    """Of tensors that no layer holds; those two names are the same in files and in modules."""
+    pairs = (getattr(model, "all_tied_weights_keys", None) or {}).items()
+    return {name: other for name, other in pairs if other in outside}
+
+
+def _ignored(model: PreTrainedModel, prefix: str) -> tuple[str, ...]:
+    """By the model's own word; and the layers for multi-token prediction that its config counts behind the last one.
+
+    Of those transformers knows only the numbers that the published models have (DeepSeek-V3: 61).
+    """
+    patterns = {*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"}
+    if any(name.endswith("position_ids") for name, _ in model.named_buffers()):
+        patterns.add(r"(^|\.)position_ids$")
+    layers = model.config.num_hidden_layers
+    behind = getattr(model.config, "num_nextn_predict_layers", None)
+    if isinstance(behind, int):
+        patterns |= {rf"^{re.escape(prefix)}{layer}\." for layer in range(layers, layers + behind)}
+    return tuple(sorted(patterns))
 
 
 def _module_shapes(model: PreTrainedModel) -> dict[str, Shape]:

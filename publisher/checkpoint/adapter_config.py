@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,9 @@ from publisher.errors import RequestFault
 #: Initialisations that only choose where A and B start. The others (pissa, olora, corda, loftq, lora_ga) also
 #: subtract from the weights they start on, so that the adapter alone is not the whole change.
 _INITIALISATIONS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+
+#: of ranks and of alphas: for all modules, and what `…_pattern` begins with
+_NUMBERS = (("r", "rank"), ("lora_alpha", "alpha"))
 
 #: LoraConfig fields that change the method, and why zeros at the removed rows would not be enough.
 _METHODS: Mapping[str, str] = {
@@ -28,7 +32,7 @@ _METHODS: Mapping[str, str] = {
 
 
 def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
-    """Raise RequestFault naming the PEFT method or option for which recovery would not be exact."""
+    """Raise RequestFault naming the PEFT method or option for which recovery would not be exact, or a wrong value."""
     method = str(config.get("peft_type")).removeprefix("PeftType.")
     if method != "LORA":
         raise RequestFault(
@@ -44,6 +48,47 @@ def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
             "own weights; the saved A and B alone are not the update.",
             way_out="Save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
         )
+    _refuse_malformed(config)
+
+
+def _refuse_malformed(config: Mapping[str, Any]) -> None:
+    """What hand-written and converted files hold, and PEFT takes or fails of in words of its own."""
+    ranks, alphas = ({"": config.get(key)} | _pattern(config, f"{pattern}_pattern") for key, pattern in _NUMBERS)
+    for module, rank in ranks.items():
+        if not (type(rank) is int and rank > 0) and not (rank is None and not module):
+            raise _malformed("r" if not module else f"rank_pattern of {module}", rank, "a positive whole number")
+    for module, alpha in alphas.items():
+        if not _is_alpha(alpha) and not (alpha is None and not module):
+            raise _malformed("lora_alpha" if not module else f"alpha_pattern of {module}", alpha, "a number but 0")
+    for field in ("target_modules", "modules_to_save", "target_parameters", "exclude_modules"):
+        if not _is_names(config.get(field)):
+            raise _malformed(field, config[field], "a list of names")
+    if not isinstance(config.get("use_rslora", False), bool | None):
+        raise _malformed("use_rslora", config["use_rslora"], "true or false")
+
+
+def _pattern(config: Mapping[str, Any], field: str) -> dict[str, Any]:
+    pattern = config.get(field) or {}
+    if not isinstance(pattern, dict):
+        raise _malformed(field, pattern, "an object of names and numbers")
+    return pattern
+
+
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value != 0
+
+
+def _is_names(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(name, str) for name in value)
+    return value is None or isinstance(value, str)
+
+
+def _malformed(field: str, value: object, right: str) -> RequestFault:
+    return RequestFault(
+        f"adapter_config.json has {field} = {json.dumps(value)[:80]}; {right} is needed.",
+        way_out="Save the adapter with model.save_pretrained.",
+    )
 
 
 def scaled(config: Mapping[str, Any], strength: float) -> dict[str, Any]:
@@ -60,16 +105,17 @@ def scaled(config: Mapping[str, Any], strength: float) -> dict[str, Any]:
     if strength == 1:
         return dict(config)
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    return dict(config) | {
-        "lora_alpha": alpha_of(config) * strength,
-        "alpha_pattern": {name: alpha * strength for name, alpha in patterns.items()},
-    }
+    alphas = {name: alpha * strength for name, alpha in patterns.items()}
+    alpha = alpha_of(config) * strength
+    if not all(map(math.isfinite, (alpha, *alphas.values()))):
+        raise RequestFault(f"{strength} times the adapter's lora_alpha is no finite number.", field="strength")
+    return dict(config) | {"lora_alpha": alpha, "alpha_pattern": alphas}
 
 
 def alpha_of(config: Mapping[str, Any]) -> float:
     """Of all modules that `alpha_pattern` does not name."""
-    alpha: float = config.get("lora_alpha", 8)
-    return alpha
+    alpha: float | None = config.get("lora_alpha")
+    return 8 if alpha is None else alpha
 
 
 def for_base_model(
@@ -84,6 +130,7 @@ def for_base_model(
 
 
 def _recorded(config: dict[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
-    kept = {key: value for key, value in (config.get(PLACE) or {}).items() if key != KEY}
+    place = config.get(PLACE)
+    kept = {key: value for key, value in place.items() if key != KEY} if isinstance(place, dict) else {}
     mapping = kept if record is None else {**kept, KEY: dict(record)}
     return config | {PLACE: mapping or None}

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from publisher.errors import RequestFault
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
-
-
-@contextmanager
-def opened_tensors(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
 
 
 def read_config(adapter: Path) -> dict[str, Any]:
@@ -31,8 +19,10 @@ def read_config(adapter: Path) -> dict[str, Any]:
         raise RequestFault(f"{adapter} has no {CONFIG}; it is not a PEFT adapter.{_named_adapters(adapter)}")
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RequestFault(f"{path} is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestFault(
+            f"{path} is not JSON: {error}.", way_out="Save the adapter with model.save_pretrained."
+        ) from error
     if not isinstance(config, dict):
         raise RequestFault(f"{path} is not a JSON object.")
     return config
@@ -58,8 +48,3 @@ def weights_file(adapter: Path) -> Path:
             way_out=f"Save the adapter with safe_serialization=True, as {WEIGHTS}.",
         )
     raise RequestFault(f"{adapter} has no {WEIGHTS}.")
-
-
-def refuse_without_update(source: Path, names: Iterable[str]) -> None:
-    if not any(".lora_" in name for name in names):
-        raise RequestFault(f"{source} has no LoRA tensor.")

@@ -49,7 +49,7 @@ def note_on_base(
     if difference and not force:
         raise RequestFault(
             f"{name} is not the base model of this checkpoint, {manifest.base.repo_id}: {difference}.",
-            way_out="Name the model that the checkpoint was made from with --base; --force takes this one all the same.",
+            way_out="Name with --base the model that the checkpoint was made from; --force takes it all the same.",
         )
     if difference:
         return f"Forced: {name} is not the base model of this checkpoint, {manifest.base.repo_id}: {difference}."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
 
@@ -22,14 +23,18 @@ FILE_NAME = "README.md"
 class CardSubject:
     """What the card says beyond the manifest.
 
-    `repo_id` and `endpoint`: where the checkpoint will be found; `license`: the base model's, as the Hub names it;
-    `plots`: (title, path in the checkpoint).
+    `repo_id` and `endpoint`: where the checkpoint will be found; `license`, `license_name`, `license_link`: the base
+    model's, as the Hub's metadata has them; `legal_texts`: files in the checkpoint; `plots`: (title, path in the
+    checkpoint).
     """
 
     manifest: Manifest
     repo_id: str
     endpoint: str | None = None
-    license: str | None = None
+    license: str | list[str] | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    legal_texts: Sequence[str] = ()
     plots: Sequence[tuple[str, str]] = ()
 
 
@@ -46,6 +51,7 @@ def model_card(subject: CardSubject) -> str:
         *measurements(manifest),
         *(f"![{title}]({path})" for title, path in subject.plots),
         usage(manifest, subject.repo_id, subject.endpoint),
+        _licence(subject),
         _making(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -57,6 +63,8 @@ def _metadata(subject: CardSubject) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": subject.license,
+        "license_name": subject.license_name,
+        "license_link": subject.license_link,
         "tags": ["loram", "pruned", _method(subject.manifest), "lora", *(["4-bit"] if quantized else [])],
     }
     if subject.manifest.base.commit:  # the Hub takes a repository's name only, and a folder has none
@@ -98,6 +106,21 @@ def _in_bf16(manifest: Manifest) -> str:
 
 def _size_row(name: str, base: int, checkpoint: int, reduction: float) -> list[str]:
     return [name, f"{base:,}", f"{checkpoint:,}", f"{reduction:.2f}×"]
+
+
+def _licence(subject: CardSubject) -> str:
+    """That of the base model goes for what is made of it; nothing where nothing is known of it."""
+    names = subject.license if isinstance(subject.license, list) else [subject.license] if subject.license else []
+    named = ", ".join(f"`{name}`" for name in [*names, *([subject.license_name] if subject.license_name else [])])
+    sentences = [
+        f"The base model's licence goes for this checkpoint, too: {named}." if named else "",
+        f"Its text: <{subject.license_link}>." if (subject.license_link or "").startswith("http") else "",
+        f"What came with the base model: {', '.join(f'[{name}]({quote(name)})' for name in subject.legal_texts)}."
+        if subject.legal_texts
+        else "",
+    ]
+    said = " ".join(sentence for sentence in sentences if sentence)
+    return f"## Licence\n\n{said}" if said else ""
 
 
 def _making(manifest: Manifest) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from publisher.checkpoint.card_pruning import calibration_corpora, corpus_names
-from publisher.checkpoint.evaluation import Certificate, EvaluationReport, ProbeTraining
+from publisher.checkpoint.evaluation import Certificate, EvaluationReport, PairedDifference, ProbeTraining
 from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.markdown import table
+from publisher.verdict import LEAST_DOCUMENTS, LEAST_GAIN, STANDARD_ERRORS, Verdict, withholds
 
 _NO_VERDICT = (
     "> **Not certified.** No probe adapter was trained on this checkpoint, so nothing here says whether an adapter "
@@ -16,24 +18,55 @@ _NO_VERDICT = (
 _STDERR = "_stderr"
 
 
+_PASSED = "> **Certified: an adapter trained on this checkpoint improves the base model.**"
+#: what the card opens with, and what may be done about it
+_NOT_PASSED = {
+    Verdict.NOT_SIGNIFICANT: (
+        "> ⚠️ **Not certified: whether an adapter trained on this checkpoint improves the base model is within the "
+        "error of measuring it.**",
+        "Align for longer, prune less, or measure by a longer probe and more documents.",
+    ),
+    Verdict.NEGLIGIBLE: (
+        "> ⚠️ **Not certified: the adapter that was trained on this checkpoint as a probe hardly changes the base "
+        "model.**",
+        "Align for longer, prune less, or measure by a longer probe.",
+    ),
+    Verdict.INCONCLUSIVE: (
+        "> ⚠️ **Inconclusive: too few held-out documents to tell whether an adapter trained on this checkpoint improves "
+        "the base model.**",
+        "Try it on text of your own.",
+    ),
+    Verdict.FAILED: (
+        "> ⚠️ **Warning: the adapter that was trained on this checkpoint as a probe does not improve the base model.**",
+        "Align for longer or prune less before training on it.",
+    ),
+    Verdict.NOT_STATED: (
+        "> **No verdict: the publisher did not measure document by document how sure it is that an adapter trained on "
+        "this checkpoint improves the base model.**",
+        "",
+    ),
+}
+
+
 def verdict(manifest: Manifest) -> str:
     """The first thing to read: does an adapter trained here help the base model?"""
     certificate = manifest.evaluation.certificate if manifest.evaluation else None
     if certificate is None:
         return _NO_VERDICT
     numbers = (
-        f"held-out perplexity of the base model on `{certificate.corpus}`: {certificate.base:.4g} without it, "
-        f"{certificate.recovered:.4g} with the recovered adapter ({_probe(certificate)})"
+        f"Measured held-out perplexity of the base model on `{certificate.corpus}`: {certificate.base:.4g} without it, "
+        f"{certificate.recovered:.4g} with the recovered adapter ({_probe(certificate)}).{_by_document(certificate)}"
     )
-    if certificate.improves:
-        return (
-            f"> **Certified: an adapter trained on this checkpoint improves the base model.** Measured {numbers}."
-            f"{_retained(certificate)}"
-        )
-    return (
-        "> ⚠️ **Warning: the adapter that was trained on this checkpoint as a probe does not improve the base model.** "
-        f"Measured {numbers}. {_consequence(manifest)} Align for longer or prune less before training on it."
-    )
+    if certificate.verdict is Verdict.PASSED:
+        return f"{_PASSED} {numbers}{_retained(certificate)}"
+    opening, advice = _NOT_PASSED[certificate.verdict]
+    return " ".join(part for part in (opening, numbers, _consequence(manifest, certificate.verdict), advice) if part)
+
+
+def _by_document(certificate: Certificate) -> str:
+    if certificate.difference is None:
+        return ""
+    return f" Document by document, {certificate.reason}."
 
 
 def measurements(manifest: Manifest) -> Iterator[str]:
@@ -59,10 +92,12 @@ def _retained(certificate: Certificate) -> str:
     )
 
 
-def _consequence(manifest: Manifest) -> str:
-    if (manifest.recipe.get("evaluation") or {}).get("require_certificate", True):
+def _consequence(manifest: Manifest, verdict: Verdict) -> str:
+    requirement = (manifest.recipe.get("evaluation") or {}).get("require_certificate", True)
+    if withholds(requirement, verdict):
         return "So it was not published: its recipe requires the certificate, and this is a copy of what was built."
-    return "Its recipe lets it be published all the same (`evaluation.require_certificate: false`)."
+    said = json.dumps(requirement)
+    return f"Its recipe lets it be published all the same (`evaluation.require_certificate: {said}`)."
 
 
 def _probe(certificate: Certificate) -> str:
@@ -92,17 +127,30 @@ def _certificate(certificate: Certificate) -> str:
             f"`{corpus}`{' (trained on)' if corpus == certificate.corpus else ''}",
             *map(_number, (value, certificate.recovered_perplexity.get(corpus), direct.get(corpus))),
             _share(retained.get(corpus)),
+            *_difference(certificate.differences.get(corpus)),
         ]
         for corpus, value in base.items()
     ]
     heads = ["Corpus", "Base", "+ LoRA recovered from here", "+ LoRA trained on the base", "Gain retained"]
+    heads += ["Gain of the recovered, nats per token", "Documents", "Verdict"]
     said = (
         f"Perplexity of the base model with a LoRA that was trained on this checkpoint and recovered, and with the "
         f"same LoRA trained on the base model directly ({_probe(certificate)}). Gain retained: the share of the direct "
         "LoRA's improvement that the recovered one brings; – where the direct one was not trained, as for want of "
-        "memory, or improves nothing."
+        "memory, or improves nothing. Gain in nats per token: the mean difference of the base model's loss without "
+        "and with the recovered LoRA, document by document, weighted by tokens, ± its standard error over documents "
+        f"(ratio estimator). It passes with more than {STANDARD_ERRORS} standard errors and at least {LEAST_GAIN:g}, "
+        f"over at least {LEAST_DOCUMENTS} documents."
     )
     return "\n\n".join(part for part in ("## Certificate", said, table(heads, rows), _strength(certificate)) if part)
+
+
+def _difference(found: PairedDifference | None) -> list[str]:
+    """Mean and standard error, documents, verdict."""
+    if found is None:
+        return ["–", "–", Verdict.NOT_STATED.words]
+    error = "" if found.standard_error is None else f" ± {found.standard_error:.2g}"
+    return [f"{found.mean:.3g}{error}", f"{found.documents:,}", found.verdict.words]
 
 
 def _strength(certificate: Certificate) -> str:

@@ -41,7 +41,7 @@ def _needs(manifest: Manifest) -> str:
 def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
     taught = "import publisher.checkpoint  # lets transformers load layers of different widths"
     return [
-        "Train any LoRA on it with the tools that you already use:",
+        f"Train any LoRA on it with the tools that you already use{_begun(manifest)}:",
         code(
             "python",
             *([] if loads_anywhere(manifest) else [taught]),
@@ -72,7 +72,7 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
 def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
     return [
         "Train a LoRA on it whose update is masked as the weights are. Masking costs one more product forward and two "
-        "more backward for each adapted matrix:",
+        f"more backward for each adapted matrix{_begun(manifest)}:",
         code(
             "python",
             *(["import torch"] if _has_experts(manifest) else []),
@@ -113,6 +113,14 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             'recover_adapter(Path("adapter"), checkpoint, Path("merged"), base_model=base_folder)',
         ),
     ]
+
+
+def _begun(manifest: Manifest) -> str:
+    """A base model whose family begins text with a token reads text without it far worse, and adapters learn that."""
+    if manifest.text is None or not manifest.text.before:
+        return ""
+    tokens = "".join(manifest.text.before)
+    return f". Each sequence has to begin with `{tokens}`, as its tokenizer makes it, also where you pack text"
 
 
 def _loading(repo_id: str) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from publisher.verdict import LEAST_DOCUMENTS, LEAST_GAIN, STANDARD_ERRORS, Verdict, judge
+
 
 class _Measured(BaseModel):
     """A newer publisher may add fields; an older reader leaves them out."""
@@ -59,6 +61,34 @@ class TriedStrength(_Measured):
     )
 
 
+class PairedDifference(_Measured):
+    """By how much the recovered probe lowers the base model's loss, document by document (worker.evaluation.paired)."""
+
+    documents: int = Field(ge=1, description="held-out documents, each text once, that were measured")
+    mean: float = Field(description="of the differences, weighted by tokens, nats per token: ln(base / recovered)")
+    standard_error: float | None = Field(
+        default=None, ge=0, description="of `mean` over documents, nats per token; None of a single document"
+    )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        return judge(self.documents, self.mean, self.standard_error)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the mean is more than two standard errors from zero, to whichever side."""
+        return self.standard_error is not None and abs(self.mean) > STANDARD_ERRORS * self.standard_error
+
+    def __str__(self) -> str:
+        """`falls by 0.0412 nats per token (standard error 0.0080, 11 held-out documents)`, of the loss; or `rises`."""
+        documents = f"{self.documents} held-out document{'s' if self.documents > 1 else ''}"
+        error = f"{documents}, so no standard error"
+        if self.standard_error is not None:
+            error = f"standard error {self.standard_error:.2g}, {documents}"
+        return f"{'rises' if self.mean < 0 else 'falls'} by {abs(self.mean):.3g} nats per token ({error})"
+
+
 class Certificate(_Measured):
     """Proof that an adapter trained on the published checkpoint carries over to the base model.
 
@@ -66,8 +96,8 @@ class Certificate(_Measured):
     held-out documents. What is recovered from this checkpoint is multiplied by `strength` (checkpoint.recovery): the
     mildest of `tried_strengths` that is about as good as the best, on text that neither the LoRA was trained nor the
     certificate is measured on. `direct`: the same LoRA, trained on the base model itself, is what recovery could reach
-    at best; None if the recipe left it out or the base model did not fit for training. `strength`, `improves`, `gain`
-    and what is retained follow from the numbers, so they cannot disagree with them.
+    at best; None if the recipe left it out or the base model did not fit for training. `strength`, `verdict`,
+    `improves`, `gain` and what is retained follow from the numbers, so they cannot disagree with them.
     """
 
     corpus: str
@@ -78,6 +108,9 @@ class Certificate(_Measured):
     training: ProbeTraining
     recovered_perplexity: dict[str, float] = Field(description="corpus → perplexity with the recovered adapter")
     base_perplexity: dict[str, float] = Field(default={}, description="corpus → perplexity of the base model")
+    differences: dict[str, PairedDifference] = Field(
+        default={}, description="corpus → what the recovered adapter gains, document by document; older: not stated"
+    )
     direct: float | None = Field(
         default=None, ge=1, description="perplexity on `corpus` of the base model with a LoRA trained on it directly"
     )
@@ -90,10 +123,32 @@ class Certificate(_Measured):
         """What the recovered adapter's update was multiplied by."""
         return chosen_strength(self.tried_strengths)
 
+    @property
+    def difference(self) -> PairedDifference | None:
+        """On `corpus`, by which it is judged; None if the publisher did not measure document by document."""
+        return self.differences.get(self.corpus)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """On `corpus`."""
+        return Verdict.NOT_STATED if self.difference is None else self.difference.verdict
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def improves(self) -> bool:
-        return self.recovered < self.base
+        """Whether it passed: a lower perplexity alone is no proof."""
+        return self.verdict is Verdict.PASSED
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, as one clause."""
+        if self.difference is None:
+            return f"perplexity on {self.corpus} was not measured document by document"
+        judged = _JUDGED[self.verdict]
+        if self.verdict is Verdict.FAILED and self.difference.is_significant:
+            judged = ", significantly"
+        return f"with the recovered adapter the base model's loss on {self.corpus} {self.difference}{judged}"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -117,6 +172,15 @@ class Certificate(_Measured):
             corpus: retained_gain(self.base_perplexity[corpus], self.recovered_perplexity[corpus], direct)
             for corpus, direct in self.direct_perplexity.items()
         }
+
+
+_JUDGED = {
+    Verdict.PASSED: f", more than {STANDARD_ERRORS} standard errors",
+    Verdict.NOT_SIGNIFICANT: f", which is not more than {STANDARD_ERRORS} standard errors",
+    Verdict.NEGLIGIBLE: f", which is significant but less than {LEAST_GAIN:g}",
+    Verdict.INCONCLUSIVE: f"; at least {LEAST_DOCUMENTS} documents are needed",
+    Verdict.FAILED: "; it does not improve",
+}
 
 
 def chosen_strength(tried: Sequence[TriedStrength]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -35,6 +36,11 @@ def open_checkpoint(
             way_out="Name the folder or repository that the adapter was trained on.",
         )
     return folder
+
+
+def commit_of(folder: Path) -> str | None:
+    """Of a folder that was downloaded from a Hub, the commit."""
+    return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else None
 
 
 def _download(repo_id: str, revision: str | None, endpoint: str | None, weights: bool) -> Path:

@@ -34,7 +34,8 @@ class Framing:
         close = after or (() if eos is None else (eos,))
         if not (before or close):
             raise RequestFault(
-                "the base model's tokenizer has no end-of-text token, so documents cannot be told apart."
+                "the base model's tokenizer has no end-of-text token, so documents cannot be told apart.",
+                way_out="Name one in tokenizer_config.json (eos_token).",
             )
         return cls(before, close)
 

@@ -17,10 +17,11 @@ from publisher.errors import RequestFault
 FILE_NAME = "loram.json"
 #: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
 #: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
-#: certificate, gradient fidelity and tasks. 2.2: `digest`, over the manifest itself.
-FORMAT_VERSION = "2.2"
+#: certificate, gradient fidelity and tasks. 2.2: the certificate's differences, document by document, and its verdict.
+#: 2.3: `digest`, over the manifest itself.
+FORMAT_VERSION = "2.3"
 #: The first minor version of this major one whose manifests have a digest of their own.
-_SEALED_SINCE = 2
+_SEALED_SINCE = 3
 _DIGEST = "digest"
 _CHUNK = 8 << 20
 
@@ -138,7 +139,7 @@ class Manifest(_Part):
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
     files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
-    digest: str | None = Field(default=None, description="of this manifest, as `digest_of` has it; None before 2.2")
+    digest: str | None = Field(default=None, description="of this manifest, as `digest_of` has it; None before 2.3")
 
     @property
     def strength(self) -> float:
@@ -151,7 +152,7 @@ class Manifest(_Part):
         """Read `folder/loram.json`.
 
         Raises RequestFault if it is missing, not a manifest, of another major version, or not as it was written: its
-        own digest says so (manifests before 2.2 have none, and `digest` is None).
+        own digest says so (manifests before 2.3 have none, and `digest` is None).
         """
         path = folder / FILE_NAME
         try:

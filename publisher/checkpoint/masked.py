@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import LoraVariant, ParamWrapper
 from torch import Tensor
@@ -31,6 +31,9 @@ from publisher.checkpoint.integrity import checked_masks
 from publisher.checkpoint.tying import refuse_other_masks
 from publisher.checkpoint.weight_masks import WeightMasks, unpack
 from publisher.errors import RequestFault
+
+#: Beside adapter_config.json: the update was masked when it was saved. PEFT warns of keys in it that it does not know.
+MARK_FILE = "loram_masked.json"
 
 
 def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str = "default") -> int:
@@ -56,6 +59,7 @@ def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str
     for name, layer in found:
         weight = f"{name}.weight"
         layer.lora_variant[adapter] = _Masked(masks.packed(weight), masks.shape(weight)[1])
+    _mark(model, adapter)
     return len(found)
 
 
@@ -64,12 +68,30 @@ def unmask_adapter(model: PeftModel, adapter: str = "default") -> None:
     for _, layer in _adapted(model, adapter):
         if isinstance(layer.lora_variant.get(adapter), _Masked):
             del layer.lora_variant[adapter]
+    config = model.peft_config[adapter]
+    if isinstance(config, _MaskedConfig):
+        config.__class__ = LoraConfig
 
 
 def masked_product(x: Tensor, a: Tensor, b: Tensor, packed: Tensor) -> Tensor:
     """x ((B A) ∘ M)ᵀ: `x` (…, in), `a` (rank, in), `b` (out, rank), `packed` uint8 (out, ceil(in / 8)) → (…, out)."""
     product: Tensor = _MaskedProduct.apply(x, a, b, packed)  # type: ignore[no-untyped-call]
     return product
+
+
+class _MaskedConfig(LoraConfig):  # type: ignore[misc]
+    """Of a masked adapter. PEFT loads it as any: an adapter that is trained on has to be masked again."""
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        (Path(save_directory) / MARK_FILE).write_text('{"masked": true}\n', encoding="utf-8")
+
+
+def _mark(model: PeftModel, adapter: str) -> None:
+    """Have PEFT write beside the adapter that its update is masked, for recovery to see."""
+    config = model.peft_config[adapter]
+    if type(config) is LoraConfig:
+        config.__class__ = _MaskedConfig
 
 
 class _MaskedProduct(torch.autograd.Function):

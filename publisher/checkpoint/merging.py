@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
@@ -19,13 +20,21 @@ from torch import Tensor
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.adapter_config import alpha_of
-from publisher.checkpoint.adapter_folder import refuse_without_update
+from publisher.checkpoint.adapter_places import PEFT_PREFIX
+from publisher.checkpoint.adapter_tensors import AdapterTensors
 from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.streaming import write_tensors
 from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.checkpoint.whole_parameters import (
+    TOKENS,
+    WholeParameters,
+    is_whole,
+    parameter_of,
+    refuse_overflow,
+    token_indices,
+)
 from publisher.errors import RequestFault
 
-_PEFT_PREFIX = "base_model.model."
 _A, _B, _B_BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
 _EMBEDDING_A, _EMBEDDING_B = ".lora_embedding_A", ".lora_embedding_B"
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -44,22 +53,33 @@ def merged_weight(weight: Tensor, update: Tensor, mask: Tensor | None) -> Tensor
 class Merge:
     """An adapter, the masks of the checkpoint it was trained on, and the base model: all checked when it is made.
 
-    `config` and `adapter` are adapter_config.json and the opened adapter_model.safetensors; `tensors` the latter's
-    shapes. Raises RequestFault naming the tensor that does not fit or cannot be merged exactly.
+    `config` is adapter_config.json, `tensors` the shapes of what `adapter` holds; without `whole` it may hold no whole
+    parameters. Raises RequestFault naming the tensor that does not fit or cannot be merged exactly.
     """
 
-    def __init__(self, config: Mapping[str, Any], adapter: Any, masks: WeightMasks, base: Path) -> None:
-        names: list[str] = adapter.keys()
-        self.tensors: dict[str, Shape] = {name: tuple(adapter.get_slice(name).get_shape()) for name in names}
-        refuse_without_update(Path("the adapter"), self.tensors)
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        adapter: AdapterTensors,
+        masks: WeightMasks,
+        base: Path,
+        whole: WholeParameters | None = None,
+    ) -> None:
+        self.tensors: dict[str, Shape] = adapter.shapes
         self.base = StoredWeights(base)
         self._config = config
         self._adapter = adapter
         self._masks = masks
+        self._whole = whole
         self._tied = bool(json.loads((base / "config.json").read_bytes()).get("tie_word_embeddings", False))
         self._refuse_other_base()
-        #: base weight → the adapter's tensor that changes it (of A and B: B)
-        self._changes = {self._target(name): name for name in self.tensors if not name.endswith((_A, _EMBEDDING_A))}
+        #: base weight → the adapter's tensors that change it (of A and B: B), what replaces all of it first
+        self._changes: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.tensors, key=lambda name: (not is_whole(name), name)):
+            if not name.endswith((_A, _EMBEDDING_A)):
+                self._changes[self._target(name)].append(name)
+        for name in filter(is_whole, self.tensors):
+            self._replaced(name)
 
     def write(self, output: Path) -> None:
         """The merged model, in files of the base model's names, with its config and tokenizer."""
@@ -70,30 +90,54 @@ class Merge:
             write_tensors(output / file, [self.base.entries[weight] for weight in weights], self._merged)
 
     def _merged(self, weight: str) -> Tensor:
-        stored, name = self.base.read(weight), self._changes.get(weight)
-        if name is None:
-            return stored
+        stored = self.base.read(weight)
+        merged = stored
+        for name in self._changes.get(weight, ()):
+            merged = self._changed(merged, weight, name)
+        if merged is not stored:
+            refuse_overflow(weight, merged)
+        return merged
+
+    def _changed(self, weight: Tensor, weight_name: str, name: str) -> Tensor:
+        """`weight` with what the adapter's tensor `name` does to it."""
+        if is_whole(name):
+            return self._with_whole(weight, name)
         if name.endswith(_B):
-            mask = self._masks.mask(weight) if weight in self._masks else None
-            return merged_weight(stored, self._product(name, _B, _A), mask)
+            mask = self._masks.mask(weight_name) if weight_name in self._masks else None
+            return merged_weight(weight, self._product(name, _B, _A), mask)
         if name.endswith(_EMBEDDING_B):
-            return merged_weight(stored, self._product(name, _EMBEDDING_B, _EMBEDDING_A).T, None)
-        change: Tensor = self._adapter.get_tensor(name)
-        if name.endswith(_B_BIAS):
-            return merged_weight(stored, change * self._scaling(_module(name, _B_BIAS), _A), None)
-        return change.to(stored.dtype)
+            return merged_weight(weight, self._product(name, _EMBEDDING_B, _EMBEDDING_A).T, None)
+        change = self._read(name) * self._scaling(_module(name, _B_BIAS), _A)
+        return merged_weight(weight, change, None)
+
+    def _with_whole(self, weight: Tensor, name: str) -> Tensor:
+        recovered = self._replaced(name).to(weight.dtype)
+        if not name.endswith(TOKENS):
+            return recovered
+        return weight.index_copy(0, token_indices(name, self._config), recovered)
+
+    def _replaced(self, name: str) -> Tensor:
+        """What a whole tensor of the adapter is for the base model."""
+        if self._whole is None:
+            raise RequestFault(f"{name} is a whole parameter, and what it was before training is not known.")
+        return self._whole.recovered(name, self._adapter.read(name))
+
+    def _read(self, name: str) -> Tensor:
+        """torch computes with no floats of 8 bits."""
+        tensor = self._adapter.read(name)
+        return tensor.float() if tensor.itemsize == 1 else tensor
 
     def _product(self, name: str, b: str, a: str) -> Tensor:
         """scaling · B A, in float32 or better."""
         module = name.removesuffix(b)
-        left, right = self._adapter.get_tensor(name), self._adapter.get_tensor(module + a)
+        left, right = self._read(name), self._read(module + a)
         exact = torch.promote_types(left.dtype, torch.float32)
         product: Tensor = left.to(exact) @ right.to(exact)
         return product * self._scaling(_module(name, b), a)
 
     def _scaling(self, module: str, a: str) -> float:
         """As PEFT has it: alpha / rank, or alpha / √rank, each by module where the config has patterns."""
-        rank = self.tensors[f"{_PEFT_PREFIX}{module}{a}"][0]
+        rank = self.tensors[f"{PEFT_PREFIX}{module}{a}"][0]
         patterns: Mapping[str, float] = self._config.get("alpha_pattern") or {}
         own = (alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
         alpha = float(next(own, alpha_of(self._config)))
@@ -101,18 +145,19 @@ class Merge:
 
     def _target(self, name: str) -> str:
         """The base weight that the adapter's tensor changes; refuses what has none, or another shape."""
-        if not name.startswith(_PEFT_PREFIX):
-            raise RequestFault(f"{name} is not a tensor of a PEFT adapter.")
         weight, shape = self._weight_of(name)
         entry = self.base.entries.get(weight)
         if entry is None:
             raise RequestFault(
                 f"the adapter has {name}, and the base model in {self.base.folder} no {weight} to merge it into."
             )
+        if name.endswith(TOKENS):
+            shape = (*entry.shape[:1], *shape[1:])
         if entry.shape != shape or entry.dtype not in _FLOATS:
             raise RequestFault(
                 f"{name} is for a weight of shape {shape}; {weight} of the base model is {entry.dtype} {entry.shape}.",
-                way_out="Name the full-precision base model that the checkpoint was made from.",
+                way_out="Name the full-precision base model that the checkpoint was made from; if training resized its "
+                "embeddings, resize the base model's, save it, and name that.",
             )
         return weight
 
@@ -129,7 +174,7 @@ class Merge:
             )
         if name.endswith(_B_BIAS):
             return f"{_module(name, _B_BIAS)}.bias", shape
-        weight = name.removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
+        weight = parameter_of(name)
         if ".lora_" in name:
             raise RequestFault(f"{name} is not part of a plain LoRA and cannot be recovered.")
         if weight in self._masks:
@@ -167,4 +212,4 @@ class Merge:
 
 def _module(name: str, part: str) -> str:
     """The module's name in the model, of an adapter's tensor."""
-    return name.removeprefix(_PEFT_PREFIX).removesuffix(part).replace(".base_layer.", ".")
+    return name.removeprefix(PEFT_PREFIX).removesuffix(part).replace(".base_layer.", ".")

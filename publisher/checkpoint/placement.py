@@ -9,13 +9,15 @@ is zero. Which rows and columns those are, the masks know for every family.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.masks import KeptIndices, Masks
+from publisher.checkpoint.whole_parameters import is_whole
 from publisher.errors import RequestFault
 
 #: The parts of a LoRA on a linear layer, after the module's name.
@@ -35,9 +37,15 @@ def recover_tensor(name: str, tensor: Tensor, masks: Masks) -> Tensor:
     """One tensor of an adapter, by its name in adapter_model.safetensors, in the base model's shape.
 
     `lora_A` is (rank, in), `lora_B` (out, rank). What is not on a cut axis is returned as it is. Raises
-    RequestFault for a tensor that does not fit the checkpoint or cannot be recovered.
+    RequestFault for a tensor that does not fit the checkpoint or cannot be recovered, and for a whole parameter: what
+    it was before training has to be known (whole_parameters.py).
     """
     placement = _placement(name, tuple(tensor.shape), masks)
+    if is_whole(name):
+        raise RequestFault(
+            f"{name} is a whole parameter, and what it was before training is not known.",
+            way_out="Save the adapter, and recover its folder with the checkpoint's.",
+        )
     return tensor if placement.kept is None else put_back(tensor, placement.kept, placement.axis)
 
 
@@ -72,11 +80,19 @@ def recovered_shape(name: str, shape: Shape, masks: Masks) -> Shape:
     return (*shape[: placement.axis], placement.kept.full, *shape[placement.axis + 1 :])
 
 
+def refuse_other_layers(names: Iterable[str], masks: Masks) -> None:
+    """RequestFault naming a tensor of a layer that the checkpoint does not have, whatever stands before its number."""
+    for name in sorted(names):
+        _in_layer(name, masks)
+
+
 def put_back(tensor: Tensor, kept: KeptIndices, axis: int) -> Tensor:
     """Zeros of the full size, with `tensor`'s entries of `axis` at the kept indices."""
     shape = list(tensor.shape)
     shape[axis] = kept.full
-    return tensor.new_zeros(shape).index_copy_(axis, kept.indices.to(tensor.device), tensor)
+    bits = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor  # torch cannot index floats of 8 bits
+    whole = bits.new_zeros(shape).index_copy_(axis, kept.indices.to(tensor.device), bits)
+    return whole.view(tensor.dtype)
 
 
 def _placement(name: str, shape: Shape, masks: Masks) -> _Placement:

@@ -1,41 +1,51 @@
 """Recovery of an adapter folder: reads what PEFT saved, writes what carries it over to the base model.
 
-Where heads, neurons or experts were removed that is a stock PEFT adapter; the tensors are placement.py's business, and
-`recover_state` is it for adapters in memory. Where single weights were pruned, the update (B A) ∘ M has no low rank,
-so no adapter holds it: then it is the base model with the update merged in (merging.py).
+Where heads, neurons or experts were removed that is a stock PEFT adapter: where its updates go is placement.py's
+business, what becomes of parameters that it holds whole that of whole_parameters.py, and `recover_state` is it for
+adapters in memory. Where single weights were pruned, the update (B A) ∘ M has no low rank, so no adapter holds it: then
+it is the base model with the update merged in (merging.py). Everything is checked before anything is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from publisher.architecture.structure import Shape
+from publisher.checkpoint import adapter_places
 from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecoverable, scaled
-from publisher.checkpoint.adapter_folder import (
-    WEIGHTS,
-    opened_tensors,
-    read_config,
-    refuse_without_update,
-    weights_file,
-    write_config,
-)
+from publisher.checkpoint.adapter_folder import WEIGHTS, read_config, weights_file, write_config
+from publisher.checkpoint.adapter_places import AdapterPlaces
+from publisher.checkpoint.adapter_tensors import AdapterTensors, opened_adapter
 from publisher.checkpoint.base_identity import note_on_base
 from publisher.checkpoint.integrity import checked
-from publisher.checkpoint.manifest import BaseModelRecord
+from publisher.checkpoint.manifest import BaseModelRecord, Manifest
+from publisher.checkpoint.masked import MARK_FILE
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.merging import Merge
+from publisher.checkpoint.model_weights import ModelWeights, Repository
 from publisher.checkpoint.new_folder import refuse_occupied, renamed_when_whole
-from publisher.checkpoint.placement import recover_state, recover_tensor, recovered_shape
+from publisher.checkpoint.placement import (
+    recover_state,
+    recover_tensor,
+    recovered_shape,
+    refuse_other_layers,
+)
 from publisher.checkpoint.provenance import Provenance, Tie, recovered, refuse_recovered, settled
-from publisher.checkpoint.streaming import Entry, write_tensors
+from publisher.checkpoint.streaming import Entry, dtype_name, write_tensors
 from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.checkpoint.whole_parameters import Origins, WholeParameters, is_whole, parameter_of
 from publisher.errors import RequestFault
 
 __all__ = [
     "RecoveryReport",
+    "TrainedOn",
     "merge_folder",
     "recover_adapter",
     "recover_folder",
@@ -54,8 +64,9 @@ class RecoveryReport:
     """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
 
     `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
-    update in it, of `parameters_after`. `provenance`: whether the adapter is known to be of the checkpoint. `notes`:
-    what else its owner should know, a sentence each.
+    update in it, of `parameters_after`. `vocabulary`: rows that the adapter's embeddings have, where training changed
+    their number: the base model has to be resized before it takes the adapter. `provenance`: whether the adapter is
+    known to be of the checkpoint. `notes`: what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -68,8 +79,17 @@ class RecoveryReport:
     parameters_after: int
     strength: float
     merged: bool = False
+    vocabulary: int | None = None
     provenance: Provenance = Provenance.UNVERIFIED
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The checkpoint: `folder` has its config.json, `origins` the values that parameters had before training."""
+
+    folder: Path
+    origins: Origins
 
 
 def recover_adapter(
@@ -79,6 +99,7 @@ def recover_adapter(
     *,
     base_model: str | None = None,
     strength: float | None = None,
+    repository: Repository | None = None,
     force: bool = False,
 ) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
@@ -87,25 +108,33 @@ def recover_adapter(
     manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
     with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
     update is multiplied by `strength`; None: by the strength that the checkpoint's certificate found, 1 without one.
+    Parameters that the adapter holds whole (modules_to_save, embeddings, biases) are not multiplied: what training
+    changed of them is added to the base model's, for which `checkpoint`, or else `repository` that it came from, and
+    the base model have to be at hand.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
-    RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
-    `output` already holds something; if the checkpoint's masks, config and manifest are damaged or contradict each
-    other; if the adapter says that it was trained on another checkpoint or was recovered already, and if `base_model`
-    is of another family or size. `force` takes another checkpoint and another base model.
+    RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, holds
+    a tensor that PEFT would not load on the base model, or `output` already holds something; if the checkpoint's masks,
+    config and manifest are damaged or contradict each other; if the adapter says that it was trained on another
+    checkpoint or was recovered already, and if `base_model` is of another family or size. `force` takes another
+    checkpoint and another base model.
     """
     manifest, masks = checked(checkpoint)
     tie = Tie.of(manifest)
     provenance = settled(read_config(adapter), tie, where=checkpoint, force=force)
     note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
     strength = manifest.strength if strength is None else strength
+    base = base_model or manifest.base.repo_id
+    revision = None if base_model else manifest.base.commit
+    trained_on = TrainedOn(checkpoint, _origins(checkpoint, repository, _weights(base, revision), manifest))
     if isinstance(masks, WeightMasks):
         folder = _base_folder(base_model, manifest.base)
-        report = merge_folder(adapter, output, masks, folder, strength=strength)
+        report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
     else:
-        base, revision = base_model or manifest.base.repo_id, None if base_model else manifest.base.commit
         record = recovered(tie, provenance, base, revision)
-        report = recover_folder(adapter, output, masks, base, revision, strength=strength, record=record)
+        report = recover_folder(
+            adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record
+        )
     unsealed = [] if manifest.digest else [_UNSEALED]
     return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
 
@@ -118,38 +147,54 @@ def recover_folder(
     revision: str | None,
     *,
     strength: float = 1.0,
+    trained_on: TrainedOn | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet.
 
     `record`: what the recovered adapter says of itself (publisher.checkpoint.provenance).
+    Without `trained_on` the adapter is taken for a plain LoRA that PEFT saved: whole parameters are refused, and names
+    are not looked into.
     """
     refuse_occupied(output)
     config = _config(adapter, strength)
-    with renamed_when_whole(output) as folder:
-        before, after = _recover_weights(weights_file(adapter), folder / WEIGHTS, masks)
-        write_config(folder, for_base_model(config, base_model, revision, record))
+    with _opened(adapter, config, None if trained_on is None else trained_on.folder, masks) as (tensors, places):
+        recovery = _Recovery(tensors, masks, places, _whole(trained_on, config, places))
+        before, entries = tensors.shapes, recovery.entries()
+        notes = [*recovery.notes(), *_notes(tensors, places)]
+        with renamed_when_whole(output) as folder:
+            write_tensors(folder / WEIGHTS, entries, recovery.tensor)
+            write_config(folder, for_base_model(config, base_model, revision, record))
     return RecoveryReport(
         output=output,
         base_model=base_model,
         revision=revision,
         trained_on=config.get("base_model_name_or_path"),
         tensors=len(before),
-        widened=sum(before[name] != after[name] for name in before),
+        widened=sum(before[entry.name] != entry.shape for entry in entries),
         parameters_before=sum(map(prod, before.values())),
-        parameters_after=sum(map(prod, after.values())),
+        parameters_after=sum(prod(entry.shape) for entry in entries),
         strength=strength,
+        vocabulary=_resized(before, places),
+        notes=tuple(notes),
     )
 
 
 def merge_folder(
-    adapter: Path, output: Path, masks: WeightMasks, base: Path, *, strength: float = 1.0
+    adapter: Path,
+    output: Path,
+    masks: WeightMasks,
+    base: Path,
+    *,
+    strength: float = 1.0,
+    trained_on: TrainedOn | None = None,
 ) -> RecoveryReport:
     """Write the base model in folder `base` with the update, masked by `masks`, of the LoRA in folder `adapter`."""
     refuse_occupied(output)
     config = _config(adapter, strength)
-    with opened_tensors(weights_file(adapter)) as file:
-        merge = Merge(config, file, masks, base)
+    with _opened(adapter, config, base) as (tensors, places):
+        merge = Merge(config, tensors, masks, base, _whole(trained_on, config, places))
+        notes = [*_of_masks(adapter), *_notes(tensors, places)]
         with renamed_when_whole(output) as folder:
             merge.write(folder)
         return RecoveryReport(
@@ -163,7 +208,64 @@ def merge_folder(
             parameters_after=sum(prod(entry.shape) for entry in merge.base.entries.values()),
             strength=strength,
             merged=True,
+            notes=tuple(notes),
         )
+
+
+@dataclass(frozen=True)
+class _Recovery:
+    """What becomes of each tensor of an adapter, by PEFT's names."""
+
+    tensors: AdapterTensors
+    masks: Masks
+    places: AdapterPlaces | None
+    whole: WholeParameters | None
+
+    def entries(self) -> list[Entry]:
+        """What will be written; refuses what does not fit or cannot be recovered."""
+        shapes = {name: recovered_shape(name, shape, self.masks) for name, shape in self.tensors.shapes.items()}
+        for name, shape in self.tensors.shapes.items():
+            if self.places is not None:
+                self.places.refuse_misfit(name, shape)
+        return [Entry(name, self._dtype(name), shape) for name, shape in shapes.items()]
+
+    def tensor(self, name: str) -> Tensor:
+        saved = self.tensors.read(name)
+        if is_whole(name) and self.whole is not None:
+            return self.whole.recovered(name, saved)
+        return recover_tensor(name, saved, self.masks)
+
+    def notes(self) -> Iterator[str]:
+        whole = [name for name in self.tensors.names if is_whole(name)]
+        if whole:
+            yield (
+                f"{len(whole)} tensors are whole parameters ({parameter_of(whole[0])}): what training changed of them "
+                "was added to the base model's."
+            )
+
+    def _dtype(self, name: str) -> str:
+        return dtype_name(self.tensor(name).dtype) if is_whole(name) else self.tensors.dtype(name)
+
+
+def _whole(
+    trained_on: TrainedOn | None, config: Mapping[str, Any], places: AdapterPlaces | None
+) -> WholeParameters | None:
+    return None if trained_on is None or places is None else WholeParameters(trained_on.origins, config, places)
+
+
+@contextmanager
+def _opened(
+    adapter: Path, config: Mapping[str, Any], model: Path | None, masks: Masks | None = None
+) -> Iterator[tuple[AdapterTensors, AdapterPlaces | None]]:
+    """The adapter under PEFT's names, and all its places on the model whose config is in folder `model`."""
+    with opened_adapter(weights_file(adapter)) as tensors:
+        if masks is not None:
+            refuse_other_layers(tensors.names, masks)
+        if model is None:
+            yield tensors, None
+        else:
+            places = adapter_places.places(model, config)
+            yield tensors.placed(places), places
 
 
 def _config(adapter: Path, strength: float) -> dict[str, Any]:
@@ -185,16 +287,48 @@ def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
     )
 
 
-def _recover_weights(
-    source: Path, target: Path, masks: Masks
-) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]:
-    """Stream the tensors; returns their shapes before and after, by name. All are checked before any is written."""
-    with opened_tensors(source) as file:
-        names = sorted(file.keys())
-        slices = {name: file.get_slice(name) for name in names}
-        before = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        refuse_without_update(source, names)
-        after = {name: recovered_shape(name, shape, masks) for name, shape in before.items()}
-        entries = [Entry(name, slices[name].get_dtype(), after[name]) for name in names]
-        write_tensors(target, entries, lambda name: recover_tensor(name, file.get_tensor(name), masks))
-    return before, after
+def _weights(model: str, revision: str | None) -> ModelWeights:
+    folder = Path(model)
+    return ModelWeights(folder if folder.is_dir() else Repository(model, revision))
+
+
+def _origins(checkpoint: Path, repository: Repository | None, base: ModelWeights, manifest: Manifest) -> Origins:
+    here = ModelWeights(checkpoint)
+    own = here if here.here or repository is None else ModelWeights(repository)
+    scheme = (manifest.recipe.get("quantization") or {}).get("scheme", "none")
+    return Origins(own, base, equal=manifest.alignment is None and scheme == "none")
+
+
+def _resized(shapes: Mapping[str, Shape], places: AdapterPlaces | None) -> int | None:
+    """Rows of the adapter's embeddings, where the model's are not as many."""
+    if places is None:
+        return None
+    sizes = {size for name, shape in shapes.items() for size in places.resized(name, shape)}
+    return max(sizes, default=None)
+
+
+def _notes(tensors: AdapterTensors, places: AdapterPlaces | None) -> Iterator[str]:
+    """Reads every tensor: RequestFault naming one that is not finite."""
+    idle, adapted = tensors.idle(), tensors.adapted()
+    if len(idle) == len(adapted):
+        yield "This adapter is not trained: every update in it is zero (B = 0), and adds nothing to the base model."
+    elif idle:
+        yield f"{len(idle)} of {len(adapted)} adapted modules have no update (B = 0), {idle[0]} among them."
+    for place, saved in list(tensors.renamed.items())[:1]:
+        yield f"{len(tensors.renamed)} tensors were not named as PEFT names them ({saved}), and are now ({place})."
+    if tensors.packed:
+        yield f"In 4 bits, so not trained, and left out (the base model's own stay): {', '.join(tensors.packed)}."
+    missing = [] if places is None else places.missing(tensors.names)
+    if missing:
+        yield (
+            f"adapter_config.json names modules that the adapter has nothing for: {len(missing)} tensors are missing "
+            f"({missing[0]}), and those modules of the base model stay as they are."
+        )
+
+
+def _of_masks(adapter: Path) -> Iterator[str]:
+    if not (adapter / MARK_FILE).is_file():
+        yield (
+            "The adapter does not say that its update was masked in training (mask_adapter; older versions did not "
+            "write it): it is masked now, and what it did through pruned weights is lost."
+        )

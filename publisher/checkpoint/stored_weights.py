@@ -12,6 +12,7 @@ from torch import Tensor
 
 from publisher.checkpoint.streaming import Entry
 from publisher.errors import RequestFault
+from publisher.json_object import read_object, refuse_pointer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -26,7 +27,7 @@ class StoredWeights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open = {name: _opened(folder / name) for name in self._file_names}
+        self._open = {name: opened(folder / name) for name in self._file_names}
         self.files = {name: sorted(file.keys()) for name, file in self._open.items()}
         self._place = {weight: self._open[name] for name, weights in self.files.items() for weight in weights}
         self.entries = {weight: _entry(weight, file) for weight, file in self._place.items()}
@@ -44,10 +45,12 @@ class StoredWeights:
         path = self.folder / INDEX_FILE
         if (self.folder / SINGLE_FILE).exists() or not path.exists():
             return None
-        try:
-            weights: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestFault(f"{path} is not an index of weights: {error!r}.") from error
+        weights = read_object(path).get("weight_map")
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
+            raise RequestFault(f"{path} is not an index of weights: it has no weight_map of tensor names to files.")
+        outside = sorted(name for name in weights.values() if Path(name).name != name)
+        if outside:
+            raise RequestFault(f"{path} names {outside[0]!r}, which is not a file beside it.")
         return weights
 
     @property
@@ -65,13 +68,19 @@ def write_index(folder: Path, files: dict[str, list[Entry]]) -> None:
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise RequestFault(f"{path} is missing.", way_out="Save or download the model again.") from error
     except SafetensorError as error:
+        refuse_pointer(_start(path), str(path))
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1024)
 
 
 def _entry(name: str, file: Any) -> Entry:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 #: safetensors' own names, and bytes per element
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+               "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
 
 #: bytes that one call writes. For larger ones the kernel looks for large pieces of free memory to cache them in, which
 #: a virtual machine has to fetch from its host: that took up to ten times as long as the write
@@ -24,6 +25,15 @@ _AT_ONCE = 2**20
 
 #: bytes of a tensor whose size shows late: a note in JSON
 _LATE_AT_MOST = 2**16
+
+
+#: what weights are computed in
+_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A dtype of weights in safetensors' words."""
+    return _NAMES[dtype]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from publisher.architecture import LayerWidths, describe
+from publisher.architecture.describe import kernel_notes
+from publisher.json_object import read_object
 from publisher.plan import GIB, Plan, make_plan
-from publisher.recipe_file import read_object, read_recipe
+from publisher.recipe_file import read_recipe
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -28,9 +30,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
 def plan(config: Path, recipe_file: Path, flops: float | None, fp32_flops: float | None, as_json: bool) -> None:
     """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
-    geometry = describe(read_object(config))
+    raw = read_object(config)
+    geometry = describe(raw)
     recipe = read_recipe(recipe_file)
     result = make_plan(geometry, recipe, flops_per_second=flops or local_flops(), fp32_flops_per_second=fp32_flops)
+    result = result.model_copy(update={"notes": [*kernel_notes(raw), *result.notes]})
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:

@@ -60,12 +60,18 @@ def recover(
     An adapter says which checkpoint it was trained on, if `import publisher.checkpoint` came before loading that:
     then recovery says "verified", or refuses the wrong checkpoint. An adapter that says nothing is "unverified".
     """
-    from publisher.checkpoint.folder import open_checkpoint
+    from publisher.checkpoint.folder import commit_of, open_checkpoint
+    from publisher.checkpoint.model_weights import Repository
     from publisher.checkpoint.recovery import recover_adapter
 
     try:
         folder = open_checkpoint(checkpoint, revision, endpoint, weights=False)
-        report = recover_adapter(adapter, folder, output, base_model=base, strength=strength, force=force)
+        repository = (
+            None if Path(checkpoint).is_dir() else Repository(checkpoint, commit_of(folder) or revision, endpoint)
+        )
+        report = recover_adapter(
+            adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force
+        )
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
@@ -88,10 +94,11 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
             f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
         )
     pinned = f", revision={report.revision!r}" if report.revision else ""
+    resized = f"base.resize_token_embeddings({report.vocabulary})\n" if report.vocabulary else ""
     return (
         f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"
         f"{trained}\n"
         "from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
-        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n"
+        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n{resized}"
         f"model = PeftModel.from_pretrained(base, {str(report.output)!r})"
     )

@@ -13,6 +13,7 @@ from publisher.plan import stored_weight_bytes
 from publisher.plan.sizes import checkpoint_bytes
 from publisher.recipe import Recipe
 from publisher.store.models import Variant
+from publisher.verdict import Verdict, verdict_of
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,25 @@ class VariantNumbers:
         return self.base_bytes / max(self.bytes, 1)
 
     @property
-    def certificate_rows(self) -> list[tuple[str, list[float | None], float | None]]:
-        """Corpus, perplexity of the base model alone, with the recovered LoRA, with the direct one; gain retained."""
+    def verdict(self) -> Verdict | None:
+        return None if self.certificate is None else verdict_of(self.certificate)
+
+    @property
+    def difference(self) -> Mapping[str, Any] | None:
+        """Documents, mean and standard error on the certificate's corpus; None of an older publisher's."""
+        if self.certificate is None:
+            return None
+        found: Mapping[str, Any] | None = self._differences.get(self.certificate["corpus"])
+        return found
+
+    @property
+    def _differences(self) -> Mapping[str, Any]:
+        return (self.certificate or {}).get("differences") or {}
+
+    @property
+    def certificate_rows(self) -> list[tuple[str, list[float | None], float | None, Mapping[str, Any] | None]]:
+        """Corpus, perplexity of the base model alone, with the recovered LoRA, with the direct one; gain retained;
+        the recovered one's gain document by document."""
         found = self.certificate
         if found is None:
             return []
@@ -51,7 +69,12 @@ class VariantNumbers:
         recovered = found.get("recovered_perplexity") or {found["corpus"]: found["recovered"]}
         direct, retained = found.get("direct_perplexity") or {}, found.get("gain_retained_by_corpus") or {}
         return [
-            (corpus, [value, recovered.get(corpus), direct.get(corpus)], retained.get(corpus))
+            (
+                corpus,
+                [value, recovered.get(corpus), direct.get(corpus)],
+                retained.get(corpus),
+                self._differences.get(corpus),
+            )
             for corpus, value in base.items()
         ]
 

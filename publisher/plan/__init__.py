@@ -8,7 +8,7 @@ from publisher.architecture import Geometry, LayerWidths, pruned_widths
 from publisher.architecture.sparsity import parameters_of
 from publisher.plan.align import CARDS, align_memory
 from publisher.plan.minutes import Speed, StageSizes, expected_minutes
-from publisher.plan.notes import plan_notes
+from publisher.plan.notes import certificate_notes, plan_notes
 from publisher.plan.sizes import (
     BF16,
     FP32,
@@ -20,7 +20,17 @@ from publisher.plan.sizes import (
 )
 from publisher.recipe import Recipe, Scheme
 
-__all__ = ["GIB", "Bytes", "Counts", "Memory", "Plan", "Reduction", "make_plan", "stored_weight_bytes"]
+__all__ = [
+    "GIB",
+    "Bytes",
+    "Counts",
+    "Memory",
+    "Plan",
+    "Reduction",
+    "certificate_notes",
+    "make_plan",
+    "stored_weight_bytes",
+]
 
 
 class Counts(BaseModel):

@@ -9,6 +9,7 @@ from publisher.architecture import Geometry
 from publisher.architecture.widths import unprotected_layers, width_notes
 from publisher.plan.sizes import BF16, GIB, head_name
 from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
+from publisher.verdict import LEAST_DOCUMENTS
 
 
 def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:
@@ -18,6 +19,19 @@ def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:
         *width_notes(geometry, recipe.pruning),
         *_of_masks(geometry, recipe),
         *_of_quantization(geometry, recipe),
+    ]
+
+
+def certificate_notes(recipe: Recipe, corpus: str, held_out_documents: int) -> list[str]:
+    """What is known of the certificate before anything is measured, of the `corpus` that it is measured on."""
+    if recipe.evaluation is None or not recipe.evaluation.probe or held_out_documents >= LEAST_DOCUMENTS:
+        return []
+    asked = (
+        ", and require_certificate true then publishes nothing" if recipe.evaluation.require_certificate is True else ""
+    )
+    return [
+        f"corpus {corpus} holds out {held_out_documents} documents, and a certificate takes at least "
+        f"{LEAST_DOCUMENTS}: it will be inconclusive{asked}"
     ]
 
 

@@ -97,7 +97,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
         yield running
 
 
-def write_corpus(path: Path, documents: int = 50, words: int = 200) -> Path:
+def write_corpus(path: Path, documents: int = 100, words: int = 200) -> Path:
     lines = (json.dumps({"text": f"Document {index}. " + "word " * words}) for index in range(documents))
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -10,10 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.api.conftest import Body, RunningApi, Tenant, created, refused
-from tests.models import tiny_llama
+from tests.models import byte_tokenizer, tiny_llama
 
 
 def register(client: httpx.Client, path: Path) -> httpx.Response:
@@ -61,6 +62,32 @@ def test_a_sharded_repository_is_read_by_headers(api: RunningApi, tenant: Tenant
     from_folder = created(register(client, folder))
     for field in ("geometry", "parameters", "bytes", "dtype"):
         assert from_hub[field] == from_folder[field]
+
+
+def test_a_repositorys_other_head_and_what_goes_along_are_seen(
+    api: RunningApi, tenant: Tenant, client: httpx.Client
+) -> None:
+    """Of the two matrices pieces are read: they have more values than that."""
+    folder = tiny_llama(api.roots / tenant.name, tie_word_embeddings=True, vocab_size=4096)
+    weights = load_file(folder / "model.safetensors")
+    head = {"lm_head.weight": weights["model.embed_tokens.weight"] * 1.5}
+    save_file(weights | head, folder / "model.safetensors")
+    for name in ("README.md", "LICENSE", "trainer_state.json", "additional_chat_templates/a.jinja"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("text")
+    hub = HfApi(endpoint=f"{api.url}/hub", token=tenant.key)
+    repo = hub.create_repo(f"{tenant.name}/other-head").repo_id
+    hub.upload_folder(repo_id=repo, folder_path=folder)
+    found = created(client.post("/v1/base-models", json={"repo_id": repo}))
+    assert not found["geometry"]["tied_embeddings"]
+    assert "config.json ties lm_head.weight" in found["notes"][0]
+    assert {"README.md", "LICENSE", "additional_chat_templates/a.jinja"} <= found["files"].keys()
+    assert "trainer_state.json" not in found["files"]
+    pruning = {"criterion": "magnitude", "ratio": 0.5, "protect_first": 1, "protect_last": 1}
+    body = {"base_model_id": found["id"], "recipe": {"pruning": pruning}}
+    planned = client.post("/v1/plans", json=body).json()
+    assert planned["parameters"]["base"] == found["parameters"]
+    assert found["notes"][0] in planned["notes"]
 
 
 def test_a_repository_that_is_not_there_is_named(client: httpx.Client) -> None:
@@ -135,6 +162,26 @@ def cut_off(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def pointer(folder: Path) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 4952\n"
+    (folder / "model.safetensors").write_text(text)
+
+
+def nested(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a":' * 100_000)
+
+
+def not_a_number(folder: Path) -> None:
+    change_config(folder, rms_norm_eps=float("nan"))
+
+
+def end_of_text_beyond(folder: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([f"<{index}>" for index in range(62)])
+    tokenizer.eos_token = "<61>"
+    tokenizer.save_pretrained(folder)
+
+
 def change_config(folder: Path, **values: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -148,6 +195,10 @@ def change_config(folder: Path, **values: object) -> None:
         (remote_code, "remote code"),
         (another_family, "'mamba' is not supported"),
         (cut_off, "is truncated"),
+        (pointer, "is a Git LFS pointer"),
+        (nested, "nested too deep"),
+        (not_a_number, "rms_norm_eps = NaN"),
+        (end_of_text_beyond, "'<61>'"),
     ],
 )
 def test_a_model_that_cannot_be_pruned_is_refused_and_not_kept(

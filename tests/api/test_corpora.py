@@ -24,7 +24,7 @@ def test_documents_are_counted_by_side(api: RunningApi, corpus: Body) -> None:
     train, held_out = list(source.documents(Split.TRAIN)), list(source.documents(Split.HELD_OUT))
     facts = corpus["facts"]
     assert (facts["train_documents"], facts["held_out_documents"]) == (len(train), len(held_out))
-    assert facts["documents"] == 50
+    assert facts["documents"] == 100
     assert facts["characters"] == sum(map(len, train + held_out))
     assert facts["held_out_bytes"] == sum(len(text.encode()) for text in held_out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.api.conftest import Body, recipe, refused
+from tests.api.conftest import Body, RunningApi, created, recipe, refused, write_corpus
 
 # 4 layers of 32 × (32 + 16 + 16 + 32) attention, 3 × 32 × 48 MLP and 64 norm weights; 2 × 320 × 32 + 32 outside
 BASE = 4 * (32 * 96 + 3 * 32 * 48 + 64) + 2 * 320 * 32 + 32
@@ -26,6 +26,20 @@ def test_a_plan_of_masks_counts_kept_weights(client: httpx.Client, base_model: B
     plan = client.post("/v1/plans", json={"base_model_id": base_model["id"], "recipe": asked}).json()
     assert plan["parameters"] == {"base": BASE, "pruned": BASE - 32 * 96 - 3 * 32 * 48}
     assert plan["widths"] == plan["base_widths"]
+
+
+def test_a_plan_tells_that_a_certificate_will_be_inconclusive(
+    api: RunningApi, client: httpx.Client, base_model: Body
+) -> None:
+    body = {"base_model_id": base_model["id"], "recipe": recipe()}
+    for documents, said in ((80, False), (70, True)):
+        path = write_corpus(api.roots / f"{documents}.jsonl", documents)
+        created(client.post("/v1/corpora", json={"name": f"of-{documents}", "path": str(path)}))
+        body["recipe"]["evaluation"]["corpora"] = [f"of-{documents}"]
+        notes = client.post("/v1/plans", json=body).json()["notes"]
+        assert any("will be inconclusive" in note and "holds out 7 documents" in note for note in notes) is said
+    body["recipe"]["evaluation"]["corpora"] = ["not-registered-yet"]
+    assert client.post("/v1/plans", json=body).is_success
 
 
 def test_a_plan_creates_nothing(client: httpx.Client, base_model: Body) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
+from publisher.store import models as tables
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
 from tests.models import tiny_llama
 
@@ -116,6 +117,44 @@ def test_a_corpus_without_held_out_text_cannot_evaluate(
     body = changed(variant_body, "recipe.evaluation.corpora", ["all"])
     message = refused(client.post("/v1/variants", json=body), 422, "recipe.evaluation.corpora.0")
     assert "held_out_fraction" in message
+
+
+def test_too_few_held_out_documents_to_certify_are_refused_before_anything_is_made(
+    api: RunningApi, client: httpx.Client, variant_body: Body
+) -> None:
+    path = str(write_corpus(api.roots / "few.jsonl", documents=70))
+    created(client.post("/v1/corpora", json={"name": "few", "path": path}))
+    body = changed(variant_body, "recipe.evaluation.corpora", ["few"])
+    message = refused(client.post("/v1/variants", json=body), 422, "recipe.evaluation.require_certificate")
+    assert "holds out 7 documents, and a certificate takes at least 8" in message
+    assert "held_out_fraction" in message
+    assert nothing_exists(client)
+    for allowed in ("unless_failed", False):
+        made = created(
+            client.post("/v1/variants", json=changed(body, "recipe.evaluation.require_certificate", allowed))
+        )
+        assert made["recipe"]["evaluation"]["require_certificate"] == allowed
+    created(client.post("/v1/variants", json=changed(body, "recipe.evaluation.probe", False)))
+
+
+def test_a_variant_tells_its_certificate_s_verdict(api: RunningApi, client: httpx.Client, variant_body: Body) -> None:
+    made = created(client.post("/v1/variants", json=variant_body))
+    assert made["certificate"] is None
+    difference = {"documents": 12, "mean": 0.18, "standard_error": 0.02}
+    certificate = {"corpus": "novel", "improves": True, "differences": {"novel": difference}}
+    told = difference | {"verdict": "passed", "corpus": "novel"}
+    finish(api, made["id"], {"evaluation": {"certificate": certificate}})
+    assert client.get(f"/v1/variants/{made['id']}").json()["certificate"] == told
+    assert client.get("/v1/variants").json()["items"][0]["certificate"] == told
+    finish(api, made["id"], {"evaluation": {"certificate": {"corpus": "novel", "improves": True}}})
+    unstated = {"verdict": "not_stated", "corpus": "novel", "documents": None, "mean": None, "standard_error": None}
+    assert client.get(f"/v1/variants/{made['id']}").json()["certificate"] == unstated
+
+
+def finish(api: RunningApi, variant_id: str, manifest: dict[str, Any]) -> None:
+    """As a worker does that has published."""
+    with api.database.write() as session:
+        session.get_one(tables.Variant, variant_id).manifest = manifest
 
 
 def test_a_model_without_tokenizer_cannot_be_calibrated(

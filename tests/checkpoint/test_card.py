@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -14,13 +15,17 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from publisher.checkpoint.card import CardSubject, model_card
 from publisher.checkpoint.compression import compress_folder
 from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.checkpoint.manifest import Manifest, Widths
+from publisher.checkpoint.manifest import Manifest, TextRecord, Widths
+from publisher.verdict import Requirement, Verdict
 from tests.checkpoint.pruned import make_pair, manifest, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 
 
-def evaluation(recovered: float, strength: float = 1.0) -> EvaluationReport:
+def evaluation(
+    recovered: float, strength: float = 1.0, *, documents: int = 12, error: float | None = 0.02
+) -> EvaluationReport:
+    """`documents`, `error`: over how many the certificate's gain was measured, and its standard error."""
     budget = {"steps": 40, "batch_size": 4, "sequence_length": 256, "rank": 8, "learning_rate": 1e-3}
     return EvaluationReport.model_validate(
         {
@@ -39,6 +44,10 @@ def evaluation(recovered: float, strength: float = 1.0) -> EvaluationReport:
                 "training": {"seconds": 3.0, "peak_memory_bytes": 10, "tokens": 40960},
                 "recovered_perplexity": {"moby": recovered, "speeches": 31.1},
                 "base_perplexity": {"moby": 76.6, "speeches": 31.3},
+                "differences": {
+                    "moby": {"documents": documents, "mean": math.log(76.6 / recovered), "standard_error": error},
+                    "speeches": {"documents": 9, "mean": math.log(31.3 / 31.1), "standard_error": 0.01},
+                },
                 "direct": 54.4,
                 "direct_perplexity": {"moby": 54.4, "speeches": 30.8},
                 "direct_training": {"seconds": 5.0, "peak_memory_bytes": 2**30, "tokens": 40960},
@@ -47,6 +56,14 @@ def evaluation(recovered: float, strength: float = 1.0) -> EvaluationReport:
             "tasks": {"arc_easy": {"base": {"acc": 0.61, "acc_stderr": 0.0123}, "recovered": {"acc": 0.63}}},
         }
     )
+
+
+def older(recovered: float) -> EvaluationReport:
+    """As publishers wrote it that did not measure document by document."""
+    written = evaluation(recovered).model_dump(mode="json")
+    for newer in ("differences", "verdict"):
+        del written["certificate"][newer]
+    return EvaluationReport.model_validate(written | {"certificate": written["certificate"] | {"improves": True}})
 
 
 def described(tmp_path: Path, **changes: object) -> Manifest:
@@ -68,6 +85,14 @@ def headline(card: str) -> str:
     [
         (evaluation(64.0), "**Certified: an adapter trained on this checkpoint improves the base model.**"),
         (evaluation(80.0), "does not improve the base model"),
+        (evaluation(64.0, error=0.1), "**Not certified: whether an adapter trained on this checkpoint improves"),
+        (
+            evaluation(76.55, error=1e-5),
+            "**Not certified: the adapter that was trained on this checkpoint as a probe hardly",
+        ),
+        (evaluation(64.0, documents=7), "**Inconclusive: too few held-out documents"),
+        (evaluation(64.0, documents=1, error=None), "**Inconclusive: too few held-out documents"),
+        (older(64.0), "**No verdict: the publisher did not measure document by document"),
         (None, "**Not certified.**"),
     ],
 )
@@ -86,6 +111,28 @@ def test_metadata_is_what_the_hub_understands(tmp_path: Path) -> None:
     assert {"loram", "pruned"} <= set(data.tags)
 
 
+def test_a_licence_of_its_own_is_named_with_its_texts(tmp_path: Path) -> None:
+    subject = CardSubject(
+        described(tmp_path),
+        "org/small",
+        license="other",
+        license_name="some-community",
+        license_link="https://example.org/terms",
+        legal_texts=("LICENSE", "USE POLICY.md"),
+    )
+    card = model_card(subject)
+    data = metadata(card)
+    assert (data.license, data.license_name) == ("other", "some-community")
+    assert data.license_link == "https://example.org/terms"
+    assert "The base model's licence goes for this checkpoint, too: `other`, `some-community`." in card
+    assert "Its text: <https://example.org/terms>." in card
+    assert "[LICENSE](LICENSE), [USE POLICY.md](USE%20POLICY.md)" in card
+
+
+def test_a_card_without_a_licence_has_no_section_on_it(tmp_path: Path) -> None:
+    assert "## Licence" not in model_card(CardSubject(described(tmp_path), "org/small"))
+
+
 def test_local_base_model_is_not_offered_to_the_hub_as_a_repository(tmp_path: Path) -> None:
     local = described(tmp_path).base.model_copy(update={"endpoint": None, "repo_id": "/models/base"})
     data = metadata(model_card(CardSubject(described(tmp_path, base=local), "org/small")))
@@ -97,8 +144,9 @@ def test_tables_hold_the_numbers(tmp_path: Path) -> None:
     card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0)), "org/small"))
     assert "| `moby` | 76.6 | 419 | – | 433.5 | 64 |" in card
     assert "| Parameters | 100 | 50 | 2.00× |" in card
-    assert "| `moby` (trained on) | 76.6 | 64 | 54.4 | 57% |" in card
-    assert "| `speeches` | 31.3 | 31.1 | 30.8 | 40% |" in card
+    assert "| `moby` (trained on) | 76.6 | 64 | 54.4 | 57% | 0.18 ± 0.02 | 12 | passed |" in card
+    assert "| `speeches` | 31.3 | 31.1 | 30.8 | 40% | 0.00641 ± 0.01 | 9 | not significant |" in card
+    assert "on moby falls by 0.18 nats per token (standard error 0.02, 12 held-out documents)" in headline(card)
     assert "| The same LoRA on the base model | 1,024 MiB | 5 | 40,960 |" in card
     assert "| LoRA on this checkpoint (probe) | 0 MiB | 3 | 40,960 |" in card
     assert "Gradient fidelity: 0.510 on average" in card
@@ -160,14 +208,33 @@ def test_card_says_what_else_read_the_text_that_the_probe_trains_on(
 
 
 @pytest.mark.parametrize(
-    ("required", "said"), [(True, "it was not published: its recipe requires the certificate"), (False, "all the same")]
+    ("report", "required", "said"),
+    [
+        (evaluation(80.0), True, "it was not published: its recipe requires the certificate"),
+        (evaluation(80.0), "unless_failed", "it was not published: its recipe requires the certificate"),
+        (evaluation(80.0), False, "all the same (`evaluation.require_certificate: false`)"),
+        (
+            evaluation(64.0, documents=7),
+            "unless_failed",
+            'all the same (`evaluation.require_certificate: "unless_failed"`)',
+        ),
+    ],
 )
-def test_failed_certificate_says_at_the_top_whether_the_recipe_required_it(
-    tmp_path: Path, required: bool, said: str
+def test_certificate_that_did_not_pass_says_at_the_top_whether_the_recipe_required_it(
+    tmp_path: Path, report: EvaluationReport, required: Requirement, said: str
 ) -> None:
     recipe = {"evaluation": {"corpora": ["moby"], "require_certificate": required}}
-    card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(80.0), recipe=recipe), "org/small"))
+    card = model_card(CardSubject(described(tmp_path, evaluation=report, recipe=recipe), "org/small"))
     assert said in headline(card)
+
+
+def test_manifest_of_a_publisher_that_did_not_measure_by_document_is_read_without_a_verdict(tmp_path: Path) -> None:
+    described(tmp_path, evaluation=older(64.0)).write(tmp_path)
+    read = Manifest.read(tmp_path).evaluation
+    assert read is not None
+    assert read.certificate is not None
+    assert (read.certificate.verdict, read.certificate.improves) == (Verdict.NOT_STATED, False)
+    assert read.certificate.gain == pytest.approx(76.6 / 64.0)
 
 
 def test_own_hub_is_named_in_the_code_and_hugging_face_is_not(tmp_path: Path) -> None:
@@ -286,3 +353,10 @@ def test_card_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:
     with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", framework="pt") as file:
         modules = {name.split(".")[-3] for name in file.keys()}  # noqa: SIM118 - not a mapping
     assert modules == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+@pytest.mark.parametrize(("before", "said"), [([], False), (["<bos>"], True)])
+def test_card_says_what_sequences_have_to_begin_with(tmp_path: Path, before: list[str], said: bool) -> None:
+    text = TextRecord(before=before, close=["<eos>"])
+    card = model_card(CardSubject(described(tmp_path, text=text), "me/small"))
+    assert ("begin with `<bos>`" in card) == said

@@ -10,8 +10,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
+from publisher.checkpoint.manifest import AlignmentRecord, Manifest
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.merging import merged_weight
 from publisher.checkpoint.recovery import merge_folder, recover_adapter
@@ -203,3 +205,62 @@ def test_another_model_is_not_taken_for_the_base(tmp_path: Path) -> None:
         merge_folder(tmp_path / "adapter", tmp_path / "out", masks, tmp_path / "other")
     weights = json.loads((base / "config.json").read_text())
     assert weights["intermediate_size"] == 35
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"modules_to_save": ["lm_head", "norm"], "target_modules": ["up_proj"]},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+        {"trainable_token_indices": [3, 7], "target_modules": ["q_proj"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_of_whole_parameters_only_what_training_changed_is_merged(
+    tmp_path: Path, config: dict[str, Any], train: bool
+) -> None:
+    base, checkpoint = prepared(tmp_path)
+    aligned(checkpoint)
+    tuned = trained(checkpoint, tmp_path / "untrained", **config)
+    if train:
+        for name, parameter in tuned.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens_delta" in name:
+                parameter.data += 0.25
+    tuned.save_pretrained(tmp_path / "adapter")
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+    expected = with_update(base, checkpoint, tuned)
+    before, after = StoredWeights(base), StoredWeights(tmp_path / "merged")
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(after.read(name), tensor, rtol=0, atol=1e-9)
+        if not train and "layers" not in name and "target_modules" not in config:
+            assert torch.equal(after.read(name), before.read(name))
+    assert torch.equal(after.read("model.norm.weight"), before.read("model.norm.weight")) or train
+
+
+def aligned(checkpoint: Path) -> None:
+    """What alignment does to weights that are not pruned, and says in the manifest."""
+    weights = load_file(checkpoint / "model.safetensors")
+    torch.manual_seed(7)
+    moved = {n: t if "proj" in n else t + torch.randn_like(t) * 0.1 for n, t in weights.items()}
+    save_file(moved, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    said = AlignmentRecord(steps=1, tokens=64, seconds=1.0, peak_memory_bytes=0)
+    Manifest.read(checkpoint).model_copy(update={"alignment": said}).write(checkpoint)
+
+
+def test_embeddings_that_training_resized_ask_for_a_resized_base_model(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.resize_token_embeddings(70)
+    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(RequestFault, match="resize the base model's"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+    resized = AutoModelForCausalLM.from_pretrained(base)
+    resized.resize_token_embeddings(70)
+    resized.save_pretrained(tmp_path / "resized")
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(tmp_path / "resized"))
+    rows, own = StoredWeights(tmp_path / "merged"), load_file(tmp_path / "adapter/adapter_model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(rows.read(name)[:64], StoredWeights(base).read(name)[:64])
+        assert torch.equal(rows.read(name)[64:], own[f"base_model.model.{name}"][64:])

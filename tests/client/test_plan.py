@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from publisher.client.plan import plan
+from publisher.errors import RequestFault
 from tests.architecture.test_geometry import LLAMA_2_13B, LLAMA_2_70B
 from tests.architecture.test_widths import LLAMA_31_70B, MIXTURE
 
@@ -82,3 +83,24 @@ def test_speed_in_fp32_is_that_of_matched_gradients(tmp_path: Path) -> None:
         for speed in ((), ("--fp32-flops", "1e11"))
     )
     assert slow > 3 * fast
+
+
+def test_kernels_that_are_not_installed_are_left_out_and_told(tmp_path: Path) -> None:
+    recipe = {"pruning": {"criterion": "random", "ratio": 0.65}}
+    plain = json.loads(run(tmp_path, LLAMA_2_13B, recipe, "--json").stdout)
+    config = LLAMA_2_13B | {"attn_implementation": "flash_attention_2", "_attn_implementation": "flex"}
+    found = json.loads(run(tmp_path, config, recipe, "--json").stdout)
+    assert found["parameters"] == plain["parameters"]
+    assert len(found["notes"]) == len(plain["notes"]) + 2
+    assert "config.json has attn_implementation = 'flash_attention_2': left out" in found["notes"][0]
+
+
+def test_a_config_with_a_byte_order_mark_is_planned_and_one_nested_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"pruning": {"criterion": "random", "ratio": 0.65}}', encoding="utf-8-sig")
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_13B), encoding="utf-8-sig")
+    files = ["--config", str(tmp_path / "config.json"), "--recipe", str(tmp_path / "recipe.json"), "--flops", "1e12"]
+    assert CliRunner().invoke(plan, files).exit_code == 0
+    (tmp_path / "config.json").write_text('{"a":' * 100_000)
+    refused = CliRunner().invoke(plan, files)
+    assert isinstance(refused.exception, RequestFault)
+    assert "nested too deep" in str(refused.exception)

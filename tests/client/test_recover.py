@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from peft import PeftConfig
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
@@ -36,6 +38,26 @@ def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path
     scope: dict[str, object] = {}
     exec(result.stdout.split("\n\n")[1], scope)
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+
+
+def test_command_says_verified_unverified_and_forced(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    lora(model).save_pretrained(tmp_path / "tied")
+    other = save_checkpoint(tmp_path / "other", model.float(), base=str(tmp_path / "base"))
+    said = {}
+    for trained, on, option in (
+        ("adapter", checkpoint, []),
+        ("tied", checkpoint, []),
+        ("tied", other, []),
+        ("tied", other, ["--force"]),
+    ):
+        output = tmp_path / f"out{len(said)}"
+        arguments = [str(tmp_path / trained), "--checkpoint", str(on), "--output", str(output), *option]
+        result = CliRunner().invoke(recover, arguments)
+        said[len(said)] = (result.exit_code, result.stdout + result.stderr)
+    assert [code for code, _ in said.values()] == [0, 0, 1, 0]
+    for (_, output_of), word in zip(said.values(), ("(unverified:", "(verified:", "--force", "(forced:"), strict=True):
+        assert word in output_of
 
 
 def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
@@ -113,3 +135,28 @@ def test_asking_for_help_does_not_load_torch() -> None:
     code = "import sys, publisher.client.recover; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_the_owner_should_know_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    """An untrained adapter, whose embeddings were resized."""
+    model = make_pair().pruned
+    model.resize_token_embeddings(70)
+    untrained = lora(model, init_lora_weights=True)
+    untrained.save_pretrained(tmp_path / "a", save_embedding_layers=True)
+    arguments = [str(tmp_path / "a"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(recover, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Note: This adapter is not trained" in result.stdout
+    scope: dict[str, object] = {}
+    exec(result.stdout.split("\n\n")[1], scope)
+    assert scope["model"].get_input_embeddings().weight.shape[0] == 70  # type: ignore[attr-defined]
+
+
+def test_adapter_that_diverged_is_one_line_and_exit_1(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    state = load_file(adapter / "adapter_model.safetensors")
+    name = sorted(state)[0]
+    save_file(state | {name: state[name] * float("nan")}, adapter / "adapter_model.safetensors")
+    arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(recover, arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"{name} of the adapter holds NaN" in result.stderr

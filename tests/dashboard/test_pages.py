@@ -10,6 +10,7 @@ from html import unescape
 import httpx
 import pytest
 
+from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.jobs.transitions import Blame, Failure
 from publisher.recipe_pruning import Scope
 from tests.checkpoint.test_card import evaluation
@@ -201,10 +202,39 @@ def test_recipe_shows_the_fields_that_mean_something(account: Account, browser: 
     assert "0.65 structured, taylor" in look(browser, "/variants")
 
 
-def test_certificate_without_improvement_says_so(account: Account, browser: httpx.Client) -> None:
-    work = account.job().start().succeed(manifest(recovered=80.0))
-    assert "no improvement shown" in look(browser, f"/variants/{work.variant_id}")
-    assert "no improvement" in look(browser, "/variants")
+@pytest.mark.parametrize(
+    ("report", "heading", "listed"),
+    [
+        (evaluation(64.0), "adapters carry over", "passed"),
+        (evaluation(64.0, error=0.1), "no significant improvement", "not significant"),
+        (evaluation(76.55, error=1e-5), "hardly any improvement", "negligible"),
+        (evaluation(64.0, documents=7), "inconclusive, too few documents", "inconclusive"),
+        (evaluation(64.0, documents=1, error=None), "inconclusive, too few documents", "inconclusive"),
+        (evaluation(80.0), "no improvement", "failed"),
+    ],
+)
+def test_certificate_s_verdict_is_shown_with_what_it_rests_on(
+    account: Account, browser: httpx.Client, report: EvaluationReport, heading: str, listed: str
+) -> None:
+    work = account.job().start().succeed(manifest() | {"evaluation": report.model_dump(mode="json")})
+    page = look(browser, f"/variants/{work.variant_id}")
+    assert f"Certificate: {heading}</h2>" in page
+    assert report.certificate is not None
+    assert report.certificate.difference is not None
+    assert f"over {report.certificate.difference.documents} held-out document" in page
+    assert f">{listed}</span>" in look(browser, "/variants")
+
+
+def test_certificate_that_was_not_measured_by_document_states_no_verdict(
+    account: Account, browser: httpx.Client
+) -> None:
+    older = manifest()
+    del older["evaluation"]["certificate"]["differences"]
+    work = account.job().start().succeed(older)
+    page = look(browser, f"/variants/{work.variant_id}")
+    assert "Certificate: no verdict stated" in page
+    assert "It was not measured document by document" in page
+    assert ">not stated</span>" in look(browser, "/variants")
 
 
 def test_certificate_stands_beside_its_upper_bound_corpus_by_corpus(account: Account, browser: httpx.Client) -> None:
@@ -215,8 +245,8 @@ def test_certificate_stands_beside_its_upper_bound_corpus_by_corpus(account: Acc
     for told in ("reaches 54.40: 57 % of its gain carries over", "1.0 GiB", "Gradient fidelity: 0.510", "arc_easy"):
         assert told in page
     rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(.+?)</tr>", page)]
-    assert ["moby", "76.60", "64.00", "54.40", "57", "%"] in rows
-    assert ["speeches", "31.30", "31.10", "30.80", "40", "%"] in rows
+    assert ["moby", "76.60", "64.00", "54.40", "57", "%", "0.18", "±", "0.02", "12"] in rows
+    assert ["speeches", "31.30", "31.10", "30.80", "40", "%", "0.00641", "±", "0.01", "9"] in rows
     assert ["arc_easy", "acc", "0.61", "–", "0.63"] in rows
 
 

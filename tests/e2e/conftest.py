@@ -138,7 +138,7 @@ def corpora(service: Service) -> dict[str, Path]:
     """Registered corpora `general` and `novel`."""
     paths = {
         "general": write_text(service.data / "corpora" / "general.jsonl", documents=400, seed=1),
-        "novel": write_text(service.data / "corpora" / "novel.jsonl", documents=60, seed=2),
+        "novel": write_text(service.data / "corpora" / "novel.jsonl", documents=120, seed=2),
     }
     with service.client() as client:
         for name, path in paths.items():

@@ -121,3 +121,32 @@ def test_the_same_request_again_reuses_what_was_made(
     reused = {e.data["stage"] for e in events if e.kind == "stage" and e.data["state"] == "reused"}
     assert {"fetch", "calibrate", "prune", "align", "quantize", "evaluate"} <= reused
     assert again["publication"]["commit"] == variant["publication"]["commit"]
+
+
+def test_a_certificate_that_does_not_pass_is_the_request_s_fault_and_one_attempt(
+    service: Service, base_model: dict[str, Any], corpora: dict[str, Path]
+) -> None:
+    """A probe that learns nothing: what was computed stays, and a recipe that asks for less publishes it."""
+    evaluation = recipe()["evaluation"]
+    evaluation["probe_budget"] |= {"steps": 2, "learning_rate": 1e-7}
+    body = {
+        "base_model_id": base_model["id"],
+        "recipe": recipe(alignment=None, evaluation=evaluation),
+        "publish": {"repo_id": "e2e/useless", "private": False},
+    }
+    with service.client() as client:
+        made = client.post("/v1/variants", body)
+        events = list(client.follow(made["job"]["id"]))
+        job = client.get(f"/v1/jobs/{made['job']['id']}")
+        evaluation["require_certificate"] = False
+        again = client.post("/v1/variants", body)
+        rest = list(client.follow(again["job"]["id"]))
+        published = client.get(f"/v1/variants/{again['id']}")
+    failure = events[-1].data["failure"]
+    assert (job["state"], job["attempt"]) == ("failed", 1)
+    assert (failure["blame"], failure["stage"]) == ("request", "publish")
+    assert "the certificate's verdict is" in failure["message"]
+    assert "require_certificate" in failure["way_out"]
+    assert published["certificate"]["verdict"] in {"negligible", "not_significant", "failed"}
+    made_anew = {e.data["stage"] for e in rest if e.kind == "stage" and e.data["state"] == "finished"}
+    assert made_anew == {"package", "publish"}

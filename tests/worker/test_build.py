@@ -18,9 +18,11 @@ from transformers import AutoModelForCausalLM
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
 from publisher.architecture import pruned_widths
 from publisher.checkpoint.masks import load_masks
+from tests.checkpoint.test_card import described, evaluation
 from tests.dataset_hub import serve_datasets
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe
+from worker.build import say_certificate
 from worker.stages.store import StageStore
 from worker.stages.weights import read_geometry
 
@@ -71,6 +73,19 @@ def test_the_output_of_fetch_is_real_files(base: Path, tmp_path: Path) -> None:
     weights = out / "base" / "model.safetensors"
     assert weights.read_bytes() == (base / "model.safetensors").read_bytes()
     assert weights.stat().st_ino != (base / "model.safetensors").stat().st_ino
+
+
+def test_a_build_ends_with_the_verdict_of_its_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for report, said in ((evaluation(64.0), "Certificate passed: "), (evaluation(80.0), "Certificate failed: ")):
+        described(tmp_path, evaluation=report).write(tmp_path)
+        say_certificate(tmp_path)
+        told = capsys.readouterr()
+        assert told.err.startswith(said)
+        assert "12 held-out documents" in told.err
+        assert told.out == ""
+    described(tmp_path).write(tmp_path)
+    say_certificate(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_that_is_not_empty_is_refused_before_work(base: Path, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from publisher.errors import RequestFault
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """RequestFault if the base model comes without a tokenizer."""
+    """Without running code of the model's. RequestFault if there is none, or transformers cannot load it."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    except (OSError, ValueError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            base, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises no class of its own
         raise RequestFault(
-            f"the base model's tokenizer cannot be loaded: {error}",
-            way_out="Put the tokenizer's files beside the weights, or use a criterion that reads no text.",
+            f"the base model's tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}.",
+            way_out="Put the tokenizer's files beside the weights, or use a recipe that reads no text.",
         ) from error
     return tokenizer

@@ -29,6 +29,8 @@ from publisher.recipe import Evaluation
 from worker.evaluation.direct import DirectAdapter, DirectTraining
 from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
+from worker.evaluation.paired import paired_difference
+from worker.evaluation.perplexity import DocumentLosses
 from worker.evaluation.probe import load_with_adapter, train_probe
 from worker.evaluation.probe_text import ProbeText
 from worker.evaluation.strength import try_strengths
@@ -47,8 +49,12 @@ class _Side:
     """One of the two LoRAs, measured on the base model. `tried`: of the recovered one."""
 
     training: ProbeTraining
-    perplexity: Mapping[str, float]
+    losses: Mapping[str, DocumentLosses]
     tried: list[TriedStrength] = field(default_factory=list)
+
+    @property
+    def perplexity(self) -> dict[str, float]:
+        return {corpus: losses.perplexity for corpus, losses in self.losses.items()}
 
 
 @dataclass(frozen=True)
@@ -68,24 +74,27 @@ class Prober:
     seed: int
     on_base: bool
 
-    def certify(self, windows: Windows, base: Mapping[str, float]) -> Certificate:
-        """`base`: corpus → perplexity of the base model on `windows`."""
+    def certify(self, windows: Windows, base: Mapping[str, DocumentLosses]) -> Certificate:
+        """`base`: corpus → losses of the base model on `windows`."""
         corpus = self.evaluation.corpora[0]
         recovered = self._recovered(windows)
         direct = self._direct(windows) if self.evaluation.direct and self.on_base else None
-        return Certificate(
+        certificate = Certificate(
             corpus=corpus,
             budget=CertificateBudget.model_validate(self.evaluation.probe_budget.model_dump()),
-            base=base[corpus],
+            base=base[corpus].perplexity,
             recovered=recovered.perplexity[corpus],
             tried_strengths=recovered.tried,
             training=recovered.training,
-            recovered_perplexity=dict(recovered.perplexity),
-            base_perplexity=dict(base),
+            recovered_perplexity=recovered.perplexity,
+            base_perplexity={name: losses.perplexity for name, losses in base.items()},
+            differences={name: paired_difference(losses, recovered.losses[name]) for name, losses in base.items()},
             direct=direct and direct.perplexity[corpus],
-            direct_perplexity=direct and dict(direct.perplexity),
+            direct_perplexity=direct and direct.perplexity,
             direct_training=direct and direct.training,
         )
+        self.measuring.context.log(f"Certificate {certificate.verdict.words}: {certificate.reason}.")
+        return certificate
 
     def fidelity(self) -> GradientFidelity | None:
         """None if the recipe does not ask for it or the base model does not fit."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.errors import RequestFault
-from worker.evaluation.perplexity import Window, perplexity
+from worker.evaluation.perplexity import DocumentLosses, Window, document_losses
 from worker.evaluation.tasks import HarnessTasks
 from worker.stages.context import StageContext
 
@@ -37,7 +37,8 @@ _TASK_FORMS = {Form.BASE: "base", Form.PUBLISHED: "published", Form.RECOVERED: "
 class Measuring:
     """Progress through everything that evaluate does, in windows scored and probe steps trained.
 
-    Kept meanwhile: `losses` of trainings by series, and `task_results`: task → form → metric → value.
+    Kept meanwhile: `losses` of trainings by series; `document_nats`: corpus → form → loss of each document, summed;
+    and `task_results`: task → form → metric → value.
     """
 
     context: StageContext
@@ -47,30 +48,33 @@ class Measuring:
     done: int = 0
     points: int = 0
     losses: dict[str, list[float]] = field(default_factory=dict)
+    document_nats: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     task_results: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def advance(self, count: int) -> None:
         self.done += count
         self.context.progress(self.done, self.total, "windows, steps")
 
-    def measure(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
-        """Perplexity of `model` on each corpus; runs the tasks, too. Raises RequestFault if one is no number."""
-        found = self._perplexities(form, model, windows)
+    def measure(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, DocumentLosses]:
+        """Losses of `model` on each corpus; runs the tasks, too. Raises RequestFault if one is no number."""
+        found = self._losses(form, model, windows)
         if self.tasks.names and form in _TASK_FORMS:
             self.context.log(f"Running {', '.join(self.tasks.names)} on the {form}.")
             for task, metrics in self.tasks.run(model, self.tokenizer, self.context.check).items():
                 self.task_results.setdefault(task, {})[_TASK_FORMS[form]] = metrics
         return found
 
-    def _perplexities(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, float]:
+    def _losses(self, form: Form, model: PreTrainedModel, windows: Windows) -> dict[str, DocumentLosses]:
         found = {}
         for corpus, cut in windows.items():
-            value = perplexity(model, cut, self.advance)
+            losses = document_losses(model, cut, self.advance)
+            value = losses.perplexity
             _refuse_no_number(form, corpus, value)
             self.points += 1
             self.context.metric("perplexity", self.points, value)
             self.context.log(f"Perplexity of the {form} on {corpus}: {value:.2f}.")
-            found[corpus] = value
+            self.document_nats.setdefault(corpus, {})[form.name.lower()] = list(losses.nats)
+            found[corpus] = losses
         return found
 
     def step(self, series: str, step: int, loss: float) -> None:

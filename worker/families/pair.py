@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
 from publisher.architecture import Geometry
 from publisher.architecture.introspection import geometry_of
-from publisher.base_model import DTYPES
+from publisher.base_model_weights import DTYPES
 from publisher.errors import PublisherError, UnsupportedModel
 from publisher.recipe import Pruning
 from worker.families.reference import Float64

@@ -11,6 +11,7 @@ from worker.alignment.data import WeightedSource, training_sequences
 from worker.alignment.held_out import held_out_sequences
 from worker.alignment.tokenizer import load_tokenizer
 from worker.evaluation.probe_text import ProbeText, candidates_text
+from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.context import StageContext
 from worker.stages.inputs import AlignInputs
 from worker.stages.request import BuildRequest
@@ -58,6 +59,8 @@ def read_text(request: BuildRequest, inputs: AlignInputs, context: StageContext)
         cache=inputs.kept / _TOKENS if inputs.kept else None,
         log=context.log,
     )
+    read = [training, held_out, *([probe.training, probe.measured] if probe else [])]
+    refuse_unknown_tokens(inputs.base, *(tokens for tokens in read if tokens is not None))
     return Text(training, held_out, probe)
 
 

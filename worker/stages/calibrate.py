@@ -30,6 +30,7 @@ from worker.measure import compute_dtype
 from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
 from worker.pruning.scores import square_sums
 from worker.pruning.taylor import taylor_importance
+from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import CalibrateInputs
 from worker.stages.request import BuildRequest
@@ -99,7 +100,9 @@ def _sequences(request: BuildRequest, base: Path, context: StageContext) -> Tens
         documents = _checked(_corpus(request, calibration, name).documents(Split.TRAIN), context)
         shuffled_documents = shuffled(documents, request.recipe.seed)
         parts.append(corpus_sequences(name, shuffled_documents, samples, calibration.sequence_length, tokenizer))
-    return torch.cat(parts)
+    tokens = torch.cat(parts)
+    refuse_unknown_tokens(base, tokens)
+    return tokens
 
 
 def corpus_sequences(

@@ -2,30 +2,34 @@
 
 Writes `evaluation.json` (publisher.checkpoint.evaluation) and, with a certificate, `probe/`: the recovered adapter that
 was measured, and `probe_losses.json`: the losses of its training and of the direct one by step, in nats per token.
+`document_losses.json`: corpus → `tokens` scored of each held-out document, and `nats` of each form, summed over them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from publisher.checkpoint.evaluation import EvaluationReport, Perplexities, WeightBytes
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus import CorpusSource
 from publisher.errors import RequestFault
 from publisher.recipe import STRENGTHS, Evaluation
 from worker.alignment.tokenizer import load_tokenizer
 from worker.causal import load_causal
 from worker.device import Device, choose_device
 from worker.evaluation.certificate import FIDELITY_STEPS, Prober
+from worker.evaluation.held_out_text import held_out_documents
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
-from worker.evaluation.perplexity import Window, cut_windows, scored_tokens
+from worker.evaluation.perplexity import DocumentLosses, Window, cut_windows, scored_tokens
 from worker.evaluation.probe_text import ProbeText, certificate_text
 from worker.evaluation.tasks import HarnessTasks
 from worker.quantization.nf4 import load_published
+from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import EvaluateInputs
@@ -34,7 +38,7 @@ from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
 VERSION = 5
-REPORT, LOSSES = "evaluation.json", "probe_losses.json"
+REPORT, LOSSES, DOCUMENTS = "evaluation.json", "probe_losses.json", "document_losses.json"
 
 
 def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, quantize: str) -> str:
@@ -69,13 +73,15 @@ def evaluate(
     text = None
     if evaluation.probe:
         text = certificate_text(request.corpora[evaluation.corpora[0]], tokenizer, evaluation.probe_budget)
+    read = [window.tokens for cut in windows.values() for window in cut]
+    refuse_unknown_tokens(inputs.base, *read, *([text.training, text.measured] if text else []))
     on_base = evaluation.probe and _base_trains(inputs.base, evaluation, device, context)
     tasks = _tasks(request)
     tasks.load()
     measuring = Measuring(context, _amount(evaluation, inputs, windows, text, on_base=on_base), tasks, tokenizer)
     measured = _measure_forms(inputs, windows, torch.device(device.name), measuring)
     report = EvaluationReport(
-        perplexity=measured,
+        perplexity=_perplexities(measured),
         held_out_tokens={name: scored_tokens(cut) for name, cut in windows.items()},
         bytes=_weight_bytes(inputs),
     )
@@ -91,11 +97,11 @@ def evaluate(
             seed=request.recipe.seed,
             on_base=on_base,
         )
-        base = {corpus: forms.base for corpus, forms in measured.items()}
-        found = {"certificate": prober.certify(windows, base), "gradient_fidelity": prober.fidelity()}
+        found = {"certificate": prober.certify(windows, measured["base"]), "gradient_fidelity": prober.fidelity()}
         report = report.model_copy(update=found)
         write_json(output / LOSSES, measuring.losses)
     report = report.model_copy(update={"tasks": measuring.task_results})
+    write_json(output / DOCUMENTS, _by_document(measuring, measured["base"]))
     (output / REPORT).write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
@@ -105,7 +111,7 @@ def _tasks(request: BuildRequest) -> HarnessTasks:
 
 
 def _held_out(corpus: CorpusSource, evaluation: Evaluation, tokenizer: PreTrainedTokenizerBase) -> list[Window]:
-    documents = corpus.documents(Split.HELD_OUT)
+    documents = held_out_documents(corpus)
     windows = cut_windows(documents, tokenizer, evaluation.sequence_length, evaluation.tokens, evaluation.stride)
     if not windows:
         raise RequestFault(
@@ -142,8 +148,8 @@ def _amount(
 
 def _measure_forms(
     inputs: EvaluateInputs, windows: Windows, device: torch.device, measuring: Measuring
-) -> dict[str, Perplexities]:
-    """One model in memory at a time, on all corpora."""
+) -> dict[str, dict[str, DocumentLosses]]:
+    """Form → corpus → losses. One model in memory at a time, on all corpora."""
     folders = {Form.BASE: inputs.base, Form.PRUNED: inputs.pruned, Form.ALIGNED: inputs.aligned}
     measured = {
         form.name.lower(): measuring.measure(form, load_causal(folder, device), windows)
@@ -152,9 +158,20 @@ def _measure_forms(
     }
     published = load_published(inputs.quantized, device)
     measured["quantized"] = measuring.measure(Form.PUBLISHED, published, windows)
+    return measured
+
+
+def _perplexities(measured: Mapping[str, Mapping[str, DocumentLosses]]) -> dict[str, Perplexities]:
     return {
-        corpus: Perplexities.model_validate({form: values[corpus] for form, values in measured.items()})
-        for corpus in windows
+        corpus: Perplexities.model_validate({form: losses[corpus].perplexity for form, losses in measured.items()})
+        for corpus in measured["base"]
+    }
+
+
+def _by_document(measuring: Measuring, base: Mapping[str, DocumentLosses]) -> dict[str, object]:
+    return {
+        corpus: {"tokens": list(losses.tokens), "nats": measuring.document_nats[corpus]}
+        for corpus, losses in base.items()
     }
 
 

@@ -1,7 +1,8 @@
 """fetch: the base model's files in one place, every one with its sha256.
 
-A Hub repository is downloaded at its pinned commit; of a local folder there are only links. Writes `base/` and
-`base.json`.
+A Hub repository is downloaded at its pinned commit; of a local folder there are only links. Small files that
+transformers could not read are written anew (worker.stages.base_folder). Writes `base/` and `base.json`: the files of
+the model as they were fetched, and as they are read where that differs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
-from publisher.errors import InfrastructureFault, RequestFault
+from publisher.base_model_files import is_document
+from publisher.errors import InfrastructureFault, RequestFault, UnsupportedModel
+from worker.stages.base_folder import make_readable, token_notes
 from worker.stages.context import Stage, StageContext
 from worker.stages.download import download
 from worker.stages.folder import STATE, hash_file, write_json
@@ -18,7 +21,7 @@ from worker.stages.inputs import FetchInputs
 from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 1
+VERSION = 2
 
 
 def digest(request: BuildRequest) -> str:
@@ -41,9 +44,27 @@ def run(request: BuildRequest, inputs: FetchInputs, output: Path, context: Stage
         downloads.rename(folder)
     files = _hash(folder, facts.files, context)
     _refuse_other_content(request.base, files, expected)
-    write_json(
-        output / "base.json", {"repo_id": request.base.repo_id, "revision": request.base.revision, "files": files}
-    )
+    if request.base.path is None:
+        facts = inspect_folder(folder)  # what was sampled before is compared in full
+    rewritten = make_readable(folder, facts)
+    for note in dict.fromkeys([*facts.notes, *_token_notes(request, folder, facts, context)]):
+        context.log(f"Note: {note}.")
+    model = {name: found for name, found in files.items() if not is_document(name)}
+    record = {"repo_id": request.base.repo_id, "revision": request.base.revision, "files": model}
+    write_json(output / "base.json", record | ({"rewritten": rewritten} if rewritten else {}))
+
+
+def _token_notes(request: BuildRequest, folder: Path, facts: BaseModelFacts, context: StageContext) -> list[str]:
+    """A tokenizer that cannot be loaded is in the way of recipes that read text only."""
+    try:
+        return token_notes(folder, facts)
+    except UnsupportedModel:
+        raise
+    except RequestFault as fault:
+        if request.recipe.corpus_names():
+            raise
+        context.log(f"Warning: {fault.message}")
+        return []
 
 
 def inspect(base: BaseModelSource) -> BaseModelFacts:
@@ -60,8 +81,8 @@ def inspect(base: BaseModelSource) -> BaseModelFacts:
 
 
 def _link(source: Path, facts: BaseModelFacts, folder: Path) -> None:
-    folder.mkdir()
     for name in facts.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to((source / name).resolve())
 
 

@@ -70,8 +70,8 @@ class EvaluateInputs:
 
 @dataclass(frozen=True)
 class PackageInputs:
-    """`alignment`, `evaluation` and `probe_losses` are their stages' JSON files, None for what was not done;
-    `stage_seconds` maps stage name to seconds.
+    """`alignment`, `evaluation`, `probe_losses` and `document_losses` are their stages' JSON files, None for what was
+    not done; `stage_seconds` maps stage name to seconds.
 
     `base_json` is {"repo_id", "revision", "files": {name: {"size": bytes, "sha256": hex}}}.
     """
@@ -84,6 +84,7 @@ class PackageInputs:
     evaluation: Path | None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     probe_losses: Path | None = None
+    document_losses: Path | None = None
 
 
 @dataclass(frozen=True)

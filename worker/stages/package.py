@@ -17,10 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from huggingface_hub import ModelCard
-
 from publisher.architecture import Geometry, LayerWidths
 from publisher.base_model import INDEX_FILE
+from publisher.base_model_files import belongs_to_model
 from publisher.checkpoint import card, manifest
 from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.checkpoint.framing import Framing
@@ -39,11 +38,13 @@ from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
+from publisher.verdict import Verdict
 from worker.alignment.tokenizer import load_tokenizer
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import RECORD
 from worker.stages.inputs import PackageInputs
 from worker.stages.kept_shares import kept_shares
+from worker.stages.licence import documents_digest, read_licence
 from worker.stages.plots import Measured, draw_plots
 from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
@@ -68,6 +69,7 @@ def digest(request: BuildRequest, *inputs: str | None) -> str:
             "recipe": request.recipe.digest,
             "base": [request.base.repo_id, request.base.revision, request.base.endpoint],
             "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
+            "documents": documents_digest(request.base.path),
         },
     )
 
@@ -84,14 +86,21 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
         gradient_cosine=alignment["gradient_cosine"] if alignment else (),
         evaluation=evaluation,
         probe_losses=json.loads(inputs.probe_losses.read_bytes()) if inputs.probe_losses else {},
+        document_losses=json.loads(inputs.document_losses.read_bytes()) if inputs.document_losses else {},
     )
     plots = draw_plots(output, measured)
     _warn_of_certificate(described, context)
+    licence = read_licence(inputs.base)
+    if licence.complaint:
+        context.log(f"Warning: the base model's card cannot be read, so its licence is not named: {licence.complaint}.")
     subject = card.CardSubject(
         manifest=described,
         repo_id=request.publish.repo_id if request.publish else "path/to/checkpoint",
         endpoint=request.publish.endpoint if request.publish else None,
-        license=_license(request.base, inputs.base),
+        license=licence.name,
+        license_name=licence.custom,
+        license_link=licence.link,
+        legal_texts=licence.texts,
         plots=plots,
     )
     (output / card.FILE_NAME).write_text(card.model_card(subject), encoding="utf-8")
@@ -100,20 +109,18 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
 
 def _warn_of_certificate(described: Manifest, context: StageContext) -> None:
     certificate = described.evaluation.certificate if described.evaluation else None
-    if certificate is not None and not certificate.improves:
-        context.log(
-            f"Warning: the certificate failed: with the recovered adapter the base model's perplexity on "
-            f"{certificate.corpus} is {certificate.recovered:.4g}, without it {certificate.base:.4g}."
-        )
+    if certificate is not None and certificate.verdict is not Verdict.PASSED:
+        context.log(f"Warning: the certificate's verdict is {certificate.verdict.words}: {certificate.reason}.")
 
 
 def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> None:
     """Tokenizer, chat template, licence texts of the base model; then the quantized model over them; the masks."""
-    taken_over = (path for path in inputs.base.iterdir() if path.suffix != ".safetensors")
-    sources = sorted(path for path in taken_over if path.name not in _REPLACED)
-    sources += sorted(inputs.quantized.iterdir())
-    by_name = {path.name: path for path in sources if path.is_file()} | {MASKS: inputs.masks}
+    of_base = {path.relative_to(inputs.base).as_posix(): path for path in sorted(inputs.base.rglob("*"))}
+    sources = {name: path for name, path in of_base.items() if belongs_to_model(name) and name not in _REPLACED}
+    sources |= {path.name: path for path in sorted(inputs.quantized.iterdir())}
+    by_name = {name: path for name, path in sources.items() if path.is_file()} | {MASKS: inputs.masks}
     for done, (name, source) in enumerate(by_name.items(), 1):
+        (output / name).parent.mkdir(exist_ok=True)
         _link_or_copy(source.resolve(), output / name)
         context.progress(done, len(by_name), "files")
 
@@ -224,15 +231,6 @@ def _checkpoint_bytes(folder: Path, masks: Masks | WeightMasks) -> int:
 
 def _evaluation(path: Path | None) -> EvaluationReport | None:
     return EvaluationReport.model_validate_json(path.read_bytes()) if path else None
-
-
-def _license(base: BaseModelSource, folder: Path) -> str | None:
-    """What the base model's own card says, where there is one."""
-    for place in (folder, base.path):
-        if place is not None and (place / card.FILE_NAME).is_file():
-            data = ModelCard.load(place / card.FILE_NAME, ignore_metadata_errors=True).data
-            return data.license if isinstance(data.license, str) else None
-    return None
 
 
 def _records(folder: Path, context: StageContext) -> dict[str, FileRecord]:

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.errors import RequestFault
+from publisher.plan import certificate_notes
+from publisher.verdict import MORE_DOCUMENTS
+from worker.evaluation.held_out_text import count_documents
 from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import (
     AlignInputs,
@@ -83,9 +87,10 @@ def run_pipeline(
 ) -> dict[Stage, Path]:
     """Run what is not finished yet; returns each stage's folder. Raises whatever a stage raises, after which
     the same call goes on from the last finished stage."""
-    build = _Build(request, store)
+    planned = planned_stages(request, until)
+    build = _Build(request, store, certifies=Stage.EVALUATE in planned)
     _refuse_unknown_tasks(request, until)
-    for stage in planned_stages(request, until):
+    for stage in planned:
         context = context_for(stage)
         context.check()
         build.run(stage, context, on_stage)
@@ -101,11 +106,25 @@ def _refuse_unknown_tasks(request: BuildRequest, until: Stage | None) -> None:
         HarnessTasks(evaluation.tasks, folder=request.tasks_folder).refuse_unknown()
 
 
+def foresee_certificate(request: BuildRequest, context: StageContext) -> None:
+    """Log that too few documents are held out to certify; RequestFault where the recipe then publishes nothing."""
+    recipe = request.evaluation
+    if not recipe.probe:
+        return
+    corpus = request.corpora[recipe.corpora[0]]
+    for note in certificate_notes(request.recipe, corpus.name, count_documents(corpus)):
+        if request.publish and recipe.require_certificate is True:
+            field = "recipe.evaluation.require_certificate"
+            raise RequestFault(f"{note}.", field=field, way_out=MORE_DOCUMENTS)
+        context.log(f"Warning: {note}.")
+
+
 class _Build:
     """What is known of the stages so far."""
 
-    def __init__(self, request: BuildRequest, store: StageStore) -> None:
+    def __init__(self, request: BuildRequest, store: StageStore, *, certifies: bool) -> None:
         self.request = request
+        self.certifies = certifies
         self.store = store
         self.folders: dict[Stage, Path] = {}
         self.digests: dict[Stage, str] = {}
@@ -122,6 +141,7 @@ class _Build:
             if stage in _READ_TEXT:
                 for corpus in self.request.corpora.values():
                     corpus.prepare(context.check)
+                self._foresee_certificate(context)
             module.run(self.request, inputs, output, context)
 
         if stage is Stage.PUBLISH:
@@ -132,6 +152,12 @@ class _Build:
         folder, reused = self.store.produce(stage, digest, make, inputs=known, check=context.check)
         self._remember(stage, digest, folder)
         on_stage(stage, StageState.REUSED if reused else StageState.FINISHED, self.seconds[stage])
+
+    def _foresee_certificate(self, context: StageContext) -> None:
+        """Said as soon as text is there, rather than after hours; once."""
+        if self.certifies:
+            foresee_certificate(self.request, context)
+        self.certifies = False
 
     def _remember(self, stage: Stage, digest: str, folder: Path) -> None:
         record = self.store.record(stage, digest)
@@ -195,6 +221,7 @@ class _Build:
             alignment=self._report(Stage.ALIGN, "alignment.json"),
             evaluation=self._report(Stage.EVALUATE, "evaluation.json"),
             probe_losses=self._report(Stage.EVALUATE, "probe_losses.json"),
+            document_losses=self._report(Stage.EVALUATE, "document_losses.json"),
             stage_seconds={stage.value: seconds for stage, seconds in self.seconds.items()},
         )
 

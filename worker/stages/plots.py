@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from publisher.checkpoint.evaluation import Certificate, EvaluationReport, Perplexities
+from publisher.checkpoint.evaluation import Certificate, EvaluationReport, PairedDifference, Perplexities
+from publisher.verdict import STANDARD_ERRORS
 
 FOLDER = "plots"
 
@@ -19,13 +21,14 @@ FOLDER = "plots"
 @dataclass(frozen=True)
 class Measured:
     """What there is to draw. `kept`: unit → share that is left, by layer; losses in nats per token, by step, and where
-    gradients were matched their cosine with the base model's."""
+    gradients were matched their cosine with the base model's. `document_losses` as evaluate writes them."""
 
     kept: Mapping[str, Sequence[float]]
     alignment_loss: Sequence[float] = ()
     gradient_cosine: Sequence[float] = ()
     evaluation: EvaluationReport | None = None
     probe_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    document_losses: Mapping[str, Any] = field(default_factory=dict)
 
 
 def draw_plots(checkpoint: Path, measured: Measured) -> list[tuple[str, str]]:
@@ -49,6 +52,10 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, Figure]]:
         yield "Perplexity by stage", "perplexity.png", _perplexity(evaluation)
     if evaluation and evaluation.certificate:
         yield "What the probe gains", "probe.png", _probe(evaluation.certificate, measured.probe_losses)
+        corpus = evaluation.certificate.corpus
+        if evaluation.certificate.difference and corpus in measured.document_losses:
+            figure = _documents(evaluation.certificate.difference, measured.document_losses[corpus])
+            yield "What the probe gains, document by document", "documents.png", figure
 
 
 def _kept(kept: Mapping[str, Sequence[float]]) -> Figure:
@@ -74,6 +81,23 @@ def _probe(certificate: Certificate, losses: Mapping[str, Sequence[float]]) -> F
     _gain(panels[0], certificate)
     if losses:
         _probe_losses(panels[1], losses)
+    return figure
+
+
+def _documents(difference: PairedDifference, losses: Mapping[str, Any]) -> Figure:
+    """Each held-out document's gain, from the least to the greatest; their mean, and two standard errors about it."""
+    figure, axes = _canvas("held-out document, by gain", "base's loss less recovered's, nats/token")
+    both = zip(losses["nats"]["base"], losses["nats"]["recovered"], losses["tokens"], strict=True)
+    gains = sorted((base - recovered) / tokens for base, recovered, tokens in both)
+    axes.plot(range(1, len(gains) + 1), gains, "o", markersize=4, label="document")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(difference.mean, color="C1", label="mean")
+    if difference.standard_error is not None:
+        reach = STANDARD_ERRORS * difference.standard_error
+        label = f"mean ± {STANDARD_ERRORS} standard errors"
+        axes.axhspan(difference.mean - reach, difference.mean + reach, color="C1", alpha=0.2, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes)
     return figure
 
 

@@ -23,6 +23,7 @@ from publisher.checkpoint.manifest import FILE_NAME as MANIFEST
 from publisher.checkpoint.manifest import FileRecord, Manifest, record
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.repo_id import check_repo_id
+from publisher.verdict import MORE_DOCUMENTS, Verdict, withholds
 from worker.stages.context import Stage, StageContext
 from worker.stages.folder import write_json
 from worker.stages.inputs import PublishInputs
@@ -34,6 +35,17 @@ VERSION = 1
 _TRIES = 5
 _PASSES = 3  # each byte is hashed, sent and read back
 _SETTING = "PUBLISHER_HUB_TOKEN"
+_WAIVED = "or publish it as it is with require_certificate {}: its card opens with this."
+_TRAIN_MORE = "Train the probe for longer (probe_budget.steps), align for longer or prune less; "
+#: what changes each verdict that can withhold a checkpoint
+_WAYS_OUT = {
+    Verdict.INCONCLUSIVE: MORE_DOCUMENTS,
+    Verdict.NOT_SIGNIFICANT: "Measure more text (evaluation.tokens, more held-out documents), train the probe for "
+    "longer (probe_budget.steps), align for longer or prune less; " + _WAIVED.format('"unless_failed"'),
+    Verdict.NEGLIGIBLE: _TRAIN_MORE + _WAIVED.format('"unless_failed"'),
+    Verdict.FAILED: _TRAIN_MORE + _WAIVED.format("false"),
+    Verdict.NOT_STATED: "Make the variant again; " + _WAIVED.format('"unless_failed"'),
+}
 _MOVED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 
 
@@ -182,17 +194,17 @@ def _target(request: BuildRequest) -> PublishTarget:
 
 
 def _refuse_uncertified(request: BuildRequest, manifest: Manifest) -> None:
-    """A checkpoint whose probe does not help the base model; one without a probe says in its card that it has none."""
+    """A checkpoint that has not what its recipe asks for; one without a probe says in its card that it has none."""
     recipe, report = request.recipe.evaluation, manifest.evaluation
     certificate = report.certificate if report else None
-    if recipe is None or certificate is None or certificate.improves or not recipe.require_certificate:
+    if recipe is None or certificate is None or not withholds(recipe.require_certificate, certificate.verdict):
         return
     raise RequestFault(
-        f"the certificate failed: on {certificate.corpus} the base model's perplexity is {certificate.base:.4g}, and "
-        f"{certificate.recovered:.4g} with the adapter recovered from this checkpoint. Nothing was published.",
+        f"the certificate's verdict is {certificate.verdict.words}: {certificate.reason}. Perplexity: "
+        f"{certificate.base:.4g}, and {certificate.recovered:.4g} with it. Nothing was published.",
         field="recipe.evaluation.require_certificate",
-        way_out="Align for longer, prune less, or train the probe for longer (probe_budget); with require_certificate "
-        "false it is published, and its card opens with this.",
+        way_out=f"{_WAYS_OUT[certificate.verdict]} Finished stages are kept: a variant that differs in "
+        "evaluation alone starts at evaluate, one that differs in require_certificate alone at package.",
     )
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
-from publisher.client.demo.table import Measured, results_table, speed_line
+from publisher.client.demo.table import Measured, certificate_line, results_table, speed_line
 from publisher.client.plan import plan_table
 from publisher.client.progress import JobProgress, working
 from publisher.client.rest import ServiceClient
@@ -57,6 +57,7 @@ def demo(data_dir: Path, keep: bool, device: str) -> None:
     with running_service(data_dir, console, device) as service:
         measured = _main_job(service, model, corpora, data_dir / "downstream", console)
         console.print(results_table(measured))
+        console.print(certificate_line(measured))
         console.print(speed_line(measured))
         console.print(f"The whole demo took {(time.monotonic() - started) / 60:.1f} minutes.")
         _say_where(service, console, keep)

@@ -89,7 +89,7 @@ def documents(path: Path) -> list[str]:
 
 
 def packed(tokenizer: Any, texts: list[str], length: int) -> Tensor:
-    """(sequences, length) token ids: documents one after the other, each sequence begun as the tokenizer begins a text."""
+    """(sequences, length) token ids of documents joined; each sequence begins as the tokenizer begins a text."""
     return torch.tensor(list(Framing.of(tokenizer).packed((plain_ids(tokenizer, text) for text in texts), length)))
 
 

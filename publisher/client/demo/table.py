@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from rich.table import Table
 
+from publisher.verdict import Verdict, verdict_of
+
 MIB = 2**20
 
 
@@ -26,6 +28,9 @@ class Measured:
     speeds: dict[str, float]
     device: str
     gain_retained: float | None
+    #: the certificate's verdict, and on the novel its `documents`, `mean` and `standard_error`
+    verdict: Verdict
+    difference: dict[str, Any]
 
     @classmethod
     def of(
@@ -54,6 +59,8 @@ class Measured:
             },
             device=training["device"],
             gain_retained=certificate.get("gain_retained"),
+            verdict=verdict_of(certificate),
+            difference=certificate["differences"]["novel"],
         )
 
 
@@ -68,7 +75,12 @@ def results_table(measured: Measured) -> Table:
     table.add_row("pruned", f"{measured.pruned:.2f}", _mib(sizes["pruned"]), "")
     table.add_row("aligned", f"{measured.aligned:.2f}", _mib(sizes["pruned"]), f"{_mib(peaks['alignment'])} (align)")
     table.add_row("4-bit, as published", f"{measured.quantized:.2f}", _mib(sizes["quantized"]), "")
-    table.add_row("base + recovered probe (certificate)", f"{measured.probe:.2f}", "", f"{_mib(peaks['probe'])} (LoRA)")
+    table.add_row(
+        f"base + recovered probe (certificate: {measured.verdict.words})",
+        f"{measured.probe:.2f}",
+        "",
+        f"{_mib(peaks['probe'])} (LoRA)",
+    )
     table.add_row(
         "[bold]base + your recovered adapter[/]",
         f"[bold]{measured.recovered:.2f}[/]",
@@ -76,6 +88,16 @@ def results_table(measured: Measured) -> Table:
         f"{_mib(peaks['user'])} (LoRA)",
     )
     return table
+
+
+def certificate_line(measured: Measured) -> str:
+    """What the certificate rests on."""
+    found = measured.difference
+    return (
+        f"Certificate {measured.verdict.words}: document by document, the recovered probe lowers the base model's loss "
+        f"by {found['mean']:.3f} ± {found['standard_error']:.3f} nats per token (mean and standard error over "
+        f"{found['documents']} held-out documents)."
+    )
 
 
 def speed_line(measured: Measured) -> str:

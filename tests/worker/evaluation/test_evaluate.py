@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import STRENGTHS, Pruning, Recipe
+from publisher.verdict import Verdict
 from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.device import Device
@@ -42,7 +44,7 @@ def _request(folder: Path, *, scheme: str = "nf4", align: bool = True, **evaluat
     }
     if not (folder / "base").exists():
         tiny_llama(folder / "base")
-        prose(folder / "prose.jsonl", documents=60)
+        prose(folder / "prose.jsonl", documents=100)
     return request_for(folder / "base", folder / "prose.jsonl", Recipe.model_validate(recipe))
 
 
@@ -100,6 +102,41 @@ def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
     told = [value for name, _, value in context.metrics if name == "direct_loss"]
     assert losses["direct_loss"] == told
     assert len(losses["probe_loss"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("probe", "held_out", "verdict"),
+    [
+        ({"steps": 2, "learning_rate": 1e-6}, 0.1, Verdict.NEGLIGIBLE),
+        ({"steps": 12, "learning_rate": 1e-12}, 0.1, None),
+        ({"steps": 12}, 0.1, Verdict.PASSED),
+        ({"steps": 12}, 0.065, Verdict.INCONCLUSIVE),
+    ],
+    ids=["two steps", "nothing learnt", "a real one", "seven documents"],
+)
+def test_certificate_tells_a_probe_that_helps_from_one_that_does_not(
+    tmp_path: Path, probe: dict[str, Any], held_out: float, verdict: Verdict | None
+) -> None:
+    request = _request(
+        tmp_path, scheme="none", align=False, direct=False, gradient_fidelity=False, probe_budget=PROBE | probe
+    )
+    corpus = request.corpora["prose"].model_copy(update={"held_out_fraction": held_out})
+    request = BuildRequest(base=request.base, recipe=request.recipe, corpora={"prose": corpus})
+    folders, report, context = _evaluate(tmp_path, request)
+    certificate = report.certificate
+    assert certificate is not None
+    assert certificate.difference is not None
+    assert certificate.difference.documents == math.ceil(100 * held_out)
+    assert certificate.difference.mean == pytest.approx(math.log(certificate.base / certificate.recovered), abs=1e-9)
+    if verdict is None:
+        assert certificate.verdict in {Verdict.NEGLIGIBLE, Verdict.NOT_SIGNIFICANT, Verdict.FAILED}
+    else:
+        assert certificate.verdict is verdict
+    assert certificate.improves is (verdict is Verdict.PASSED)
+    assert f"Certificate {certificate.verdict.words}: {certificate.reason}." in context.messages
+    written = json.loads((folders[Stage.EVALUATE] / "document_losses.json").read_text())["prose"]
+    gains = [a - b for a, b in zip(written["nats"]["base"], written["nats"]["recovered"], strict=True)]
+    assert certificate.difference.mean == pytest.approx(sum(gains) / sum(written["tokens"]), abs=1e-12)
 
 
 def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) -> None:
@@ -218,7 +255,7 @@ def test_probe_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None
         tmp_path / "base"
     )
     byte_tokenizer().save_pretrained(tmp_path / "base")
-    prose(tmp_path / "prose.jsonl", documents=60)
+    prose(tmp_path / "prose.jsonl", documents=100)
     pruning = PRUNING | {"criterion": "magnitude", "calibration": None}
     request = _request(tmp_path, scheme="none", align=False)
     recipe = request.recipe.model_copy(update={"pruning": Pruning.model_validate(pruning)})

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.models import byte_tokenizer, tiny_llama
+from tests.models import BOS, byte_tokenizer, framed_tokenizer, tiny_llama
 from worker.causal import load_causal
-from worker.evaluation.perplexity import Window, cut_windows, perplexity, scored_tokens
+from worker.evaluation.perplexity import Window, cut_windows, document_losses, perplexity, scored_tokens
 
 DOCUMENTS = ["The whale. " * 13, "A", "Call me Ishmael.", "Some years ago - never mind how long precisely. " * 4]
 
@@ -34,6 +34,17 @@ def test_perplexity_equals_transformers_own_loss_window_by_window(model: PreTrai
     windows = cut_windows(DOCUMENTS, byte_tokenizer(), 50, 10_000)
     # transformers computes its loss in fp32
     assert perplexity(model, windows, _ignore) == pytest.approx(_naive(model, windows), rel=1e-5)
+
+
+def test_losses_by_document_are_those_of_each_document_alone(model: PreTrainedModel) -> None:
+    long_enough = [document for document in DOCUMENTS if len(document) > 1]
+    losses = document_losses(model, cut_windows(DOCUMENTS, byte_tokenizer(), 50, 10_000), _ignore)
+    alone = [
+        document_losses(model, cut_windows([document], byte_tokenizer(), 50, 10_000), _ignore)
+        for document in long_enough
+    ]
+    assert losses.nats == pytest.approx([each.nats[0] for each in alone], rel=1e-9)
+    assert losses.tokens == [each.tokens[0] for each in alone]
 
 
 def test_perplexity_of_a_model_that_knows_nothing_is_the_vocabulary(model: PreTrainedModel) -> None:
@@ -72,6 +83,26 @@ def test_strided_perplexity_scores_each_token_once_with_the_context_it_has(
 ) -> None:
     windows = cut_windows(DOCUMENTS, byte_tokenizer(), length, 10_000, stride)
     assert perplexity(model, windows, _ignore) == pytest.approx(_strided(model, DOCUMENTS, length, stride), rel=1e-9)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(50, None), (50, 20), (16, 1)])
+def test_with_bos_every_token_is_scored_after_it_and_what_stands_before(
+    model: PreTrainedModel, length: int, stride: int | None
+) -> None:
+    total, scored, room = 0.0, 0, length - 1
+    for document in DOCUMENTS:
+        ids = byte_tokenizer()(document)["input_ids"]
+        for position in range(len(ids)):
+            starts = range(0, position + 1, min(stride or room, room))
+            start = next(start for start in starts if start + room > position)
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[BOS, *ids[start:position]]])).logits[0, -1]
+            total -= logits.log_softmax(-1)[ids[position]].item()
+            scored += 1
+    windows = cut_windows(DOCUMENTS, framed_tokenizer("bos", "eos"), length, 10_000, stride)
+    assert scored_tokens(windows) == scored
+    assert all(len(window) <= length and window.tokens[0] == BOS for window in windows)
+    assert perplexity(model, windows, _ignore) == pytest.approx(math.exp(total / scored), rel=1e-9)
 
 
 @pytest.mark.parametrize("stride", [1, 3, 7])

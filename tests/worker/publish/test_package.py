@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -178,6 +179,33 @@ def test_card_shows_plots_licence_and_target(inputs: PackageInputs, output: Outp
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_licence_texts_and_further_templates_are_in_the_checkpoint(inputs: PackageInputs, output: Output) -> None:
+    base = inputs.base
+    terms = ("LICENSE", "NOTICE", "LICENSE.md", "USE_POLICY.md", "LICENSE.txt", "Notice.txt")
+    for name in terms:
+        (base / name).write_text("terms")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    (base / "loram.json").write_text("an older checkpoint's")
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: some-community\nlicense_link: LICENSE\n---\n")
+    folder = packaged(inputs, output())
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.license, data.license_name, data.license_link) == ("other", "some-community", "LICENSE")
+    assert [(folder / name).read_text() for name in terms] == ["terms"] * len(terms)
+    recorded = Manifest.read(folder).files
+    assert {*terms, "additional_chat_templates/tools.jinja"} <= recorded.keys()
+    assert (base / "loram.json").read_text() == "an older checkpoint's"
+
+
+def test_a_base_model_whose_card_is_broken_is_packaged_without_a_licence(inputs: PackageInputs, output: Output) -> None:
+    (inputs.base / "README.md").write_bytes(b"---\nlicense: mit\n  tags: [a\n---\n# Mod\xe8le\n")
+    context = RecordingContext()
+    folder = output()
+    package.run(request(), inputs, folder, context)
+    assert ModelCard.load(folder / "README.md").data.license is None
+    assert any("its licence is not named" in message for message in context.messages)
+
+
 def test_card_and_plot_tell_that_gradients_were_matched(inputs: PackageInputs, output: Output) -> None:
     """Another picture than without; the manifest has the weight and not the number of each step."""
     folder = packaged(inputs, output())
@@ -215,8 +243,18 @@ def test_failed_certificate_is_warned_of_where_the_checkpoint_is_built(inputs: P
     inputs.evaluation.write_text(evaluation(80.0).model_dump_json())
     folder, context = output(), RecordingContext()
     package.run(request(target=None), inputs, folder, context)
-    assert any("certificate failed" in message and "80" in message for message in context.messages)
+    assert any("certificate's verdict is failed" in message and "rises" in message for message in context.messages)
     assert "> ⚠️ **Warning" in (folder / "README.md").read_text()
+
+
+def test_gains_of_documents_are_drawn(inputs: PackageInputs, output: Output, tmp_path: Path) -> None:
+    losses = {"tokens": [10, 20, 30], "nats": {"base": [40.0, 80.0, 120.0], "recovered": [38.0, 79.0, 121.0]}}
+    (tmp_path / "document_losses.json").write_text(json.dumps({"moby": losses}))
+    measured = {"document_losses": tmp_path / "document_losses.json"}
+    folder = packaged(PackageInputs(**(vars(inputs) | measured)), output())
+    assert (folder / "plots" / "documents.png").stat().st_size > 1000
+    assert "plots/documents.png" in (folder / "README.md").read_text()
+    assert not (packaged(inputs, output()) / "plots" / "documents.png").exists()
 
 
 def test_kept_shares_are_those_of_the_widths_or_of_the_masks(

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
+from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.checkpoint.manifest import Manifest, record, verify
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
 from publisher.recipe import Evaluation
+from publisher.verdict import Requirement
 from tests.checkpoint.test_card import evaluation
 from tests.servers import free_port
 from tests.worker.publish.conftest import RECIPE, RunningHub
@@ -207,28 +209,51 @@ def test_process_that_would_use_xet_says_how_to_start_it(checkpoint: Path, outpu
     assert "HF_HUB_DISABLE_XET=1" in result.stdout
 
 
-@pytest.mark.parametrize(("recovered", "required"), [(64.0, True), (80.0, False)])
-def test_checkpoint_that_earned_its_certificate_or_needs_none_is_published(
-    hub: RunningHub, checkpoint: Path, output: Output, recovered: float, required: bool
+PASSED, FAILED = evaluation(64.0), evaluation(80.0)
+UNSURE, TINY, FEW = evaluation(64.0, error=0.1), evaluation(76.55, error=1e-5), evaluation(64.0, documents=7)
+
+
+@pytest.mark.parametrize(
+    ("report", "required"), [(PASSED, True), (UNSURE, "unless_failed"), (FEW, "unless_failed"), (FAILED, False)]
+)
+def test_checkpoint_that_has_what_its_recipe_requires_is_published(
+    hub: RunningHub, checkpoint: Path, output: Output, report: EvaluationReport, required: Requirement
 ) -> None:
-    request = certified(hub, "org/certified", checkpoint, recovered, required=required)
+    request = certified(hub, "org/certified", checkpoint, report, required)
     publish.run(request, PublishInputs(checkpoint), output(), RecordingContext())
     assert "loram.json" in files(hub, "org/certified")
 
 
-def test_checkpoint_that_fails_its_certificate_is_not_published(
-    hub: RunningHub, checkpoint: Path, output: Output
+@pytest.mark.parametrize(
+    ("report", "required", "said"),
+    [
+        (
+            FAILED,
+            True,
+            r"the certificate's verdict is failed: .* rises by 0\.0434 .*, significantly\. Perplexity: 76\.6, and 80 "
+            "with it.*require_certificate false",
+        ),
+        (FAILED, "unless_failed", "verdict is failed.*require_certificate false"),
+        (UNSURE, True, r"is not significant: .* not more than 2 standard errors.*evaluation\.tokens"),
+        (TINY, True, r"is negligible: .* significant but less than 0\.001.*probe_budget\.steps"),
+        (FEW, True, 'is inconclusive: .*7 held-out documents.*at least 8.*held_out_fraction.*"unless_failed"'),
+    ],
+)
+def test_checkpoint_without_it_is_the_request_s_fault_and_not_published(
+    hub: RunningHub, checkpoint: Path, output: Output, report: EvaluationReport, required: Requirement, said: str
 ) -> None:
-    request = certified(hub, "org/uncertified", checkpoint, 80.0, required=True)
-    with pytest.raises(RequestFault, match=r"perplexity is 76\.6, and 80 with the adapter") as refused:
+    request = certified(hub, "org/uncertified", checkpoint, report, required)
+    with pytest.raises(RequestFault, match=said) as refused:
         publish.run(request, PublishInputs(checkpoint), output(), RecordingContext())
+    assert "Finished stages are kept" in str(refused.value)
     assert refused.value.field == "recipe.evaluation.require_certificate"
     assert not hub.api().repo_exists("org/uncertified")
     assert verify(checkpoint) == []
 
 
-def certified(hub: RunningHub, repo_id: str, checkpoint: Path, recovered: float, *, required: bool) -> BuildRequest:
-    """The checkpoint with a certificate that says `recovered` for a base model at 76.6."""
-    Manifest.read(checkpoint).model_copy(update={"evaluation": evaluation(recovered)}).write(checkpoint)
+def certified(
+    hub: RunningHub, repo_id: str, checkpoint: Path, report: EvaluationReport, required: Requirement
+) -> BuildRequest:
+    Manifest.read(checkpoint).model_copy(update={"evaluation": report}).write(checkpoint)
     recipe = RECIPE.model_copy(update={"evaluation": Evaluation(corpora=["moby"], require_certificate=required)})
     return replace(hub.request(repo_id), recipe=recipe)

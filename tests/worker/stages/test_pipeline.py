@@ -17,11 +17,13 @@ from torch import Tensor
 
 from publisher.corpus import CorpusSource
 from publisher.errors import JobCancelled, PublisherError, RequestFault
-from publisher.recipe import Recipe
+from publisher.recipe import Evaluation, Recipe
+from publisher.verdict import Requirement
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe, request_for
 from worker.stages.context import RecordingContext, Stage
-from worker.stages.pipeline import StageState, planned_stages, run_pipeline
+from worker.stages.pipeline import StageState, foresee_certificate, planned_stages, run_pipeline
+from worker.stages.request import BuildRequest, PublishTarget
 from worker.stages.store import StageStore
 
 
@@ -124,6 +126,7 @@ from pathlib import Path
 from tests.worker.stages.building import recipe, request_for
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import run_pipeline
+from worker.stages.request import BuildRequest, PublishTarget
 from worker.stages.store import StageStore
 
 class Blocking(RecordingContext):
@@ -255,3 +258,33 @@ def test_stages_that_the_recipe_leaves_out_are_not_planned(base: Path, corpus: P
     request = request_for(base, corpus, recipe())
     assert planned_stages(request) == [Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.QUANTIZE, Stage.PACKAGE]
     assert planned_stages(request, Stage.CALIBRATE) == [Stage.FETCH, Stage.CALIBRATE]
+
+
+def _certifying(base: Path, corpus: Path, requirement: Requirement, *, publish: bool) -> BuildRequest:
+    evaluation = Evaluation(corpora=["prose"], require_certificate=requirement)
+    asked = request_for(base, corpus, recipe().model_copy(update={"evaluation": evaluation}))
+    target = PublishTarget("http://hub.example", "org/small", private=False, token="secret") if publish else None
+    return replace(asked, publish=target)
+
+
+def test_too_few_documents_to_certify_are_told_before_the_work(base: Path, tmp_path: Path) -> None:
+    """Of 30 documents three are held out. Where nothing could be published, nothing is calibrated."""
+    corpus, watcher = prose(tmp_path / "prose.jsonl", documents=30), Watcher()
+    asked = _certifying(base, corpus, True, publish=True)
+    with pytest.raises(RequestFault, match=r"holds out 3 documents.*at least 8.*held_out_fraction") as refused:
+        run_pipeline(asked, StageStore(tmp_path / "stages"), watcher.context, on_stage=watcher.on_stage)
+    assert refused.value.field == "recipe.evaluation.require_certificate"
+    assert watcher.states[-1] == (Stage.CALIBRATE, StageState.STARTED)
+
+
+@pytest.mark.parametrize(("requirement", "publish"), [(True, False), ("unless_failed", True), (False, True)])
+def test_too_few_documents_to_certify_are_a_warning_where_the_checkpoint_can_be_had(
+    base: Path, tmp_path: Path, requirement: Requirement, publish: bool
+) -> None:
+    corpus, context = prose(tmp_path / "prose.jsonl", documents=30), RecordingContext()
+    foresee_certificate(_certifying(base, corpus, requirement, publish=publish), context)
+    assert len(context.messages) == 1
+    assert "Warning: corpus prose holds out 3 documents" in context.messages[0]
+    enough = prose(tmp_path / "more.jsonl", documents=80)
+    foresee_certificate(_certifying(base, enough, True, publish=True), context)
+    assert len(context.messages) == 1

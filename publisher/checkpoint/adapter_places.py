@@ -1,0 +1,187 @@
+"""Which tensors PEFT looks for when it loads an adapter: PEFT itself says so, on the model without its weights.
+
+PEFT takes in silence what it does not look for, and the large model then answers as if there were no adapter. So the
+model is built on the meta device (no memory, a second for 80 layers), gets the adapter that adapter_config.json
+describes, and every tensor that was saved has to have its place there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from publisher.architecture.structure import Shape
+from publisher.checkpoint.adapter_config import for_base_model
+from publisher.errors import RequestFault
+
+PEFT_PREFIX = "base_model.model."
+#: Parts of names that wrappers of a model put before or into the names of its modules.
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+#: Parts that only lead to the decoder: PEFT's, DDP's, and those of the models that a decoder is one part of.
+_LEADING = frozenset({"base_model", "model", "module", "language_model", "text_model"})
+#: What an adapter's own name follows, where a state dict was saved as it is
+_NAMED = frozenset(
+    {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save", "trainable_tokens_delta"}
+)
+_NOT_SAVED = (".original_module.", ".modules_to_save.", ".lora_", ".trainable_tokens_")
+
+
+@dataclass(frozen=True)
+class AdapterPlaces:
+    """`wanted`: what PEFT loads, with its shape on the model; `also`: other parameters that a file may hold.
+
+    `vocabulary` is the size that resizing embeddings changes, `embeddings` the modules that have it, of which
+    `input_embeddings` is what the head is where it is tied. `leading`: parts of names that lead to the decoder.
+    """
+
+    wanted: Mapping[str, Shape]
+    also: Mapping[str, Shape]
+    vocabulary: int
+    embeddings: frozenset[str]
+    input_embeddings: str
+    leading: frozenset[str] = field(default=_LEADING)
+
+    def names(self, saved: Iterable[str]) -> dict[str, str]:
+        """PEFT's name → the one it was saved under. RequestFault for what has no place, more than one, or one twice."""
+        known = self.wanted.keys() | self.also.keys()
+        by_core: dict[str, list[str]] = {}
+        for name in sorted(known):
+            by_core.setdefault(self._core(name), []).append(name)
+        found: dict[str, str] = {}
+        for name in sorted(saved):
+            place = name if name in known else self._only(name, by_core.get(self._core(name), []))
+            if place in found:
+                raise RequestFault(
+                    f"The adapter has {found[place]} and {name}, which are both {place}.",
+                    way_out="Save one adapter, with model.save_pretrained.",
+                )
+            found[place] = name
+        return found
+
+    def resized(self, name: str, shape: Shape) -> list[int]:
+        """The vocabulary of a tensor of embeddings or head, if it is not the model's."""
+        expected = self.wanted[name] if name in self.wanted else self.also[name]
+        if module_of(name) not in self.embeddings:
+            return []
+        return [size for size, wanted in zip(shape, expected, strict=True) if wanted == self.vocabulary != size]
+
+    def refuse_misfit(self, name: str, shape: Shape) -> None:
+        """`name` is PEFT's. Only the vocabulary may have another size: of resized embeddings."""
+        expected = self.wanted[name] if name in self.wanted else self.also[name]
+        free = self.vocabulary if module_of(name) in self.embeddings else None
+        fits = len(shape) == len(expected) and all(
+            wanted in (size, free) for size, wanted in zip(shape, expected, strict=True)
+        )
+        if not fits:
+            raise RequestFault(
+                f"The adapter does not fit its adapter_config.json: {name} has shape {shape}, PEFT makes {expected}.",
+                way_out="Save it with model.save_pretrained, and recover it with the checkpoint it was trained on.",
+            )
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """What PEFT looks for and `names` (PEFT's) do not have; RequestFault for what it cannot do without."""
+        there = set(names)
+        begun = {name.partition(".lora_")[0] for name in there if ".lora_" in name}
+        missing = sorted(self.wanted.keys() - there)
+        for name in missing:
+            if ".lora_" not in name or name.partition(".lora_")[0] in begun:
+                raise RequestFault(
+                    f"The adapter has no {name}, which its adapter_config.json promises.",
+                    way_out="Save it again with model.save_pretrained.",
+                )
+        return missing
+
+    def _only(self, name: str, places: list[str]) -> str:
+        if len(places) == 1:
+            return places[0]
+        if places:
+            raise RequestFault(f"{name} could be {' or '.join(places)}.", way_out="Name it as PEFT does.")
+        raise RequestFault(
+            f"{name} has no place in the model: adapter_config.json does not name what it belongs to, or it is of "
+            "another model, and PEFT would leave it out in silence.",
+            way_out="Save it with model.save_pretrained, and recover it with the checkpoint it was trained on.",
+        )
+
+    def _core(self, name: str) -> str:
+        """The name without what wrappers, wholes and the adapter's own name add to it."""
+        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        start = next((i for i, part in enumerate(parts) if part not in self.leading), len(parts))
+        kept: list[str] = []
+        for part in parts[start:]:
+            named = bool(kept) and kept[-1] in _NAMED and part not in ("weight", "bias")
+            if not named:
+                kept.append(part)
+        return ".".join(part for part in kept if part != "modules_to_save")
+
+
+def module_of(name: str) -> str:
+    """The module in the model whose tensor PEFT's `name` is."""
+    path = name.removeprefix(PEFT_PREFIX)
+    for part in (".lora_", ".token_adapter.", ".base_layer."):
+        path = path.partition(part)[0]
+    return path if path != name.removeprefix(PEFT_PREFIX) else path.rpartition(".")[0]
+
+
+def places(model_folder: Path, config: Mapping[str, Any]) -> AdapterPlaces:
+    """Of the adapter that `config` (adapter_config.json) describes, on the model whose config is in `model_folder`.
+
+    Raises RequestFault if PEFT finds nothing to adapt there, or the model cannot be built.
+    """
+    model = _empty_model(model_folder)
+    vocabulary, (first, embeddings) = model.config.get_text_config().vocab_size, _embeddings(model)
+    leading = _LEADING | {model.base_model_prefix}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = _adapted(model, config)
+        saved = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wanted = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    also = {
+        name: tuple(tensor.shape)
+        for name, tensor in adapted.state_dict().items()
+        if name not in wanted and not any(part in name for part in _NOT_SAVED)
+    }
+    return AdapterPlaces(wanted, also, vocabulary, embeddings, first, leading)
+
+
+def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
+    known = {each.name for each in fields(LoraConfig) if each.init}
+    values = for_base_model(config, "", None) | {"megatron_config": None}
+    try:
+        lora = LoraConfig(**{key: value for key, value in values.items() if key in known})
+        return get_peft_model(model, lora, low_cpu_mem_usage=True)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RequestFault(
+            f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
+            f"not fit the model: {_first_line(error)}",
+            way_out="Recover it with the checkpoint it was trained on.",
+        ) from error
+
+
+def _empty_model(folder: Path) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+        raise RequestFault(f"{folder / 'config.json'} makes no model: {_first_line(error)}") from error
+    return model
+
+
+def _embeddings(model: PreTrainedModel) -> tuple[str, frozenset[str]]:
+    """Names of the input embeddings, and of these and the head."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = {end: name for end in ends for name, module in model.named_modules() if module is end}
+    return names[ends[0]], frozenset(names.values())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

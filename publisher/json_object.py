@@ -1,0 +1,90 @@
+"""JSON objects in files that other people's tools wrote: one reader, which names what is wrong and where."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from publisher.errors import RequestFault
+
+#: an index or a tokenizer of a large vocabulary has tens of MB
+MAX_BYTES = 64 * 2**20
+#: config, index and tokenizer files nest less than ten deep; readers that recurse give up at some hundreds
+MAX_DEPTH = 64
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+#: a pointer has three lines; no weights and no vocabulary are as small
+_POINTER_BYTES = 1024
+_BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+
+
+def parse_object(content: bytes, where: str, fault: type[RequestFault] = RequestFault) -> dict[str, Any]:
+    """The JSON object that is all of `content`; `where` names the file for people. A byte order mark is passed over.
+
+    Raises `fault` for anything else: a Git LFS pointer, another encoding, bad JSON, too large, nested too deep.
+    """
+    refuse_pointer(content, where, fault)
+    if len(content) > MAX_BYTES:
+        raise fault(f"{where} has {len(content)} bytes; at most {MAX_BYTES} are read.")
+    for mark, encoding in _BOMS:
+        if content.startswith(mark):
+            raise fault(f"{where} is {encoding}.", way_out="Save it as UTF-8.")
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise fault(f"{where} is not UTF-8 at byte {error.start}.", way_out="Save it as UTF-8.") from error
+    except ValueError as error:
+        raise fault(f"{where} is not JSON: {error}.", way_out="Fetch or save the file again.") from error
+    except RecursionError as error:
+        raise fault(f"{where} is nested too deep; {MAX_DEPTH} levels are read.") from error
+    if not isinstance(value, dict):
+        raise fault(f"{where} is not a JSON object.")
+    if not all(depth <= MAX_DEPTH for depth, _, _ in _walk(value)):
+        raise fault(f"{where} is nested too deep; {MAX_DEPTH} levels are read.")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """`parse_object` of a file. Raises RequestFault, too, if it cannot be read."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RequestFault(f"{path} has {size} bytes; at most {MAX_BYTES} are read.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestFault(f"{path} cannot be read: {error.strerror or error}.") from error
+    return parse_object(content, str(path))
+
+
+def is_pointer(content: bytes) -> bool:
+    """Whether this is what Git leaves in place of a file that Git LFS holds."""
+    return len(content) <= _POINTER_BYTES and content.startswith(_POINTER)
+
+
+def refuse_pointer(content: bytes, where: str, fault: type[RequestFault] = RequestFault) -> None:
+    """Raises `fault` for a Git LFS pointer."""
+    if is_pointer(content):
+        raise fault(
+            f"{where} is a Git LFS pointer, not the file itself.",
+            way_out="Run `git lfs install` and `git lfs pull` where it was cloned, or download it with `hf download`.",
+        )
+
+
+def refuse_nan(value: Mapping[str, Any], where: str, fault: type[RequestFault] = RequestFault) -> None:
+    """Raises `fault` naming the first key whose number is NaN, which no size or factor can be."""
+    for _, key, item in _walk(value):
+        if isinstance(item, float) and math.isnan(item):
+            raise fault(f"{where} has {key} = NaN.", way_out="Write the number that the model was trained with.")
+
+
+def _walk(value: object) -> Iterator[tuple[int, str, object]]:
+    """(depth, "rope_scaling.factor", value) of everything in it; without recursion, whatever the depth."""
+    waiting: list[tuple[int, str, object]] = [(0, "", value)]
+    while waiting:
+        depth, key, item = waiting.pop()
+        yield depth, key, item
+        inner = item.items() if isinstance(item, Mapping) else enumerate(item) if isinstance(item, list) else ()
+        waiting += [(depth + 1, f"{key}.{name}" if key else str(name), each) for name, each in inner]

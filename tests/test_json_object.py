@@ -1,0 +1,48 @@
+"""Files that other tools wrote, in the states in which they arrive."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import RequestFault
+from publisher.json_object import MAX_BYTES, parse_object, read_object, refuse_nan
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4952\n"
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_makes_no_difference(start: bytes) -> None:
+    assert parse_object(start + '{"name": "Modèle"}'.encode(), "config.json") == {"name": "Modèle"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"a": 1}'.encode("utf-16"), "config.json is UTF-16. Save it as UTF-8."),
+        ('{"a": "Modèle"}'.encode("latin-1"), "config.json is not UTF-8 at byte 10."),
+        (b'{"a": [' * 200_000, "nested too deep"),
+        (b'{"a": ' * 100 + b"1" + b"}" * 100, "nested too deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b"[1]", "is not a JSON object"),
+        (b"", "is not JSON"),
+        (b"{" + b" " * MAX_BYTES + b"}", "are read"),
+        (POINTER, "is a Git LFS pointer, not the file itself. Run `git lfs install` and `git lfs pull`"),
+    ],
+)
+def test_what_is_no_object_is_refused_by_the_files_name(content: bytes, said: str) -> None:
+    with pytest.raises(RequestFault, match=r"^config\.json") as caught:
+        parse_object(content, "config.json")
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestFault, match=r"none\.json cannot be read: No such file"):
+        read_object(tmp_path / "none.json")
+
+
+def test_nan_is_refused_by_its_key_and_infinity_is_not() -> None:
+    config = json.loads('{"a": Infinity, "rope": {"factors": [1.0, NaN]}}')
+    with pytest.raises(RequestFault, match=r"config\.json has rope\.factors\.1 = NaN"):
+        refuse_nan(config, "config.json")
+    refuse_nan(json.loads('{"a": [Infinity, 1]}'), "config.json")
