@@ -174,7 +174,7 @@ def test_recovered_adapter_says_from_what_it_came_and_is_not_recovered_twice(che
     }
     PeftModel.from_pretrained(make_pair().base, str(tmp_path / "out")).save_pretrained(tmp_path / "saved again")
     for folder in ("out", "saved again"):
-        with pytest.raises(RequestFault, match="recovered already from checkpoint .* for the base model org/base"):
+        with pytest.raises(RequestFault, match=r"recovered already from checkpoint .* for the base model org/base"):
             recover_adapter(tmp_path / folder, checkpoint, tmp_path / "twice", force=True)
 
 
