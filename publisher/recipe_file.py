@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from publisher.errors import RequestFault
+from publisher.file_faults import POINTERS, decoded, file_faults, refuse_foreign
 from publisher.invalid_fields import invalid_fields
 from publisher.recipe import Recipe
 
@@ -26,10 +27,13 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """The JSON object in a file; RequestFault if there is none."""
+    with file_faults(str(path), field=None):
+        data = path.read_bytes()
+    refuse_foreign(str(path), data, POINTERS, field=None)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(decoded(str(path), data, field=None))
+    except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
         raise RequestFault(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise RequestFault(f"{path} is not a JSON object.")

@@ -81,9 +81,9 @@ def test_the_digest_follows_the_content(folders: dict[str, Path]) -> None:
         ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "a.jsonl, line 2 is not JSON"),
         ("a.jsonl", b'["text"]\n', "line 1 is not a JSON object"),
         ("a.jsonl", b'{"content": "x"}\n', "line 1 has no text in field 'text'"),
-        ("a.jsonl", b"\xff\xfe\n", "damaged or not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n', mtime=0)[:-6], "damaged or not UTF-8"),
-        ("a.txt", b"\xff", "not UTF-8"),
+        ("a.jsonl", b"\xff\n", "a.jsonl, line 1 is not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n', mtime=0)[:-6], "a.jsonl.gz is damaged"),
+        ("a.txt", b"\xff", "a.txt, line 1 is not UTF-8"),
         ("a.csv", b"text", "holds no .jsonl"),
     ],
 )
