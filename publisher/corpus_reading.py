@@ -85,10 +85,13 @@ def _read_jsonl(file: TextFile, text_field: str) -> Iterator[str]:
         for number, line in _lines(file, stream):
             place = f"{file.name}, line {number}"
             decoded_line = _decoded_line(place, line).removeprefix(BYTE_ORDER_MARK)
-            if decoded_line.strip():
-                text = _text_of(place, _record(place, decoded_line), text_field)
-                if text is not None:
-                    yield text
+            if not decoded_line.strip():
+                continue
+            text = _text_of(place, _record(place, decoded_line), text_field)
+            if text is not None:
+                if "\\ud" in decoded_line or "\\uD" in decoded_line:
+                    _refuse_halves(place, text)
+                yield text
 
 
 def _lines(file: TextFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -151,7 +154,7 @@ def _text_of(place: str, record: dict[str, Any], text_field: str) -> str | None:
     if not isinstance(text, str):
         kind = {bool: "a boolean", float: "a number", list: "a list", dict: "an object"}[type(text)]
         raise _no_text(place, text_field, f"it is {kind}")
-    return _whole_characters(place, text)
+    return text
 
 
 def _no_field(place: str, text_field: str, fields: list[str]) -> RequestFault:
@@ -165,8 +168,8 @@ def _no_text(place: str, text_field: str, instead: str) -> RequestFault:
     )
 
 
-def _whole_characters(place: str, text: str) -> str:
-    """JSON can write halves of characters, which are no text and which no tokenizer takes."""
+def _refuse_halves(place: str, text: str) -> None:
+    """JSON's escapes can write halves of characters, which are no text and which no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -176,7 +179,6 @@ def _whole_characters(place: str, text: str) -> str:
             field="path",
             way_out="Repair the file: \\ud83d without its other half was cut from an emoji.",
         ) from error
-    return text
 
 
 def _read_text(file: TextFile, text_field: str) -> Iterator[str]:

@@ -89,6 +89,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text_file(tmp_path: Path) -> None:
         ("a.jsonl", LINES + b'{"text": "caf\xe9"}\n', "line 41 is not UTF-8: byte 0xe9 at offset 13 of the line"),
         ("a.txt", b"one\ntwo\ncaf\xe9", "line 3 is not UTF-8: byte 0xe9 at offset 11 of the file"),
         ("a.jsonl", LINES + b'{"text": "\\ud83d"}', r"line 41 holds half of a surrogate pair, \\ud83d at character 0"),
+        ("a.jsonl", LINES + b'{"text": "a\\uDE00"}', r"line 41 holds half of a surrogate pair, \\ude00 at character 1"),
         ("a.jsonl", LINES + b'{"text": "a", "x": ' + b"[" * 100_000, "line 41 is nested too deeply"),
         ("a.jsonl", json.dumps([{"text": "a"}]).encode(), "line 1 is not a JSON object. .*jq -c '.\\[\\]'"),
         ("a.jsonl", json.dumps([{"text": "a"}], indent=1).encode(), "line 1 is not JSON.*jq -c '.\\[\\]'"),
@@ -143,6 +144,10 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_document_is_bounded(name: str, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_reading, "MOST_BYTES", 20)
     assert "too long for one document" in refusal(tmp_path, name, content)
+
+
+def test_whole_characters_in_two_escapes_are_read(tmp_path: Path) -> None:
+    assert documents(tmp_path, "a.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": "\\uD83D\\uDE00"}\n') == ["😀", "😀"]
 
 
 def test_another_field_may_hold_the_text(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from publisher.corpus import CorpusSource
 from publisher.errors import JobCancelled, PublisherError, RequestFault
+from publisher.jobs.transitions import Blame
 from publisher.recipe import Recipe
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe, request_for
+from worker.failures import failure_of
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import StageState, planned_stages, run_pipeline
 from worker.stages.store import StageStore
@@ -255,3 +257,17 @@ def test_stages_that_the_recipe_leaves_out_are_not_planned(base: Path, corpus: P
     request = request_for(base, corpus, recipe())
     assert planned_stages(request) == [Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.QUANTIZE, Stage.PACKAGE]
     assert planned_stages(request, Stage.CALIBRATE) == [Stage.FETCH, Stage.CALIBRATE]
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b"\xff"), lambda path: path.write_text("{")]
+)
+def test_a_corpus_that_is_spoilt_later_is_the_request_s_fault(
+    base: Path, corpus: Path, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    """So the job is not tried again by itself."""
+    request = request_for(base, corpus, recipe())
+    spoil(corpus)
+    with pytest.raises(RequestFault, match=r"corpus prose: .*prose.jsonl") as fault:
+        run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.PRUNE)
+    assert failure_of(fault.value, "calibrate").blame is Blame.REQUEST
