@@ -57,7 +57,8 @@ def known_devices(context: click.Context, parameter: click.Parameter, devices: s
     "corpora",
     multiple=True,
     metavar="NAME=PATH",
-    help="Text that the recipe names; repeatable. A dataset: NAME=hf://owner/name[@revision][?config=…&split=…].",
+    help="Text that the recipe names; repeatable: NAME=PATH[?text_field=…&held_out_fraction=…], quoted for the shell. "
+    "A dataset: NAME=hf://owner/name[@revision][?config=…&split=…].",
 )
 @click.option(
     "--until",
@@ -108,7 +109,7 @@ def build(
         request = BuildRequest(
             base=base_source(base, recipe, aligning if _aligns(last) else []),
             recipe=recipe,
-            corpora=corpus_sources(recipe, corpora, StageStore(work or out / _WORK).datasets),
+            corpora=corpus_sources(recipe, corpora, StageStore(work or out / _WORK).datasets, last),
             device=chosen.name,
             tasks_folder=tasks,
             devices=devices,
