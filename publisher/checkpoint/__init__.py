@@ -1,8 +1,10 @@
 """The published format. Importing this teaches transformers to load layers of different widths (loader) and weights
-that are stored compressed (sparse_loading) or, embeddings included, in 4 bits (four_bit_everywhere)."""
+that are stored compressed (sparse_loading) or, embeddings included, in 4 bits (four_bit_everywhere), and PEFT to save
+with an adapter what it was trained on (tying)."""
 
-from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading
+from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading, tying
 
 loader.register()
 sparse_loading.register()
 four_bit_everywhere.register()
+tying.register()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from publisher.checkpoint.provenance import KEY, PLACE
 from publisher.errors import RequestFault
 
 #: Initialisations that only choose where A and B start. The others (pissa, olora, corda, loftq, lora_ga) also
@@ -117,7 +118,19 @@ def alpha_of(config: Mapping[str, Any]) -> float:
     return 8 if alpha is None else alpha
 
 
-def for_base_model(config: Mapping[str, Any], base_model: str, revision: str | None) -> dict[str, Any]:
-    """The same adapter on the base model. Training is over, so it names no initialisation: PEFT would redo it."""
+def for_base_model(
+    config: Mapping[str, Any], base_model: str, revision: str | None, record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The same adapter on the base model. Training is over, so it names no initialisation: PEFT would redo it.
+
+    `record`: what it was recovered from, in place of what it was trained on (publisher.checkpoint.provenance).
+    """
     changed: dict[str, Any] = {"base_model_name_or_path": base_model, "revision": revision, "init_lora_weights": True}
-    return dict(config) | changed | {"eva_config": None}
+    return _recorded(dict(config) | changed | {"eva_config": None}, record)
+
+
+def _recorded(config: dict[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
+    place = config.get(PLACE)
+    kept = {key: value for key, value in place.items() if key != KEY} if isinstance(place, dict) else {}
+    mapping = kept if record is None else {**kept, KEY: dict(record)}
+    return config | {PLACE: mapping or None}

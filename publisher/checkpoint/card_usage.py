@@ -31,7 +31,10 @@ def _needs(manifest: Manifest) -> str:
     if is_of_single_weights(manifest):
         return f"transformers loads it as it is. Masked training and recovery need {package}"
     if loads_anywhere(manifest):
-        return f"transformers loads it as it is. Recovery needs {package}"
+        return (
+            "transformers loads it as it is; `import publisher.checkpoint` before that lets an adapter say what it was "
+            f"trained on, which recovery then checks. Recovery needs {package}"
+        )
     return f"Needs {package}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,11 @@ FILE_NAME = "loram.json"
 #: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
 #: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
 #: certificate, gradient fidelity and tasks. 2.2: the certificate's differences, document by document, and its verdict.
-FORMAT_VERSION = "2.2"
+#: 2.3: `digest`, over the manifest itself.
+FORMAT_VERSION = "2.3"
+#: The first minor version of this major one whose manifests have a digest of their own.
+_SEALED_SINCE = 3
+_DIGEST = "digest"
 _CHUNK = 8 << 20
 
 
@@ -135,6 +139,7 @@ class Manifest(_Part):
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
     files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
+    digest: str | None = Field(default=None, description="of this manifest, as `digest_of` has it; None before 2.3")
 
     @property
     def strength(self) -> float:
@@ -144,7 +149,11 @@ class Manifest(_Part):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read `folder/loram.json`; RequestFault if it is missing, not a manifest, or of another major version."""
+        """Read `folder/loram.json`.
+
+        Raises RequestFault if it is missing, not a manifest, of another major version, or not as it was written: its
+        own digest says so (manifests before 2.3 have none, and `digest` is None).
+        """
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_bytes())
@@ -153,13 +162,16 @@ class Manifest(_Part):
         except ValueError as error:
             raise RequestFault(f"{path} is not JSON: {error}.") from error
         _refuse_other_major(path, content)
+        _refuse_edited(path, content)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             raise RequestFault(f"{path} is not a manifest: {error}") from error
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        """Write `folder/loram.json` with a digest of its own, whatever `digest` was."""
+        content = self.model_dump(mode="json")
+        text = json.dumps(content | {_DIGEST: digest_of(content)}, indent=2, ensure_ascii=False)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
     def verify(self, folder: Path, on_bytes: Callable[[int], None] | None = None) -> list[str]:
@@ -167,8 +179,20 @@ class Manifest(_Part):
 
         Files that the manifest does not name are nobody's business here. `on_bytes` hears of every chunk read.
         """
-        problems = (_problem(folder / name, name, record, on_bytes) for name, record in sorted(self.files.items()))
+        problems = (self.problem(folder, name, on_bytes) for name in sorted(self.files))
         return [problem for problem in problems if problem]
+
+    def problem(self, folder: Path, name: str, on_bytes: Callable[[int], None] | None = None) -> str | None:
+        """What is wrong with the file `name` in `folder`, one sentence; None: it is as the manifest says."""
+        if name not in self.files:
+            return f"{name} is not among the files that {FILE_NAME} names."
+        return _problem(folder / name, name, self.files[name], on_bytes)
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Digest of a manifest's JSON: sha256 (hex) over it without `digest`, keys sorted, no spaces, in ASCII."""
+    sealed = {key: value for key, value in content.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def verify(folder: Path) -> list[str]:
@@ -208,3 +232,16 @@ def _refuse_other_major(path: Path, content: object) -> None:
         f"{path} has format_version {content['format_version']}; this version reads {known}.x.",
         way_out="Publish the variant again." if older else "Upgrade loram-publisher.",
     )
+
+
+def _refuse_edited(path: Path, content: Mapping[str, Any]) -> None:
+    """Someone who names another base model in a manifest sends adapters to the wrong one."""
+    stated = content.get(_DIGEST)
+    minor = str(content["format_version"]).partition(".")[2]
+    if stated is None and minor.isdecimal() and int(minor) < _SEALED_SINCE:
+        return
+    if stated != digest_of(content):
+        said = "has lost its digest" if stated is None else "is not as it was written: its digest is another"
+        raise RequestFault(
+            f"{path} {said}. It was edited or damaged.", way_out="Get it again from where the checkpoint was published."
+        )

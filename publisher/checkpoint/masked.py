@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from publisher.checkpoint.masks import FILE_NAME
+from publisher.checkpoint.integrity import checked_masks
+from publisher.checkpoint.tying import refuse_other_masks
 from publisher.checkpoint.weight_masks import WeightMasks, unpack
 from publisher.errors import RequestFault
 
@@ -40,9 +41,12 @@ def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str
 
     `masks`, or the checkpoint's folder that they lie in. A layer whose weight lost nothing trains as always. The
     masks are no part of what `model.save_pretrained` writes: call this again on an adapter that was loaded. Raises
-    RequestFault if no adapted layer has a mask, or one cannot be masked (DoRA and other variants, fused experts).
+    RequestFault if no adapted layer has a mask, or one cannot be masked (DoRA and other variants, fused experts), and
+    for a folder whose masks are not those of its manifest, or of the checkpoint that the model was loaded from.
     """
-    masks = masks if isinstance(masks, WeightMasks) else WeightMasks(Path(masks) / FILE_NAME)
+    if not isinstance(masks, WeightMasks):
+        refuse_other_masks(model, Path(masks))
+        masks = checked_masks(Path(masks))
     layers = list(_adapted(model, adapter))
     found = [(name, layer) for name, layer in layers if f"{name}.weight" in masks]
     for name, layer in layers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from publisher.checkpoint.adapter_config import for_base_model, refuse_unrecover
 from publisher.checkpoint.adapter_folder import WEIGHTS, read_config, weights_file, write_config
 from publisher.checkpoint.adapter_places import AdapterPlaces
 from publisher.checkpoint.adapter_tensors import AdapterTensors, opened_adapter
+from publisher.checkpoint.base_identity import note_on_base
+from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.manifest import BaseModelRecord, Manifest
 from publisher.checkpoint.masked import MARK_FILE
-from publisher.checkpoint.masks import FILE_NAME, Masks
+from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.merging import Merge
 from publisher.checkpoint.model_weights import ModelWeights, Repository
 from publisher.checkpoint.new_folder import refuse_occupied, renamed_when_whole
@@ -35,8 +37,9 @@ from publisher.checkpoint.placement import (
     recovered_shape,
     refuse_other_layers,
 )
+from publisher.checkpoint.provenance import Provenance, Tie, recovered, refuse_recovered, settled
 from publisher.checkpoint.streaming import Entry, dtype_name, write_tensors
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.checkpoint.whole_parameters import Origins, WholeParameters, is_whole, parameter_of
 from publisher.errors import RequestFault
 
@@ -51,14 +54,19 @@ __all__ = [
 ]
 
 
+_UNSEALED = (
+    "The checkpoint's manifest is of an older version and has no digest of its own: whether it was edited is unknown."
+)
+
+
 @dataclass(frozen=True)
 class RecoveryReport:
     """`widened` of `tensors` got rows or columns back; `trained_on` is what the adapter's own config names.
 
     `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
     update in it, of `parameters_after`. `vocabulary`: rows that the adapter's embeddings have, where training changed
-    their number: the base model has to be resized before it takes the adapter. `notes`: what else its owner should
-    know, a sentence each.
+    their number: the base model has to be resized before it takes the adapter. `provenance`: whether the adapter is
+    known to be of the checkpoint. `notes`: what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -72,6 +80,7 @@ class RecoveryReport:
     strength: float
     merged: bool = False
     vocabulary: int | None = None
+    provenance: Provenance = Provenance.UNVERIFIED
     notes: tuple[str, ...] = ()
 
 
@@ -91,6 +100,7 @@ def recover_adapter(
     base_model: str | None = None,
     strength: float | None = None,
     repository: Repository | None = None,
+    force: bool = False,
 ) -> RecoveryReport:
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
@@ -104,18 +114,29 @@ def recover_adapter(
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, holds
-    a tensor that PEFT would not load on the base model, or `output` already holds something.
+    a tensor that PEFT would not load on the base model, or `output` already holds something; if the checkpoint's masks,
+    config and manifest are damaged or contradict each other; if the adapter says that it was trained on another
+    checkpoint or was recovered already, and if `base_model` is of another family or size. `force` takes another
+    checkpoint and another base model.
     """
-    manifest = Manifest.read(checkpoint)
+    manifest, masks = checked(checkpoint)
+    tie = Tie.of(manifest)
+    provenance = settled(read_config(adapter), tie, where=checkpoint, force=force)
+    note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
     strength = manifest.strength if strength is None else strength
-    masks = open_masks(checkpoint / FILE_NAME)
     base = base_model or manifest.base.repo_id
     revision = None if base_model else manifest.base.commit
     trained_on = TrainedOn(checkpoint, _origins(checkpoint, repository, _weights(base, revision), manifest))
     if isinstance(masks, WeightMasks):
         folder = _base_folder(base_model, manifest.base)
-        return merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
-    return recover_folder(adapter, output, masks, base, revision, strength=strength, trained_on=trained_on)
+        report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
+    else:
+        record = recovered(tie, provenance, base, revision)
+        report = recover_folder(
+            adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record
+        )
+    unsealed = [] if manifest.digest else [_UNSEALED]
+    return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
 
 
 def recover_folder(
@@ -127,9 +148,11 @@ def recover_folder(
     *,
     strength: float = 1.0,
     trained_on: TrainedOn | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet.
 
+    `record`: what the recovered adapter says of itself (publisher.checkpoint.provenance).
     Without `trained_on` the adapter is taken for a plain LoRA that PEFT saved: whole parameters are refused, and names
     are not looked into.
     """
@@ -141,7 +164,7 @@ def recover_folder(
         notes = [*recovery.notes(), *_notes(tensors, places)]
         with renamed_when_whole(output) as folder:
             write_tensors(folder / WEIGHTS, entries, recovery.tensor)
-            write_config(folder, for_base_model(config, base_model, revision))
+            write_config(folder, for_base_model(config, base_model, revision, record))
     return RecoveryReport(
         output=output,
         base_model=base_model,
@@ -247,6 +270,7 @@ def _opened(
 
 def _config(adapter: Path, strength: float) -> dict[str, Any]:
     config = read_config(adapter)
+    refuse_recovered(config)
     refuse_unrecoverable(config)
     return scaled(config, strength)
 

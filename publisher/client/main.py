@@ -29,6 +29,7 @@ _COMMANDS = {
     "plan": _Place("What a recipe will cost and give, from a config.json alone.", "publisher.client.plan"),
     "recover": _Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),
     "up": _Place("Start API, dashboard, Hub and a worker on this machine.", "publisher.client.up"),
+    "verify": _Place("Whether every file of a checkpoint is as it was published.", "publisher.client.verify"),
 }
 
 

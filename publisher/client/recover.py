@@ -13,6 +13,13 @@ from publisher.errors import PublisherError
 if TYPE_CHECKING:
     from publisher.checkpoint.recovery import RecoveryReport
 
+#: by publisher.checkpoint.provenance.Provenance, which is not imported here for `--help` to need no torch
+_SAID = {
+    "verified": "verified: the adapter was trained on this checkpoint",
+    "unverified": "unverified: the adapter does not say on which checkpoint",
+    "forced": "forced: the adapter says that it was trained on another checkpoint",
+}
+
 
 @click.command()
 @click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
     type=float,
     help="Strength: times the adapter's update. By default what the checkpoint's certificate found; 1: as trained.",
 )
+@click.option(
+    "--force", is_flag=True, help="Recover although the adapter is of another checkpoint, or BASE of another size."
+)
 def recover(
     *,
     adapter: Path,
@@ -39,12 +49,16 @@ def recover(
     endpoint: str | None,
     base: str | None,
     strength: float | None,
+    force: bool,
 ) -> None:
     """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
 
     OUTPUT becomes an adapter for the base model. If the checkpoint lost single weights (semi-structured or
     unstructured pruning) no adapter can hold the masked update: then OUTPUT is the base model with it merged in,
     and BASE has to be a folder.
+
+    An adapter says which checkpoint it was trained on, if `import publisher.checkpoint` came before loading that:
+    then recovery says "verified", or refuses the wrong checkpoint. An adapter that says nothing is "unverified".
     """
     from publisher.checkpoint.folder import commit_of, open_checkpoint
     from publisher.checkpoint.model_weights import Repository
@@ -55,7 +69,9 @@ def recover(
         repository = (
             None if Path(checkpoint).is_dir() else Repository(checkpoint, commit_of(folder) or revision, endpoint)
         )
-        report = recover_adapter(adapter, folder, output, base_model=base, strength=strength, repository=repository)
+        report = recover_adapter(
+            adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force
+        )
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
@@ -64,7 +80,7 @@ def recover(
 
 def _account(report: RecoveryReport, *, chosen: bool) -> str:
     """What was done, and lines of Python to use it. `chosen`: the strength is the checkpoint's."""
-    trained = f"Trained on: {report.trained_on or 'not named by the adapter'}\n"
+    trained = f"Trained on: {report.trained_on or 'not named by the adapter'} ({_SAID[report.provenance]})\n"
     if report.strength != 1:
         by = ", as this checkpoint's certificate found; --strength 1 leaves it as trained" if chosen else ""
         trained += f"Strength: {report.strength:g} times what was trained{by}\n"

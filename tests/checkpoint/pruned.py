@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from publisher.architecture import describe
 from publisher.architecture.structure import Unit
 from publisher.checkpoint.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 from publisher.checkpoint.masks import Masks, save_masks
+from publisher.checkpoint.weight_masks import open_masks
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -94,22 +96,45 @@ def save_checkpoint(
     """Config, masks, weights and a manifest; what recovery and loading read."""
     model.save_pretrained(folder)
     save_masks(masks, folder / "pruning_masks.safetensors")
+    return describe_again(folder, base, commit)
+
+
+def describe_again(folder: Path, base: str = "org/base", commit: str = "c" * 40) -> Path:
+    """Write the manifest of what lies in the folder."""
     manifest(folder, base, commit).write(folder)
     return folder
 
 
 def manifest(folder: Path, base: str, commit: str) -> Manifest:
+    base_widths, widths = _widths(folder)
     return Manifest(
         base=BaseModelRecord(repo_id=base, revision=commit, endpoint="https://huggingface.co"),
         recipe={"pruning": {"ratio": 0.5}, "quantization": {"scheme": "none"}},
         recipe_digest="0" * 64,
         parameters=Counts(base=100, pruned=50),
         bytes=Sizes(base=400, checkpoint=200),
-        base_widths=[Widths(query_heads=6, kv_heads=3, neurons=20)] * 4,
-        widths=[Widths(query_heads=6, kv_heads=3, neurons=20)] * 4,
+        base_widths=base_widths,
+        widths=widths,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         files={path.name: record(path) for path in sorted(folder.iterdir()) if path.name != "loram.json"},
     )
+
+
+def _widths(folder: Path) -> tuple[list[Widths], list[Widths]]:
+    """Of each layer before and after pruning; where no masks are, those of SIZES."""
+    path = folder / "pruning_masks.safetensors"
+    masks = open_masks(path) if path.is_file() else MASKS
+    if isinstance(masks, Masks):
+        layers = range(masks.layers)
+        return [_width(masks.kind(i).units) for i in layers], [_width(masks.counts(i)) for i in layers]
+    full = [_width(widths.counts) for widths in describe(json.loads((folder / "config.json").read_text())).full_widths]
+    return full, full
+
+
+def _width(counts: Mapping[Unit, int]) -> Widths:
+    """Every KV head of these models serves two query heads."""
+    heads = counts.get(Unit.KV_HEADS, 0)
+    return Widths(query_heads=2 * heads, kv_heads=heads, neurons=counts.get(Unit.NEURONS, 0))
 
 
 def in_layer(name: str, masks: Masks) -> tuple[int | None, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.checkpoint.manifest import Manifest, verify
+from publisher.checkpoint.manifest import Manifest, digest_of, verify
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import make_pair, save_checkpoint
 
@@ -17,7 +17,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def changed(checkpoint: Path, **keys: object) -> None:
     path = checkpoint / "loram.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    content = json.loads(path.read_text()) | keys
+    path.write_text(json.dumps(content | {"digest": digest_of(content)}))
 
 
 def test_whole_checkpoint_verifies_also_with_files_of_others_beside_it(checkpoint: Path) -> None:

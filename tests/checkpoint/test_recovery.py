@@ -123,7 +123,7 @@ def test_recovered_config_names_the_pinned_base_and_keeps_the_rest(tmp_path: Pat
     recover_adapter(adapter, checkpoint, tmp_path / "out")
     before, after = (json.loads((folder / "adapter_config.json").read_text()) for folder in (adapter, tmp_path / "out"))
     assert (after["base_model_name_or_path"], after["revision"]) == ("org/base", "c" * 40)
-    changed = {"base_model_name_or_path", "revision", "init_lora_weights"}
+    changed = {"base_model_name_or_path", "revision", "init_lora_weights", "auto_mapping"}
     assert {key: after[key] for key in after if key not in changed} == {
         key: before[key] for key in before if key not in changed
     }

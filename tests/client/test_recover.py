@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
-from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
+from tests.checkpoint.pruned import describe_again, lora, make_pair, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.checkpoint.test_card import evaluation
 
@@ -37,6 +38,26 @@ def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path
     scope: dict[str, object] = {}
     exec(result.stdout.split("\n\n")[1], scope)
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+
+
+def test_command_says_verified_unverified_and_forced(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    lora(model).save_pretrained(tmp_path / "tied")
+    other = save_checkpoint(tmp_path / "other", model.float(), base=str(tmp_path / "base"))
+    said = {}
+    for trained, on, option in (
+        ("adapter", checkpoint, []),
+        ("tied", checkpoint, []),
+        ("tied", other, []),
+        ("tied", other, ["--force"]),
+    ):
+        output = tmp_path / f"out{len(said)}"
+        arguments = [str(tmp_path / trained), "--checkpoint", str(on), "--output", str(output), *option]
+        result = CliRunner().invoke(recover, arguments)
+        said[len(said)] = (result.exit_code, result.stdout + result.stderr)
+    assert [code for code, _ in said.values()] == [0, 0, 1, 0]
+    for (_, output_of), word in zip(said.values(), ("(unverified:", "(verified:", "--force", "(forced:"), strict=True):
+        assert word in output_of
 
 
 def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
@@ -85,6 +106,7 @@ def sparse(tmp_path: Path) -> Path:
     make_pair().base.save_pretrained(tmp_path / "dense")
     checkpoint = save_checkpoint(tmp_path / "sparse", make_pair().base)
     zero_pruned(checkpoint, write_masks(tmp_path / "dense", checkpoint / "pruning_masks.safetensors"))
+    describe_again(checkpoint)
     lora(make_pair().base).save_pretrained(tmp_path / "sparse-adapter")
     return checkpoint
 

@@ -58,8 +58,15 @@ def train(
         report(step + 1, steps, f"loss {loss.item():.3f}")
     seconds = time.perf_counter() - started
     adapted.save_pretrained(output / "adapter")
-    recover_adapter(output / "adapter", Path(checkpoint), output / "recovered")
-    return {"loss": loss.item(), "tokens": steps * batch * length, "seconds": seconds, "device": device_name(device)}
+    recovered = recover_adapter(output / "adapter", Path(checkpoint), output / "recovered")
+    report(steps, steps, f"recovered, adapter and checkpoint {recovered.provenance}")
+    return {
+        "loss": loss.item(),
+        "tokens": steps * batch * length,
+        "seconds": seconds,
+        "device": device_name(device),
+        "provenance": recovered.provenance,
+    }
 
 
 def measure(

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from publisher.client.verify import verify
+from tests.checkpoint.pruned import make_pair, save_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save_checkpoint(tmp_path / "checkpoint", make_pair().pruned)
+
+
+def run(checkpoint: Path) -> Result:
+    return CliRunner().invoke(verify, [str(checkpoint)])
+
+
+def test_whole_checkpoint_is_said_to_be(checkpoint: Path) -> None:
+    result = run(checkpoint)
+    assert result.exit_code == 0, result.output
+    assert "all 4 files are as they were published" in result.stdout
+
+
+def test_a_flipped_bit_in_the_weights_and_a_missing_file_are_named(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (checkpoint / "generation_config.json").unlink()
+    result = run(checkpoint)
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert [line.split()[1] for line in lines] == ["generation_config.json", "model.safetensors"]
+
+
+def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is not a LoRAM checkpoint" in result.stderr
