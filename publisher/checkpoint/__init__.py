@@ -1,7 +1,11 @@
 """The published format. Importing this teaches transformers to load layers of different widths (loader) and weights
 that are stored compressed (sparse_loading) or, embeddings included, in 4 bits (four_bit_everywhere)."""
 
-from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading
+from publisher.checkpoint.transformers_features import refuse_older_transformers
+
+refuse_older_transformers()
+
+from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading  # noqa: E402
 
 loader.register()
 sparse_loading.register()

@@ -41,11 +41,12 @@ from worker.stages.folder import RECORD
 from worker.stages.inputs import PackageInputs
 from worker.stages.kept_shares import kept_shares
 from worker.stages.plots import Measured, draw_plots
+from worker.stages.portable_tokenizer import make_portable
 from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
 
-VERSION = 7
+VERSION = 8
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: of alignment.json, what the manifest does not repeat
@@ -112,6 +113,7 @@ def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> 
     for done, (name, source) in enumerate(by_name.items(), 1):
         _link_or_copy(source.resolve(), output / name)
         context.progress(done, len(by_name), "files")
+    make_portable(output)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
