@@ -15,6 +15,7 @@ from publisher.architecture import Geometry, describe
 from publisher.architecture.structure import Shape
 from publisher.base_model_hub import HubFiles
 from publisher.errors import UnsupportedModel
+from publisher.repo_id import check_repo_id
 from publisher.weight_header import TensorEntry, WeightHeader, read_header
 
 SINGLE_FILE = "model.safetensors"
@@ -44,7 +45,7 @@ class BaseModelFacts(BaseModel):
     """A base model that can be pruned. `files` maps each file that makes it up to its size in bytes.
 
     `revision` is a commit; for a folder the sha256 over its files' names, sizes and headers. `bytes` counts
-    the weight files.
+    the weight files. `published_as`: what a folder's model is called where others get it, as `namespace/name`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +58,7 @@ class BaseModelFacts(BaseModel):
     bytes: int
     dtype: str
     files: dict[str, int]
+    published_as: str | None = None
 
     @property
     def has_tokenizer(self) -> bool:
@@ -84,16 +86,21 @@ class FolderFiles:
             return file.read(end - start)
 
 
-def inspect_folder(path: Path) -> BaseModelFacts:
-    """Facts of the model saved in `path`; raises UnsupportedModel with what stands in the way.
+def inspect_folder(path: Path, published_as: str | None = None) -> BaseModelFacts:
+    """Facts of the model saved in `path`; raises UnsupportedModel with what stands in the way, RequestFault for a
+    `published_as` that is no repository's name.
 
     Reads JSON files and safetensors headers, no weights: a change of weights that keeps every header goes unseen.
     """
+    if published_as is not None:
+        check_repo_id(published_as, "published_as")
     files = FolderFiles(path)
     geometry, headers = _inspect(files)
     sizes = _model_files(files, headers)
     revision = _folder_digest(files, sizes, headers)
-    return _facts(geometry, headers, sizes, repo_id=str(path), revision=revision, path=path)
+    return _facts(geometry, headers, sizes, repo_id=str(path), revision=revision, path=path).model_copy(
+        update={"published_as": published_as}
+    )
 
 
 def inspect_repository(

@@ -67,9 +67,10 @@ def recover_adapter(
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
-    manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
-    with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
-    update is multiplied by `strength`; None: by the strength that the checkpoint's certificate found, 1 without one.
+    manifest names, pinned to its commit; refused if that is a name that only its publisher's machine knows. Of a
+    checkpoint that lost single weights `output` becomes the base model with the masked update merged in; then
+    `base_model` is a folder on this machine that holds the base model. The update is multiplied by `strength`; None:
+    by the strength that the checkpoint's certificate found, 1 without one.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, or
@@ -82,7 +83,19 @@ def recover_adapter(
         return merge_folder(adapter, output, masks, _base_folder(base_model, manifest.base), strength=strength)
     if base_model is not None:
         return recover_folder(adapter, output, masks, base_model, None, strength=strength)
+    _refuse_unnamed(manifest.base)
     return recover_folder(adapter, output, masks, manifest.base.repo_id, manifest.base.commit, strength=strength)
+
+
+def _refuse_unnamed(base: BaseModelRecord) -> None:
+    """An adapter that names a folder of the publisher's would be loaded onto whatever has that name elsewhere."""
+    if not base.is_public:
+        raise RequestFault(
+            f"This checkpoint was made of a folder, {Path(base.repo_id).name}, and its publisher gave no repository "
+            "where others get that model, so the base model has to be named.",
+            field="base_model",
+            way_out="Name its folder or repository with --base (base_model in Python).",
+        )
 
 
 def recover_folder(
@@ -138,6 +151,8 @@ def _config(adapter: Path, strength: float) -> dict[str, Any]:
 
 
 def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
+    if given is None:
+        _refuse_unnamed(base)
     folder = Path(given or base.repo_id)
     if (folder / "config.json").is_file():
         return folder

@@ -63,7 +63,7 @@ def digest(request: BuildRequest, *inputs: str | None) -> str:
         {
             "inputs": list(inputs),
             "recipe": request.recipe.digest,
-            "base": [request.base.repo_id, request.base.revision, request.base.endpoint],
+            "base": [request.base.public_name, request.base.revision, request.base.endpoint],
             "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
         },
     )
@@ -158,7 +158,7 @@ def _describe(
 
 def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseModelRecord:
     endpoint = None if base.path is not None else base.endpoint or _HUGGING_FACE
-    return BaseModelRecord(repo_id=base.repo_id, revision=base.revision, endpoint=endpoint, files=files)
+    return BaseModelRecord(repo_id=base.public_name, revision=base.revision, endpoint=endpoint, files=files)
 
 
 def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | None:

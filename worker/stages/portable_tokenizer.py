@@ -18,6 +18,8 @@ FILE_NAME = "tokenizer_config.json"
 #: what holds the whole tokenizer for the older class
 _WHOLE = "tokenizer.json"
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+#: where its publisher had it, which transformers 4 saves along
+_WHERE = "name_or_path"
 _TOKENS, _TOKENS_BEFORE = "extra_special_tokens", "additional_special_tokens"
 
 
@@ -43,4 +45,6 @@ def in_older_words(config: Mapping[str, Any]) -> dict[str, Any]:
         named["tokenizer_class"] = _CLASSES[named["tokenizer_class"]]
     if isinstance(named.get(_TOKENS), list) and _TOKENS_BEFORE not in named:
         named[_TOKENS_BEFORE] = named.pop(_TOKENS)
+    if str(named.get(_WHERE, "")).startswith("/"):
+        del named[_WHERE]
     return named

@@ -33,6 +33,8 @@ from worker.stages.weights import read_config
 
 VERSION = 5
 _COPIED = ("generation_config.json",)
+#: where somebody once had the base model, which is not this model
+_WHERE = "_name_or_path"
 
 
 def digest(request: BuildRequest, fetch: str, calibrate: str) -> str:
@@ -42,7 +44,7 @@ def digest(request: BuildRequest, fetch: str, calibrate: str) -> str:
 
 def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: StageContext) -> None:
     """Raises RequestFault if a shard is damaged, a weight is not finite, or the recipe leaves nothing of a layer."""
-    config = read_config(inputs.base)
+    config = {key: value for key, value in read_config(inputs.base).items() if key != _WHERE}
     geometry = describe(config)
     model = output / "model"
     model.mkdir()
