@@ -61,7 +61,8 @@ def secrets_of(request: BuildRequest) -> list[str]:
 
 def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
     if base.path is not None:
-        return BaseModelSource(base.repo_id, base.revision, Path(base.path))
+        published_as = base.facts.get("published_as")
+        return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as)
     token = _read_token(settings)
     return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token)
 
