@@ -19,6 +19,7 @@ from publisher.hub.disk import remove_folder, write_atomically
 from publisher.hub.faults import (
     AlreadyExists,
     BadRequest,
+    Damaged,
     EntryMissing,
     RepositoryMissing,
     RevisionMissing,
@@ -26,7 +27,8 @@ from publisher.hub.faults import (
 )
 from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
 from publisher.hub.owner import Owner
-from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References
+from publisher.hub.reading import StoredContent
+from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, word
 
 # A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
 _LOCK_TIMEOUT_SECONDS = 60
@@ -42,10 +44,14 @@ class RepositorySettings(BaseModel):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a commit, and where its bytes lie: `path` is on this machine's disk, to be read only."""
+    """A file of a commit, and where its bytes lie: `path` is on this machine's disk, to be read only.
+
+    `content` reads the same bytes, checked.
+    """
 
     name: str
     path: Path
+    content: StoredContent
     size: int
     sha256: str
     lfs: bool
@@ -65,10 +71,13 @@ class Repository:
 
     @property
     def settings(self) -> RepositorySettings:
+        """Raises RepositoryMissing, or Damaged where they cannot be read."""
         try:
             return RepositorySettings.model_validate_json((self._folder / "repo.json").read_bytes())
         except FileNotFoundError:
             raise RepositoryMissing(f"There is no repository {str(self.id)!r}.", field="repo_id") from None
+        except (OSError, ValueError) as error:
+            raise self._damaged("its repo.json cannot be read") from error
 
     def owned_by(self, owner: Owner | None) -> bool:
         return owner is not None and owner.tenant == self.settings.tenant
@@ -115,12 +124,17 @@ class Repository:
         return StoredFile(
             name=path,
             path=self.blobs.path(file.sha256),
+            content=self.content(path, file),
             size=file.size,
             sha256=file.sha256,
             lfs=file.lfs,
             etag=file.etag,
             commit=commit.id,
         )
+
+    def content(self, path: str, file: CommittedFile) -> StoredContent:
+        """What a file of a commit holds."""
+        return StoredContent(file.sha256, file.size, f"{path!r} of {str(self.id)!r}", self.blobs)
 
     def all_commits(self) -> Iterator[Commit]:
         """Every commit that is stored, in no order, also those that no branch leads to."""
@@ -132,10 +146,31 @@ class Repository:
 
         That another repository has the same blob does not count: knowing a digest must not give access to content.
         """
-        size = self.blobs.size(sha256)
-        if size is None or not (self._folder / "objects" / sha256).is_file() or not self.blobs.keep(sha256):
+        size = self._recorded_size(sha256)
+        if size is None or not self.blobs.keep(sha256, size):
             return None
         return CommittedFile.large(sha256, size)
+
+    def _recorded_size(self, sha256: str) -> int | None:
+        """Bytes of a large file that was uploaded here, as they were counted then."""
+        try:
+            recorded = (self._folder / "objects" / sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+        if recorded.isdigit():
+            return int(recorded)
+        return self._measured_size(sha256)
+
+    def _measured_size(self, sha256: str) -> int | None:
+        """For records that do not say it: the size of the blob, if that is what it is called."""
+        size = self.blobs.size(sha256)
+        try:
+            if size is not None:
+                self.blobs.verify(sha256, size)
+                self.add_large_object(sha256, size)
+        except Damaged:
+            return None
+        return size
 
     # -- writing
 
@@ -179,9 +214,9 @@ class Repository:
         with self._writing():
             self._write_settings(self.settings.model_copy(update={"private": private}))
 
-    def add_large_object(self, sha256: str) -> None:
-        """Records that the blob was uploaded to this repository."""
-        write_atomically(self._folder / "objects" / sha256, b"")
+    def add_large_object(self, sha256: str, size: int) -> None:
+        """Records that the blob of `size` bytes was uploaded to this repository."""
+        write_atomically(self._folder / "objects" / sha256, str(size).encode())
 
     def create_reference(self, kind: ReferenceKind, name: str, revision: str) -> None:
         """Raises AlreadyExists, RevisionMissing, or BadRequest for a name that cannot be."""
@@ -189,8 +224,7 @@ class Repository:
         with self._writing():
             target = self.commit_id(revision)
             if self.references.get(kind, name) is not None:
-                word = "Branch" if kind is ReferenceKind.BRANCH else "Tag"
-                raise AlreadyExists(f"{word} {name!r} exists already.", field="revision")
+                raise AlreadyExists(f"{word(kind)} {name!r} exists already.", field="revision")
             self.references.move(kind, name, target)
 
     def delete_reference(self, kind: ReferenceKind, name: str) -> None:
@@ -224,10 +258,22 @@ class Repository:
 
     def _read_commit(self, id: str) -> Commit:
         try:
-            return Commit.model_validate_json(self._commit_path(id).read_bytes())
-        except FileNotFoundError:
+            return Commit.read(self._commit_path(id).read_bytes(), id)
+        except FileNotFoundError as error:
             _ = self.settings  # deleted while we read: RepositoryMissing
-            raise
+            raise self._damaged(f"commit {id} is missing") from error
+        except (OSError, ValueError) as error:
+            raise self._damaged(f"commit {id} is not what was written: {_first_line(error)}") from error
+
+    def _damaged(self, reason: str) -> Damaged:
+        return Damaged(
+            f"Repository {str(self.id)!r} is damaged in the Hub's storage: {reason}.",
+            way_out="Restore that file of the Hub's folder from a backup; `publisher hub check` lists all damage.",
+        )
 
     def _commit_path(self, id: str) -> Path:
         return self._folder / "commits" / f"{id}.json"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

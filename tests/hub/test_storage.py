@@ -137,7 +137,7 @@ def test_garbage_is_only_what_no_commit_has(storage: HubStorage) -> None:
 def test_a_large_file_that_was_collected_must_be_uploaded_again(storage: HubStorage) -> None:
     repository = storage.open_repository(MODEL)
     digest = storage.blobs.put(b"large")
-    repository.add_large_object(digest)
+    repository.add_large_object(digest, 5)
     assert repository.large_file(digest) == CommittedFile.large(digest, 5)
     collect_garbage(storage, grace_seconds=-1)
     assert repository.large_file(digest) is None

@@ -81,7 +81,7 @@ async def upload(
     repository = await run_in_threadpool(hub.storage.open_repository, id)
     _check_length(request, size)
     await _receive(repository, request.stream(), sha256, size)
-    await run_in_threadpool(repository.add_large_object, sha256)
+    await run_in_threadpool(repository.add_large_object, sha256, size)
     return {"success": True}
 
 
