@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from publisher.hub.disk import sync_folder, write_atomically
-from publisher.hub.faults import Damaged, RevisionMissing
+from publisher.hub.faults import RevisionMissing
 from publisher.hub.names import check_reference_name, is_commit_id, is_reference_name
 
 DEFAULT_BRANCH = "main"
@@ -18,7 +18,7 @@ class ReferenceKind(StrEnum):
     TAG = "tags"
 
 
-def word(kind: ReferenceKind) -> str:
+def kind_word(kind: ReferenceKind) -> str:
     return "Branch" if kind is ReferenceKind.BRANCH else "Tag"
 
 
@@ -29,7 +29,7 @@ class References:
         self._folder = folder
 
     def get(self, kind: ReferenceKind, name: str) -> str | None:
-        """The commit id that the branch or tag points at, or None. Raises Damaged for a file without one."""
+        """The commit id that the branch or tag points at, or None. Raises ValueError for a damaged file."""
         if not is_reference_name(name):
             return None
         path = self._path(kind, name)
@@ -38,20 +38,8 @@ class References:
         except FileNotFoundError:
             return None
         if not is_commit_id(commit):
-            raise Damaged(f"{word(kind)} {name!r} is damaged in the Hub's storage: its file names no commit.")
+            raise ValueError(f"the file of {kind_word(kind).lower()} {name!r} names no commit")
         return commit
-
-    def require(self, kind: ReferenceKind, name: str) -> str:
-        """Like `get`; raises RevisionMissing where there is none."""
-        commit = self.get(kind, name)
-        if commit is None:
-            raise RevisionMissing(f"There is no {word(kind).lower()} {name!r}.", field="revision")
-        return commit
-
-    def all(self, kind: ReferenceKind) -> dict[str, str]:
-        """Name → commit id, sorted by name. Raises Damaged."""
-        found = {name: self.get(kind, name) for name in self.names(kind)}
-        return {name: commit for name, commit in found.items() if commit is not None}
 
     def names(self, kind: ReferenceKind) -> list[str]:
         folder = self._folder / kind
@@ -64,7 +52,7 @@ class References:
     def delete(self, kind: ReferenceKind, name: str) -> None:
         """Also one that is damaged; raises RevisionMissing where there is none."""
         if not is_reference_name(name) or not self._path(kind, name).is_file():
-            raise RevisionMissing(f"There is no {word(kind).lower()} {name!r}.", field="revision")
+            raise RevisionMissing(f"There is no {kind_word(kind).lower()} {name!r}.", field="revision")
         path = self._path(kind, name)
         path.unlink()
         sync_folder(path.parent)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from publisher.errors import InfrastructureFault
 from publisher.hub.blobs import BlobStore
-from publisher.hub.changes import Change, apply_operations
+from publisher.hub.changes import AddFile, Change, apply_operations
 from publisher.hub.commits import Commit, CommittedFile
 from publisher.hub.disk import remove_folder, write_atomically
 from publisher.hub.faults import (
@@ -28,7 +28,7 @@ from publisher.hub.faults import (
 from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
 from publisher.hub.owner import Owner
 from publisher.hub.reading import StoredContent
-from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, word
+from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, kind_word
 
 # A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
 _LOCK_TIMEOUT_SECONDS = 60
@@ -91,7 +91,7 @@ class Repository:
     def commit_id(self, revision: str) -> str:
         """The commit that a branch, a tag or a commit id names; raises RevisionMissing."""
         for kind in ReferenceKind:
-            found = self.references.get(kind, revision.removeprefix(f"refs/{kind}/"))
+            found = self._reference(kind, revision.removeprefix(f"refs/{kind}/"))
             if found is not None:
                 return found
         if is_commit_id(revision) and self._commit_path(revision).is_file():
@@ -101,6 +101,23 @@ class Repository:
             field="revision",
             way_out="Use a branch, a tag or a commit id of 40 digits.",
         )
+
+    def _reference(self, kind: ReferenceKind, name: str) -> str | None:
+        try:
+            return self.references.get(kind, name)
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+
+    def _branch(self, name: str) -> str:
+        commit = self._reference(ReferenceKind.BRANCH, name)
+        if commit is None:
+            raise RevisionMissing(f"There is no branch {name!r}.", field="revision")
+        return commit
+
+    def reference_commits(self, kind: ReferenceKind) -> dict[str, str]:
+        """Branches or tags: name → commit id, sorted by name. Raises Damaged."""
+        found = {name: self._reference(kind, name) for name in self.references.names(kind)}
+        return {name: commit for name, commit in found.items() if commit is not None}
 
     def commit_at(self, revision: str) -> Commit:
         return self._read_commit(self.commit_id(revision))
@@ -180,14 +197,25 @@ class Repository:
         Raises StaleParent if `change.parent` is not the head, RevisionMissing if there is no such branch.
         """
         with self._writing():
-            head = self._read_commit(self.references.require(ReferenceKind.BRANCH, change.branch))
+            head = self._read_commit(self._branch(change.branch))
             if change.parent is not None and change.parent != head.id:
                 raise StaleParent(
                     f"A commit has happened since: {change.branch!r} is at {head.id}, not at {change.parent}.",
                     way_out="Read the head again and repeat the commit on it.",
                 )
             files = apply_operations(head.files, change.operations)
+            self._keep_added(change)
             return head if files == head.files else self._append(change, head.id, files)
+
+    def _keep_added(self, change: Change) -> None:
+        """No commit names a blob that was collected while its upload was under way."""
+        for operation in change.operations:
+            if isinstance(operation, AddFile) and not self.blobs.keep(operation.file.sha256, operation.file.size):
+                raise BadRequest(
+                    f"The content of {operation.path!r} is not stored any more.",
+                    field="path",
+                    way_out="It was uploaded too long ago: upload and commit it again.",
+                )
 
     def _append(self, change: Change, parent: str, files: dict[str, CommittedFile]) -> Commit:
         commit = Commit.sealed(
@@ -223,8 +251,8 @@ class Repository:
         check_reference_name(name)
         with self._writing():
             target = self.commit_id(revision)
-            if self.references.get(kind, name) is not None:
-                raise AlreadyExists(f"{word(kind)} {name!r} exists already.", field="revision")
+            if self._reference(kind, name) is not None:
+                raise AlreadyExists(f"{kind_word(kind)} {name!r} exists already.", field="revision")
             self.references.move(kind, name, target)
 
     def delete_reference(self, kind: ReferenceKind, name: str) -> None:
@@ -268,7 +296,7 @@ class Repository:
     def _damaged(self, reason: str) -> Damaged:
         return Damaged(
             f"Repository {str(self.id)!r} is damaged in the Hub's storage: {reason}.",
-            way_out="Restore that file of the Hub's folder from a backup; `publisher hub check` lists all damage.",
+            way_out="Restore that file of the Hub's folder from a backup. `publisher hub check` lists all damage.",
         )
 
     def _commit_path(self, id: str) -> Path:

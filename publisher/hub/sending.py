@@ -24,9 +24,10 @@ def send_file(request: Request, content: StoredContent, headers: Mapping[str, st
     """The file, or the range of it that `request` asks for; `headers` must hold its ETag. Blocks: for threads.
 
     Raises Damaged if that shows at the first MiB. Later than that, the connection is cut before the announced
-    length is reached, so that the client sees a failure too.
+    length is reached, so that the client sees a failure too. HEAD tells what the file is, whatever its content has
+    become: clients would take a failure there for a Hub that does not answer, try again for half a minute and then
+    advise to check the network; the GET that follows tells them what is wrong.
     """
-    content.require()
     all_headers = dict(headers) | _disposition(filename) | {"Accept-Ranges": "bytes"}
     asked = _asked(request, all_headers["ETag"])
     part = None if asked is None else _within(asked, content.size)

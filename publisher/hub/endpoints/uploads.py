@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from publisher.errors import OutOfDisk
 from publisher.hub.access import CurrentHub, Hub, Segment, Writable
+from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest, UploadMismatch
 from publisher.hub.names import RepositoryId, check_file_path
 from publisher.hub.protocol import LargeBatch, LargeObject, Preupload, Preuploaded, Sha256
@@ -29,8 +30,15 @@ def preupload(body: Preupload, repository: Writable, revision: Segment, create_p
     refuse_pull_request(create_pr)
     committed = repository.commit_at(revision).files
     return Preuploaded(
-        files=[upload_mode(file, committed.get(check_file_path(file.path))) for file in body.files],
+        files=[upload_mode(file, _whole(repository, committed.get(check_file_path(file.path)))) for file in body.files],
     )
+
+
+def _whole(repository: Repository, committed: CommittedFile | None) -> CommittedFile | None:
+    """None for what is damaged, so that clients send it again instead of leaving it out as unchanged."""
+    if committed is None or repository.blobs.fault(committed.sha256, committed.size) is not None:
+        return None
+    return committed
 
 
 @router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
