@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from publisher.hub.disk import write_atomically
+from publisher.hub.disk import names_in, write_atomically
 
 
 class DamageRecord:
@@ -29,10 +28,9 @@ class DamageRecord:
     def clear(self, sha256: str) -> None:
         (self._folder / sha256).unlink(missing_ok=True)
 
-    def all(self) -> Iterator[str]:
+    def all(self) -> list[str]:
         """The sha256 of every blob that is marked."""
-        if self._folder.is_dir():
-            yield from (path.name for path in self._folder.glob("[!.]*"))
+        return names_in(self._folder)
 
 
 def _identity(found: os.stat_result) -> str:

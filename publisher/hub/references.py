@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from publisher.hub.disk import sync_folder, write_atomically
+from publisher.hub.disk import names_in, sync_folder, write_atomically
 from publisher.hub.faults import RevisionMissing
 from publisher.hub.names import check_reference_name, is_commit_id, is_reference_name
 
@@ -42,8 +42,7 @@ class References:
         return commit
 
     def names(self, kind: ReferenceKind) -> list[str]:
-        folder = self._folder / kind
-        return sorted(unquote(path.name) for path in folder.glob("[!.]*")) if folder.is_dir() else []
+        return sorted(unquote(name) for name in names_in(self._folder / kind))
 
     def move(self, kind: ReferenceKind, name: str, commit: str) -> None:
         """Creates the branch or tag or points it at another commit."""

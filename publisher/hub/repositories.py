@@ -15,7 +15,7 @@ from publisher.errors import InfrastructureFault
 from publisher.hub.blobs import BlobStore
 from publisher.hub.changes import AddFile, Change, apply_operations
 from publisher.hub.commits import Commit, CommittedFile
-from publisher.hub.disk import remove_folder, write_atomically
+from publisher.hub.disk import names_in, remove_folder, write_atomically
 from publisher.hub.faults import (
     AlreadyExists,
     BadRequest,
@@ -154,9 +154,12 @@ class Repository:
         return StoredContent(file.sha256, file.size, f"{path!r} of {str(self.id)!r}", self.blobs)
 
     def all_commits(self) -> Iterator[Commit]:
-        """Every commit that is stored, in no order, also those that no branch leads to."""
-        for path in (self._folder / "commits").glob("[!.]*.json"):
-            yield self._read_commit(path.stem)
+        """Every commit that is stored, in no order, also those that no branch leads to. Raises Damaged."""
+        for id in self.commit_ids():
+            yield self._read_commit(id)
+
+    def commit_ids(self) -> list[str]:
+        return [name.removesuffix(".json") for name in names_in(self._folder / "commits")]
 
     def large_file(self, sha256: str) -> CommittedFile | None:
         """The large file as it can be committed here, or None where it was not uploaded to this repository.
@@ -167,6 +170,10 @@ class Repository:
         if size is None or not self.blobs.keep(sha256, size):
             return None
         return CommittedFile.large(sha256, size)
+
+    def large_files(self) -> Iterator[str]:
+        """sha256 of every large file that was uploaded here, committed or not."""
+        yield from names_in(self._folder / "objects")
 
     def _recorded_size(self, sha256: str) -> int | None:
         """Bytes of a large file that was uploaded here, as they were counted then."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,8 @@ class HubStorage:
         self.root = root
         self.blobs = BlobStore(root)
         self.trash = root / "trash"
+        #: set when this process has deleted a repository: there may be something to collect
+        self.deleted = threading.Event()
 
     def open_repository(self, repo_id: str | RepositoryId) -> Repository:
         """Raises RepositoryMissing, or BadRequest for what cannot be a repository id."""
@@ -50,6 +53,12 @@ class HubStorage:
         """All repositories, sorted by id."""
         for settings in sorted((self.root / "repos").glob("*/*/repo.json")):
             yield self._at(RepositoryId(settings.parent.parent.name, settings.parent.name))
+
+    def repository_folders(self) -> Iterator[Repository]:
+        """Whatever lies where repositories do, also what has lost its settings: its commits still need their files."""
+        for folder in sorted((self.root / "repos").glob("*/*")):
+            if folder.is_dir():
+                yield self._at(RepositoryId(folder.parent.name, folder.name))
 
     def readable_repositories(self, caller: Owner | None) -> Iterator[Repository]:
         """Those that `caller` may see, sorted by id. Whose visibility cannot be read is seen by nobody."""
@@ -77,6 +86,7 @@ class HubStorage:
     def delete_repository(self, id: RepositoryId) -> None:
         """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
         self._at(id).delete(self.trash)
+        self.deleted.set()
 
     def namespace_tenant(self, namespace: str) -> str | None:
         """The tenant that the namespace belongs to, or None. Raises Damaged."""
