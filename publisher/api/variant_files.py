@@ -49,7 +49,7 @@ def read_file(id: str, path: str, request: Request, service: CurrentService, cal
 
 def _stored(request: Request, service: Service, publication: Publication, file: VariantFile) -> Response | None:
     """From the embedded Hub's disk; None if it was published elsewhere. Raises Damaged."""
-    if service.hub is None or publication.endpoint.rstrip("/") != service.settings.resolved_hub_endpoint:
+    if service.hub is None or not service.settings.is_embedded_hub(publication.endpoint):
         return None
     stored = service.hub.open_repository(publication.repo_id).resolve(publication.commit, file.path)
     headers = {"ETag": f'"{file.sha256}"', "X-Content-Type-Options": "nosniff"}

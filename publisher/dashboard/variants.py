@@ -87,7 +87,7 @@ def file(id: str, path: str, request: Request, service: CurrentService, visitor:
 def publication_page(publication: Mapping[str, Any], settings: Settings) -> str | None:
     """Where a person can look at it; None for the embedded Hub, which serves files to programs and has no pages."""
     address = str(publication.get("url", ""))
-    if settings.hub_is_embedded and publication.get("endpoint") == settings.resolved_hub_endpoint:
+    if settings.is_embedded_hub(str(publication.get("endpoint", ""))):
         return None
     # escaping does not stop a link to `javascript:`
     return address if address.startswith(("https://", "http://")) else None

@@ -106,15 +106,17 @@ def test_collecting_beside_writers_never_takes_what_they_commit(storage: HubStor
 
     with ThreadPoolExecutor(1) as pool:
         collector = pool.submit(collect)
-        for number in range(30):
-            other = storage.create_repository(RepositoryId("lab", f"other{number}"), LAB, private=False)
-            add(other, "a.txt", b"wanted")
-            age(storage, 10)
-            storage.delete_repository(other.id)
-            add(repository, f"{number}.txt", b"wanted")
-            assert repository.resolve("main", f"{number}.txt").content.read() == b"wanted"
-            repository.commit(_change(DeleteFile(f"{number}.txt")))
-        stop.set()
+        try:
+            for number in range(30):
+                other = storage.create_repository(RepositoryId("lab", f"other{number}"), LAB, private=False)
+                add(other, "a.txt", b"wanted")
+                age(storage, 10)
+                storage.delete_repository(other.id)
+                add(repository, f"{number}.txt", b"wanted")
+                assert repository.resolve("main", f"{number}.txt").content.read() == b"wanted"
+                repository.commit(_change(DeleteFile(f"{number}.txt")))
+        finally:
+            stop.set()
         collector.result()
 
 

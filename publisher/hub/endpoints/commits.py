@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from publisher.hub.access import CurrentHub, KnownCaller, Readable, Segment, Writable
 from publisher.hub.commits import Commit
 from publisher.hub.drafts import CommitDraft, read_lines
+from publisher.hub.links import repository_url
 from publisher.hub.pages import Cursor, add_next_link
 from publisher.hub.protocol import CommitAuthor, CommitDone, CommitEntry, FormattedText
 from publisher.hub.uploads import refuse_pull_request
@@ -37,7 +38,8 @@ async def commit(
         await run_in_threadpool(draft.add, line)
     change = draft.change(branch=revision.removeprefix("refs/heads/"), author=caller.name)
     made = await run_in_threadpool(repository.commit, change)
-    return CommitDone(commit_oid=made.id, commit_url=f"{hub.url(request)}/{repository.id}/commit/{made.id}")
+    address = repository_url(hub.url(request), repository.id)
+    return CommitDone(commit_oid=made.id, commit_url=f"{address}/commit/{made.id}")
 
 
 @router.get("/commits/{revision}")
