@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from publisher.hub.changes import AddFile, Change, DeleteFile, DeleteFolder, Operation
 from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest
-from publisher.hub.names import check_file_path
+from publisher.hub.names import check_file_path, check_new_path
 from publisher.hub.protocol import Body, Sha256
 from publisher.hub.repositories import Repository
 
@@ -134,7 +134,7 @@ class CommitDraft:
         )
 
     def _regular_file(self, file: _File) -> AddFile:
-        path = check_file_path(file.path)
+        path = check_new_path(file.path)
         try:
             content = file.content.encode()
             if file.encoding == "base64":
@@ -144,7 +144,7 @@ class CommitDraft:
         return AddFile(path, CommittedFile.regular(content, self._repository.blobs.put(content)))
 
     def _large_file(self, file: _LargeFile) -> AddFile:
-        path = check_file_path(file.path)
+        path = check_new_path(file.path)
         found = self._repository.large_file(file.oid)
         if found is None:
             raise BadRequest(

@@ -13,7 +13,7 @@ from publisher.errors import OutOfDisk
 from publisher.hub.access import CurrentHub, Hub, Segment, Writable
 from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest, UploadMismatch
-from publisher.hub.names import RepositoryId, check_file_path
+from publisher.hub.names import RepositoryId, check_new_path
 from publisher.hub.protocol import LargeBatch, LargeObject, Preupload, Preuploaded, Sha256
 from publisher.hub.repositories import Repository
 from publisher.hub.uploads import refuse_pull_request, upload_mode
@@ -30,7 +30,7 @@ def preupload(body: Preupload, repository: Writable, revision: Segment, create_p
     refuse_pull_request(create_pr)
     committed = repository.commit_at(revision).files
     return Preuploaded(
-        files=[upload_mode(file, _whole(repository, committed.get(check_file_path(file.path)))) for file in body.files],
+        files=[upload_mode(file, _whole(repository, committed.get(check_new_path(file.path)))) for file in body.files],
     )
 
 
