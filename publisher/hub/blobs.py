@@ -85,6 +85,10 @@ class BlobStore:
         """A blob that arrives in pieces and is only kept if it is what was announced."""
         return IncomingBlob(self, sha256, size)
 
+    def receive_any(self, max_bytes: int) -> IncomingBlob:
+        """A blob that arrives in pieces, unannounced, of at most `max_bytes`."""
+        return IncomingBlob(self, None, max_bytes)
+
     def verify(self, sha256: str, size: int, on_bytes: Callable[[int], None] = lambda count: None) -> tuple[int, ...]:
         """Reads the whole blob, also one marked as damaged, and compares its sha256; leaves and returns its checksums.
 
@@ -124,16 +128,19 @@ class BlobStore:
 
 
 class IncomingBlob:
-    """One upload: write the pieces, then `finish`. Left without `finish`, nothing of it remains."""
+    """One upload: write the pieces, then `finish`. Left without `finish`, nothing of it remains.
 
-    def __init__(self, store: BlobStore, sha256: str, size: int) -> None:
+    `sha256` is None for one that was not announced; `size` is then the most that it may have.
+    """
+
+    def __init__(self, store: BlobStore, sha256: str | None, size: int) -> None:
         self._store = store
         self._sha256 = sha256
         self._size = size
-        self._received = 0
+        self.received = 0
         self._digest = hashlib.sha256()
         self._sums = BlockChecksums()
-        self._path = store.incoming / f"{sha256}.{uuid.uuid4().hex}"
+        self._path = store.incoming / f"{sha256 or 'unannounced'}.{uuid.uuid4().hex}"
 
     def __enter__(self) -> IncomingBlob:
         self._file = self._path.open("xb")
@@ -141,10 +148,10 @@ class IncomingBlob:
 
     def write(self, piece: bytes) -> None:
         """Appends; raises UploadMismatch as soon as more bytes come than announced."""
-        self._received += len(piece)
-        if self._received > self._size:
+        self.received += len(piece)
+        if self.received > self._size:
             raise UploadMismatch(
-                f"More than the announced {self._size} bytes arrived for {self._sha256}.",
+                f"More than the {self._size} bytes that may come arrived for {self._sha256 or 'a file'}.",
                 way_out="Upload the file again.",
             )
         self._digest.update(piece)
@@ -152,25 +159,31 @@ class IncomingBlob:
         with disk_full_is_named(self._store.incoming):
             self._file.write(piece)
 
-    def finish(self) -> None:
-        """Checks size and digest and stores the blob durably, in place of a damaged one; raises UploadMismatch."""
-        self._check()
-        target = self._store.path(self._sha256)
+    def finish(self) -> str:
+        """Checks size and digest and stores the blob durably, in place of a damaged one; returns its sha256.
+
+        Raises UploadMismatch.
+        """
+        sha256 = self._digest.hexdigest()
+        if self._sha256 is not None:
+            self._check()
+        target = self._store.path(sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         with disk_full_is_named(self._store.folder):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            if self._size > BLOCK_BYTES:
-                self._store.checksums.write(self._sha256, self._sums.values)
+            if self.received > BLOCK_BYTES:
+                self._store.checksums.write(sha256, self._sums.values)
             self._path.replace(target)
             sync_folder(target.parent)
-        self._store.damage.clear(self._sha256)
+        self._store.damage.clear(sha256)
+        return sha256
 
     def _check(self) -> None:
-        if self._received != self._size:
+        if self.received != self._size:
             raise UploadMismatch(
-                f"{self._received} of the announced {self._size} bytes arrived for {self._sha256}.",
+                f"{self.received} of the announced {self._size} bytes arrived for {self._sha256}.",
                 way_out="Upload the file again.",
             )
         if self._digest.hexdigest() != self._sha256:

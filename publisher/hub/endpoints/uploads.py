@@ -16,7 +16,7 @@ from publisher.hub.faults import BadRequest, UploadMismatch
 from publisher.hub.names import RepositoryId, check_new_path
 from publisher.hub.protocol import LargeBatch, LargeObject, Preupload, Preuploaded, Sha256
 from publisher.hub.repositories import Repository
-from publisher.hub.uploads import refuse_pull_request, upload_mode
+from publisher.hub.uploads import MAX_INLINE_BYTES, inline_limit, refuse_pull_request, upload_mode
 
 router = APIRouter()
 _PIECE_BYTES = 1024**2
@@ -25,13 +25,19 @@ _NO_LIMIT = 2**62
 
 
 @router.post("/api/models/{namespace}/{name}/preupload/{revision}", response_model_exclude_none=True)
-def preupload(body: Preupload, repository: Writable, revision: Segment, create_pr: str = "") -> Preuploaded:
+def preupload(
+    body: Preupload, request: Request, repository: Writable, revision: Segment, create_pr: str = ""
+) -> Preuploaded:
     """Refuses paths and revisions that the commit would refuse, before gigabytes are sent."""
     refuse_pull_request(create_pr)
     committed = repository.commit_at(revision).files
-    return Preuploaded(
-        files=[upload_mode(file, _whole(repository, committed.get(check_new_path(file.path)))) for file in body.files],
-    )
+    left, limit, modes = MAX_INLINE_BYTES, inline_limit(request.headers.get("user-agent", "")), {}
+    # Small ones first, as many as fit: what does not is uploaded on its own.
+    for file in sorted(body.files, key=lambda file: file.size):
+        known = _whole(repository, committed.get(check_new_path(file.path)))
+        mode = modes[file.path] = upload_mode(file, known, inline_bytes=min(limit, left))
+        left -= file.size if mode.upload_mode == "regular" else 0
+    return Preuploaded(files=[modes[file.path] for file in body.files])
 
 
 def _whole(repository: Repository, committed: CommittedFile | None) -> CommittedFile | None:
@@ -101,12 +107,12 @@ def _check_length(request: Request, size: int) -> None:
 
 async def _receive(repository: Repository, stream: AsyncIterable[bytes], sha256: str, size: int) -> None:
     with repository.blobs.receive(sha256, size) as incoming:
-        async for piece in _in_pieces(stream):
+        async for piece in in_pieces(stream):
             await run_in_threadpool(incoming.write, piece)
         await run_in_threadpool(incoming.finish)
 
 
-async def _in_pieces(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def in_pieces(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Gathers the network's small chunks, so that the hop to a thread is paid once per megabyte."""
     gathered = bytearray()
     async for chunk in stream:
