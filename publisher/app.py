@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.watch = JobWatch(service.database)
-    app.state.registry = health.create_registry(service.database)
+    app.state.registry = health.create_registry(service.database, service.hub)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
