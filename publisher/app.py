@@ -22,12 +22,11 @@ from publisher.api import (
     variants,
 )
 from publisher.api.errors import Problem, add_handlers
-from publisher.api.hub_access import hub_authentication
 from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.service import Service
 from publisher.dashboard.router import create_dashboard
-from publisher.hub.router import create_hub
+from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
@@ -59,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.watch = JobWatch(service.database)
-    app.state.registry = health.create_registry(service.database)
+    app.state.registry = health.create_registry(service.database, service.hub)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
@@ -120,11 +119,9 @@ def _prepare(service: Service) -> None:
 def _mount_hub(app: FastAPI, service: Service) -> None:
     if service.hub is None:
         return
-    secret = service.settings.secret_bytes()
-    # without a configured address, links lead to where the request came in: that works from every network
-    public_url = service.settings.public_url if "public_url" in service.settings.model_fields_set else None
-    authenticate = hub_authentication(service.database, secret)
-    app.mount("/hub", create_hub(service.hub, authenticate=authenticate, secret=secret, public_url=public_url))
+    settings = service.settings
+    public_url = settings.public_url if "public_url" in settings.model_fields_set else None
+    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url))
 
 
 def _document_problems(app: FastAPI) -> None:

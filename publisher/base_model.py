@@ -28,6 +28,7 @@ from publisher.base_model_hub import HubFiles
 from publisher.base_model_tokens import id_notes, read_vocabulary
 from publisher.base_model_weights import DTYPES, check_tensors, differing_copies, read_headers
 from publisher.errors import UnsupportedModel
+from publisher.repo_id import check_repo_id
 from publisher.weight_header import TensorEntry, WeightHeader
 
 __all__ = [
@@ -50,7 +51,8 @@ class BaseModelFacts(BaseModel):
 
     `revision` is a commit; for a folder the sha256 over its files' names, sizes and headers. `bytes` counts
     the weight files. `untied`: config.json ties the LM head to the embeddings and the files hold another, which
-    counts. `notes`: what else a reader of the numbers should know, a sentence each.
+    counts. `notes`: what else a reader of the numbers should know, a sentence each. `published_as`: what a folder's
+    model is called where others get it, as `namespace/name`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,22 +67,26 @@ class BaseModelFacts(BaseModel):
     files: dict[str, int]
     untied: bool = False
     notes: tuple[str, ...] = ()
+    published_as: str | None = None
 
     @property
     def has_tokenizer(self) -> bool:
         return any(name in self.files for name in TOKENIZER_FILES)
 
 
-def inspect_folder(path: Path) -> BaseModelFacts:
-    """Facts of the model saved in `path`; raises UnsupportedModel with what stands in the way.
+def inspect_folder(path: Path, published_as: str | None = None) -> BaseModelFacts:
+    """Facts of the model saved in `path`; raises UnsupportedModel with what stands in the way, RequestFault for a
+    `published_as` that is no repository's name.
 
     Reads JSON files and safetensors headers, and no weights but two tensors that config.json says are one: a change of
     weights that keeps every header goes unseen.
     """
+    if published_as is not None:
+        check_repo_id(published_as, "published_as")
     files = FolderFiles(path)
     seen = _inspect(files, in_full=True)
-    revision = _folder_digest(files, seen)
-    return _facts(seen, repo_id=str(path), revision=revision, path=path)
+    facts = _facts(seen, repo_id=str(path), revision=_folder_digest(files, seen), path=path)
+    return facts.model_copy(update={"published_as": published_as})
 
 
 def inspect_repository(

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """`text` with its half surrogates escaped: names of files and fields may hold them, and no answer, database or
+    terminal takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class PublisherError(Exception):
     """Something a person has to know about.
 
@@ -15,16 +21,10 @@ class PublisherError(Exception):
     title = "Internal error"
 
     def __init__(self, message: str, *, field: str | None = None, way_out: str | None = None) -> None:
-        message = _writable(message)
-        super().__init__(message if way_out is None else f"{message} {way_out}")
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message if way_out is None else f"{self.message} {way_out}")
         self.field = field
         self.way_out = way_out
-
-
-def _writable(text: str) -> str:
-    """Half a surrogate pair, from a name in somebody's file, is no text that an answer could hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 class RequestFault(PublisherError):

@@ -7,8 +7,11 @@ this machine or of other repositories.
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +34,9 @@ _DATASET = (
     RuntimeError,
     ValueError,
     pyarrow.ArrowException,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
 )
 
 
@@ -105,8 +111,13 @@ def _name(asked: dict[str, Any]) -> str:
 
 
 def _of_the_dataset(error: BaseException) -> bool:
-    """Whether what looks like the network's fault is the dataset's: it or a file of it is missing or gated."""
-    return isinstance(error, (DatasetsError, RepositoryNotFoundError, EntryNotFoundError, FileNotFoundError))
+    """Whether what looks like the network's fault is the dataset's: it or a file of it is missing, gated or damaged.
+
+    What pyarrow cannot unpack is an OSError, of no kind and without a number, as none of the network's is.
+    """
+    missing = (DatasetsError, RepositoryNotFoundError, EntryNotFoundError, FileNotFoundError)
+    is_unpacking = isinstance(error, gzip.BadGzipFile) or (type(error) is OSError and error.errno is None)
+    return is_unpacking or isinstance(error, missing)
 
 
 def _of_the_network(error: BaseException) -> bool:

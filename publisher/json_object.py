@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from publisher.errors import RequestFault
+from publisher.file_faults import POINTERS, decoded, file_faults, refuse_foreign
 
 #: an index or a tokenizer of a large vocabulary has tens of MB
 MAX_BYTES = 64 * 2**20
 #: config, index and tokenizer files nest less than ten deep; readers that recurse give up at some hundreds
 MAX_DEPTH = 64
-
-_POINTER = b"version https://git-lfs.github.com/spec/"
-#: a pointer has three lines; no weights and no vocabulary are as small
-_POINTER_BYTES = 1024
-_BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 
 def parse_object(content: bytes, where: str, fault: type[RequestFault] = RequestFault) -> dict[str, Any]:
@@ -29,13 +25,9 @@ def parse_object(content: bytes, where: str, fault: type[RequestFault] = Request
     refuse_pointer(content, where, fault)
     if len(content) > MAX_BYTES:
         raise fault(f"{where} has {len(content)} bytes; at most {MAX_BYTES} are read.")
-    for mark, encoding in _BOMS:
-        if content.startswith(mark):
-            raise fault(f"{where} is {encoding}.", way_out="Save it as UTF-8.")
+    text = decoded(where, content, field=None, fault=fault)
     try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise fault(f"{where} is not UTF-8 at byte {error.start}.", way_out="Save it as UTF-8.") from error
+        value = json.loads(text)
     except ValueError as error:
         raise fault(f"{where} is not JSON: {error}.", way_out="Fetch or save the file again.") from error
     except RecursionError as error:
@@ -49,28 +41,17 @@ def parse_object(content: bytes, where: str, fault: type[RequestFault] = Request
 
 def read_object(path: Path) -> dict[str, Any]:
     """`parse_object` of a file. Raises RequestFault, too, if it cannot be read."""
-    try:
+    with file_faults(str(path), field=None):
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise RequestFault(f"{path} has {size} bytes; at most {MAX_BYTES} are read.")
         content = path.read_bytes()
-    except OSError as error:
-        raise RequestFault(f"{path} cannot be read: {error.strerror or error}.") from error
     return parse_object(content, str(path))
 
 
-def is_pointer(content: bytes) -> bool:
-    """Whether this is what Git leaves in place of a file that Git LFS holds."""
-    return len(content) <= _POINTER_BYTES and content.startswith(_POINTER)
-
-
 def refuse_pointer(content: bytes, where: str, fault: type[RequestFault] = RequestFault) -> None:
-    """Raises `fault` for a Git LFS pointer."""
-    if is_pointer(content):
-        raise fault(
-            f"{where} is a Git LFS pointer, not the file itself.",
-            way_out="Run `git lfs install` and `git lfs pull` where it was cloned, or download it with `hf download`.",
-        )
+    """Raises `fault` for what Git leaves in place of a file that Git LFS or git-annex holds."""
+    refuse_foreign(where, content, POINTERS, field=None, fault=fault)
 
 
 def refuse_nan(value: Mapping[str, Any], where: str, fault: type[RequestFault] = RequestFault) -> None:

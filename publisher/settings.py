@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     )
 
     hub_endpoint: str | None = Field(default=None, description="Hub to publish to; empty: the embedded one")
+    hub_url: str | None = Field(
+        default=None, description="where people reach the embedded Hub at the root of a host or port; empty: /hub"
+    )
     hub_token: SecretStr | None = Field(default=None, description="write token for hub_endpoint")
     base_model_endpoint: str = Field(default="https://huggingface.co", description="Hub that base models come from")
     base_model_token: SecretStr | None = Field(default=None, description="read token for gated base models")
@@ -70,9 +73,16 @@ class Settings(BaseSettings):
         device_names(names)
         return names
 
-    @field_validator("public_url", "base_model_endpoint")
+    @field_validator("hub_endpoint", "hub_url", mode="before")
     @classmethod
-    def _without_trailing_slash(cls, url: str) -> str:
+    def _none_if_empty(cls, url: object) -> object:
+        return url or None
+
+    @field_validator("public_url", "base_model_endpoint", "hub_url")
+    @classmethod
+    def _without_trailing_slash(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is not an http(s) URL")
         return url.rstrip("/")
@@ -92,11 +102,17 @@ class Settings(BaseSettings):
 
     @property
     def resolved_hub_endpoint(self) -> str:
-        return (self.hub_endpoint or f"{self.public_url}/hub").rstrip("/")
+        """Where workers publish: what cards and the dashboard name."""
+        return (self.hub_endpoint or self.hub_url or f"{self.public_url}/hub").rstrip("/")
 
     @property
     def hub_is_embedded(self) -> bool:
         return self.hub_endpoint is None
+
+    def is_embedded_hub(self, endpoint: str) -> bool:
+        """Whether an address is one of the embedded Hub's, its own or the one under the API."""
+        own = {self.resolved_hub_endpoint, f"{self.public_url}/hub"}
+        return self.hub_is_embedded and endpoint.rstrip("/") in own
 
     @property
     def hub_dir(self) -> Path:

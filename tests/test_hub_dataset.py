@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -28,6 +29,20 @@ def table(texts: list[str]) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(pyarrow.table({"id": range(len(texts)), "text": texts}), buffer)
     return buffer.getvalue()
+
+
+def damaged_table() -> bytes:
+    """Its first page cannot be unpacked, its footer is whole."""
+    whole = bytearray(table(TEXTS * 20))
+    whole[60:90] = b"\xff" * 30
+    return bytes(whole)
+
+
+def damaged_gzip() -> bytes:
+    """Flipped bytes amid the compressed data."""
+    packed = bytearray(gzip.compress(jsonl(TEXTS * 500), mtime=0))
+    packed[200:230] = bytes(byte ^ 0xFF for byte in packed[200:230])
+    return bytes(packed)
 
 
 def card(data_files: str) -> bytes:
@@ -63,6 +78,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetHub]:
             "org/gated": {"train.jsonl": jsonl(TEXTS)},
             "org/empty": {"README.md": b"nothing"},
             "org/damaged": {"train.jsonl": b'{"text": "a"}\n{"text": \n'},
+            "org/page": {"train.parquet": damaged_table()},
+            "org/flipped": {"train.jsonl.gz": damaged_gzip()},
+            "org/truncated": {"train.jsonl.gz": gzip.compress(jsonl(TEXTS), mtime=0)[:-20]},
+            "org/pointer": {"train.parquet": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"},
             "org/blank": {"train.jsonl": jsonl(["", "  ", "text"])},
             "org/numbers": {"train.jsonl": b'{"text": 1}\n'},
             "org/thief": {"README.md": card(str(secret))},
@@ -99,6 +118,16 @@ def test_a_dataset_is_read_once(hub: DatasetHub, tmp_path: Path) -> None:
     assert hub.downloads == []
 
 
+def test_a_damaged_copy_is_the_machine_s_fault_and_read_again(hub: DatasetHub, tmp_path: Path) -> None:
+    source = corpus(hub, tmp_path)
+    source.prepare()
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-10])
+    with pytest.raises(InfrastructureFault, match=r"the copy of dataset org/lines .* was damaged"):
+        list(source.documents())
+    assert list(source.documents()) == TEXTS
+
+
 def test_no_more_documents_are_read_than_asked_for(hub: DatasetHub, tmp_path: Path) -> None:
     assert list(corpus(hub, tmp_path, documents=3).documents()) == TEXTS[:3]
 
@@ -124,6 +153,10 @@ def test_config_and_split_choose_the_files(
         ("org/script", {}, "[Ss]cripts are no longer supported"),
         ("org/empty", {}, "cannot be read"),
         ("org/damaged", {}, "cannot be read"),
+        ("org/page", {}, "cannot be read"),
+        ("org/flipped", {}, "cannot be read"),
+        ("org/truncated", {}, "cannot be read"),
+        ("org/pointer", {}, "cannot be read"),
         ("org/numbers", {}, "row 1 has no text"),
         ("org/lines", {"split": "nowhere"}, "nowhere"),
         ("org/configs", {}, "a.*b"),

@@ -19,15 +19,15 @@ def test_a_byte_order_mark_makes_no_difference(start: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"a": 1}'.encode("utf-16"), "config.json is UTF-16. Save it as UTF-8."),
-        ('{"a": "Modèle"}'.encode("latin-1"), "config.json is not UTF-8 at byte 10."),
+        ('{"a": 1}'.encode("utf-16"), "config.json is UTF-16, not UTF-8."),
+        ('{"a": "Modèle"}'.encode("latin-1"), "config.json, line 1 is not UTF-8: byte 0xe8 at offset 10"),
         (b'{"a": [' * 200_000, "nested too deep"),
         (b'{"a": ' * 100 + b"1" + b"}" * 100, "nested too deep"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b"[1]", "is not a JSON object"),
         (b"", "is not JSON"),
         (b"{" + b" " * MAX_BYTES + b"}", "are read"),
-        (POINTER, "is a Git LFS pointer, not the file itself. Run `git lfs install` and `git lfs pull`"),
+        (POINTER, "is a Git LFS pointer, not the file itself. Fetch the file with `git lfs pull`"),
     ],
 )
 def test_what_is_no_object_is_refused_by_the_files_name(content: bytes, said: str) -> None:
@@ -37,7 +37,7 @@ def test_what_is_no_object_is_refused_by_the_files_name(content: bytes, said: st
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RequestFault, match=r"none\.json cannot be read: No such file"):
+    with pytest.raises(RequestFault, match=r"none\.json does not exist"):
         read_object(tmp_path / "none.json")
 
 

@@ -218,3 +218,33 @@ def test_a_certificate_is_required_by_default_and_not_sometimes() -> None:
     assert Evaluation(corpora=["novel"]).require_certificate is True
     with pytest.raises(ValidationError, match="unless_failed"):
         Evaluation.model_validate({"corpora": ["novel"], "require_certificate": "sometimes"})
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_no_obstacle(mark: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_bytes(mark + b'{"pruning": {"ratio": 0.5, "criterion": "random"}}\r\n')
+    assert read_recipe(tmp_path / "recipe.json").pruning.ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        ('{"pruning": {}}'.encode("utf-16"), "is UTF-16, not UTF-8"),
+        (b'{"pruning": {}, "x": "caf\xe9"}', "line 1 is not UTF-8"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "is not JSON: Exceeds the limit"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"[]", "is not a JSON object"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),
+        (b'{"pruning": {"ratio": NaN, "criterion": "random"}}', "recipe.pruning.ratio"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_words(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(RequestFault, match=message):
+        read_recipe(tmp_path / "recipe.json")
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestFault, match=r"recipe.json does not exist"):
+        read_recipe(tmp_path / "recipe.json")

@@ -16,6 +16,7 @@ def test_everything_lies_below_the_data_folder_by_default(tmp_path: Path) -> Non
     settings = Settings(data_dir=tmp_path, public_url="http://127.0.0.1:9000/")
     assert settings.resolved_database_url == f"sqlite:///{tmp_path / 'publisher.db'}"
     assert settings.resolved_hub_endpoint == "http://127.0.0.1:9000/hub"
+    assert settings.is_embedded_hub("http://127.0.0.1:9000/hub/")
     assert settings.allowed_roots == [tmp_path / "models", tmp_path / "corpora"]
 
 
@@ -46,3 +47,22 @@ def test_devices_that_align_together(names: str) -> None:
 def test_devices_that_cannot_align_together_are_refused(names: str) -> None:
     with pytest.raises(ValidationError, match="neither two or more different GPUs"):
         Settings(worker_devices=names)
+
+
+def test_the_embedded_hub_has_an_address_of_its_own_where_one_is_set() -> None:
+    settings = Settings(public_url="https://loram.example.org", hub_url="https://hub.example.org/")
+    assert settings.resolved_hub_endpoint == "https://hub.example.org"
+    # what was published before the setting is still ours
+    assert settings.is_embedded_hub("https://hub.example.org")
+    assert settings.is_embedded_hub("https://loram.example.org/hub")
+    assert not settings.is_embedded_hub("https://huggingface.co")
+
+
+def test_an_empty_hub_endpoint_is_the_embedded_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_HUB_ENDPOINT", "")
+    assert Settings().hub_is_embedded
+
+
+def test_a_hub_elsewhere_makes_no_address_the_embedded_hubs() -> None:
+    settings = Settings(hub_endpoint="https://huggingface.co")
+    assert not settings.is_embedded_hub("https://huggingface.co")

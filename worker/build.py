@@ -57,7 +57,14 @@ def known_devices(context: click.Context, parameter: click.Parameter, devices: s
     "corpora",
     multiple=True,
     metavar="NAME=PATH",
-    help="Text that the recipe names; repeatable. A dataset: NAME=hf://owner/name[@revision][?config=…&split=…].",
+    help="Text that the recipe names; repeatable: NAME=PATH[?text_field=…&held_out_fraction=…], quoted for the shell. "
+    "A dataset: NAME=hf://owner/name[@revision][?config=…&split=…].",
+)
+@click.option(
+    "--base-name",
+    metavar="org/name",
+    help="Repository where others get the model in folder BASE: manifest and card call it so. Without it they hold "
+    "the folder's own name, and whoever recovers an adapter has to name the base model.",
 )
 @click.option(
     "--until",
@@ -89,6 +96,7 @@ def build(
     out: Path,
     recipe_file: Path,
     corpora: tuple[str, ...],
+    base_name: str | None,
     until: str | None,
     device: str,
     devices: tuple[str, ...],
@@ -106,9 +114,9 @@ def build(
         chosen = choose_device(device)
         aligning = [choose_device(name) for name in devices] or [chosen]
         request = BuildRequest(
-            base=base_source(base, recipe, aligning if _aligns(last) else []),
+            base=base_source(base, recipe, aligning if _aligns(last) else [], base_name),
             recipe=recipe,
-            corpora=corpus_sources(recipe, corpora, StageStore(work or out / _WORK).datasets),
+            corpora=corpus_sources(recipe, corpora, StageStore(work or out / _WORK).datasets, last),
             device=chosen.name,
             tasks_folder=tasks,
             devices=devices,
@@ -183,19 +191,23 @@ def refuse_occupied(out: Path) -> None:
         raise RequestFault(f"{out} is not empty.", way_out="Name a new folder; nothing is overwritten.")
 
 
-def base_source(base: str, recipe: Recipe, devices: Sequence[Device]) -> BaseModelSource:
+def base_source(
+    base: str, recipe: Recipe, devices: Sequence[Device], published_as: str | None = None
+) -> BaseModelSource:
     """Pin the base model as it is now; refuses before anything is fetched what cannot be pruned by this recipe, or
     aligned on `devices`, if there are any."""
     folder = Path(base)
     facts: BaseModelFacts
     if folder.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
-        facts = inspect_folder(folder.expanduser().resolve())
+        facts = inspect_folder(folder.expanduser().resolve(), published_as)
+    elif published_as is not None:
+        raise RequestFault(f"--base-name is for folders; {base} has a public name.", way_out="Leave it out.")
     else:
         facts = inspect_repository(base, token=get_token())
     pruned_parameters(facts.geometry, recipe.pruning)
     if devices:
         refuse_too_large(facts.geometry, recipe, devices)
-    return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token())
+    return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token(), published_as=published_as)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def secrets_of(request: BuildRequest) -> list[str]:
 
 def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
     if base.path is not None:
-        return BaseModelSource(base.repo_id, base.revision, Path(base.path))
+        published_as = base.facts.get("published_as")
+        return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as)
     token = _read_token(settings)
     return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token)
 
@@ -79,12 +80,18 @@ def _corpora(session: Session, tenant_id: str, recipe: Recipe, settings: Setting
     names = recipe.corpus_names()
     rows = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(names)))
     shelf = _shelf(settings)
-    found = {row.name: CorpusSource.model_validate(row.source | {"shelf": shelf}) for row in rows}
+    found = {row.name: _corpus(row, shelf) for row in rows}
     for name in names:
         if name not in found:
             way_out = "Register it again and retry the job."
             raise RequestFault(f"corpus {name} does not exist any more.", way_out=way_out)
     return {name: found[name] for name in names}
+
+
+def _corpus(row: Corpus, shelf: DatasetShelf) -> CorpusSource:
+    """Files have to be those that were counted when the corpus was registered."""
+    as_registered = {"shelf": shelf, "expected_digest": row.facts.get("content_digest")}
+    return CorpusSource.model_validate(row.source | as_registered)
 
 
 def _target(variant: Variant, job_id: str, settings: Settings) -> PublishTarget:

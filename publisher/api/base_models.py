@@ -29,7 +29,8 @@ def register(
     """Register a base model.
 
     Reads JSON files and the headers of the weights; of the weights only two tensors, if `config.json` says that
-    they are one. The same commit again is answered 200 with what is there already.
+    they are one. The same commit again is answered 200 with what is there already; a folder under another name is
+    another base model.
     """
     facts = _inspect(request, service.settings)
     row, is_new = _find_or_add(service, caller, facts)
@@ -40,7 +41,7 @@ def register(
 
 def _inspect(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
     if request.path is not None:
-        return inspect_folder(allowed_path(request.path, settings))
+        return inspect_folder(allowed_path(request.path, settings), request.published_as)
     assert request.repo_id is not None
     token = settings.base_model_token.get_secret_value() if settings.base_model_token else None
     return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
@@ -48,7 +49,7 @@ def _inspect(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
 
 def _find_or_add(service: Service, caller: Caller, facts: BaseModelFacts) -> tuple[BaseModel, bool]:
     with service.database.write() as session:
-        found = find_base_model(session, caller.tenant_id, facts.repo_id, facts.revision)
+        found = find_base_model(session, caller.tenant_id, facts)
         if found is not None:
             return found, False
         row = BaseModel(

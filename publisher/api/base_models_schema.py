@@ -18,13 +18,22 @@ class BaseModelRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"repo_id": "meta-llama/Llama-3.1-8B", "revision": "main"}, {"path": "/models/llama"}]
+            "examples": [
+                {"repo_id": "meta-llama/Llama-3.1-8B", "revision": "main"},
+                {"path": "/models/llama", "published_as": "meta-llama/Llama-3.1-8B"},
+            ]
         },
     )
 
     repo_id: str | None = Field(default=None, min_length=1, max_length=200, description="repository on the Hub")
     revision: str | None = Field(default=None, min_length=1, max_length=200, description="branch, tag or commit")
     path: str | None = Field(default=None, min_length=1, max_length=4096, description="folder below an allowed root")
+    published_as: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="with path: namespace/name under which others get this model; what is published calls it so",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -32,6 +41,8 @@ class BaseModelRequest(BaseModel):
             raise ValueError('give either "repo_id" or "path", not both and not neither')
         if self.path is not None and self.revision is not None:
             raise ValueError('"revision" belongs to "repo_id"; a folder is pinned by its content')
+        if self.published_as is not None and self.path is None:
+            raise ValueError('"published_as" belongs to "path"; a repository is published under its own name')
         return self
 
 
@@ -58,6 +69,7 @@ class BaseModelAnswer(BaseModel):
     repo_id: str
     revision: str
     path: Path | None
+    published_as: str | None = None
     geometry: GeometryAnswer
     parameters: int
     bytes: int

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Response, status
 from sqlalchemy.exc import IntegrityError
 
 from publisher.api.authentication import Caller, CurrentCaller
-from publisher.api.corpora_schema import CorpusAnswer, CorpusFacts, CorpusRequest, source_of
+from publisher.api.corpora_schema import CorpusAnswer, CorpusRequest, source_of
 from publisher.api.errors import documented
 from publisher.api.local_paths import allowed_path
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
-from publisher.corpus import CorpusSource, Split
-from publisher.errors import Conflict, RequestFault
+from publisher.corpus import CorpusSource
+from publisher.corpus_facts import CorpusFacts, count
+from publisher.errors import Conflict
 from publisher.hub_dataset import HubAccess, HubDataset
 from publisher.settings import Settings
 from publisher.store.models import Corpus
@@ -40,7 +41,7 @@ def register(
     _refuse_taken_name(service, caller, source)
     if source.dataset is not None:
         _look_into(source.dataset, source.text_field, access)
-    row, is_new = _save(service, caller, source, None if source.dataset else _count(source))
+    row, is_new = _save(service, caller, source, None if source.dataset else count(source))
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return CorpusAnswer.of(row)
@@ -72,40 +73,10 @@ def _look_into(dataset: HubDataset, text_field: str, access: HubAccess) -> None:
         pass
 
 
-def _count(source: CorpusSource) -> CorpusFacts:
-    documents = characters = total_bytes = 0
-    for text in source.documents():
-        documents, characters = documents + 1, characters + len(text)
-        total_bytes += _utf8_bytes(text, documents)
-    if not documents:
-        raise RequestFault(f"corpus {source.name}: {source.path} holds no text.", field="path")
-    held_out = [len(text.encode()) for text in source.documents(Split.HELD_OUT)]
-    return CorpusFacts(
-        documents=documents,
-        characters=characters,
-        train_documents=documents - len(held_out),
-        train_bytes=total_bytes - sum(held_out),
-        held_out_documents=len(held_out),
-        held_out_bytes=sum(held_out),
-        content_digest=source.content_digest(),
-    )
-
-
-def _utf8_bytes(text: str, document: int) -> int:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError as error:
-        raise RequestFault(
-            f"document {document} holds half of a surrogate pair, which is no text: {error}.",
-            field="path",
-            way_out="Repair the file: \\ud83d without its other half was cut from an emoji.",
-        ) from error
-
-
 def _refuse_taken_name(service: Service, caller: Caller, source: CorpusSource) -> None:
     with service.database.read() as session:
         found = find_corpus(session, caller.tenant_id, source.name)
-    if found is not None and source_of(found) != source:
+    if found is not None and not source_of(found).is_same_as(source):
         raise _name_taken(source.name)
 
 
@@ -116,7 +87,7 @@ def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusF
             row = found or Corpus(
                 tenant_id=caller.tenant_id, name=source.name, source=source.model_dump(mode="json"), facts={}
             )
-            if source_of(row) != source:
+            if not source_of(row).is_same_as(source):
                 raise _name_taken(source.name)
             row.facts = facts.model_dump() if facts else {}
             session.add(row)

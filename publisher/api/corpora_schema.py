@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from publisher.corpus import CorpusSource
+from publisher.corpus_facts import CorpusFacts
 from publisher.hub_dataset import DOCUMENTS, MOST_DOCUMENTS, REPO_ID
 from publisher.recipe import CorpusName
 from publisher.store import models as tables
@@ -54,18 +55,6 @@ class CorpusRequest(BaseModel):
         if self.path is not None and misplaced:
             raise ValueError(f'"{misplaced[0]}" belongs to "dataset"; files are read as a whole')
         return self
-
-
-class CorpusFacts(BaseModel):
-    """Counted by reading every document. Bytes are of the text in UTF-8."""
-
-    documents: int
-    characters: int
-    train_documents: int
-    train_bytes: int
-    held_out_documents: int
-    held_out_bytes: int
-    content_digest: str = Field(description="sha256 over the files and the way they are read")
 
 
 class CorpusAnswer(BaseModel):

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.api.service import CurrentService, Service
+from publisher.hub.storage import HubStorage
 from publisher.jobs.queries import count_by_state
 from publisher.store.database import Database
 from publisher.store.resources import live_workers
@@ -53,12 +54,25 @@ class JobStates(Collector):
         yield family
 
 
-def create_registry(database: Database) -> CollectorRegistry:
-    """Metrics of this process and of the jobs."""
+class DamagedFiles(Collector):
+    """`publisher_hub_damaged_files`: contents of the embedded Hub that were found damaged and not replaced since."""
+
+    def __init__(self, hub: HubStorage) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        damaged = len(self._hub.blobs.damage.all())
+        yield GaugeMetricFamily("publisher_hub_damaged_files", "Stored contents found damaged.", value=damaged)
+
+
+def create_registry(database: Database, hub: HubStorage | None) -> CollectorRegistry:
+    """Metrics of this process, of the jobs and, where it is embedded, of the Hub."""
     registry = CollectorRegistry()
     PlatformCollector(registry)
     ProcessCollector(registry=registry)
     registry.register(JobStates(database))
+    if hub is not None:
+        registry.register(DamagedFiles(hub))
     return registry
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from publisher.errors import RequestFault
 from publisher.settings import Settings
 
-#: entries of a folder that are looked at; more is no model and no corpus
-_MOST_ENTRIES = 100_000
+#: entries of a folder; more is no model and no corpus
+_MOST_ENTRIES = 1_000_000
 
 
 def allowed_path(text: str, settings: Settings) -> Path:
@@ -24,12 +23,22 @@ def allowed_path(text: str, settings: Settings) -> Path:
     try:
         real = path.resolve()
         _require_within(real, path, roots)
-        for entry in islice(real.rglob("*"), _MOST_ENTRIES) if real.is_dir() else ():
+        for number, entry in enumerate(real.rglob("*") if real.is_dir() else ()):
+            if number == _MOST_ENTRIES:  # what is not looked at may lead anywhere
+                raise _too_many(text)
             if entry.is_symlink():
                 _require_within(entry.resolve(), entry, roots)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise RequestFault(f"path {text!r} cannot be read: {error}.", field="path") from error
     return real
+
+
+def _too_many(text: str) -> RequestFault:
+    return RequestFault(
+        f"path {text!r} holds more than {_MOST_ENTRIES:,} files and folders.",
+        field="path",
+        way_out="Name a folder of less, or write its text to fewer, larger files.",
+    )
 
 
 def _require_within(real: Path, given: Path, roots: Sequence[Path]) -> None:

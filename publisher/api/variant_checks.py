@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from publisher.api import base_models_schema, corpora_schema
 from publisher.api.authentication import Caller
-from publisher.api.corpora_schema import CorpusFacts
 from publisher.api.service import Service
 from publisher.api.variants_schema import PublishRequest, VariantRequest
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts
 from publisher.corpus import Split
+from publisher.corpus_facts import CorpusFacts
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from fastapi import APIRouter, status
-from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi import APIRouter, Request, status
+from fastapi.responses import RedirectResponse, Response
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
 from publisher.api.service import CurrentService, Service
 from publisher.api.variants_schema import Publication, VariantFileAnswer, VariantFiles
 from publisher.errors import NotFound
+from publisher.hub.sending import send_file
 from publisher.store.models import Variant, VariantFile
 from publisher.store.resources import find_file
 from publisher.store.tenancy import owned
@@ -34,7 +35,7 @@ def list_files(id: str, service: CurrentService, caller: CurrentCaller) -> Varia
     responses=documented(401, 404)
     | {206: {"description": "the range asked for"}, 307: {"description": "at another Hub"}},
 )
-def read_file(id: str, path: str, service: CurrentService, caller: CurrentCaller) -> Response:
+def read_file(id: str, path: str, request: Request, service: CurrentService, caller: CurrentCaller) -> Response:
     """Read a file of the published checkpoint; `Range` gives a part. A Hub elsewhere is redirected to."""
     with service.database.read() as session:
         variant = owned(session, Variant, caller.tenant_id, id)
@@ -43,20 +44,16 @@ def read_file(id: str, path: str, service: CurrentService, caller: CurrentCaller
         why = f"has no file {path!r}" if variant.publication else "is not published yet"
         raise NotFound(f"variant {id} {why}.", way_out=f"GET /v1/variants/{id}/files lists its files.")
     publication = Publication.model_validate(variant.publication)
-    return _stored(service, publication, file) or _redirect(publication, file)
+    return _stored(request, service, publication, file) or _redirect(publication, file)
 
 
-def _stored(service: Service, publication: Publication, file: VariantFile) -> Response | None:
-    """From the embedded Hub's disk; None if it was published elsewhere."""
-    if service.hub is None or publication.endpoint.rstrip("/") != service.settings.resolved_hub_endpoint:
+def _stored(request: Request, service: Service, publication: Publication, file: VariantFile) -> Response | None:
+    """From the embedded Hub's disk; None if it was published elsewhere. Raises Damaged."""
+    if service.hub is None or not service.settings.is_embedded_hub(publication.endpoint):
         return None
     stored = service.hub.open_repository(publication.repo_id).resolve(publication.commit, file.path)
-    return FileResponse(
-        stored.path,
-        media_type="application/octet-stream",
-        filename=file.path.rpartition("/")[-1],
-        headers={"ETag": f'"{file.sha256}"', "X-Content-Type-Options": "nosniff"},
-    )
+    headers = {"ETag": f'"{file.sha256}"', "X-Content-Type-Options": "nosniff"}
+    return send_file(request, stored.content, headers, file.path.rpartition("/")[-1])
 
 
 def _redirect(publication: Publication, file: VariantFile) -> Response:

@@ -67,7 +67,7 @@ def _metadata(subject: CardSubject) -> str:
         "license_link": subject.license_link,
         "tags": ["loram", "pruned", _method(subject.manifest), "lora", *(["4-bit"] if quantized else [])],
     }
-    if subject.manifest.base.commit:  # the Hub takes a repository's name only, and a folder has none
+    if subject.manifest.base.is_public:  # the Hub takes a repository's name only
         relation = "quantized" if quantized else "finetune"
         data |= {"base_model": subject.manifest.base.repo_id, "base_model_relation": relation}
     return str(ModelCardData(**data, ignore_metadata_errors=False).to_yaml()).strip()
@@ -75,8 +75,11 @@ def _metadata(subject: CardSubject) -> str:
 
 def _introduction(manifest: Manifest) -> str:
     base = manifest.base
+    local = f"a model that its publisher has in a folder named `{base.repo_id}`,"
+    named = f"`{base.repo_id}`" if base.is_public else local
+    pinned = f"at `{base.revision}`" if base.commit else f"whose files have the digest `{base.revision}`"
     return (
-        f"A pruned copy of `{base.repo_id}` at `{base.revision}`, {manifest.parameters.reduction:.2f}× smaller in "
+        f"A pruned copy of {named} {pinned}, {manifest.parameters.reduction:.2f}× smaller in "
         f"parameters and {manifest.bytes.reduction:.2f}× in bytes, to train adapters on "
         "([LoRAM](https://arxiv.org/abs/2502.13533)). It is not meant to be used as a model itself: what is trained "
         "on it is *recovered* and used on the base model."

@@ -34,6 +34,8 @@ def is_compressed(manifest: Manifest) -> bool:
 
 def loads_anywhere(manifest: Manifest) -> bool:
     """Whether transformers loads the checkpoint without this package."""
+    if (manifest.recipe.get("quantization") or {}).get("include_embeddings"):
+        return False
     if is_of_single_weights(manifest):
         return not is_compressed(manifest)
     return _recipe(manifest).get("layout") == "uniform"

@@ -7,6 +7,8 @@ from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.markdown import code
 
 _HUGGING_FACE = "https://huggingface.co"
+#: in the place of a base model that has no public name
+_YOURS = "DIR_OR_REPO"
 
 
 def usage(manifest: Manifest, repo_id: str, endpoint: str | None) -> str:
@@ -62,9 +64,16 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
             "from transformers import AutoModelForCausalLM",
             "",
             f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
-            'recover_adapter(Path("adapter"), checkpoint, Path("recovered"))',
+            *_naming_the_base(manifest),
+            f'recover_adapter(Path("adapter"), checkpoint, Path("recovered"){_named_base(manifest)})',
             _base_model(manifest),
             'model = PeftModel.from_pretrained(base, "recovered")',
+        ),
+        "The same recovery from a shell:",
+        code(
+            "bash",
+            f"publisher recover adapter --checkpoint {repo_id} --output recovered"
+            + ("" if manifest.base.is_public else f" --base {_YOURS}"),
         ),
     ]
 
@@ -95,6 +104,7 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             *(["from publisher.checkpoint.strength import set_strength"] if manifest.strength != 1 else []),
             "from transformers import AutoModelForCausalLM",
             "",
+            *_naming_the_base(manifest),
             _base_model(manifest),
             'model = PeftModel.from_pretrained(base, "adapter")',
             f"mask_adapter(model, open_checkpoint({repo_id!r}, weights=False))",
@@ -108,6 +118,7 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             "from publisher.checkpoint.folder import open_checkpoint",
             "from publisher.checkpoint.recovery import recover_adapter",
             "",
+            *_naming_the_base(manifest),
             f"base_folder = {_base_folder(manifest)}",
             f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
             'recover_adapter(Path("adapter"), checkpoint, Path("merged"), base_model=base_folder)',
@@ -155,9 +166,22 @@ def _training(manifest: Manifest, *prepared: str) -> list[str]:
 def _base_model(manifest: Manifest) -> str:
     base = manifest.base
     pinned = f", revision={base.commit!r}" if base.commit else ""
-    return f'base = AutoModelForCausalLM.from_pretrained({base.repo_id!r}{pinned}, dtype="auto")'
+    name = repr(base.repo_id) if base.is_public else "base_model"
+    return f'base = AutoModelForCausalLM.from_pretrained({name}{pinned}, dtype="auto")'
+
+
+def _naming_the_base(manifest: Manifest) -> list[str]:
+    """A line for the user to fill in, where the publisher gave no name that others could use."""
+    if manifest.base.is_public:
+        return []
+    return [f'base_model = "{_YOURS}"  # put in where you have the base model, a folder or a repository']
+
+
+def _named_base(manifest: Manifest) -> str:
+    return "" if manifest.base.is_public else ", base_model=base_model"
 
 
 def _base_folder(manifest: Manifest) -> str:
     base = manifest.base
-    return f"snapshot_download({base.repo_id!r}, revision={base.commit!r})" if base.commit else repr(base.repo_id)
+    pinned = f", revision={base.commit!r}" if base.commit else ""
+    return f"snapshot_download({base.repo_id!r}{pinned})" if base.is_public else "base_model"

@@ -3,7 +3,7 @@
 A kept weight is a 1-D tensor under the weight's own name, row by row. Which entries they are says the masks file,
 which the index of the weights names as one more file of the model, so that whatever downloads the model gets it. At
 ratio 0.5 and bf16 that is 0.5625 of the bytes. `publisher.checkpoint` teaches transformers to expand it
-(sparse_loading.py); without it loading fails, since the shapes do not fit.
+(sparse_loading.py); without it loading fails, and says why (notice.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
+from publisher.checkpoint.notice import with_notice
 from publisher.checkpoint.stored_weights import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
 from publisher.checkpoint.streaming import Entry, write_tensors
 from publisher.checkpoint.weight_masks import WeightMasks, mask_name
@@ -142,5 +143,6 @@ def _copy_others(model_folder: Path, output: Path) -> None:
         if path.is_file() and path.suffix != ".safetensors" and path.name not in (INDEX_FILE, "config.json"):
             shutil.copyfile(path, output / path.name)
     config = json.loads((model_folder / "config.json").read_bytes())
-    text = json.dumps(config | {"quantization_config": {"quant_method": METHOD}}, indent=2, sort_keys=True)
+    compressed = with_notice(config | {"quantization_config": {"quant_method": METHOD}})
+    text = json.dumps(compressed, indent=2, sort_keys=True)
     (output / "config.json").write_text(text + "\n", encoding="utf-8")

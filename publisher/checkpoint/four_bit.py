@@ -1,7 +1,11 @@
-"""NF4 layers of any width on a CPU, and saved again after they were loaded.
+"""NF4 layers of any width on a CPU that can be trained after inference, and saved again after they were loaded.
 
-On CPUs with bf16 instructions bitsandbytes 0.50 repacks a 4-bit weight at its first inference and fails for a shape
-that its blocks do not divide, as pruned ones seldom do (537 of 1,536 neurons). Such layers keep its plain path.
+On CPUs with bf16 instructions bitsandbytes 0.50 repacks a 4-bit weight at its first inference, for a kernel that has no
+backward: who evaluates and then trains gets the gradients of another model without a word (relative error about 1 in
+every layer), or, where layers have biases, "a view of a leaf Variable that requires grad is being used in an in-place
+operation". Repacking also rounds the scales, so that what is saved or merged afterwards is not what was loaded, and
+fails for a shape that its blocks do not divide, as pruned ones seldom do (537 of 1,536 neurons). So layers keep the
+plain path, which is exact and slower.
 
 transformers 5.23 reverts on saving what it did on loading, and has no way back for 4-bit weights that came from files
 (`Bnb4bitDeserialize.reverse_op`), although the layers themselves write what the files hold: so nothing is reverted.
@@ -13,8 +17,6 @@ import functools
 import logging
 from typing import Any
 
-#: rows and columns (one quantization block) that bitsandbytes packs together
-_ROWS, _COLUMNS = 32, 64
 _MARK = "_prepared_for_loram"
 
 
@@ -25,7 +27,7 @@ def hide_advice() -> None:
 
 def prepare() -> None:
     """Called before a model of 4-bit layers is built; idempotent. Imports bitsandbytes, which takes seconds."""
-    _allow_any_width()
+    _never_repack()
     _allow_saving()
 
 
@@ -51,7 +53,7 @@ def _allow_saving() -> None:
     Bnb4BitHfQuantizer._process_model_after_weight_loading = process
 
 
-def _allow_any_width() -> None:
+def _never_repack() -> None:
     from bitsandbytes.nn import Linear4bit
 
     original = Linear4bit.__init__
@@ -59,10 +61,9 @@ def _allow_any_width() -> None:
         return
 
     @functools.wraps(original)
-    def init(self: Any, input_features: int, output_features: int, *args: Any, **kwargs: Any) -> None:
-        original(self, input_features, output_features, *args, **kwargs)
-        if output_features % _ROWS or input_features % _COLUMNS:
-            self.support_avx512bf16_for_cpu = False
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.support_avx512bf16_for_cpu = False
 
     setattr(init, _MARK, True)
     Linear4bit.__init__ = init

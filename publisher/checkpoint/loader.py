@@ -9,15 +9,16 @@ for every family at once, for models whose config says that layers differ:
 - a model may read how many experts and query heads its config names for all layers, which are the base model's: for a
   loss that balances experts, and for rotary embeddings (YaRN, LongRoPE); each layer builds its own;
 - a config's own checks see the base model's widths, not the layers': they read them from the global config, and have
-  rules such as head counts that divide `hidden_size`, while a pruned LLaMA-2-13B keeps 14 heads of 128 in 5120.
-
-Without it, stock transformers refuses such a config (AmbiguousGlobalPerLayerAttributeError).
+  rules such as head counts that divide `hidden_size`, while a pruned LLaMA-2-13B keeps 14 heads of 128 in 5120;
+- what config.json says to whoever lacks this package (notice.py) is left out when it is read, and is there again when
+  a config is saved that needs it.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from transformers.integrations.heterogeneity.configuration_utils import Ambiguou
 
 from publisher.checkpoint import four_bit
 from publisher.checkpoint.four_bit_everywhere import METHOD as EVERYWHERE
+from publisher.checkpoint.notice import with_notice, without_notice
 
 _MARK = "_builds_from_layer_config"
 #: where transformers keeps what differs per layer
@@ -51,6 +53,31 @@ def register() -> None:
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
     _validate_what_all_layers_share()
     PreTrainedConfig.__getattribute__ = _answering_outside_of_layers(PreTrainedConfig.__getattribute__)
+    PreTrainedConfig.from_dict = classmethod(_leaving_out_the_notice(PreTrainedConfig.from_dict.__func__))
+    PreTrainedConfig.to_json_string = _with_the_notice(PreTrainedConfig.to_json_string)
+
+
+def _leaving_out_the_notice(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Where every config that was a file passes."""
+
+    @functools.wraps(original)
+    def from_dict(cls: type[PreTrainedConfig], config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        return original(cls, without_notice(config_dict), **kwargs)
+
+    return from_dict
+
+
+def _with_the_notice(original: Callable[..., str]) -> Callable[..., str]:
+    """What is saved of a loaded checkpoint needs this package as well."""
+
+    @functools.wraps(original)
+    def to_json_string(self: PreTrainedConfig, *args: Any, **kwargs: Any) -> str:
+        text = original(self, *args, **kwargs)
+        config = json.loads(text)
+        told = with_notice(config)
+        return text if told == config else json.dumps(told, indent=2, sort_keys=True) + "\n"
+
+    return to_json_string
 
 
 def _answering_outside_of_layers(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:

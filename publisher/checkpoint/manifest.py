@@ -40,7 +40,7 @@ class FileRecord(_Part):
 class BaseModelRecord(_Part):
     """The model that was pruned. `endpoint` is the Hub it came from, None for a local folder."""
 
-    repo_id: str = Field(description="what a recovered adapter names as its base model; a path if local")
+    repo_id: str = Field(description="what recovered adapters name; of a folder without a public name the folder's own")
     revision: str = Field(description="the commit; for a local folder, a digest over its files")
     endpoint: str | None = None
     files: dict[str, FileRecord] = Field(default_factory=dict)
@@ -49,6 +49,12 @@ class BaseModelRecord(_Part):
     def commit(self) -> str | None:
         """The revision that a Hub understands; None for a local folder."""
         return self.revision if self.endpoint else None
+
+    @property
+    def is_public(self) -> bool:
+        """Whether `repo_id` means the same on every machine: a repository's name, not a folder's."""
+        namespace, slash, name = self.repo_id.partition("/")
+        return self.endpoint is not None or bool(namespace and slash and name and "/" not in name)
 
 
 class Widths(_Part):

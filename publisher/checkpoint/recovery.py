@@ -105,12 +105,12 @@ def recover_adapter(
     """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
-    manifest names, pinned to its commit. Of a checkpoint that lost single weights `output` becomes the base model
-    with the masked update merged in; then `base_model` is a folder on this machine that holds the base model. The
-    update is multiplied by `strength`; None: by the strength that the checkpoint's certificate found, 1 without one.
-    Parameters that the adapter holds whole (modules_to_save, embeddings, biases) are not multiplied: what training
-    changed of them is added to the base model's, for which `checkpoint`, or else `repository` that it came from, and
-    the base model have to be at hand.
+    manifest names, pinned to its commit; refused if that is a name that only its publisher's machine knows. Of a
+    checkpoint that lost single weights `output` becomes the base model with the masked update merged in; then
+    `base_model` is a folder on this machine that holds the base model. The update is multiplied by `strength`; None:
+    by the strength that the checkpoint's certificate found, 1 without one. Parameters that the adapter holds whole
+    (modules_to_save, embeddings, biases) are not multiplied: what training changed of them is added to the base
+    model's, for which `checkpoint`, or else `repository` that it came from, and the base model have to be at hand.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, holds
@@ -131,12 +131,25 @@ def recover_adapter(
         folder = _base_folder(base_model, manifest.base)
         report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
     else:
+        if base_model is None:
+            _refuse_unnamed(manifest.base)
         record = recovered(tie, provenance, base, revision)
         report = recover_folder(
             adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record
         )
     unsealed = [] if manifest.digest else [_UNSEALED]
     return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
+
+
+def _refuse_unnamed(base: BaseModelRecord) -> None:
+    """An adapter that names a folder of the publisher's would be loaded onto whatever has that name elsewhere."""
+    if not base.is_public:
+        raise RequestFault(
+            f"This checkpoint was made of a folder, {Path(base.repo_id).name}, and its publisher gave no repository "
+            "where others get that model, so the base model has to be named.",
+            field="base_model",
+            way_out="Name its folder or repository with --base (base_model in Python).",
+        )
 
 
 def recover_folder(
@@ -276,6 +289,8 @@ def _config(adapter: Path, strength: float) -> dict[str, Any]:
 
 
 def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
+    if given is None:
+        _refuse_unnamed(base)
     folder = Path(given or base.repo_id)
     if (folder / "config.json").is_file():
         return folder

@@ -26,6 +26,7 @@ _COMMANDS = {
     "demo": _Place("The whole path on a real model, start to finish.", "publisher.client.demo.command"),
     "families": _Place("Which families of models can be pruned, and why not.", "publisher.client.families"),
     "follow": _Place("Watch a job until it ends.", "publisher.client.follow"),
+    "hub": _Place("Check the embedded Hub's files, free what is not needed.", "publisher.client.hub"),
     "plan": _Place("What a recipe will cost and give, from a config.json alone.", "publisher.client.plan"),
     "recover": _Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),
     "up": _Place("Start API, dashboard, Hub and a worker on this machine.", "publisher.client.up"),

@@ -29,6 +29,12 @@ SETTLED_SECONDS, QUICK_ENDS = 5, 3
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
+    "--hub-port",
+    default=None,
+    type=click.IntRange(0, 65535),
+    help="port of the embedded Hub's own address; 0: only /hub  [default: the port after --port, if it is free]",
+)
+@click.option(
     "--data",
     "data_dir",
     default=Path("data"),
@@ -43,53 +49,91 @@ SETTLED_SECONDS, QUICK_ENDS = 5, 3
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="folder from which models and corpora may be registered by path; may be repeated",
 )
-def up(host: str, port: int, data_dir: Path, roots: tuple[Path, ...]) -> None:
+def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[Path, ...]) -> None:
     """Start the service with a worker and keep both running until Ctrl-C."""
-    refuse_taken_port(host, port)
-    environment = service_environment(host, port, data_dir.absolute(), [root.absolute() for root in roots])
-    supervisor = Supervisor({"api": api_command(host, port), "worker": worker_command()}, environment)
+    refuse_taken_port(host, port, "--port")
+    own_port = port_of_hub(host, port, hub_port)
+    environment = service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
+    commands = {"api": server_command("publisher.app:app", host, port)}
+    if own_port is not None:
+        commands["hub"] = server_command("publisher.hub.app:app", host, own_port)
+    supervisor = Supervisor(commands | {"worker": worker_command()}, environment)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, supervisor.stop)
     supervisor.start()
     try:
-        wait_until_ready(environment["PUBLISHER_PUBLIC_URL"], supervisor)
-        click.echo(f"dashboard: {environment['PUBLISHER_PUBLIC_URL']}   Hub: {environment['PUBLISHER_PUBLIC_URL']}/hub")
+        address = environment["PUBLISHER_PUBLIC_URL"]
+        wait_until_ready(address, supervisor, None if own_port is None else address_of(host, own_port))
+        click.echo(f"dashboard: {address}   Hub: {hub_address(environment)}")
         click.echo("Ctrl-C stops the service; finished stages of running jobs are kept.")
         supervisor.supervise()
     finally:
         supervisor.end()
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def port_of_hub(host: str, port: int, chosen: int | None) -> int | None:
+    """The port of the embedded Hub's own address; None where it has none beside /hub."""
+    if chosen == 0 or os.environ.get("PUBLISHER_HUB_ENDPOINT"):
+        return None
+    if chosen is not None:
+        refuse_taken_port(host, chosen, "--hub-port")
+        return chosen
+    try:
+        refuse_taken_port(host, port + 1, "--hub-port")
+    except RequestFault as taken:
+        click.echo(f"The Hub has no port of its own: {taken} It answers under /hub.", err=True)
+        return None
+    return port + 1
+
+
+def hub_address(environment: Mapping[str, str]) -> str:
+    """Where the service publishes to: what HF_ENDPOINT has to be."""
+    for name in ("PUBLISHER_HUB_ENDPOINT", "PUBLISHER_HUB_URL"):
+        if environment.get(name):
+            return environment[name]
+    return f"{environment['PUBLISHER_PUBLIC_URL']}/hub"
+
+
+def refuse_taken_port(host: str, port: int, option: str) -> None:
+    if port > 65535:
+        raise RequestFault(f"there is no port {port}.", way_out=f"Choose another with {option}.")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise RequestFault(
-                f"cannot listen on {host} port {port}: {error.strerror}.", way_out="Choose another with --port."
+                f"cannot listen on {host} port {port}: {error.strerror}.", way_out=f"Choose another with {option}."
             ) from error
 
 
-def service_environment(host: str, port: int, data_dir: Path, roots: list[Path]) -> dict[str, str]:
-    """This process's environment with what both processes must agree on; settings already there win."""
+def address_of(host: str, port: int) -> str:
+    """The address at which this machine reaches what listens there."""
     reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
-    name = f"[{reachable}]" if ":" in reachable else reachable
+    return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+
+
+def service_environment(
+    host: str, port: int, hub_port: int | None, data_dir: Path, roots: list[Path]
+) -> dict[str, str]:
+    """This process's environment with what all processes must agree on; settings already there win."""
     environment = {
         "PUBLISHER_DATA_DIR": str(data_dir),
-        "PUBLISHER_PUBLIC_URL": f"http://{name}:{port}",
+        "PUBLISHER_PUBLIC_URL": address_of(host, port),
         "HF_HUB_DISABLE_XET": "1",  # huggingface_hub decides on Xet at import and does not fall back
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    if hub_port is not None:
+        environment["PUBLISHER_HUB_URL"] = address_of(host, hub_port)
     if roots:
         all_roots = [data_dir / "models", data_dir / "corpora", *roots]
         environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in all_roots])
     return environment | os.environ
 
 
-def api_command(host: str, port: int) -> list[str]:
+def server_command(application: str, host: str, port: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "uvicorn", "publisher.app:app"),
+        *(sys.executable, "-m", "uvicorn", application),
         *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
     ]
 
@@ -165,15 +209,15 @@ class Supervisor:
                 process.wait()
 
 
-def wait_until_ready(url: str, supervisor: Supervisor) -> None:
-    """Return when /readyz says so and a worker is there, or when a stop was asked for; InfrastructureFault if a
-    process ends before."""
+def wait_until_ready(url: str, supervisor: Supervisor, hub_url: str | None = None) -> None:
+    """Return when /readyz says so, a worker is there and the Hub's own address answers, if it has one, or when a stop
+    was asked for; InfrastructureFault if a process ends before."""
     deadline = time.monotonic() + START_SECONDS
     while not supervisor.stopping:
         if supervisor.ended:
             raise InfrastructureFault(f"the {supervisor.ended[0]} process did not start; its lines above say why.")
         try:
-            if is_ready(url):
+            if is_ready(url) and (hub_url is None or httpx.get(f"{hub_url}/healthz", timeout=2).is_success):
                 return
         except httpx.TransportError:
             pass

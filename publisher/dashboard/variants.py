@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
@@ -79,15 +79,15 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
 
 
 @router.get("/{id}/files/{path:path}")
-def file(id: str, path: str, service: CurrentService, visitor: CurrentVisitor) -> Response:
+def file(id: str, path: str, request: Request, service: CurrentService, visitor: CurrentVisitor) -> Response:
     """The API's download, for a session instead of a key."""
-    return variant_files.read_file(id, path, service, caller_of(visitor))
+    return variant_files.read_file(id, path, request, service, caller_of(visitor))
 
 
 def publication_page(publication: Mapping[str, Any], settings: Settings) -> str | None:
     """Where a person can look at it; None for the embedded Hub, which serves files to programs and has no pages."""
     address = str(publication.get("url", ""))
-    if settings.hub_is_embedded and publication.get("endpoint") == settings.resolved_hub_endpoint:
+    if settings.is_embedded_hub(str(publication.get("endpoint", ""))):
         return None
     # escaping does not stop a link to `javascript:`
     return address if address.startswith(("https://", "http://")) else None

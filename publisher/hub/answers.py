@@ -39,6 +39,9 @@ def refusal(status: int, message: str, code: str | None = None) -> JSONResponse:
     headers = {"X-Error-Message": line}
     if code is not None:
         headers["X-Error-Code"] = code
+    if status >= 500:
+        # it can be right again at the next request
+        headers["Cache-Control"] = "no-store"
     return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 

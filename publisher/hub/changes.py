@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest, EntryMissing
+from publisher.hub.names import path_key
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class Change:
     parent: str | None = None
 
 
-def apply_operations(files: Mapping[str, CommittedFile], operations: Iterable[Operation]) -> dict[str, CommittedFile]:
+def apply_operations(files: Mapping[str, CommittedFile], operations: Sequence[Operation]) -> dict[str, CommittedFile]:
     """The files after all operations, in their order.
 
-    Raises EntryMissing for deleting what is not there, BadRequest where a file would lie inside a file.
+    Raises EntryMissing for deleting what is not there, BadRequest where a file would lie inside a file, or where two
+    names would be one on a file system that does not tell case or accents apart.
     """
     result = dict(files)
     for operation in operations:
@@ -55,6 +57,7 @@ def apply_operations(files: Mapping[str, CommittedFile], operations: Iterable[Op
             case DeleteFolder(path):
                 _delete_folder(result, path)
     _refuse_files_inside_files(result)
+    _refuse_look_alikes(result, {operation.path for operation in operations if isinstance(operation, AddFile)})
     return result
 
 
@@ -83,3 +86,28 @@ def _refuse_files_inside_files(files: Mapping[str, CommittedFile]) -> None:
                     way_out="Delete that file in the same commit or use another path.",
                 )
             parent = parent.rpartition("/")[0]
+
+
+def _refuse_look_alikes(files: Mapping[str, CommittedFile], added: set[str]) -> None:
+    """Only for what is added: what lies in a repository already does not stop other commits."""
+    if not added:
+        return
+    spellings: dict[str, set[str]] = {}
+    for path in files:
+        for name in _with_folders(path):
+            spellings.setdefault(path_key(name), set()).add(name)
+    for path in sorted(added & files.keys()):
+        for name in _with_folders(path):
+            if others := spellings[path_key(name)] - {name}:
+                raise BadRequest(
+                    f"{path!r} is the same as {min(others)!r} on file systems that do not tell case or accents apart: "
+                    "only one of them could be downloaded there.",
+                    field="path",
+                    way_out="Rename one of them, or delete the other in the same commit.",
+                )
+
+
+def _with_folders(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

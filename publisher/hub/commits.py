@@ -67,5 +67,15 @@ class Commit(BaseModel):
             message=message,
             files=dict(sorted(files.items())),
         )
-        digest = hashlib.sha1(draft.model_dump_json().encode(), usedforsecurity=False)
-        return draft.model_copy(update={"id": digest.hexdigest()})
+        return draft.model_copy(update={"id": _id_of(draft.model_dump_json().encode())})
+
+    @classmethod
+    def read(cls, content: bytes, id: str) -> Commit:
+        """The commit `id` from its file; ValueError if that is not, to the byte, what was written."""
+        if _id_of(content.replace(b'"id":"%s"' % id.encode(), b'"id":""', 1)) != id:
+            raise ValueError("its content has another id")
+        return cls.model_validate_json(content)
+
+
+def _id_of(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 from publisher.hub.card import CardError, read_metadata, tags
 from publisher.hub.commits import Commit, CommittedFile
+from publisher.hub.faults import Damaged
 from publisher.hub.protocol import ModelDescription, ParameterCounts, Sibling, SiblingPointer
 from publisher.hub.references import DEFAULT_BRANCH
 from publisher.hub.repositories import Repository
 from publisher.hub.weights import count_parameters
 
+_logger = logging.getLogger(__name__)
+
 
 def describe(repository: Repository, revision: str, *, with_sizes: bool) -> ModelDescription:
-    """Everything about one revision; with file sizes and digests if asked for. Raises RevisionMissing."""
+    """Everything about one revision; with file sizes and digests if asked for.
+
+    Raises RevisionMissing, and Damaged where the card or the weights' headers cannot be read as they were stored.
+    """
     commit = repository.commit_at(revision)
     model = _describe(repository, commit)
     model.siblings = [_sibling(path, file, with_sizes=with_sizes) for path, file in commit.files.items()]
@@ -21,12 +29,30 @@ def describe(repository: Repository, revision: str, *, with_sizes: bool) -> Mode
 
 
 def describe_briefly(repository: Repository, *, with_files: bool) -> ModelDescription:
-    """What lists show."""
-    commit = repository.commit_at(DEFAULT_BRANCH)
-    model = _describe(repository, commit)
+    """What lists show. One damaged repository does not take the list away: it stands there as `disabled`."""
+    try:
+        commit = repository.commit_at(DEFAULT_BRANCH)
+        model = _describe(repository, commit)
+    except Damaged as error:
+        _logger.error("%s", error)
+        return _disabled(repository)
     if with_files:
         model.siblings = [_sibling(path, file, with_sizes=False) for path, file in commit.files.items()]
     return model
+
+
+def _disabled(repository: Repository) -> ModelDescription:
+    settings = repository.settings
+    return ModelDescription(
+        id=str(repository.id),
+        model_id=str(repository.id),
+        author=repository.id.namespace,
+        last_modified=settings.created,
+        created_at=settings.created,
+        private=settings.private,
+        disabled=True,
+        tags=[],
+    )
 
 
 def _describe(repository: Repository, commit: Commit) -> ModelDescription:
@@ -56,20 +82,22 @@ def _card(repository: Repository, commit: Commit) -> dict[str, object]:
     readme = commit.files.get("README.md")
     if readme is None or readme.lfs:
         return {}
-    text = repository.blobs.path(readme.sha256).read_bytes().decode("utf-8", "replace")
+    text = repository.content("README.md", readme).read().decode("utf-8", "replace")
     try:
         return read_metadata(text)
     except CardError:
         return {}
 
 
-def _weights(commit: Commit) -> list[CommittedFile]:
+def _weights(commit: Commit) -> dict[str, CommittedFile]:
     """The model's weight files: `model*.safetensors` at the top, so that masks are not counted."""
-    return [file for path, file in commit.files.items() if path.startswith("model") and path.endswith(".safetensors")]
+    return {
+        path: file for path, file in commit.files.items() if path.startswith("model") and path.endswith(".safetensors")
+    }
 
 
 def _parameters(repository: Repository, commit: Commit) -> ParameterCounts | None:
-    counts = count_parameters(repository.blobs.path(file.sha256) for file in _weights(commit))
+    counts = count_parameters(repository.content(path, file) for path, file in _weights(commit).items())
     return ParameterCounts(parameters=counts, total=sum(counts.values())) if counts else None
 
 

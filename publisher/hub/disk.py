@@ -53,6 +53,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def names_in(folder: Path) -> list[str]:
+    """Names of what lies in `folder`, without unfinished files; none where it does not exist, or not any more."""
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
 def remove_folder(folder: Path, trash: Path) -> None:
     """Removes `folder` in one step as seen by readers: it is renamed into `trash` before its files are deleted."""
     trash.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,13 +12,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from publisher.hub.changes import AddFile, Change, DeleteFile, DeleteFolder, Operation
 from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest
-from publisher.hub.names import check_file_path
+from publisher.hub.names import check_file_path, check_new_path
 from publisher.hub.protocol import Body, Sha256
 from publisher.hub.repositories import Repository
+from publisher.hub.uploads import begins_binary, is_large
 
-# The largest file that is sent inside a commit; larger ones are uploaded beforehand.
-MAX_REGULAR_BYTES = 10 * 1024**2
-_MAX_LINE_BYTES = MAX_REGULAR_BYTES * 4 // 3 + 16 * 1024
 _MAX_OPERATIONS = 25_000
 
 
@@ -76,22 +74,12 @@ _Line = Annotated[
 _LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
-async def read_lines(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Lines of a request body, without holding more than one in memory. Raises BadRequest for one that is too long."""
-    rest = bytearray()
-    async for piece in stream:
-        rest += piece
-        if b"\n" in piece:
-            *whole, last = bytes(rest).split(b"\n")
-            rest = bytearray(last)
-            for line in whole:
-                yield line
-        if len(rest) > _MAX_LINE_BYTES:
-            raise BadRequest(
-                f"A file sent inside a commit is larger than {MAX_REGULAR_BYTES} bytes.",
-                way_out="Upload it as a large file (LFS); the preupload call says which files are.",
-            )
-    yield bytes(rest)
+@dataclass(frozen=True)
+class StoredBlob:
+    """`size` in bytes."""
+
+    sha256: str
+    size: int
 
 
 class CommitDraft:
@@ -99,11 +87,14 @@ class CommitDraft:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self.blobs = repository.blobs
         self._header: _Header | None = None
         self._operations: list[Operation] = []
 
-    def add(self, line: bytes) -> None:
-        """Raises BadRequest for what cannot be committed: an unsafe path, a large file that was not uploaded."""
+    def add(self, line: bytes, stored: StoredBlob | None = None) -> None:
+        """`stored` is the content of the line's file if that has gone to disk already, and is empty in the line.
+
+        Raises BadRequest for what cannot be committed: an unsafe path, a large file that was not uploaded."""
         if not line.strip():
             return
         if len(self._operations) >= _MAX_OPERATIONS:
@@ -112,7 +103,9 @@ class CommitDraft:
             case _HeaderLine(value=header):
                 self._header = header
             case _FileLine(value=file):
-                self._operations.append(self._regular_file(file))
+                self._operations.append(
+                    self._regular_file(file) if stored is None else self._inline_file(file.path, stored)
+                )
             case _LargeFileLine(value=file):
                 self._operations.append(self._large_file(file))
             case _DeletedFileLine(value=deleted):
@@ -134,17 +127,26 @@ class CommitDraft:
         )
 
     def _regular_file(self, file: _File) -> AddFile:
-        path = check_file_path(file.path)
+        path = check_new_path(file.path)
         try:
             content = file.content.encode()
             if file.encoding == "base64":
                 content = base64.b64decode(content, validate=True)
         except binascii.Error as error:
             raise BadRequest(f"The content of {path!r} is not base64: {error}.", field="content") from error
-        return AddFile(path, CommittedFile.regular(content, self._repository.blobs.put(content)))
+        sha256 = self._repository.blobs.put(content)
+        if is_large(path, len(content), lambda: begins_binary(content)):
+            return self._inline_file(path, StoredBlob(sha256, len(content)))
+        return AddFile(path, CommittedFile.regular(content, sha256))
+
+    def _inline_file(self, path: str, stored: StoredBlob) -> AddFile:
+        """A large file that came inside the commit: from here on it is one like any other."""
+        check_new_path(path)
+        self._repository.add_large_object(stored.sha256, stored.size)
+        return AddFile(path, CommittedFile.large(stored.sha256, stored.size))
 
     def _large_file(self, file: _LargeFile) -> AddFile:
-        path = check_file_path(file.path)
+        path = check_new_path(file.path)
         found = self._repository.large_file(file.oid)
         if found is None:
             raise BadRequest(

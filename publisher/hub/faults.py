@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from publisher.errors import Conflict, NotFound, RequestFault, Unauthorized
+from publisher.errors import Conflict, InfrastructureFault, NotFound, RequestFault, Unauthorized
 
 
 class RepositoryMissing(NotFound):
@@ -70,3 +70,10 @@ class UploadMismatch(BadRequest):
 
     slug = "upload-mismatch"
     title = "Upload does not match its digest"
+
+
+class Damaged(InfrastructureFault):
+    """What lies on the Hub's disk is not what was stored: missing, of another size, other bytes, not readable."""
+
+    slug = "damaged"
+    title = "Damaged in storage"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.hub.faults import RepositoryMissing
 from publisher.hub.storage import HubStorage
 
-# An upload of a large model may take hours until its commit comes.
-_GRACE_SECONDS = 24 * 3600
+#: An upload of a large model may take hours until its commit comes.
+UPLOAD_GRACE_SECONDS = 24 * 3600
+#: For blobs that no repository waits for: those of deleted repositories, and small files of a commit that is coming in.
+GRACE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -20,28 +23,64 @@ class Removed:
     bytes: int
 
 
-def collect_garbage(storage: HubStorage, *, grace_seconds: float = _GRACE_SECONDS) -> Removed:
+def collect_garbage(
+    storage: HubStorage,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    upload_grace_seconds: float = UPLOAD_GRACE_SECONDS,
+    dry_run: bool = False,
+) -> Removed:
     """Deletes blobs that no commit has, unfinished uploads and rests of deleted repositories.
 
-    Safe while the Hub is running: nothing that was written or asked for in the last `grace_seconds` is touched.
+    Safe while the Hub is running: nothing that was written or asked for in the last `grace_seconds` is touched, and
+    nothing that was uploaded to a repository which still exists in the last `upload_grace_seconds`. `dry_run` only
+    counts. Raises Damaged, before anything is deleted, if a commit cannot be read: what it needs is not known.
     """
-    before = time.time() - grace_seconds
+    now = time.time()
+    before, uploaded_before = now - grace_seconds, now - upload_grace_seconds
     # First the candidates, then what is used: a commit made in between is seen by the second look.
-    candidates = [path for path in _unfinished_or_stored(storage) if _last_used(path) < before]
-    used = _used_blobs(storage)
-    files = size = 0
-    for path in candidates:
-        if path.name not in used and _last_used(path) < before:
-            size += path.stat().st_size
+    candidates = [path for path in storage.blobs.folder.glob("*/*") if _last_used(path) < before]
+    used, awaited = _used_blobs(storage), _awaited_blobs(storage)
+    removed = [
+        _remove(storage, path, limit, dry_run=dry_run)
+        for path in candidates
+        if path.name not in used and _last_used(path) < (limit := uploaded_before if path.name in awaited else before)
+    ]
+    removed += [
+        _remove_unfinished(path, dry_run=dry_run)
+        for path in storage.blobs.incoming.iterdir()
+        if _last_used(path) < uploaded_before
+    ]
+    if not dry_run:
+        _empty_trash(storage, before)
+    return Removed(sum(found is not None for found in removed), sum(found or 0 for found in removed))
+
+
+def _remove(storage: HubStorage, path: Path, limit: float, *, dry_run: bool) -> int | None:
+    """Bytes of a blob that is gone now; None if somebody has asked for it since."""
+    # Out of everybody's sight first: whoever asked for it before that has left a trace, who does later uploads again.
+    doomed = storage.blobs.incoming / f"{path.name}.garbage"
+    with suppress(FileNotFoundError):  # another process collects, too
+        if dry_run:
+            return path.stat().st_size
+        path.rename(doomed)
+        found = doomed.stat()
+        if found.st_mtime >= limit:
+            doomed.rename(path)
+            return None
+        doomed.unlink()
+        storage.blobs.remove(path.name)
+        return found.st_size
+    return None
+
+
+def _remove_unfinished(path: Path, *, dry_run: bool) -> int | None:
+    with suppress(FileNotFoundError):
+        size = path.stat().st_size
+        if not dry_run:
             path.unlink()
-            files += 1
-    _empty_trash(storage, before)
-    return Removed(files, size)
-
-
-def _unfinished_or_stored(storage: HubStorage) -> Iterator[Path]:
-    yield from storage.blobs.incoming.iterdir()
-    yield from storage.blobs.folder.glob("*/*")
+        return size
+    return None
 
 
 def _used_blobs(storage: HubStorage) -> set[str]:
@@ -49,12 +88,17 @@ def _used_blobs(storage: HubStorage) -> set[str]:
 
     A large file that was uploaded and never committed is not among them; it must be uploaded again later.
     """
-    return {
-        file.sha256
-        for repository in storage.repositories()
-        for commit in repository.all_commits()
-        for file in commit.files.values()
-    }
+    used: set[str] = set()
+    for repository in storage.repository_folders():
+        with suppress(RepositoryMissing):  # deleted meanwhile
+            for commit in repository.all_commits():
+                used.update(file.sha256 for file in commit.files.values())
+    return used
+
+
+def _awaited_blobs(storage: HubStorage) -> set[str]:
+    """sha256 of every large file that was uploaded to a repository, whose commit may still come."""
+    return {sha256 for repository in storage.repository_folders() for sha256 in repository.large_files()}
 
 
 def _last_used(path: Path) -> float:
@@ -68,4 +112,4 @@ def _last_used(path: Path) -> float:
 def _empty_trash(storage: HubStorage, before: float) -> None:
     for folder in storage.trash.iterdir() if storage.trash.is_dir() else ():
         if _last_used(folder) < before:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 
@@ -24,6 +24,15 @@ def hub_url(request: Request, public_url: str | None) -> str:
         return f"{request.url.scheme}://{request.url.netloc}{root_path}".rstrip("/")
     mounted_at = root_path.removeprefix(request.scope.get("app_root_path", ""))
     return public_url.rstrip("/") + mounted_at
+
+
+def repository_url(hub: str, id: RepositoryId) -> str:
+    """Address of a repository of the Hub at `hub`, in a form from which every client reads it is a model of this id.
+
+    Before 2.0, huggingface_hub takes the last part of an address's path for the type of repository: under
+    `http://host/hub` that has to be `models`, at the root of a host there may be none.
+    """
+    return f"{hub}/models/{id}" if urlsplit(hub).path.strip("/") else f"{hub}/{id}"
 
 
 class UploadLinks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from publisher.hub.faults import BadRequest
@@ -11,6 +12,12 @@ _PART = re.compile(r"\w(?:[\w\-.]{0,94}\w)?", re.ASCII)
 _REFERENCE = re.compile(r"\w(?:[\w./-]{0,98}\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNFIT = re.compile(r'[:*?"<>|]')
+_LINE_BREAK = re.compile(r"[\x80-\x9f\u2028\u2029]")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+# a file name has 255 bytes; clients need `.metadata` behind it
+_MAX_PART_BYTES = 246
+_RIGHT_LENGTH = f"Use at most {_MAX_PART_BYTES} bytes in each part and 1024 in all."
 # First segments of the Hub's own URLs; a namespace of that name could not be addressed.
 RESERVED_NAMESPACES = frozenset({"api", "datasets", "spaces", "models", "kernels", "buckets"})
 _RIGHT_ID = (
@@ -52,13 +59,45 @@ def check_file_path(path: str) -> str:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise _bad_path(path, "Use a relative path such as 'folder/file' without empty, '.' or '..' parts.")
-    if any(part.lower() == ".git" for part in parts):
-        raise _bad_path(path, "Nothing can be stored under '.git'.")
     if "\\" in path or _CONTROL.search(path):
         raise _bad_path(path, "Use '/' between folders, and no backslashes or control characters.")
+    if any(part.lower() == ".git" for part in parts):
+        raise _bad_path(path, "Nothing can be stored under '.git'.")
     if len(path.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
-        raise _bad_path(path, "Use at most 255 bytes in each part and 1024 in all.")
+        raise _bad_path(path, _RIGHT_LENGTH)
     return path
+
+
+def check_new_path(path: str) -> str:
+    """Like `check_file_path`, for what is added: every client must be able to download it, whatever its file system.
+
+    huggingface_hub refuses names with a drive (`a:b.txt`), also within a snapshot of a whole repository, and keeps
+    notes of its own beside a file, whose names are longer by 9 bytes; Windows has the rest of the rules.
+    """
+    check_file_path(path)
+    parts = path.split("/")
+    if any(part.lower() == ".cache" for part in parts):
+        raise _bad_path(path, "Clients keep their own files under '.cache', and upload nothing from there.")
+    if _UNFIT.search(path):
+        raise _bad_path(
+            path, 'Windows cannot hold names with any of : * ? " < > |, and clients refuse them: rename it.'
+        )
+    if _LINE_BREAK.search(path):
+        raise _bad_path(path, "Use no control characters or line breaks.")
+    if any(part.endswith((".", " ")) or part.startswith(" ") for part in parts):
+        raise _bad_path(
+            path, "Names must not begin or end with a space, nor end with a dot: some file systems drop it."
+        )
+    if any(_DEVICE.fullmatch(part) for part in parts):
+        raise _bad_path(path, "Windows keeps con, prn, aux, nul, com1 and so on for devices. Rename it.")
+    if any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
+        raise _bad_path(path, _RIGHT_LENGTH)
+    return path
+
+
+def path_key(path: str) -> str:
+    """Equal for paths that some file systems take for one: they differ in case, or in how accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _bad_path(path: str, way_out: str) -> BadRequest:

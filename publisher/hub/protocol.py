@@ -154,7 +154,8 @@ class ModelDescription(Answer):
     id: str
     model_id: str
     author: str
-    sha: str
+    # None for one that is damaged, in lists
+    sha: str | None = None
     last_modified: Date
     created_at: Date
     private: bool

@@ -6,9 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from publisher.hub.disk import sync_folder, write_atomically
+from publisher.hub.disk import names_in, sync_folder, write_atomically
 from publisher.hub.faults import RevisionMissing
-from publisher.hub.names import check_reference_name, is_reference_name
+from publisher.hub.names import check_reference_name, is_commit_id, is_reference_name
 
 DEFAULT_BRANCH = "main"
 
@@ -18,6 +18,10 @@ class ReferenceKind(StrEnum):
     TAG = "tags"
 
 
+def kind_word(kind: ReferenceKind) -> str:
+    return "Branch" if kind is ReferenceKind.BRANCH else "Tag"
+
+
 class References:
     """Reads need no lock. Writers hold the repository's lock."""
 
@@ -25,35 +29,29 @@ class References:
         self._folder = folder
 
     def get(self, kind: ReferenceKind, name: str) -> str | None:
-        """The commit id that the branch or tag points at, or None."""
+        """The commit id that the branch or tag points at, or None. Raises ValueError for a damaged file."""
         if not is_reference_name(name):
             return None
+        path = self._path(kind, name)
         try:
-            return self._path(kind, name).read_text().strip()
+            commit = path.read_bytes().strip().decode("ascii", "replace")
         except FileNotFoundError:
             return None
-
-    def require(self, kind: ReferenceKind, name: str) -> str:
-        """Like `get`; raises RevisionMissing where there is none."""
-        commit = self.get(kind, name)
-        if commit is None:
-            word = "branch" if kind is ReferenceKind.BRANCH else "tag"
-            raise RevisionMissing(f"There is no {word} {name!r}.", field="revision")
+        if not is_commit_id(commit):
+            raise ValueError(f"the file of {kind_word(kind).lower()} {name!r} names no commit")
         return commit
 
-    def all(self, kind: ReferenceKind) -> dict[str, str]:
-        """Name → commit id, sorted by name."""
-        folder = self._folder / kind
-        names = sorted(unquote(path.name) for path in folder.glob("[!.]*")) if folder.is_dir() else []
-        found = {name: self.get(kind, name) for name in names}
-        return {name: commit for name, commit in found.items() if commit is not None}
+    def names(self, kind: ReferenceKind) -> list[str]:
+        return sorted(unquote(name) for name in names_in(self._folder / kind))
 
     def move(self, kind: ReferenceKind, name: str, commit: str) -> None:
         """Creates the branch or tag or points it at another commit."""
         write_atomically(self._path(kind, check_reference_name(name)), commit.encode())
 
     def delete(self, kind: ReferenceKind, name: str) -> None:
-        self.require(kind, name)
+        """Also one that is damaged; raises RevisionMissing where there is none."""
+        if not is_reference_name(name) or not self._path(kind, name).is_file():
+            raise RevisionMissing(f"There is no {kind_word(kind).lower()} {name!r}.", field="revision")
         path = self._path(kind, name)
         path.unlink()
         sync_folder(path.parent)

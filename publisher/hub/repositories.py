@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from publisher.errors import InfrastructureFault
 from publisher.hub.blobs import BlobStore
-from publisher.hub.changes import Change, apply_operations
+from publisher.hub.changes import AddFile, Change, apply_operations
 from publisher.hub.commits import Commit, CommittedFile
-from publisher.hub.disk import remove_folder, write_atomically
+from publisher.hub.disk import names_in, remove_folder, write_atomically
 from publisher.hub.faults import (
     AlreadyExists,
     BadRequest,
+    Damaged,
     EntryMissing,
     RepositoryMissing,
     RevisionMissing,
@@ -26,7 +27,8 @@ from publisher.hub.faults import (
 )
 from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
 from publisher.hub.owner import Owner
-from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References
+from publisher.hub.reading import StoredContent
+from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, kind_word
 
 # A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
 _LOCK_TIMEOUT_SECONDS = 60
@@ -42,10 +44,14 @@ class RepositorySettings(BaseModel):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a commit, and where its bytes lie: `path` is on this machine's disk, to be read only."""
+    """A file of a commit, and where its bytes lie: `path` is on this machine's disk, to be read only.
+
+    `content` reads the same bytes, checked.
+    """
 
     name: str
     path: Path
+    content: StoredContent
     size: int
     sha256: str
     lfs: bool
@@ -65,10 +71,13 @@ class Repository:
 
     @property
     def settings(self) -> RepositorySettings:
+        """Raises RepositoryMissing, or Damaged where they cannot be read."""
         try:
             return RepositorySettings.model_validate_json((self._folder / "repo.json").read_bytes())
         except FileNotFoundError:
             raise RepositoryMissing(f"There is no repository {str(self.id)!r}.", field="repo_id") from None
+        except (OSError, ValueError) as error:
+            raise self._damaged("its repo.json cannot be read") from error
 
     def owned_by(self, owner: Owner | None) -> bool:
         return owner is not None and owner.tenant == self.settings.tenant
@@ -82,7 +91,7 @@ class Repository:
     def commit_id(self, revision: str) -> str:
         """The commit that a branch, a tag or a commit id names; raises RevisionMissing."""
         for kind in ReferenceKind:
-            found = self.references.get(kind, revision.removeprefix(f"refs/{kind}/"))
+            found = self._reference(kind, revision.removeprefix(f"refs/{kind}/"))
             if found is not None:
                 return found
         if is_commit_id(revision) and self._commit_path(revision).is_file():
@@ -92,6 +101,23 @@ class Repository:
             field="revision",
             way_out="Use a branch, a tag or a commit id of 40 digits.",
         )
+
+    def _reference(self, kind: ReferenceKind, name: str) -> str | None:
+        try:
+            return self.references.get(kind, name)
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+
+    def _branch(self, name: str) -> str:
+        commit = self._reference(ReferenceKind.BRANCH, name)
+        if commit is None:
+            raise RevisionMissing(f"There is no branch {name!r}.", field="revision")
+        return commit
+
+    def reference_commits(self, kind: ReferenceKind) -> dict[str, str]:
+        """Branches or tags: name → commit id, sorted by name. Raises Damaged."""
+        found = {name: self._reference(kind, name) for name in self.references.names(kind)}
+        return {name: commit for name, commit in found.items() if commit is not None}
 
     def commit_at(self, revision: str) -> Commit:
         return self._read_commit(self.commit_id(revision))
@@ -115,6 +141,7 @@ class Repository:
         return StoredFile(
             name=path,
             path=self.blobs.path(file.sha256),
+            content=self.content(path, file),
             size=file.size,
             sha256=file.sha256,
             lfs=file.lfs,
@@ -122,20 +149,52 @@ class Repository:
             commit=commit.id,
         )
 
+    def content(self, path: str, file: CommittedFile) -> StoredContent:
+        """What a file of a commit holds."""
+        return StoredContent(file.sha256, file.size, f"{path!r} of {str(self.id)!r}", self.blobs)
+
     def all_commits(self) -> Iterator[Commit]:
-        """Every commit that is stored, in no order, also those that no branch leads to."""
-        for path in (self._folder / "commits").glob("[!.]*.json"):
-            yield self._read_commit(path.stem)
+        """Every commit that is stored, in no order, also those that no branch leads to. Raises Damaged."""
+        for id in self.commit_ids():
+            yield self._read_commit(id)
+
+    def commit_ids(self) -> list[str]:
+        return [name.removesuffix(".json") for name in names_in(self._folder / "commits")]
 
     def large_file(self, sha256: str) -> CommittedFile | None:
         """The large file as it can be committed here, or None where it was not uploaded to this repository.
 
         That another repository has the same blob does not count: knowing a digest must not give access to content.
         """
-        size = self.blobs.size(sha256)
-        if size is None or not (self._folder / "objects" / sha256).is_file() or not self.blobs.keep(sha256):
+        size = self._recorded_size(sha256)
+        if size is None or not self.blobs.keep(sha256, size):
             return None
         return CommittedFile.large(sha256, size)
+
+    def large_files(self) -> Iterator[str]:
+        """sha256 of every large file that was uploaded here, committed or not."""
+        yield from names_in(self._folder / "objects")
+
+    def _recorded_size(self, sha256: str) -> int | None:
+        """Bytes of a large file that was uploaded here, as they were counted then."""
+        try:
+            recorded = (self._folder / "objects" / sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+        if recorded.isdigit():
+            return int(recorded)
+        return self._measured_size(sha256)
+
+    def _measured_size(self, sha256: str) -> int | None:
+        """For records that do not say it: the size of the blob, if that is what it is called."""
+        size = self.blobs.size(sha256)
+        try:
+            if size is not None:
+                self.blobs.verify(sha256, size)
+                self.add_large_object(sha256, size)
+        except Damaged:
+            return None
+        return size
 
     # -- writing
 
@@ -145,14 +204,25 @@ class Repository:
         Raises StaleParent if `change.parent` is not the head, RevisionMissing if there is no such branch.
         """
         with self._writing():
-            head = self._read_commit(self.references.require(ReferenceKind.BRANCH, change.branch))
+            head = self._read_commit(self._branch(change.branch))
             if change.parent is not None and change.parent != head.id:
                 raise StaleParent(
                     f"A commit has happened since: {change.branch!r} is at {head.id}, not at {change.parent}.",
                     way_out="Read the head again and repeat the commit on it.",
                 )
             files = apply_operations(head.files, change.operations)
+            self._keep_added(change)
             return head if files == head.files else self._append(change, head.id, files)
+
+    def _keep_added(self, change: Change) -> None:
+        """No commit names a blob that was collected while its upload was under way."""
+        for operation in change.operations:
+            if isinstance(operation, AddFile) and not self.blobs.keep(operation.file.sha256, operation.file.size):
+                raise BadRequest(
+                    f"The content of {operation.path!r} is not stored any more.",
+                    field="path",
+                    way_out="It was uploaded too long ago: upload and commit it again.",
+                )
 
     def _append(self, change: Change, parent: str, files: dict[str, CommittedFile]) -> Commit:
         commit = Commit.sealed(
@@ -179,18 +249,17 @@ class Repository:
         with self._writing():
             self._write_settings(self.settings.model_copy(update={"private": private}))
 
-    def add_large_object(self, sha256: str) -> None:
-        """Records that the blob was uploaded to this repository."""
-        write_atomically(self._folder / "objects" / sha256, b"")
+    def add_large_object(self, sha256: str, size: int) -> None:
+        """Records that the blob of `size` bytes was uploaded to this repository."""
+        write_atomically(self._folder / "objects" / sha256, str(size).encode())
 
     def create_reference(self, kind: ReferenceKind, name: str, revision: str) -> None:
         """Raises AlreadyExists, RevisionMissing, or BadRequest for a name that cannot be."""
         check_reference_name(name)
         with self._writing():
             target = self.commit_id(revision)
-            if self.references.get(kind, name) is not None:
-                word = "Branch" if kind is ReferenceKind.BRANCH else "Tag"
-                raise AlreadyExists(f"{word} {name!r} exists already.", field="revision")
+            if self._reference(kind, name) is not None:
+                raise AlreadyExists(f"{kind_word(kind)} {name!r} exists already.", field="revision")
             self.references.move(kind, name, target)
 
     def delete_reference(self, kind: ReferenceKind, name: str) -> None:
@@ -224,10 +293,22 @@ class Repository:
 
     def _read_commit(self, id: str) -> Commit:
         try:
-            return Commit.model_validate_json(self._commit_path(id).read_bytes())
-        except FileNotFoundError:
+            return Commit.read(self._commit_path(id).read_bytes(), id)
+        except FileNotFoundError as error:
             _ = self.settings  # deleted while we read: RepositoryMissing
-            raise
+            raise self._damaged(f"commit {id} is missing") from error
+        except (OSError, ValueError) as error:
+            raise self._damaged(f"commit {id} is not what was written: {_first_line(error)}") from error
+
+    def _damaged(self, reason: str) -> Damaged:
+        return Damaged(
+            f"Repository {str(self.id)!r} is damaged in the Hub's storage: {reason}.",
+            way_out="Restore that file of the Hub's folder from a backup. `publisher hub check` lists all damage.",
+        )
 
     def _commit_path(self, id: str) -> Path:
         return self._folder / "commits" / f"{id}.json"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

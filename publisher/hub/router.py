@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from publisher.hub.access import Hub
 from publisher.hub.answers import add_handlers
-from publisher.hub.endpoints import accounts, commits, files, models, references, repositories, trees, uploads
+from publisher.hub.endpoints import accounts, commits, files, models, references, repositories, trees, uploads, xet
 from publisher.hub.links import UploadLinks
 from publisher.hub.middleware import EncodedSegments, UnloggedSignatures
 from publisher.hub.owner import Owner
@@ -39,6 +39,6 @@ def create_hub(
     app.add_middleware(EncodedSegments)
     app.add_middleware(UnloggedSignatures)
     add_handlers(app)
-    for resource in (accounts, repositories, references, commits, trees, uploads, files, models):
+    for resource in (accounts, repositories, references, commits, trees, xet, uploads, files, models):
         app.include_router(resource.router)
     return app

@@ -1,18 +1,22 @@
 """All repositories under one folder. No database: what is on disk is the state.
 
 blobs/ab/<sha256>                          content of every file
+sums/ab/<sha256>                           checksums of its blocks, of every file larger than one
+damaged/<sha256>                           what was found to be wrong with a blob
 incoming/                                  uploads that have not finished
 namespaces/<namespace>.json                which tenant a namespace belongs to
 repos/<namespace>/<name>/repo.json         owner, private, created; a repository exists once this does
 repos/<namespace>/<name>/commits/<id>.json
 repos/<namespace>/<name>/refs/heads|tags/<name>
-repos/<namespace>/<name>/objects/<sha256>  large files that were uploaded to this repository
+repos/<namespace>/<name>/objects/<sha256>  size of a large file that was uploaded to this repository
 locks/  trash/
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +25,12 @@ from filelock import FileLock
 
 from publisher.hub.blobs import BlobStore
 from publisher.hub.disk import write_atomically
-from publisher.hub.faults import Forbidden
+from publisher.hub.faults import Damaged, Forbidden, RepositoryMissing
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository, RepositorySettings
+
+_logger = logging.getLogger(__name__)
 
 
 class HubStorage:
@@ -34,6 +40,8 @@ class HubStorage:
         self.root = root
         self.blobs = BlobStore(root)
         self.trash = root / "trash"
+        #: set when this process has deleted a repository: there may be something to collect
+        self.deleted = threading.Event()
 
     def open_repository(self, repo_id: str | RepositoryId) -> Repository:
         """Raises RepositoryMissing, or BadRequest for what cannot be a repository id."""
@@ -45,6 +53,23 @@ class HubStorage:
         """All repositories, sorted by id."""
         for settings in sorted((self.root / "repos").glob("*/*/repo.json")):
             yield self._at(RepositoryId(settings.parent.parent.name, settings.parent.name))
+
+    def repository_folders(self) -> Iterator[Repository]:
+        """Whatever lies where repositories do, also what has lost its settings: its commits still need their files."""
+        for folder in sorted((self.root / "repos").glob("*/*")):
+            if folder.is_dir():
+                yield self._at(RepositoryId(folder.parent.name, folder.name))
+
+    def readable_repositories(self, caller: Owner | None) -> Iterator[Repository]:
+        """Those that `caller` may see, sorted by id. Whose visibility cannot be read is seen by nobody."""
+        for repository in self.repositories():
+            try:
+                if repository.readable_by(caller):
+                    yield repository
+            except RepositoryMissing:
+                continue  # deleted meanwhile
+            except Damaged as error:
+                _logger.error("%s", error)
 
     def create_repository(self, id: RepositoryId, owner: Owner, *, private: bool) -> Repository:
         """The namespace becomes the tenant's if it is nobody's yet.
@@ -61,14 +86,19 @@ class HubStorage:
     def delete_repository(self, id: RepositoryId) -> None:
         """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
         self._at(id).delete(self.trash)
+        self.deleted.set()
 
     def namespace_tenant(self, namespace: str) -> str | None:
-        """The tenant that the namespace belongs to, or None."""
+        """The tenant that the namespace belongs to, or None. Raises Damaged."""
         try:
-            record = json.loads(self._namespace_path(namespace).read_bytes())
+            return str(json.loads(self._namespace_path(namespace).read_bytes())["tenant"])
         except FileNotFoundError:
             return None
-        return str(record["tenant"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Damaged(
+                f"Namespace {namespace!r} is damaged in the Hub's storage: its record cannot be read.",
+                way_out="Restore that file of the Hub's folder from a backup.",
+            ) from error
 
     def _claim_namespace(self, namespace: str, owner: Owner) -> None:
         path = self._namespace_path(namespace)

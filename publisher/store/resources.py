@@ -7,14 +7,19 @@ from collections.abc import Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from publisher.base_model import BaseModelFacts
 from publisher.store.database import database_now
 from publisher.store.models import BaseModel, Corpus, Variant, VariantFile, Worker
 from publisher.store.tenancy import readable_by
 
 
-def find_base_model(session: Session, tenant_id: str, repo_id: str, revision: str) -> BaseModel | None:
-    statement = readable_by(tenant_id, BaseModel).where(BaseModel.repo_id == repo_id, BaseModel.revision == revision)
-    return session.scalars(statement.order_by(BaseModel.id).limit(1)).first()
+def find_base_model(session: Session, tenant_id: str, facts: BaseModelFacts) -> BaseModel | None:
+    """The oldest that is the same model under the same name."""
+    statement = readable_by(tenant_id, BaseModel).where(
+        BaseModel.repo_id == facts.repo_id, BaseModel.revision == facts.revision
+    )
+    rows = session.scalars(statement.order_by(BaseModel.id))
+    return next((row for row in rows if row.facts.get("published_as") == facts.published_as), None)
 
 
 def variants_of(session: Session, base_model_id: str) -> int:

@@ -41,6 +41,27 @@ def test_registering_twice_gives_the_same_base_model(api: RunningApi, client: ht
     assert len(client.get("/v1/base-models").json()["items"]) == 1
 
 
+def test_a_folder_may_have_the_name_that_others_know(api: RunningApi, client: httpx.Client, base_model: Body) -> None:
+    body = {"path": str(api.roots / "tiny"), "published_as": "org/tiny"}
+    named = created(client.post("/v1/base-models", json=body))
+    assert (base_model["published_as"], named["published_as"]) == (None, "org/tiny")
+    assert named["path"] == base_model["path"]
+    again = client.post("/v1/base-models", json=body)
+    assert (again.status_code, again.json()) == (200, named)
+
+
+@pytest.mark.parametrize("name", ["/models/tiny", "tiny", "org/tiny/one", "org/ti ny"])
+def test_a_name_that_is_no_repository_s_is_refused(api: RunningApi, client: httpx.Client, name: str) -> None:
+    body = {"path": str(api.roots / "tiny"), "published_as": name}
+    assert repr(name) in refused(client.post("/v1/base-models", json=body), 422, "published_as")
+
+
+def test_a_repository_keeps_its_own_name(client: httpx.Client) -> None:
+    answer = client.post("/v1/base-models", json={"repo_id": "org/base", "published_as": "org/other"})
+    assert answer.status_code == 422
+    assert "a repository is published under its own name" in answer.text
+
+
 def test_a_repository_is_pinned_to_its_commit(api: RunningApi, tenant: Tenant, client: httpx.Client) -> None:
     hub = HfApi(endpoint=f"{api.url}/hub", token=tenant.key)
     repo = hub.create_repo(f"{tenant.name}/base").repo_id

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,66 @@ def test_half_of_a_surrogate_pair_is_refused(api: RunningApi, client: httpx.Clie
     path = api.roots / f"{tmp_path.name}.jsonl"
     path.write_text(json.dumps({"text": "\ud800"}) + "\n")
     assert "surrogate" in refused(post(client, path), 422, "path")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "a", "x": ' + b"[" * 100_000, "line 1 is nested too deeply"),
+        ("a.jsonl", b'{"text": "caf\xe9"}', "line 1 is not UTF-8"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 2000, mtime=0)[:-20], "is damaged"),
+        ("a.parquet", b"", "is empty"),
+        ("a.parquet", b"PAR1 and then nothing", "is damaged or not Parquet"),
+        ("a.json", b'[{"text": "a"}]', "holds no .jsonl"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(
+    api: RunningApi, client: httpx.Client, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    folder = api.roots / tmp_path.name
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    said = refused(post(client, folder), 422, "path")
+    assert message in said
+    assert name in said
+
+
+def test_a_pipe_in_a_folder_does_not_hang(api: RunningApi, client: httpx.Client, tmp_path: Path) -> None:
+    folder = api.roots / tmp_path.name
+    folder.mkdir()
+    os.mkfifo(folder / "a.jsonl")
+    assert "a.jsonl is a pipe" in refused(post(client, folder), 422, "path")
+
+
+def test_names_that_are_no_text_are_no_obstacle_to_saying_so(
+    api: RunningApi, client: httpx.Client, tmp_path: Path
+) -> None:
+    folder = api.roots / tmp_path.name
+    folder.mkdir()
+    path = os.fsencode(folder) + b"/caf\xe9.jsonl"
+    with open(path, "w") as lines:
+        lines.write('{"\\ud800": "a"}\n')
+    said = refused(post(client, folder), 422, "text_field")
+    assert said.startswith(
+        "corpus novel: caf\\udce9.jsonl, line 1 has no text in field 'text': its fields are \\ud800."
+    )
+
+
+def test_marks_and_long_numbers_are_no_obstacle(api: RunningApi, client: httpx.Client, tmp_path: Path) -> None:
+    path = api.roots / f"{tmp_path.name}.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a", "n": ' + b"1" * 5000 + b'}\r\n{"text": "b"}\r\n')
+    assert created(post(client, path))["facts"]["documents"] == 2
+
+
+def test_a_corpus_of_one_document_is_cut_and_says_so(api: RunningApi, client: httpx.Client, tmp_path: Path) -> None:
+    path = api.roots / f"{tmp_path.name}.txt"
+    path.write_text("\n\n".join(f"Paragraph {number}. " + "word " * 100 for number in range(200)))
+    facts = created(post(client, path))["facts"]
+    assert facts["is_one_document"]
+    assert facts["held_out_bytes"] == pytest.approx(0.1 * path.stat().st_size, rel=0.1)
+    assert facts["train_bytes"] + facts["held_out_bytes"] == path.stat().st_size
+    assert post(client, path).status_code == 200
 
 
 def test_somebody_elses_corpus_is_not_found(stranger: httpx.Client, corpus: Body) -> None:

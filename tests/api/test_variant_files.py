@@ -9,9 +9,11 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
+from publisher.hub.storage import HubStorage
 from publisher.jobs import transitions
 from publisher.jobs.transitions import PublishedFile
 from tests.api.conftest import Body, RunningApi, Tenant, created, refused
+from tests.hub.test_damage import flip
 from tests.jobs.rows import claim
 
 CONTENT = bytes(range(256)) * 40
@@ -56,6 +58,21 @@ def test_a_file_is_read_whole_or_by_range(client: httpx.Client, variant: Body) -
 def test_a_range_past_the_end_is_not_satisfiable(client: httpx.Client, variant: Body) -> None:
     path = f"/v1/variants/{variant['id']}/files/weights/a%20b.bin"
     assert client.get(path, headers={"Range": "bytes=99999999-"}).status_code == 416
+
+
+def test_a_damaged_file_is_an_infrastructure_problem_and_shows_in_the_metrics(
+    api: RunningApi, client: httpx.Client, variant: Body
+) -> None:
+    storage = HubStorage(api.settings.hub_dir)
+    flip(storage.blobs.path(hashlib.sha256(CONTENT).hexdigest()))
+    problem = client.get(f"/v1/variants/{variant['id']}/files/weights/a%20b.bin")
+    assert problem.status_code == 503
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert "'weights/a b.bin'" in problem.json()["detail"]
+    assert "\npublisher_hub_damaged_files 1.0" in httpx.get(f"{api.url}/metrics").text
+    storage.blobs.put(CONTENT)
+    assert "\npublisher_hub_damaged_files 0.0" in httpx.get(f"{api.url}/metrics").text
+    assert client.get(f"/v1/variants/{variant['id']}/files/weights/a%20b.bin").content == CONTENT
 
 
 @pytest.mark.parametrize("path", ["none.bin", "../../secret", "weights"])

@@ -304,7 +304,7 @@ def test_code_of_the_card_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.Mon
     subject = CardSubject(described(checkpoint, base=local), str(checkpoint))
     described(checkpoint, base=local).write(checkpoint)
     monkeypatch.chdir(tmp_path)
-    scope = run_code(model_card(subject))
+    scope = run_code(model_card(subject).replace("DIR_OR_REPO", str(tmp_path / "base")))
     assert (tmp_path / "recovered" / "adapter_model.safetensors").is_file()
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
 
@@ -327,7 +327,7 @@ def test_code_for_compressed_single_weights_runs_as_pasted(
     told = described(checkpoint, base=local, recipe=recipe, evaluation=evaluation(64.0, strength))
     told.write(checkpoint)
     monkeypatch.chdir(tmp_path)
-    card = model_card(CardSubject(told, str(checkpoint)))
+    card = model_card(CardSubject(told, str(checkpoint))).replace("DIR_OR_REPO", str(tmp_path / "base"))
     training = "[weight.data.normal_() for name, weight in model.named_parameters() if 'lora_B' in name]"
     assert "# … train with" in card
     scope = run_code(re.sub("# … train with.*", training, card))
@@ -335,6 +335,15 @@ def test_code_for_compressed_single_weights_runs_as_pasted(
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     live: Any = scope["model"]
     torch.testing.assert_close(merged(tokens).logits, live(tokens).logits)
+
+
+@pytest.mark.parametrize("include_embeddings", [False, True])
+def test_one_width_loads_anywhere_unless_embeddings_are_in_four_bits(tmp_path: Path, include_embeddings: bool) -> None:
+    quantization = {"scheme": "nf4", "include_embeddings": include_embeddings}
+    recipe = {"pruning": {"layout": "uniform"}, "quantization": quantization}
+    card = model_card(CardSubject(described(tmp_path, recipe=recipe), "org/small"))
+    assert ("transformers loads it as it is." in card) != include_embeddings
+    assert ("import publisher.checkpoint  #" in card) == include_embeddings
 
 
 def test_card_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:

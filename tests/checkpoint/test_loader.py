@@ -144,6 +144,28 @@ def test_nf4_is_saved_in_4_bits_and_loads_equal(tmp_path: Path) -> None:
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_nf4_trains_the_same_before_and_after_inference(tmp_path: Path, bias: bool) -> None:
+    """Of widths that bitsandbytes has a kernel for inference for, on CPUs with bf16 instructions."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_bias": bias, "mlp_bias": bias}
+    LlamaForCausalLM(LlamaConfig(**sizes, **heads)).bfloat16().save_pretrained(tmp_path)
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    tuned = lora(AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantization))
+
+    def gradients() -> list[torch.Tensor]:
+        tuned.zero_grad()
+        tuned.train()(input_ids=TOKENS, labels=TOKENS).loss.backward()
+        return [p.grad.clone() for p in tuned.parameters() if p.grad is not None]
+
+    before = gradients()
+    with torch.no_grad():
+        tuned.eval()(TOKENS)
+    assert before
+    assert all(torch.equal(old, new) for old, new in zip(before, gradients(), strict=True))
+
+
 def test_adapter_trained_by_trainer_is_saved_and_loads_again(pruned: LlamaForCausalLM, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint", pruned.float())
     tuned = lora(AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint"), init_lora_weights=True)
@@ -169,19 +191,26 @@ def test_adapter_trained_by_trainer_is_saved_and_loads_again(pruned: LlamaForCau
     torch.testing.assert_close(again.eval()(TOKENS).logits, tuned.eval()(TOKENS).logits)
 
 
-def load_in_another_process(folder: Path, first: str = "") -> subprocess.CompletedProcess[str]:
+def load_in_another_process(folder: Path, first: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    """By transformers alone, unless `first` imports something; `options` are from_pretrained's."""
     code = (
-        f"{first}\nfrom transformers import AutoModelForCausalLM\nAutoModelForCausalLM.from_pretrained({str(folder)!r})"
+        f"{first}\nfrom transformers import AutoModelForCausalLM\n"
+        f"AutoModelForCausalLM.from_pretrained({str(folder)!r}, **{options!r})"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
 
 
-def test_without_this_package_loading_fails_and_says_why(pruned: LlamaForCausalLM, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"allow_global_per_layer_attribute_access": True}], ids=["plain", "as advised"]
+)
+def test_without_this_package_loading_names_it(
+    pruned: LlamaForCausalLM, tmp_path: Path, options: dict[str, bool]
+) -> None:
     save_checkpoint(tmp_path, pruned)
-    bare = load_in_another_process(tmp_path)
+    bare = load_in_another_process(tmp_path, **options)
     assert bare.returncode != 0
-    assert "AmbiguousGlobalPerLayerAttributeError" in bare.stderr
+    assert "`pip install -U loram-publisher`, then `import publisher.checkpoint`" in bare.stderr.splitlines()[-1]
     assert load_in_another_process(tmp_path, "import publisher.checkpoint").returncode == 0
 
 

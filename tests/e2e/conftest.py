@@ -71,7 +71,7 @@ class Service:
         return self._child("celery")
 
     def api(self) -> psutil.Process:
-        return self._child("uvicorn")
+        return self._child("publisher.app:app")
 
     def _child(self, module: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()

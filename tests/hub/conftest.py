@@ -20,6 +20,7 @@ from huggingface_hub import HfApi, constants
 from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
+from publisher.hub.uploads import OWN_CLIENT
 from tests.servers import serve
 
 constants.HF_HUB_DISABLE_XET = True
@@ -38,8 +39,8 @@ class RunningHub:
     storage: HubStorage
 
     def api(self, name: str | None = None) -> HfApi:
-        """The client of alice, of bob, or of nobody."""
-        return HfApi(endpoint=self.endpoint, token=f"token-of-{name}" if name else False)
+        """The client of alice, of bob, or of nobody, as workers are: one that says that Xet is switched off."""
+        return HfApi(endpoint=self.endpoint, token=f"token-of-{name}" if name else False, library_name=OWN_CLIENT)
 
 
 @pytest.fixture(scope="session")

@@ -206,7 +206,7 @@ def test_links_have_the_public_address(tmp_path: Path) -> None:
         answer = httpx.post(
             f"{api.endpoint}/api/repos/create", headers=_headers("alice"), json={"name": "x", "organization": None}
         )
-        assert answer.json()["url"] == "https://models.example.org/hub/alice/x"
+        assert answer.json()["url"] == "https://models.example.org/hub/models/alice/x"
         batch = httpx.post(
             f"{api.endpoint}/alice/x.git/info/lfs/objects/batch",
             headers=_headers("alice"),

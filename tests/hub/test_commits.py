@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, hf_hub_download
+from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
 from tests.hub.conftest import RunningHub
 
@@ -177,3 +178,55 @@ def test_history_has_every_commit_newest_first(alice: HfApi, repo: str) -> None:
     assert commits[1].message == commits[1].formatted_message == "details"
     assert commits[0].created_at >= commits[1].created_at
     assert commits[0].authors == ["alice"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a:b.txt", "x/a:b.txt", "c:/x", "long:name", "what?.txt", "a*", 'say "x"', "a<b", "a|b", "a>b", "CON", "nul.txt",
+     "x/com1.json", "Aux", "end.", "end ", "dir./a", ".cache/huggingface/x", "a\x85b", "a\u2028b", "x" * 247],
+)  # fmt: skip
+def test_names_that_some_clients_could_not_download_are_refused_by_name(
+    hub: RunningHub, alice: HfApi, repo: str, path: str
+) -> None:
+    answer = send_lines(hub, repo, header(), file(path))
+    assert answer.status_code == 400
+    assert repr(path)[1:150] in answer.json()["error"]
+    if not path.startswith(".cache"):
+        with pytest.raises(BadRequestError, match="is not a path in a repository"):
+            alice.upload_file(path_or_fileobj=b"x", path_in_repo=path, repo_id=repo)
+    assert alice.list_repo_files(repo) == []
+    # nothing of that name is there, but what an older version took in can be deleted
+    assert send_lines(hub, repo, header(), {"key": "deletedFile", "value": {"path": path}}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["a#b.txt", "100 %.txt", "ü 😀.txt", "~x", "[x]{y}.json", "a'b", "$x;y&z=1", "x" * 246]
+)
+def test_unusual_names_come_back(hub: RunningHub, alice: HfApi, repo: str, path: str, tmp_path: Path) -> None:
+    add(alice, repo, path)
+    for place in ({"cache_dir": tmp_path / "cache"}, {"local_dir": tmp_path / "local"}):
+        assert Path(hf_hub_download(repo, path, endpoint=hub.endpoint, token=False, **place)).name == path
+
+
+@pytest.mark.parametrize(
+    ("there", "added"),
+    [
+        ("Readme.md", "README.md"),
+        ("a/x.txt", "A/y.txt"),
+        ("a", "A/y.txt"),
+        ("é.txt", "e\u0301.txt"),
+        ("straße", "STRASSE"),
+    ],
+)
+def test_names_that_are_one_on_other_file_systems_are_refused(
+    hub: RunningHub, alice: HfApi, repo: str, there: str, added: str
+) -> None:
+    add(alice, repo, there)
+    answer = send_lines(hub, repo, header(), file(added))
+    assert answer.status_code == 400
+    assert repr(added) in answer.json()["error"]
+    assert repr(there.partition("/")[0]) in answer.json()["error"]
+    # renaming is no clash
+    delete = {"key": "deletedFile", "value": {"path": there}}
+    assert send_lines(hub, repo, header(), delete, file(added)).status_code == 200
+    assert alice.list_repo_files(repo) == [added]

@@ -115,7 +115,7 @@ def test_a_killed_upload_leaves_no_blob_and_its_rest_is_garbage(storage: HubStor
     assert storage.blobs.size("0" * 64) is None
     assert len(list(storage.blobs.incoming.iterdir())) == 1
     assert collect_garbage(storage).files == 0  # it might still be going on
-    removed = collect_garbage(storage, grace_seconds=-1)
+    removed = collect_garbage(storage, grace_seconds=-1, upload_grace_seconds=-1)
     assert removed.files == 1
     assert list(storage.blobs.incoming.iterdir()) == []
 
@@ -129,7 +129,7 @@ def test_garbage_is_only_what_no_commit_has(storage: HubStorage) -> None:
     add(other, "own.txt", b"second, of eighteen")
     storage.delete_repository(other.id)
     assert collect_garbage(storage).files == 0
-    removed = collect_garbage(storage, grace_seconds=-1)
+    removed = collect_garbage(storage, grace_seconds=-1, upload_grace_seconds=-1)
     assert (removed.files, removed.bytes) == (1, len(b"second, of eighteen"))
     assert repository.resolve(first, "a.txt").path.read_bytes() == b"first"
 
@@ -137,9 +137,9 @@ def test_garbage_is_only_what_no_commit_has(storage: HubStorage) -> None:
 def test_a_large_file_that_was_collected_must_be_uploaded_again(storage: HubStorage) -> None:
     repository = storage.open_repository(MODEL)
     digest = storage.blobs.put(b"large")
-    repository.add_large_object(digest)
+    repository.add_large_object(digest, 5)
     assert repository.large_file(digest) == CommittedFile.large(digest, 5)
-    collect_garbage(storage, grace_seconds=-1)
+    collect_garbage(storage, grace_seconds=-1, upload_grace_seconds=-1)
     assert repository.large_file(digest) is None
 
 

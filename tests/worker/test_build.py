@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import signal
@@ -123,6 +124,48 @@ def test_a_corpus_that_the_recipe_names_and_nobody_gives_is_named(base: Path, tm
     done = call(command)
     assert done.returncode == 1
     assert "corpus fineweb, which no --corpus option gives. Add --corpus fineweb=PATH. Given: prose." in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_build_until_prune_asks_for_calibration_s_corpus_alone(base: Path, tmp_path: Path) -> None:
+    command = arguments(base, tmp_path / "out", "--until", "prune")
+    more = {"evaluation": {"corpora": ["novel"]}, "alignment": {"corpora": ["fineweb"], "tokens": 4096}}
+    content = json.loads((tmp_path / "recipe.json").read_text()) | more
+    (tmp_path / "recipe.json").write_text(json.dumps(content))
+    done = call(command)
+    assert done.returncode == 0, done.stderr
+    refused = call([*arguments(base, tmp_path / "whole")[:-2], "--recipe", str(tmp_path / "recipe.json")])
+    assert "prose, which no --corpus option gives" in refused.stderr
+
+
+def test_a_local_corpus_may_have_its_text_in_another_field(base: Path, tmp_path: Path) -> None:
+    text = tmp_path / "other.jsonl"
+    text.write_bytes(prose(tmp_path / "prose.jsonl").read_bytes().replace(b'"text"', b'"content"'))
+    option = ("--corpus", f"prose={text}?text_field=content")
+    done = call(arguments(base, tmp_path / "out", "--until", "prune", *option))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n' * 2000, mtime=0)[:-20],
+            "a.jsonl.gz is damaged in or after line",
+        ),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "a.jsonl, line 2 holds half of a surrogate pair"),
+        ("a.parquet", b"PAR1", "a.parquet is damaged or not Parquet"),
+    ],
+)
+def test_a_damaged_corpus_is_refused_before_work(
+    base: Path, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = call(arguments(base, tmp_path / "out", "--corpus", f"prose={tmp_path / name}"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 

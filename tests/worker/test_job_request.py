@@ -9,16 +9,20 @@ from pydantic import SecretStr
 
 from publisher.base_model import inspect_folder
 from publisher.corpus import CorpusSource
+from publisher.corpus_facts import count
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub_dataset import HubAccess
 from publisher.jobs.tokens import read_job_token
+from publisher.jobs.transitions import Blame
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Corpus, Job, Variant
 from tests.dataset_hub import COMMIT
 from tests.jobs import rows
 from tests.models import tiny_llama
+from tests.worker.stages.building import prose
 from worker.device import Device
+from worker.failures import failure_of
 from worker.job_request import read_request, secrets_of
 from worker.stages.request import BuildRequest
 
@@ -48,6 +52,24 @@ def test_corpora_are_those_of_the_tenant(database: Database, settings: Settings)
     add_corpus(database, own.tenant_id, "/text/own")
     add_corpus(database, other.tenant_id, "/text/other")
     assert read(database, settings, own).corpora["prose"].path == Path("/text/own")
+
+
+def test_files_that_changed_since_they_were_registered_are_refused(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    job = add_job(database)
+    text = prose(tmp_path / "prose.jsonl")
+    facts = count(CorpusSource(name="prose", path=text))
+    with database.write() as session:
+        source = {"name": "prose", "path": str(text)}
+        session.add(Corpus(tenant_id=job.tenant_id, name="prose", source=source, facts=facts.model_dump()))
+    corpus = read(database, settings, job).corpora["prose"]
+    assert corpus.content_digest() == facts.content_digest
+    with text.open("a") as lines:
+        lines.write('{"text": "more"}\n')
+    with pytest.raises(RequestFault, match=r"corpus prose: prose.jsonl changed .* register it again") as fault:
+        read(database, settings, job).corpora["prose"].content_digest()
+    assert failure_of(fault.value, "evaluate").blame is Blame.REQUEST
 
 
 def test_a_dataset_is_read_from_the_hub_of_base_models(database: Database, settings: Settings) -> None:

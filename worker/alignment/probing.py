@@ -72,7 +72,7 @@ class Probing:
         self._train(work, weight_masks)
         if not isinstance(masks, WeightMasks):  # where single weights were pruned the base model masks the update
             revision = self.source.revision if self.source.path is None else None
-            recover_folder(work / "trained", work / "recovered", masks, self.source.repo_id, revision)
+            recover_folder(work / "trained", work / "recovered", masks, self.source.public_name, revision)
         adapter = work / ("recovered" if weight_masks is None else "trained")
         adapted = load_with_adapter(self.base, adapter, self.device, weight_masks)
         tried = try_strengths(adapted, self.text.measured, lambda _: None, self.context.check)

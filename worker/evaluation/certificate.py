@@ -124,7 +124,7 @@ class Prober:
             shutil.copytree(trained, probe)
         else:
             revision = self.base.revision if self.base.path is None else None
-            recover_folder(trained, probe, masks, self.base.repo_id, revision)
+            recover_folder(trained, probe, masks, self.base.public_name, revision)
         shutil.rmtree(trained)
         adapted = load_with_adapter(self.inputs.base, probe, self.device, weight_masks)
         tried = self._tried(adapted)

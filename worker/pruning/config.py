@@ -8,10 +8,8 @@ from typing import Any
 from publisher.architecture import Geometry, LayerWidths, describe
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import config_takes_heads
+from publisher.checkpoint.notice import PER_LAYER
 from publisher.errors import UnsupportedModel
-
-#: transformers' own name for what layers have instead of the global values
-PER_LAYER = "per_layer_config"
 
 
 def pruned_config(config: Mapping[str, Any], geometry: Geometry, widths: Sequence[LayerWidths]) -> dict[str, Any]:

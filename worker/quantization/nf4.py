@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
 from publisher.checkpoint.four_bit_modules import FourBitTable, dense, is_misread
+from publisher.checkpoint.notice import with_notice
 from worker.causal import load_causal
 from worker.measure import compute_dtype
 from worker.quantization.streamed import targets_of, write_quantized
@@ -79,7 +80,8 @@ def _write_configs(model_folder: Path, output: Path, scheme: BitsAndBytesConfig)
     """config.json that says how the weights are quantized, and the generation config where there is one."""
     config = read_config(model_folder)
     config.pop("torch_dtype", None)  # what `dtype` was called
-    write_json(output / "config.json", config | {"dtype": "bfloat16", "quantization_config": scheme.to_dict()})
+    quantized = config | {"dtype": "bfloat16", "quantization_config": scheme.to_dict()}
+    write_json(output / "config.json", with_notice(quantized))
     if (model_folder / _GENERATION).exists():
         shutil.copyfile(model_folder / _GENERATION, output / _GENERATION)
 

@@ -46,6 +46,7 @@ from worker.stages.inputs import PackageInputs
 from worker.stages.kept_shares import kept_shares
 from worker.stages.licence import documents_digest, read_licence
 from worker.stages.plots import Measured, draw_plots
+from worker.stages.portable_tokenizer import make_portable
 from worker.stages.request import BaseModelSource, BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_geometry
@@ -67,7 +68,7 @@ def digest(request: BuildRequest, *inputs: str | None) -> str:
         {
             "inputs": list(inputs),
             "recipe": request.recipe.digest,
-            "base": [request.base.repo_id, request.base.revision, request.base.endpoint],
+            "base": [request.base.public_name, request.base.revision, request.base.endpoint],
             "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
             "documents": documents_digest(request.base.path),
         },
@@ -123,6 +124,7 @@ def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> 
         (output / name).parent.mkdir(exist_ok=True)
         _link_or_copy(source.resolve(), output / name)
         context.progress(done, len(by_name), "files")
+    make_portable(output)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -168,7 +170,7 @@ def _describe(
 
 def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseModelRecord:
     endpoint = None if base.path is not None else base.endpoint or _HUGGING_FACE
-    return BaseModelRecord(repo_id=base.repo_id, revision=base.revision, endpoint=endpoint, files=files)
+    return BaseModelRecord(repo_id=base.public_name, revision=base.revision, endpoint=endpoint, files=files)
 
 
 def _text_record(base: Path) -> TextRecord | None:

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from publisher.architecture import Geometry, describe
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, save_masks
+from publisher.checkpoint.notice import PER_LAYER, with_notice
 from publisher.errors import RequestFault
 from publisher.recipe import Criterion, Layout, PruningMethod
-from worker.pruning.config import PER_LAYER, pruned_config
+from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.importance import scored_tensors
 from worker.pruning.selection import kept_units, kept_widths
@@ -30,8 +31,10 @@ from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 from worker.stages.weights import read_config
 
-VERSION = 4
+VERSION = 5
 _COPIED = ("generation_config.json",)
+#: where somebody once had the base model, which is not this model
+_WHERE = "_name_or_path"
 
 
 def digest(request: BuildRequest, fetch: str, calibrate: str) -> str:
@@ -41,7 +44,7 @@ def digest(request: BuildRequest, fetch: str, calibrate: str) -> str:
 
 def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: StageContext) -> None:
     """Raises RequestFault if a shard is damaged, a weight is not finite, or the recipe leaves nothing of a layer."""
-    config = read_config(inputs.base)
+    config = {key: value for key, value in read_config(inputs.base).items() if key != _WHERE}
     geometry = describe(config)
     model = output / "model"
     model.mkdir()
@@ -60,7 +63,7 @@ def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: Stage
             )
         checked = scored_tensors(geometry) if pruning.criterion is Criterion.MAGNITUDE else ()
         write_cut(inputs.base, model, geometry, kept, context, checked=checked)
-        write_json(model / "config.json", narrower)
+        write_json(model / "config.json", with_notice(narrower))
         save_masks(_masks(geometry, kept), output / MASKS)
     else:
         SparsePruning(inputs, geometry, pruning, request.device, context).write(model, output / MASKS)

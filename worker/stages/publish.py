@@ -18,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+from publisher import __version__
 from publisher.checkpoint.hub_faults import hub_faults
 from publisher.checkpoint.manifest import FILE_NAME as MANIFEST
 from publisher.checkpoint.manifest import FileRecord, Manifest, record
@@ -46,6 +47,7 @@ _WAYS_OUT = {
     Verdict.FAILED: _TRAIN_MORE + _WAIVED.format("false"),
     Verdict.NOT_STATED: "Make the variant again; " + _WAIVED.format('"unless_failed"'),
 }
+_CLIENT = "loram-publisher"  # by which the embedded Hub knows that Xet is switched off
 _MOVED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 
 
@@ -67,7 +69,9 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
     target = _target(request)
     _refuse_uncertified(request, Manifest.read(inputs.checkpoint))
     check_repo_id(target.repo_id)
-    api = HfApi(endpoint=target.endpoint, token=target.token)
+    api = HfApi(
+        endpoint=target.endpoint, token=target.token, library_name="loram-publisher", library_version=__version__
+    )
     with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
         publication = Publication.of(api, target, inputs.checkpoint, context)
         if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write

@@ -15,7 +15,7 @@ from worker.stages.inputs import QuantizeInputs
 from worker.stages.request import BuildRequest
 from worker.stages.store import stage_digest
 
-VERSION = 3
+VERSION = 4
 
 
 def digest(request: BuildRequest, model: str) -> str:

@@ -14,7 +14,7 @@ from publisher.recipe import Alignment, Evaluation, Recipe
 class BaseModelSource:
     """A base model pinned to a commit of a Hub repository, or a local folder pinned by its files' digests.
 
-    `repo_id` is what recovered adapters name as their base model; for a local folder it is the path.
+    For a local folder `repo_id` is the path, which concerns nobody else; `published_as` is what others call it.
     """
 
     repo_id: str
@@ -22,6 +22,14 @@ class BaseModelSource:
     path: Path | None = None
     endpoint: str | None = None
     token: str | None = field(default=None, repr=False)
+    published_as: str | None = None
+
+    @property
+    def public_name(self) -> str:
+        """What is published calls it: its repository, or of a folder without one the folder's own name."""
+        if self.path is None:
+            return self.repo_id
+        return self.published_as or self.path.name or "base"
 
 
 @dataclass(frozen=True)

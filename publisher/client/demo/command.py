@@ -84,7 +84,7 @@ def _main_job(
 
 def _register(client: ServiceClient, model: Path, corpora: dict[str, Path], console: Console) -> Any:
     console.rule("2. register the base model and text")
-    base = client.post("/v1/base-models", {"path": str(model)})
+    base = client.post("/v1/base-models", {"path": str(model), "published_as": data.MODEL_REPOSITORY})
     console.print(f"{base['id']}: {model.name}, {base['parameters']:,} parameters")
     for name, path in corpora.items():
         corpus = client.post("/v1/corpora", {"name": name, "path": str(path)})

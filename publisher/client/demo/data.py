@@ -19,6 +19,8 @@ from pathlib import Path
 from publisher.errors import InfrastructureFault, RequestFault
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
+#: where everybody else has it from
+MODEL_REPOSITORY = f"HuggingFaceTB/{MODEL_NAME}"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NOVEL = "Huxley, Aldous - Crome Yellow.txt"
 CLASSICS = (

@@ -32,13 +32,10 @@ class RunningService:
     """Where the demo's service answers and with which key."""
 
     url: str
+    hub: str
     key: str
     process: subprocess.Popen[bytes]
     device: str
-
-    @property
-    def hub(self) -> str:
-        return f"{self.url}/hub"
 
     def client(self) -> ServiceClient:
         return ServiceClient(self.url, self.key)
@@ -50,9 +47,11 @@ def running_service(
 ) -> Iterator[RunningService]:
     """Start `publisher up` on `port` (or a free one) over `data_dir`, its worker on `device`; stop it at the end."""
     port = port if _free(port) else _free_port()
+    hub_port = port + 1 if _free(port + 1) else _free_port()
     key = _demo_key(data_dir / "key")
     environment = os.environ | {"PUBLISHER_BOOTSTRAP_KEY": key, "PUBLISHER_WORKER_DEVICE": device}
-    command = [sys.executable, "-m", "publisher.client.main", "up", "--port", str(port), "--data", str(data_dir)]
+    command = [sys.executable, "-m", "publisher.client.main", "up", "--data", str(data_dir)]
+    command += ["--port", str(port), "--hub-port", str(hub_port)]
     log = data_dir / "service.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -63,7 +62,7 @@ def running_service(
             start_new_session=True,
             preexec_fn=end_with_parent,  # noqa: PLW1509 - no bar is being drawn yet
         )
-    service = RunningService(f"http://127.0.0.1:{port}", key, process, device)
+    service = RunningService(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{hub_port}", key, process, device)
     try:
         with working(console, "start the service"):
             _wait(service, log)
@@ -75,7 +74,7 @@ def running_service(
 def _wait(service: RunningService, log: Path) -> None:
     for _ in range(START_SECONDS * 2):
         try:
-            if is_ready(service.url):
+            if is_ready(service.url) and httpx.get(f"{service.hub}/healthz", timeout=2).is_success:
                 return
         except httpx.TransportError:
             pass

@@ -8,8 +8,11 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from publisher.hub.access import CurrentHub, KnownCaller, Readable, Segment, Writable
+from publisher.hub.bodies import CommitBody
 from publisher.hub.commits import Commit
-from publisher.hub.drafts import CommitDraft, read_lines
+from publisher.hub.drafts import CommitDraft
+from publisher.hub.endpoints.uploads import in_pieces
+from publisher.hub.links import repository_url
 from publisher.hub.pages import Cursor, add_next_link
 from publisher.hub.protocol import CommitAuthor, CommitDone, CommitEntry, FormattedText
 from publisher.hub.uploads import refuse_pull_request
@@ -33,11 +36,14 @@ async def commit(
     """All operations or none."""
     refuse_pull_request(create_pr)
     draft = CommitDraft(repository)
-    async for line in read_lines(request.stream()):
-        await run_in_threadpool(draft.add, line)
+    with CommitBody(draft) as body:
+        async for piece in in_pieces(request.stream()):
+            await run_in_threadpool(body.feed, piece)
+        await run_in_threadpool(body.end)
     change = draft.change(branch=revision.removeprefix("refs/heads/"), author=caller.name)
     made = await run_in_threadpool(repository.commit, change)
-    return CommitDone(commit_oid=made.id, commit_url=f"{hub.url(request)}/{repository.id}/commit/{made.id}")
+    address = repository_url(hub.url(request), repository.id)
+    return CommitDone(commit_oid=made.id, commit_url=f"{address}/commit/{made.id}")
 
 
 @router.get("/commits/{revision}")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from publisher.hub.access import Readable, Segment
 from publisher.hub.repositories import StoredFile
+from publisher.hub.sending import send_file
 
 router = APIRouter()
-
-
-class _LargeChunks(FileResponse):
-    # 1 MiB: each chunk is a hop to a thread, 64 KiB of Starlette's default costs half of the speed.
-    chunk_size = 1024**2
 
 
 @router.api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
@@ -22,19 +18,13 @@ def download(request: Request, repository: Readable, revision: Segment, path: Se
     headers = _headers(file)
     if _is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return _LargeChunks(
-        file.path,
-        headers=headers,
-        media_type="application/octet-stream",
-        filename=file.name.rpartition("/")[-1],
-    )
+    return send_file(request, file.content, headers, file.name.rpartition("/")[-1])
 
 
 def _headers(file: StoredFile) -> dict[str, str]:
     headers = {
         "X-Repo-Commit": file.commit,
         "ETag": f'"{file.etag}"',
-        "Accept-Ranges": "bytes",
         # Anybody may publish a page here, and it comes from the same origin as the dashboard.
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -35,10 +35,8 @@ def list_models(
     """Sorted by id; with `sort`, newest first."""
     visible = [
         describe_briefly(repository, with_files=full)
-        for repository in hub.storage.repositories()
-        if repository.readable_by(caller)
-        and (not author or repository.id.namespace == author)
-        and search.lower() in str(repository.id).lower()
+        for repository in hub.storage.readable_repositories(caller)
+        if (not author or repository.id.namespace == author) and search.lower() in str(repository.id).lower()
     ]
     found = [model for model in visible if set(filter) <= set(model.tags)]
     if sort is not None:

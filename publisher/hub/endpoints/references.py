@@ -22,7 +22,7 @@ def list_references(repository: Readable) -> ReferenceList:
 def _entries(repository: Repository, kind: ReferenceKind) -> list[ReferenceEntry]:
     return [
         ReferenceEntry(name=name, ref=f"refs/{kind}/{name}", target_commit=commit)
-        for name, commit in repository.references.all(kind).items()
+        for name, commit in repository.reference_commits(kind).items()
     ]
 
 

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from publisher.hub.access import CurrentHub, KnownCaller, Writable, find_readable, require_owner
 from publisher.hub.faults import AlreadyExists, BadRequest
+from publisher.hub.links import repository_url
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.protocol import NewRepository, RepositoryReference, SettingsUpdate
@@ -17,7 +18,7 @@ router = APIRouter()
 @router.post("/api/repos/create")
 def create(body: NewRepository, request: Request, hub: CurrentHub, caller: KnownCaller) -> Response:
     id = _repository_id(body, caller)
-    url = f"{hub.url(request)}/{id}"
+    url = repository_url(hub.url(request), id)
     try:
         hub.storage.create_repository(id, caller, private=body.is_private)
     except AlreadyExists as error:

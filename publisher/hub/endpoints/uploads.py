@@ -11,11 +11,12 @@ from starlette.responses import JSONResponse
 
 from publisher.errors import OutOfDisk
 from publisher.hub.access import CurrentHub, Hub, Segment, Writable
+from publisher.hub.commits import CommittedFile
 from publisher.hub.faults import BadRequest, UploadMismatch
-from publisher.hub.names import RepositoryId, check_file_path
+from publisher.hub.names import RepositoryId, check_new_path
 from publisher.hub.protocol import LargeBatch, LargeObject, Preupload, Preuploaded, Sha256
 from publisher.hub.repositories import Repository
-from publisher.hub.uploads import refuse_pull_request, upload_mode
+from publisher.hub.uploads import MAX_INLINE_BYTES, inline_limit, refuse_pull_request, upload_mode
 
 router = APIRouter()
 _PIECE_BYTES = 1024**2
@@ -24,13 +25,26 @@ _NO_LIMIT = 2**62
 
 
 @router.post("/api/models/{namespace}/{name}/preupload/{revision}", response_model_exclude_none=True)
-def preupload(body: Preupload, repository: Writable, revision: Segment, create_pr: str = "") -> Preuploaded:
+def preupload(
+    body: Preupload, request: Request, repository: Writable, revision: Segment, create_pr: str = ""
+) -> Preuploaded:
     """Refuses paths and revisions that the commit would refuse, before gigabytes are sent."""
     refuse_pull_request(create_pr)
     committed = repository.commit_at(revision).files
-    return Preuploaded(
-        files=[upload_mode(file, committed.get(check_file_path(file.path))) for file in body.files],
-    )
+    left, limit, modes = MAX_INLINE_BYTES, inline_limit(request.headers.get("user-agent", "")), {}
+    # Small ones first, as many as fit: what does not is uploaded on its own.
+    for file in sorted(body.files, key=lambda file: file.size):
+        known = _whole(repository, committed.get(check_new_path(file.path)))
+        mode = modes[file.path] = upload_mode(file, known, inline_bytes=min(limit, left))
+        left -= file.size if mode.upload_mode == "regular" else 0
+    return Preuploaded(files=[modes[file.path] for file in body.files])
+
+
+def _whole(repository: Repository, committed: CommittedFile | None) -> CommittedFile | None:
+    """None for what is damaged, so that clients send it again instead of leaving it out as unchanged."""
+    if committed is None or repository.blobs.fault(committed.sha256, committed.size) is not None:
+        return None
+    return committed
 
 
 @router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
@@ -81,7 +95,7 @@ async def upload(
     repository = await run_in_threadpool(hub.storage.open_repository, id)
     _check_length(request, size)
     await _receive(repository, request.stream(), sha256, size)
-    await run_in_threadpool(repository.add_large_object, sha256)
+    await run_in_threadpool(repository.add_large_object, sha256, size)
     return {"success": True}
 
 
@@ -93,12 +107,12 @@ def _check_length(request: Request, size: int) -> None:
 
 async def _receive(repository: Repository, stream: AsyncIterable[bytes], sha256: str, size: int) -> None:
     with repository.blobs.receive(sha256, size) as incoming:
-        async for piece in _in_pieces(stream):
+        async for piece in in_pieces(stream):
             await run_in_threadpool(incoming.write, piece)
         await run_in_threadpool(incoming.finish)
 
 
-async def _in_pieces(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def in_pieces(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Gathers the network's small chunks, so that the hop to a thread is paid once per megabyte."""
     gathered = bytearray()
     async for chunk in stream:

@@ -148,7 +148,9 @@ def test_checkpoint_loads_with_the_base_models_tokenizer(inputs: PackageInputs, 
     expected = AutoModelForCausalLM.from_pretrained(inputs.quantized)
     torch.testing.assert_close(loaded(tokens).logits, expected(tokens).logits, rtol=0, atol=0)
     assert tokenizer.pad_token == "<pad>"
-    for name in ("tokenizer.json", "tokenizer_config.json", "LICENSE.txt"):
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # which every transformers knows
+    for name in ("tokenizer.json", "LICENSE.txt"):
         assert (folder / name).read_bytes() == (inputs.base / name).read_bytes()
     for name in ("config.json", "generation_config.json"):
         assert (folder / name).read_bytes() == (inputs.quantized / name).read_bytes()

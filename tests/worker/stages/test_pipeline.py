@@ -17,10 +17,12 @@ from torch import Tensor
 
 from publisher.corpus import CorpusSource
 from publisher.errors import JobCancelled, PublisherError, RequestFault
+from publisher.jobs.transitions import Blame
 from publisher.recipe import Evaluation, Recipe
 from publisher.verdict import Requirement
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe, request_for
+from worker.failures import failure_of
 from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import StageState, foresee_certificate, planned_stages, run_pipeline
 from worker.stages.request import BuildRequest, PublishTarget
@@ -288,3 +290,17 @@ def test_too_few_documents_to_certify_are_a_warning_where_the_checkpoint_can_be_
     enough = prose(tmp_path / "more.jsonl", documents=80)
     foresee_certificate(_certifying(base, enough, True, publish=True), context)
     assert len(context.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b"\xff"), lambda path: path.write_text("{")]
+)
+def test_a_corpus_that_is_spoilt_later_is_the_request_s_fault(
+    base: Path, corpus: Path, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    """So the job is not tried again by itself."""
+    request = request_for(base, corpus, recipe())
+    spoil(corpus)
+    with pytest.raises(RequestFault, match=r"corpus prose: .*prose.jsonl") as fault:
+        run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.PRUNE)
+    assert failure_of(fault.value, "calibrate").blame is Blame.REQUEST

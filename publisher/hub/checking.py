@@ -1,0 +1,98 @@
+"""Looking for damage before somebody downloads it: every record, and every blob against its sha256."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from publisher.hub.faults import Damaged, RepositoryMissing, RevisionMissing
+from publisher.hub.references import ReferenceKind, kind_word
+from publisher.hub.repositories import Repository
+from publisher.hub.storage import HubStorage
+
+#: hears bytes done and bytes in all; may raise to stop
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass
+class Contents:
+    """What the Hub's records say should be there.
+
+    `blobs`: sha256 → bytes; `named`: sha256 → one of the files that have it; `damage`: records that cannot be read.
+    """
+
+    blobs: dict[str, int] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """`damage` has a sentence for each damaged or missing thing, records first."""
+
+    blobs: int
+    bytes: int
+    damage: tuple[str, ...]
+
+
+def check_storage(storage: HubStorage, on_progress: OnProgress = lambda done, total: None) -> Checked:
+    """Reads everything that commits have. Damaged blobs are remembered as such; those that are whole again are not."""
+    contents = read_contents(storage)
+    total, done, damage = sum(contents.blobs.values()), 0, list(contents.damage)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, total)
+
+    for sha256, size in contents.blobs.items():
+        try:
+            storage.blobs.verify(sha256, size, advance)
+        except Damaged as error:
+            damage.append(f"{contents.named[sha256]}: {error.message}")
+    return Checked(len(contents.blobs), total, tuple(damage))
+
+
+def read_contents(storage: HubStorage) -> Contents:
+    """Every repository's settings, branches, tags and commits."""
+    contents = Contents()
+    for repository in storage.repository_folders():
+        for look in (_settings, _references, _commits):
+            contents.damage += look(repository, contents)
+    return contents
+
+
+def _settings(repository: Repository, contents: Contents) -> Iterator[str]:
+    try:
+        _ = repository.settings
+    except RepositoryMissing:
+        # a creation that was cut short has left the empty first commit, and can be done again
+        if len(repository.commit_ids()) > 1:
+            yield f"Repository {str(repository.id)!r} is damaged in the Hub's storage: its repo.json is missing."
+    except Damaged as error:
+        yield error.message
+
+
+def _references(repository: Repository, contents: Contents) -> Iterator[str]:
+    for kind in ReferenceKind:
+        for name in repository.references.names(kind):
+            try:
+                repository.commit_at(f"refs/{kind}/{name}")
+            except Damaged as error:
+                yield f"{kind_word(kind)} {name!r}: {error.message}"
+            except (RepositoryMissing, RevisionMissing):
+                continue  # deleted meanwhile, or said by its settings
+
+
+def _commits(repository: Repository, contents: Contents) -> Iterator[str]:
+    for id in repository.commit_ids():
+        try:
+            commit = repository.commit_at(id)
+        except Damaged as error:
+            yield error.message
+            continue
+        except RepositoryMissing:
+            return
+        for path, file in commit.files.items():
+            contents.blobs[file.sha256] = file.size
+            contents.named[file.sha256] = f"{path!r} of {str(repository.id)!r} at {id[:8]}"
