@@ -122,6 +122,8 @@ def recover_adapter(
     manifest, masks = checked(checkpoint)
     tie = Tie.of(manifest)
     provenance = settled(read_config(adapter), tie, where=checkpoint, force=force)
+    if base_model is None and isinstance(masks, Masks):
+        _refuse_unnamed(manifest.base)
     note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
     strength = manifest.strength if strength is None else strength
     base = base_model or manifest.base.repo_id
@@ -131,8 +133,6 @@ def recover_adapter(
         folder = _base_folder(base_model, manifest.base)
         report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
     else:
-        if base_model is None:
-            _refuse_unnamed(manifest.base)
         record = recovered(tie, provenance, base, revision)
         report = recover_folder(
             adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record

@@ -37,13 +37,13 @@ for _ in range(8):
     loss.backward(); optimizer.step(); optimizer.zero_grad(); losses.append(loss.item())
 adapted.save_pretrained(out + "/adapter")
 from pathlib import Path
-recover_adapter(Path(out) / "adapter", Path(checkpoint), Path(out) / "recovered")
+report = recover_adapter(Path(out) / "adapter", Path(checkpoint), Path(out) / "recovered", base_model=base)
 large = AutoModelForCausalLM.from_pretrained(base).eval()
 alone = large(ids).logits
 recovered = PeftModel.from_pretrained(large, out + "/recovered").eval()
 config = json.load(open(out + "/recovered/adapter_config.json"))
 print(json.dumps({"losses": losses, "moved": (recovered(ids).logits - alone).abs().max().item(),
-                  "base": config["base_model_name_or_path"],
+                  "base": config["base_model_name_or_path"], "provenance": report.provenance,
                   "quantized": str(model.model.layers[0].mlp.up_proj.weight.dtype)}))
 """
 
@@ -106,6 +106,7 @@ def test_a_downstream_user_recovers_an_adapter(
     assert result["losses"][-1] < result["losses"][0]
     assert result["moved"] > 0
     assert result["base"] == base
+    assert result["provenance"] == "verified"
     assert result["quantized"] == "torch.uint8"
 
 

@@ -138,6 +138,7 @@ def _be_the_user(service: RunningService, model: Path, novel: Path, folder: Path
         ["train", recipe.REPOSITORY, str(folder / f"{Split.TRAIN}.jsonl"), str(folder / "out"), *sizes],
         environment,
     )
+    console.print(f"recovered; that adapter and checkpoint belong together is {training['provenance']}")
     limits = ["--limit", str(recipe.HELD_OUT_TOKENS), "--length", str(recipe.WINDOW), *device]
     held_out, adapter = str(folder / f"{Split.HELD_OUT}.jsonl"), str(folder / "out" / "recovered")
     perplexity = downstream(console, "measure", ["measure", str(model), adapter, held_out, *limits], environment)
