@@ -7,6 +7,7 @@ describes, and every tensor that was saved has to have its place there.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,8 @@ _LEADING = frozenset({"base_model", "model", "module", "language_model", "text_m
 _NAMED = frozenset(
     {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save", "trainable_tokens_delta"}
 )
+#: What PEFT raises for values that it cannot take: bad regular expressions, unknown kinds of biases, absurd ranks.
+_NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
 _NOT_SAVED = (".original_module.", ".modules_to_save.", ".lora_", ".trainable_tokens_")
 
 
@@ -156,7 +159,7 @@ def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
     try:
         lora = LoraConfig(**{key: value for key, value in values.items() if key in known})
         return get_peft_model(model, lora, low_cpu_mem_usage=True)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _NOT_FITTING as error:
         raise RequestFault(
             f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
             f"not fit the model: {_first_line(error)}",

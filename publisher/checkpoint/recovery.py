@@ -207,6 +207,7 @@ def merge_folder(
     config = _config(adapter, strength)
     with _opened(adapter, config, base) as (tensors, places):
         merge = Merge(config, tensors, masks, base, _whole(trained_on, config, places))
+        _refuse_misfits(tensors, places)
         notes = [*_of_masks(adapter), *_notes(tensors, places)]
         with renamed_when_whole(output) as folder:
             merge.write(folder)
@@ -237,9 +238,7 @@ class _Recovery:
     def entries(self) -> list[Entry]:
         """What will be written; refuses what does not fit or cannot be recovered."""
         shapes = {name: recovered_shape(name, shape, self.masks) for name, shape in self.tensors.shapes.items()}
-        for name, shape in self.tensors.shapes.items():
-            if self.places is not None:
-                self.places.refuse_misfit(name, shape)
+        _refuse_misfits(self.tensors, self.places)
         return [Entry(name, self._dtype(name), shape) for name, shape in shapes.items()]
 
     def tensor(self, name: str) -> Tensor:
@@ -258,6 +257,12 @@ class _Recovery:
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self.tensor(name).dtype) if is_whole(name) else self.tensors.dtype(name)
+
+
+def _refuse_misfits(tensors: AdapterTensors, places: AdapterPlaces | None) -> None:
+    if places is not None:
+        for name, shape in tensors.shapes.items():
+            places.refuse_misfit(name, shape)
 
 
 def _whole(
