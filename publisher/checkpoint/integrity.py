@@ -15,6 +15,7 @@ from publisher.checkpoint import manifest as manifests
 from publisher.checkpoint.manifest import Manifest, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.stored_weights import SINGLE_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
 from publisher.json_object import read_object
@@ -28,6 +29,8 @@ _COUNTED: Mapping[str, Unit] = {
     "num_local_experts": Unit.EXPERTS,
     "n_routed_experts": Unit.EXPERTS,
 }
+#: What transformers takes where it stands beside other weights: a LoRA is applied, one file goes before several.
+_LOADED = ("adapter_config.json", SINGLE_FILE)
 _WAY_OUT = "Download the checkpoint again; publisher verify says which of its files are whole."
 
 
@@ -57,6 +60,12 @@ def refuse_damaged(folder: Path, manifest: Manifest, *names: str) -> None:
         raise RequestFault(
             f"{folder} is not the checkpoint that its manifest tells of: {problems[0]}", way_out=_WAY_OUT
         )
+
+
+def strays(folder: Path, manifest: Manifest) -> list[str]:
+    """Files in `folder` that are none of the checkpoint's and that loading would take, a sentence each."""
+    found = [name for name in _LOADED if name not in manifest.files and (folder / name).is_file()]
+    return [f"{name} is not among the files that {manifests.FILE_NAME} names, and loading takes it." for name in found]
 
 
 def refuse_contradiction(folder: Path, manifest: Manifest, masks: Masks | WeightMasks) -> None:
