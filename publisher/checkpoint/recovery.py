@@ -66,7 +66,8 @@ class RecoveryReport:
     `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
     update in it, of `parameters_after`. `vocabulary`: rows that the adapter's embeddings have, where training changed
     their number: the base model has to be resized before it takes the adapter. `provenance`: whether the adapter is
-    known to be of the checkpoint. `notes`: what else its owner should know, a sentence each.
+    known to be of the checkpoint. `loaded_by`: the class of transformers that takes the adapter, with `labels` where
+    it is a classifier. `notes`: what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -81,6 +82,8 @@ class RecoveryReport:
     merged: bool = False
     vocabulary: int | None = None
     provenance: Provenance = Provenance.UNVERIFIED
+    loaded_by: str = "AutoModelForCausalLM"
+    labels: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -189,6 +192,8 @@ def recover_folder(
         parameters_after=sum(prod(entry.shape) for entry in entries),
         strength=strength,
         vocabulary=_resized(before, places),
+        loaded_by=RecoveryReport.loaded_by if places is None else places.loaded_by,
+        labels=None if places is None else places.labels(before),
         notes=tuple(notes),
     )
 
@@ -248,7 +253,8 @@ class _Recovery:
         return recover_tensor(name, saved, self.masks)
 
     def notes(self) -> Iterator[str]:
-        whole = [name for name in self.tensors.names if is_whole(name)]
+        own = [] if self.places is None else self.places.of_classifiers(self.tensors.names)
+        whole = [name for name in self.tensors.names if is_whole(name) and name not in own]
         if whole:
             yield (
                 f"{len(whole)} tensors are whole parameters ({parameter_of(whole[0])}): what training changed of them "
