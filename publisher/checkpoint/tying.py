@@ -34,6 +34,9 @@ from publisher.checkpoint.provenance import KEY, PLACE, Tie, is_weights, tied, t
 from publisher.checkpoint.weight_masks import is_of_weights, open_masks
 from publisher.errors import RequestFault
 
+#: Beside adapter_config.json: the update was masked when it was saved (masked.py). PEFT warns of keys in that file that
+#: it does not know.
+MARK_FILE = "loram_masked.json"
 _TIE = "_loram_tie"
 #: of an adapter's config: it was trained on a checkpoint of other masks than the model's that it is on
 _OF_ANOTHER = "_loram_of_another"
@@ -199,6 +202,7 @@ def _writing_tie(original: Callable[..., None]) -> Callable[..., None]:
             mapping = tied(mapping or before, tie)
         elif mapping is not None and KEY in before:
             mapping = {**mapping, KEY: before[KEY]}
+        (Path(save_directory) / MARK_FILE).unlink(missing_ok=True)  # of an adapter that lay there before
         original(self, save_directory, auto_mapping_dict=mapping, **kwargs)
 
     return save_pretrained

@@ -318,3 +318,11 @@ def test_checkpoint_of_single_weights_is_not_taken_for_its_base(tmp_path: Path) 
     trained(checkpoint, tmp_path / "adapter")
     with pytest.raises(RequestFault, match="is the checkpoint, not the base model"):
         recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(checkpoint))
+
+
+def test_mark_of_a_masked_adapter_does_not_outlive_it(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path)
+    trained(checkpoint, tmp_path / "adapter", masked=True)
+    trained(checkpoint, tmp_path / "adapter", masked=False)
+    report = recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+    assert [note for note in report.notes if "does not say that its update was masked" in note]
