@@ -75,7 +75,14 @@ def _pattern(config: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _is_alpha(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value != 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value) and value != 0
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return False
 
 
 def _is_names(value: object) -> bool:

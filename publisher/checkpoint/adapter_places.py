@@ -7,6 +7,7 @@ describes, and every tensor that was saved has to have its place there.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -15,7 +16,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.adapter_config import for_base_model
@@ -30,6 +37,13 @@ _LEADING = frozenset({"base_model", "model", "module", "language_model", "text_m
 _NAMED = frozenset(
     {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save", "trainable_tokens_delta"}
 )
+#: PEFT's task types whose head is no LM head: no checkpoint has it, and all of it is the adapter's own.
+_CLASSIFIERS: Mapping[str, Any] = {
+    "SEQ_CLS": AutoModelForSequenceClassification,
+    "TOKEN_CLS": AutoModelForTokenClassification,
+}
+#: What PEFT raises for values that it cannot take: bad regular expressions, unknown kinds of biases, absurd ranks.
+_NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
 _NOT_SAVED = (".original_module.", ".modules_to_save.", ".lora_", ".trainable_tokens_")
 
 
@@ -39,6 +53,7 @@ class AdapterPlaces:
 
     `vocabulary` is the size that resizing embeddings changes, `embeddings` the modules that have it, of which
     `input_embeddings` is what the head is where it is tied. `leading`: parts of names that lead to the decoder.
+    `classifiers`: heads of the adapter's own, of as many labels as it has; `loaded_by`: the class that has them.
     """
 
     wanted: Mapping[str, Shape]
@@ -47,6 +62,8 @@ class AdapterPlaces:
     embeddings: frozenset[str]
     input_embeddings: str
     leading: frozenset[str] = field(default=_LEADING)
+    classifiers: frozenset[str] = frozenset()
+    loaded_by: str = AutoModelForCausalLM.__name__
 
     def names(self, saved: Iterable[str]) -> dict[str, str]:
         """PEFT's name → the one it was saved under. RequestFault for what has no place, more than one, or one twice."""
@@ -72,10 +89,20 @@ class AdapterPlaces:
             return []
         return [size for size, wanted in zip(shape, expected, strict=True) if wanted == self.vocabulary != size]
 
+    def of_classifiers(self, names: Iterable[str]) -> list[str]:
+        """Of `names` (PEFT's) the parameters of heads that are the adapter's own."""
+        return [name for name in names if module_of(name) in self.classifiers and ".lora_" not in name]
+
+    def labels(self, shapes: Mapping[str, Shape]) -> int | None:
+        """How many classes the adapter's head tells apart; None: it has none of its own."""
+        return max((shapes[name][0] for name in self.of_classifiers(shapes)), default=None)
+
     def refuse_misfit(self, name: str, shape: Shape) -> None:
         """`name` is PEFT's. Only the vocabulary may have another size: of resized embeddings."""
         expected = self.wanted[name] if name in self.wanted else self.also[name]
         free = self.vocabulary if module_of(name) in self.embeddings else None
+        if module_of(name) in self.classifiers:
+            expected = (*shape[:1], *expected[1:])
         fits = len(shape) == len(expected) and all(
             wanted in (size, free) for size, wanted in zip(shape, expected, strict=True)
         )
@@ -134,7 +161,8 @@ def places(model_folder: Path, config: Mapping[str, Any]) -> AdapterPlaces:
 
     Raises RequestFault if PEFT finds nothing to adapt there, or the model cannot be built.
     """
-    model = _empty_model(model_folder)
+    auto = _CLASSIFIERS.get(str(config.get("task_type")).removeprefix("TaskType."), AutoModelForCausalLM)
+    model = _empty_model(model_folder, auto)
     vocabulary, (first, embeddings) = model.config.get_text_config().vocab_size, _embeddings(model)
     leading = _LEADING | {model.base_model_prefix}
     with warnings.catch_warnings():
@@ -147,7 +175,9 @@ def places(model_folder: Path, config: Mapping[str, Any]) -> AdapterPlaces:
         for name, tensor in adapted.state_dict().items()
         if name not in wanted and not any(part in name for part in _NOT_SAVED)
     }
-    return AdapterPlaces(wanted, also, vocabulary, embeddings, first, leading)
+    outside = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    classifiers = frozenset[str]() if auto is AutoModelForCausalLM else frozenset(outside)
+    return AdapterPlaces(wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__)
 
 
 def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
@@ -156,7 +186,7 @@ def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
     try:
         lora = LoraConfig(**{key: value for key, value in values.items() if key in known})
         return get_peft_model(model, lora, low_cpu_mem_usage=True)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _NOT_FITTING as error:
         raise RequestFault(
             f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
             f"not fit the model: {_first_line(error)}",
@@ -164,13 +194,13 @@ def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _empty_model(folder: Path) -> PreTrainedModel:
+def _empty_model(folder: Path, auto: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+            model: PreTrainedModel = auto.from_config(config, attn_implementation="eager")
     except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         raise RequestFault(f"{folder / 'config.json'} makes no model: {_first_line(error)}") from error
     return model

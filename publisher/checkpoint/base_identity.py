@@ -1,26 +1,29 @@
 """Whether a model is the one that a checkpoint was pruned from, as far as its config.json tells.
 
-Where it has the very file that the manifest names, it is. Else family and sizes have to be those of the checkpoint: a
-copy in 4 bits or with another vocabulary is taken, and said. Weights are not read.
+Where it has the very file that the manifest names, it is, unless a file of weights says otherwise: those of another
+training of the same family, or the checkpoint itself where only single weights were pruned. Else family and sizes have
+to be those of the checkpoint: a copy in 4 bits or with another vocabulary is taken, and said.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from publisher.architecture import describe
+from publisher.checkpoint import manifest as manifests
 from publisher.checkpoint.integrity import CONFIG
-from publisher.checkpoint.manifest import Manifest
+from publisher.checkpoint.manifest import Manifest, record
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault, UnsupportedModel
+from publisher.json_object import parse_object
 
 #: what pruning leaves as it is, and an adapter's tensors depend on
 _SAME = ("model_type", "hidden_size", "num_hidden_layers")
@@ -37,14 +40,17 @@ def note_on_base(
     sizes, which `force` makes a sentence too.
     """
     name = given or manifest.base.repo_id
+    if given is not None:
+        _refuse_no_model(given)
+        _refuse_checkpoint(given, manifest)
     content = _config_of(name) if given is not None or Path(name).is_dir() else None
     if content is None:
         return None if name == manifest.base.repo_id else _unread(name, manifest)
     stated = manifest.base.files.get(CONFIG)
     if stated is not None and hashlib.sha256(content).hexdigest() == stated.sha256:
-        return None
+        return _note_on_weights(Path(name), manifest)
     difference = next(
-        _differences(_parsed(name, content), _parsed(str(checkpoint), _own(checkpoint)), manifest, masks), None
+        _differences(_parsed(name, content), _parsed(checkpoint, _own(checkpoint)), manifest, masks), None
     )
     if difference and not force:
         raise RequestFault(
@@ -58,6 +64,47 @@ def note_on_base(
     return (
         f"{name} has the family and sizes of the base model, {manifest.base.repo_id}, but not its {CONFIG}: that its "
         "weights are the same is not checked."
+    )
+
+
+def _refuse_no_model(given: str) -> None:
+    """An adapter that names a folder that is none, or is empty, is loaded nowhere."""
+    folder = Path(given)
+    if folder.is_dir():
+        if not (folder / CONFIG).is_file():
+            raise RequestFault(
+                f"{given} is no model: it has no {CONFIG}.", field="base_model", way_out="Name the base model's folder."
+            )
+        return
+    try:
+        validate_repo_id(given)
+    except HFValidationError as error:
+        raise RequestFault(
+            f"{given or 'An empty name'} is neither a folder nor a repository's name.",
+            field="base_model",
+            way_out="Name the base model's folder, or its repository.",
+        ) from error
+
+
+def _refuse_checkpoint(given: str, manifest: Manifest) -> None:
+    """Where single weights were pruned, a checkpoint has the base model's own config.json."""
+    if (Path(given) / manifests.FILE_NAME).is_file() and Manifest.read(Path(given)).files == manifest.files:
+        raise RequestFault(
+            f"{given} is the checkpoint, not the base model that it was made from, {manifest.base.repo_id}.",
+            field="base_model",
+            way_out="Name the base model with --base.",
+        )
+
+
+def _note_on_weights(folder: Path, manifest: Manifest) -> str | None:
+    """Of a folder with the base model's config.json. Reads the smallest file of weights only: training changes all."""
+    files = [name for name in manifest.base.files if name.endswith(".safetensors") and (folder / name).is_file()]
+    name = min(files, key=lambda name: manifest.base.files[name].size, default=None)
+    if name is None or record(folder / name) == manifest.base.files[name]:
+        return None
+    return (
+        f"{folder} has the {CONFIG} of the base model, {manifest.base.repo_id}, but another {name}: what was "
+        "trained is for weights that are not these."
     )
 
 
@@ -80,14 +127,8 @@ def _own(checkpoint: Path) -> bytes:
     return (checkpoint / CONFIG).read_bytes()
 
 
-def _parsed(name: str, content: bytes) -> dict[str, Any]:
-    try:
-        config = json.loads(content)
-    except ValueError as error:
-        raise RequestFault(f"{CONFIG} of {name} is not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise RequestFault(f"{CONFIG} of {name} is not a JSON object.")
-    return config
+def _parsed(where: object, content: bytes) -> dict[str, Any]:
+    return parse_object(content, f"{CONFIG} of {where}")
 
 
 def _differences(

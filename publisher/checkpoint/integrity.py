@@ -6,7 +6,6 @@ them asks here first. Weights are not hashed: `Manifest.verify` (`publisher veri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from publisher.checkpoint import manifest as manifests
 from publisher.checkpoint.manifest import Manifest, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.stored_weights import SINGLE_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
+from publisher.json_object import read_object
 
 CONFIG = "config.json"
 #: What families call the number of a layer's units. A name that is not here is not compared.
@@ -28,6 +29,8 @@ _COUNTED: Mapping[str, Unit] = {
     "num_local_experts": Unit.EXPERTS,
     "n_routed_experts": Unit.EXPERTS,
 }
+#: What transformers takes where it stands beside other weights: a LoRA is applied, one file goes before several.
+_LOADED = ("adapter_config.json", SINGLE_FILE)
 _WAY_OUT = "Download the checkpoint again; publisher verify says which of its files are whole."
 
 
@@ -59,21 +62,17 @@ def refuse_damaged(folder: Path, manifest: Manifest, *names: str) -> None:
         )
 
 
+def strays(folder: Path, manifest: Manifest) -> list[str]:
+    """Files in `folder` that are none of the checkpoint's and that loading would take, a sentence each."""
+    found = [name for name in _LOADED if name not in manifest.files and (folder / name).is_file()]
+    return [f"{name} is not among the files that {manifests.FILE_NAME} names, and loading takes it." for name in found]
+
+
 def refuse_contradiction(folder: Path, manifest: Manifest, masks: Masks | WeightMasks) -> None:
     """Raise RequestFault if masks, widths in the manifest and widths in config.json are not of one model."""
-    difference = next(_differences(manifest, masks, _config(folder / CONFIG)), None)
+    difference = next(_differences(manifest, masks, read_object(folder / CONFIG)), None)
     if difference:
         raise RequestFault(f"{folder} contradicts itself: {difference}.", way_out=_WAY_OUT)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RequestFault(f"{path} is not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise RequestFault(f"{path} is not a JSON object.")
-    return config
 
 
 def _differences(manifest: Manifest, masks: Masks | WeightMasks, config: Mapping[str, Any]) -> Iterator[str]:

@@ -165,7 +165,7 @@ class Manifest(_Part):
             content = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise RequestFault(f"{folder} has no {FILE_NAME}; it is not a LoRAM checkpoint.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestFault(f"{path} is not JSON: {error}.") from error
         _refuse_other_major(path, content)
         _refuse_edited(path, content)

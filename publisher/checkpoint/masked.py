@@ -28,12 +28,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from publisher.checkpoint.integrity import checked_masks
-from publisher.checkpoint.tying import refuse_other_masks
+from publisher.checkpoint.tying import MARK_FILE, refuse_other_masks
 from publisher.checkpoint.weight_masks import WeightMasks, unpack
 from publisher.errors import RequestFault
-
-#: Beside adapter_config.json: the update was masked when it was saved. PEFT warns of keys in it that it does not know.
-MARK_FILE = "loram_masked.json"
 
 
 def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str = "default") -> int:

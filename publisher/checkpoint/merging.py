@@ -6,7 +6,6 @@ its update. One matrix is in memory at a time; what the update does not reach is
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import defaultdict
@@ -17,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.adapter_config import alpha_of
-from publisher.checkpoint.adapter_places import PEFT_PREFIX
+from publisher.checkpoint.adapter_places import PEFT_PREFIX, AdapterPlaces, module_of
 from publisher.checkpoint.adapter_tensors import AdapterTensors
 from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.streaming import write_tensors
@@ -71,7 +71,9 @@ class Merge:
         self._adapter = adapter
         self._masks = masks
         self._whole = whole
-        self._tied = bool(json.loads((base / "config.json").read_bytes()).get("tie_word_embeddings", False))
+        self._places = None if whole is None else whole.places
+        self._tied = _is_tied(self.base, self._places)
+        self._refuse_activated()
         self._refuse_other_base()
         #: base weight → the adapter's tensors that change it (of A and B: B), what replaces all of it first
         self._changes: dict[str, list[str]] = defaultdict(list)
@@ -80,6 +82,8 @@ class Merge:
                 self._changes[self._target(name)].append(name)
         for name in filter(is_whole, self.tensors):
             self._replaced(name)
+            if self._is_copy_of_embeddings(name):
+                self._refuse_tied(name)
 
     def write(self, output: Path) -> None:
         """The merged model, in files of the base model's names, with its config and tokenizer."""
@@ -187,7 +191,7 @@ class Merge:
 
     def _partner(self, name: str, b: str, a: str) -> Shape:
         partner = name.removesuffix(b) + a
-        if partner not in self.tensors or self.tensors[partner][0] != self.tensors[name][1]:
+        if partner not in self.tensors or self.tensors[partner][:1] != self.tensors[name][1:]:
             raise RequestFault(f"the adapter has {name} without a {partner} of the same rank.")
         return self.tensors[partner]
 
@@ -196,7 +200,21 @@ class Merge:
             raise RequestFault(
                 f"{name} is an update of embeddings that the base model also uses as its LM head, where it was not "
                 "trained: merging it would change both.",
-                way_out="Train without embed_tokens in target_modules.",
+                way_out="Train without embed_tokens in target_modules and modules_to_save.",
+            )
+
+    def _is_copy_of_embeddings(self, name: str) -> bool:
+        """Whether PEFT trained it beside the head (modules_to_save); tokens, and what is one with the head, are not."""
+        copies, module = self._config.get("modules_to_save") or (), module_of(name)
+        own = self._places is not None and module == self._places.input_embeddings
+        return own and not name.endswith(TOKENS) and any(module.endswith(copy) for copy in copies)
+
+    def _refuse_activated(self) -> None:
+        if self._config.get("alora_invocation_tokens"):
+            raise RequestFault(
+                "The adapter was trained with alora_invocation_tokens: it acts behind these tokens alone, which a "
+                "merged model does everywhere.",
+                way_out="Train a plain LoRA.",
             )
 
     def _refuse_other_base(self) -> None:
@@ -208,6 +226,14 @@ class Merge:
                     f"{self.base.folder} is not the base model: the checkpoint has a mask for {weight} of shape "
                     f"{self._masks.shape(weight)}, and there is {found}."
                 )
+
+
+def _is_tied(weights: StoredWeights, places: AdapterPlaces | None) -> bool:
+    """Whether the head is the embeddings. Families differ in what holds where config.json does not say it, and a head
+    that the files have is one of its own."""
+    heads = set() if places is None else places.embeddings - {places.input_embeddings}
+    says = AutoConfig.from_pretrained(weights.folder).get_text_config().tie_word_embeddings
+    return bool(says) and not any(f"{head}.weight" in weights.entries for head in heads)
 
 
 def _module(name: str, part: str) -> str:

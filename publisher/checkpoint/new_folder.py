@@ -17,11 +17,20 @@ def refuse_occupied(output: Path) -> None:
         raise RequestFault(f"{output} already holds something.", way_out="Name a folder that does not exist yet.")
 
 
+def _made_beside(output: Path) -> Path:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise RequestFault(
+            f"{output} cannot be made: {error.strerror} ({error.filename}).", way_out="Name a folder that can be."
+        ) from error
+
+
 @contextmanager
 def renamed_when_whole(output: Path) -> Iterator[Path]:
     """A folder beside `output` (so on the same disk) that takes its name at the end, or vanishes."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    partial = _made_beside(output)
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp makes folders that only their owner can read

@@ -26,7 +26,6 @@ from publisher.checkpoint.adapter_tensors import AdapterTensors, opened_adapter
 from publisher.checkpoint.base_identity import note_on_base
 from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.manifest import BaseModelRecord, Manifest
-from publisher.checkpoint.masked import MARK_FILE
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.merging import Merge
 from publisher.checkpoint.model_weights import ModelWeights, Repository
@@ -39,6 +38,7 @@ from publisher.checkpoint.placement import (
 )
 from publisher.checkpoint.provenance import Provenance, Tie, recovered, refuse_recovered, settled
 from publisher.checkpoint.streaming import Entry, dtype_name, write_tensors
+from publisher.checkpoint.tying import MARK_FILE
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.checkpoint.whole_parameters import Origins, WholeParameters, is_whole, parameter_of
 from publisher.errors import RequestFault
@@ -66,7 +66,8 @@ class RecoveryReport:
     `strength`: what the update was multiplied by. `merged`: `output` is not an adapter but the base model with the
     update in it, of `parameters_after`. `vocabulary`: rows that the adapter's embeddings have, where training changed
     their number: the base model has to be resized before it takes the adapter. `provenance`: whether the adapter is
-    known to be of the checkpoint. `notes`: what else its owner should know, a sentence each.
+    known to be of the checkpoint. `loaded_by`: the class of transformers that takes the adapter, with `labels` where
+    it is a classifier. `notes`: what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -81,6 +82,8 @@ class RecoveryReport:
     merged: bool = False
     vocabulary: int | None = None
     provenance: Provenance = Provenance.UNVERIFIED
+    loaded_by: str = "AutoModelForCausalLM"
+    labels: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -189,6 +192,8 @@ def recover_folder(
         parameters_after=sum(prod(entry.shape) for entry in entries),
         strength=strength,
         vocabulary=_resized(before, places),
+        loaded_by=RecoveryReport.loaded_by if places is None else places.loaded_by,
+        labels=None if places is None else places.labels(before),
         notes=tuple(notes),
     )
 
@@ -207,6 +212,7 @@ def merge_folder(
     config = _config(adapter, strength)
     with _opened(adapter, config, base) as (tensors, places):
         merge = Merge(config, tensors, masks, base, _whole(trained_on, config, places))
+        _refuse_misfits(tensors, places)
         notes = [*_of_masks(adapter), *_notes(tensors, places)]
         with renamed_when_whole(output) as folder:
             merge.write(folder)
@@ -237,9 +243,7 @@ class _Recovery:
     def entries(self) -> list[Entry]:
         """What will be written; refuses what does not fit or cannot be recovered."""
         shapes = {name: recovered_shape(name, shape, self.masks) for name, shape in self.tensors.shapes.items()}
-        for name, shape in self.tensors.shapes.items():
-            if self.places is not None:
-                self.places.refuse_misfit(name, shape)
+        _refuse_misfits(self.tensors, self.places)
         return [Entry(name, self._dtype(name), shape) for name, shape in shapes.items()]
 
     def tensor(self, name: str) -> Tensor:
@@ -249,7 +253,8 @@ class _Recovery:
         return recover_tensor(name, saved, self.masks)
 
     def notes(self) -> Iterator[str]:
-        whole = [name for name in self.tensors.names if is_whole(name)]
+        own = [] if self.places is None else self.places.of_classifiers(self.tensors.names)
+        whole = [name for name in self.tensors.names if is_whole(name) and name not in own]
         if whole:
             yield (
                 f"{len(whole)} tensors are whole parameters ({parameter_of(whole[0])}): what training changed of them "
@@ -258,6 +263,12 @@ class _Recovery:
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self.tensor(name).dtype) if is_whole(name) else self.tensors.dtype(name)
+
+
+def _refuse_misfits(tensors: AdapterTensors, places: AdapterPlaces | None) -> None:
+    if places is not None:
+        for name, shape in tensors.shapes.items():
+            places.refuse_misfit(name, shape)
 
 
 def _whole(

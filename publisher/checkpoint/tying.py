@@ -27,14 +27,19 @@ from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from publisher.checkpoint import manifest as manifests
-from publisher.checkpoint.integrity import CONFIG, refuse_contradiction, refuse_damaged
+from publisher.checkpoint.integrity import CONFIG, refuse_contradiction, refuse_damaged, strays
 from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.masks import FILE_NAME as MASKS
-from publisher.checkpoint.provenance import KEY, Tie, is_weights, tied
+from publisher.checkpoint.provenance import KEY, PLACE, Tie, is_weights, tied, trained_on
 from publisher.checkpoint.weight_masks import is_of_weights, open_masks
 from publisher.errors import RequestFault
 
+#: Beside adapter_config.json: the update was masked when it was saved (masked.py). PEFT warns of keys in that file that
+#: it does not know.
+MARK_FILE = "loram_masked.json"
 _TIE = "_loram_tie"
+#: of an adapter's config: it was trained on a checkpoint of other masks than the model's that it is on
+_OF_ANOTHER = "_loram_of_another"
 _MARK = "_knows_what_it_was_loaded_from"
 #: With these the weights, or the config, are not the checkpoint's own.
 _OTHER_WEIGHTS = ("state_dict", "gguf_file", "subfolder", "variant")
@@ -102,7 +107,7 @@ def _at_loading(folder: Path) -> Tie | None:
         refuse_damaged(folder, manifest, MASKS)
         refuse_contradiction(folder, manifest, open_masks(folder / MASKS))
     changed = [manifest.problem(folder, CONFIG), *(_other_size(folder, manifest, name) for name in manifest.files)]
-    problems = [problem for problem in changed if problem]
+    problems = [problem for problem in (*changed, *strays(folder, manifest)) if problem]
     if problems:
         warnings.warn(
             f"{folder} is not the checkpoint that its {manifests.FILE_NAME} tells of: {problems[0]} Adapters that are "
@@ -149,6 +154,7 @@ def _teach_peft() -> None:
     if getattr(PeftModel.save_pretrained, _MARK, False):
         return
     PeftModel.save_pretrained = _saving_tie(PeftModel.save_pretrained)
+    PeftModel.load_adapter = _comparing_tie(PeftModel.load_adapter)
     PeftConfigMixin.save_pretrained = _writing_tie(PeftConfigMixin.save_pretrained)
 
 
@@ -164,6 +170,27 @@ def _saving_tie(original: Callable[..., None]) -> Callable[..., None]:
     return save_pretrained
 
 
+def _comparing_tie(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an adapter that is loaded: one of other masks fits where widths are equal, and is wrong in every row."""
+
+    @functools.wraps(original)
+    def load_adapter(self: Any, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        answer = original(self, model_id, adapter_name, *args, **kwargs)
+        config, own = self.peft_config[adapter_name], tie_of(self)
+        stated = trained_on({PLACE: config.auto_mapping})
+        if own is not None and stated is not None and own.masks != stated.masks:
+            setattr(config, _OF_ANOTHER, True)
+            warnings.warn(
+                f"The adapter in {model_id} was trained on checkpoint {stated.checkpoint[:12]}, and the model is "
+                f"checkpoint {own.checkpoint[:12]}, whose masks are others: its rows are of other heads and neurons. "
+                "Saved again it will still say that it is of the former.",
+                stacklevel=2,
+            )
+        return answer
+
+    return load_adapter
+
+
 def _writing_tie(original: Callable[..., None]) -> Callable[..., None]:
     """Of an adapter's config. PEFT itself has `auto_mapping` for models without a task type only, and then anew."""
 
@@ -171,10 +198,11 @@ def _writing_tie(original: Callable[..., None]) -> Callable[..., None]:
     def save_pretrained(self: Any, save_directory: str, **kwargs: Any) -> None:
         mapping, tie = kwargs.pop("auto_mapping_dict", None), _saving.get()
         before = self.auto_mapping or {}
-        if tie is not None:
+        if tie is not None and not getattr(self, _OF_ANOTHER, False):
             mapping = tied(mapping or before, tie)
         elif mapping is not None and KEY in before:
             mapping = {**mapping, KEY: before[KEY]}
+        (Path(save_directory) / MARK_FILE).unlink(missing_ok=True)  # of an adapter that lay there before
         original(self, save_directory, auto_mapping_dict=mapping, **kwargs)
 
     return save_pretrained

@@ -94,11 +94,12 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
             f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
         )
     pinned = f", revision={report.revision!r}" if report.revision else ""
+    labels = f", num_labels={report.labels}" if report.labels else ""
     resized = f"base.resize_token_embeddings({report.vocabulary})\n" if report.vocabulary else ""
     return (
         f"Recovered {report.tensors} tensors ({report.widened} widened) for {report.base_model} into {report.output}\n"
         f"{trained}\n"
-        "from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
-        f"base = AutoModelForCausalLM.from_pretrained({report.base_model!r}{pinned})\n{resized}"
+        f"from peft import PeftModel; from transformers import {report.loaded_by}\n"
+        f"base = {report.loaded_by}.from_pretrained({report.base_model!r}{pinned}{labels})\n{resized}"
         f"model = PeftModel.from_pretrained(base, {str(report.output)!r})"
     )

@@ -34,13 +34,13 @@ def verify(*, checkpoint: str, revision: str | None, endpoint: str | None) -> No
 
 def _problems(folder: Path) -> tuple[list[str], int]:
     """What is wrong, and how many files there are; progress goes to stderr where that is a terminal."""
-    from publisher.checkpoint.integrity import checked
+    from publisher.checkpoint.integrity import checked, strays
     from publisher.checkpoint.manifest import Manifest
 
     manifest = Manifest.read(folder)
     total = sum(record.size for record in manifest.files.values())
     with click.progressbar(length=total, label="Reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        problems = manifest.verify(folder, bar.update)
+        problems = [*manifest.verify(folder, bar.update), *strays(folder, manifest)]
     if not problems:
         checked(folder)
     return problems, len(manifest.files)

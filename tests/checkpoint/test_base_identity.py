@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, MistralConfig
 
 from publisher.checkpoint.manifest import Manifest, record
@@ -80,7 +82,39 @@ def test_repository_that_cannot_be_read_is_taken_unchecked_and_said(
     assert [note for note in report.notes if note.startswith("org/another could not be read")]
 
 
-def pinned(checkpoint: Path, base: Path) -> None:
+def pinned(checkpoint: Path, base: Path, *names: str) -> None:
     manifest = Manifest.read(checkpoint)
-    files = {"config.json": record(base / "config.json")}
+    files = {name: record(base / name) for name in names or ("config.json",)}
     manifest.model_copy(update={"base": manifest.base.model_copy(update={"files": files})}).write(checkpoint)
+
+
+@pytest.mark.parametrize("named", ["empty", "nowhere", "no/such/folder", ""])
+def test_base_that_is_no_model_and_no_name_of_one_is_refused(checkpoint: Path, tmp_path: Path, named: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestFault, match=r"is no model|neither a folder nor a repository's name"):
+        recovered(checkpoint, tmp_path / named if named in ("empty", "nowhere") else named)
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_is_not_taken_for_its_own_base(checkpoint: Path) -> None:
+    with pytest.raises(RequestFault, match="is the checkpoint, not the base model"):
+        recovered(checkpoint, checkpoint)
+
+
+def test_other_weights_with_the_config_of_the_base_are_said(checkpoint: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    make_pair().base.save_pretrained(base)
+    pinned(checkpoint, base, "config.json", "model.safetensors")
+    assert recovered(checkpoint, base).notes == ()
+    shutil.rmtree(tmp_path / "out")
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert [note for note in recovered(checkpoint, base).notes if "but another model.safetensors" in note]
+
+
+def test_config_that_nests_without_end_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(RequestFault, match="nested too deep"):
+        recovered(checkpoint, tmp_path / "base")

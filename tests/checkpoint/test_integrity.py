@@ -125,3 +125,9 @@ def test_whole_checkpoint_is_what_it_says(published: Path) -> None:
     manifest, masks = checked(published)
     assert manifest.digest is not None
     assert masks.layers == 4
+
+
+def test_manifest_that_nests_without_end_is_one_sentence(checkpoint: Path) -> None:
+    (checkpoint / "loram.json").write_text("[" * 100_000)
+    with pytest.raises(RequestFault, match="is not JSON"):
+        checked(checkpoint)

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from publisher.checkpoint.manifest import AlignmentRecord, Manifest
 from publisher.checkpoint.masked import mask_adapter
@@ -264,3 +264,65 @@ def test_embeddings_that_training_resized_ask_for_a_resized_base_model(tmp_path:
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert torch.equal(rows.read(name)[:64], StoredWeights(base).read(name)[:64])
         assert torch.equal(rows.read(name)[64:], own[f"base_model.model.{name}"][64:])
+
+
+def test_embeddings_that_are_tied_where_the_config_does_not_say_so_are_refused(tmp_path: Path) -> None:
+    config = Gemma2Config(**SIZES, head_dim=8, query_pre_attn_scalar=8)
+    base, checkpoint = prepared(tmp_path, config)
+    values = json.loads((base / "config.json").read_text())
+    del values["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(values))
+    trained(checkpoint, tmp_path / "adapter", target_modules=["q_proj", "embed_tokens"])
+    with pytest.raises(RequestFault, match="would change both"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+
+
+def test_copy_of_tied_embeddings_that_was_trained_beside_the_head_is_refused(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path, LlamaConfig(**SIZES, tie_word_embeddings=True))
+    trained(checkpoint, tmp_path / "adapter", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    with pytest.raises(RequestFault, match="would change both"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+
+
+def test_tokens_that_were_trained_in_tied_embeddings_are_merged_into_both(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path, LlamaConfig(**SIZES, tie_word_embeddings=True))
+    tuned = trained(checkpoint, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=[3, 7])
+    for name, parameter in tuned.named_parameters():
+        if "trainable_tokens_delta" in name:
+            parameter.data += 0.25
+    tuned.save_pretrained(tmp_path / "adapter")
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+    moved = StoredWeights(tmp_path / "merged").read("model.embed_tokens.weight") - StoredWeights(base).read(
+        "model.embed_tokens.weight"
+    )
+    assert moved.abs().sum(1).nonzero().flatten().tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"r": 1}, "PEFT makes"), ({"alora_invocation_tokens": [1, 2]}, "acts behind these tokens alone")],
+)
+def test_config_that_means_another_update_than_the_merged_one_is_refused(
+    tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    base, checkpoint = prepared(tmp_path)
+    trained(checkpoint, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(RequestFault, match=named):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+
+
+def test_checkpoint_of_single_weights_is_not_taken_for_its_base(tmp_path: Path) -> None:
+    _, checkpoint = prepared(tmp_path)
+    trained(checkpoint, tmp_path / "adapter")
+    with pytest.raises(RequestFault, match="is the checkpoint, not the base model"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(checkpoint))
+
+
+def test_mark_of_a_masked_adapter_does_not_outlive_it(tmp_path: Path) -> None:
+    base, checkpoint = prepared(tmp_path)
+    trained(checkpoint, tmp_path / "adapter", masked=True)
+    trained(checkpoint, tmp_path / "adapter", masked=False)
+    report = recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
+    assert [note for note in report.notes if "does not say that its update was masked" in note]

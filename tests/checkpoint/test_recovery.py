@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -290,3 +291,31 @@ def test_empty_output_folder_is_used(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "out").mkdir()
     recover_adapter(saved(tmp_path / "adapter"), checkpoint, tmp_path / "out")
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"target_modules": "(("},
+        {"exclude_modules": "["},
+        {"modules_to_save": ["("]},
+        {"rank_pattern": {"(": 3}},
+        {"alpha_pattern": {"(": 3}},
+        {"bias": "some"},
+        {"lora_alpha": 10**400},
+        {"r": 10**12},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_values_that_peft_cannot_take_are_refused(tmp_path: Path, checkpoint: Path, changed: dict[str, Any]) -> None:
+    lora(make_pair().pruned).save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(RequestFault, match=r"adapter_config\.json"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered")
+
+
+def test_output_that_cannot_be_made_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    lora(make_pair().pruned).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(RequestFault, match="cannot be made"):
+        recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "adapter" / "adapter_config.json" / "out")

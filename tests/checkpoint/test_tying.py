@@ -229,3 +229,22 @@ def flip_last_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4] ^= 1
     path.write_bytes(content)
+
+
+def test_adapter_on_a_checkpoint_of_other_masks_is_said_and_stays_of_its_own(
+    checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    trained(checkpoint, tmp_path / "adapter")
+    with pytest.warns(UserWarning, match="whose masks are others"):
+        model = PeftModel.from_pretrained(loaded(other), tmp_path / "adapter")
+    model.save_pretrained(tmp_path / "again")
+    assert stated(tmp_path / "again") == tie(checkpoint)
+    with pytest.raises(RequestFault, match="was trained on checkpoint"):
+        recover_adapter(tmp_path / "again", other, tmp_path / "out")
+
+
+def test_adapter_that_was_saved_into_the_checkpoint_makes_it_another_model(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", make_pair().pruned.float())
+    trained(checkpoint, checkpoint)
+    with pytest.warns(UserWarning, match="adapter_config.json is not among the files"):
+        assert tie_of(loaded(checkpoint)) is None

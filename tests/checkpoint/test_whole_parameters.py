@@ -218,10 +218,11 @@ def test_another_model_is_not_taken_for_the_base(tmp_path: Path, folders: tuple[
     _, checkpoint = folders
     trained(read_model(checkpoint), modules_to_save=["lm_head"]).save_pretrained(tmp_path / "adapter")
     make_pair(hidden_size=48).base.save_pretrained(tmp_path / "other")
+    places = (tmp_path / "adapter", checkpoint, tmp_path / "out")
+    with pytest.raises(RequestFault, match="it has hidden_size 48, the checkpoint 24"):
+        recover_adapter(*places, base_model=str(tmp_path / "other"))
     with pytest.raises(RequestFault, match=r"lm_head\.weight has shape \(64, 24\), and in .*other it is \(64, 48\)"):
-        recover_adapter(
-            tmp_path / "adapter", checkpoint, tmp_path / "out", base_model=str(tmp_path / "other"), force=True
-        )
+        recover_adapter(*places, base_model=str(tmp_path / "other"), force=True)
 
 
 def test_whole_parameter_in_memory_is_refused(folders: tuple[Path, Path]) -> None:

@@ -3,16 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
-from tests.checkpoint.pruned import describe_again, lora, make_pair, save_checkpoint
+from tests.checkpoint.pruned import describe_again, lora, make_pair, save_checkpoint, zero_removed
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.checkpoint.test_card import evaluation
 
@@ -160,3 +162,25 @@ def test_adapter_that_diverged_is_one_line_and_exit_1(checkpoint: Path, adapter:
     result = CliRunner().invoke(recover, arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert f"{name} of the adapter holds NaN" in result.stderr
+
+
+def test_classifier_is_recovered_with_its_head_and_the_printed_lines_load_it(checkpoint: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=3)
+    config = LoraConfig(task_type="SEQ_CLS", target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(model, config).eval()
+    tuned.save_pretrained(tmp_path / "adapter")
+    output = str(tmp_path / "out")
+    result = CliRunner().invoke(
+        recover, [str(tmp_path / "adapter"), "--checkpoint", str(checkpoint), "--output", output]
+    )
+    assert result.exit_code == 0, result.output
+    assert "whole parameters" not in result.stdout
+    silenced = make_pair().base
+    zero_removed(silenced)
+    silenced.save_pretrained(tmp_path / "base")
+    scope: dict[str, Any] = {}
+    exec(result.stdout.split("\n\n")[1], scope)
+    tokens = torch.arange(1, 13).view(1, 12)
+    loaded = scope["model"].eval()(tokens).logits
+    assert loaded.shape == (1, 3)
+    torch.testing.assert_close(loaded, tuned(tokens).logits, rtol=0, atol=1e-5)

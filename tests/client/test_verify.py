@@ -40,3 +40,10 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "is not a LoRAM checkpoint" in result.stderr
+
+
+def test_an_adapter_that_was_saved_into_the_checkpoint_is_named(checkpoint: Path) -> None:
+    (checkpoint / "adapter_config.json").write_text("{}")
+    result = CliRunner().invoke(verify, [str(checkpoint)])
+    assert result.exit_code == 1
+    assert "adapter_config.json is not among the files that loram.json names" in result.stderr
