@@ -362,7 +362,7 @@ def test_one_width_loads_anywhere_unless_embeddings_are_in_four_bits(tmp_path: P
     quantization = {"scheme": "nf4", "include_embeddings": include_embeddings}
     recipe = {"pruning": {"layout": "uniform"}, "quantization": quantization}
     card = model_card(CardSubject(described(tmp_path, recipe=recipe), "org/small"))
-    assert ("transformers loads it as it is." in card) != include_embeddings
+    assert ("transformers loads it as it is" in card) != include_embeddings
     assert ("import publisher.checkpoint  #" in card) == include_embeddings
 
 
