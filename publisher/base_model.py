@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ __all__ = [
 #: what config.json has to say where the LM head is another matrix than the embeddings
 UNTIED = {"tie_word_embeddings": False}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_NO_TOKENIZER = "it has no tokenizer: only recipes that read no text can be made. Put tokenizer.json beside the weights"
 
 
 class BaseModelFacts(BaseModel):
@@ -71,7 +72,7 @@ class BaseModelFacts(BaseModel):
 
     @property
     def has_tokenizer(self) -> bool:
-        return any(name in self.files for name in TOKENIZER_FILES)
+        return _has_tokenizer(self.files)
 
 
 def inspect_folder(path: Path, published_as: str | None = None) -> BaseModelFacts:
@@ -128,6 +129,7 @@ def _inspect(files: ModelFiles, *, in_full: bool) -> _Seen:
     notes = [*_head_notes(other_heads), *_tensor_notes(left_out, tensors), *kernel_notes(config)]
     notes += read_vocabulary(files, taken).refuse_beyond(geometry.vocab_size, files.where)
     notes += id_notes(config, geometry.vocab_size)
+    notes += [] if _has_tokenizer(taken) else [_NO_TOKENIZER]
     return _Seen(geometry, headers, taken, bool(other_heads), left_out, notes)
 
 
@@ -143,6 +145,10 @@ def _config(files: ModelFiles, sizes: Mapping[str, int]) -> dict[str, Any]:
             f"{files.where} has no {CONFIG_FILE}{hint}.", way_out="Save the model with transformers' save_pretrained."
         )
     return json_object(files, sizes, CONFIG_FILE)
+
+
+def _has_tokenizer(files: Iterable[str]) -> bool:
+    return not set(TOKENIZER_FILES).isdisjoint(files)
 
 
 def _head_notes(other_heads: list[str]) -> list[str]:

@@ -11,13 +11,14 @@ _FIELD = "publish.repo_id"
 
 
 def check_repo_id(repo_id: str, field: str = _FIELD) -> str:
-    """Return `repo_id` if a Hub takes it as `namespace/name`; raises RequestFault with what is wrong."""
+    """Return `repo_id` if a Hub takes it as `namespace/name`; raises RequestFault: the field and what is wrong."""
+    word = field.rpartition(".")[2]
     if repo_id.count("/") != 1:
         raise RequestFault(
-            f"repo_id {repo_id!r} is not of the form namespace/name.", field=field, way_out="Example: my-org/my-model."
+            f"{word} {repo_id!r} is not of the form namespace/name.", field=field, way_out="Example: my-org/my-model."
         )
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise RequestFault(f"repo_id {repo_id!r} is not a name that a Hub takes: {error}", field=field) from error
+        raise RequestFault(f"{word} {repo_id!r} is not a name that a Hub takes: {error}", field=field) from error
     return repo_id

@@ -60,6 +60,15 @@ def test_counts_agree_with_transformers(single: Path) -> None:
     assert facts.has_tokenizer
 
 
+def test_a_model_without_tokenizer_is_taken_with_a_note(single: Path, tmp_path: Path) -> None:
+    folder = copy(single, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    facts = inspect_folder(folder)
+    assert not facts.has_tokenizer
+    assert [note for note in facts.notes if "no tokenizer" in note and "tokenizer.json" in note]
+    assert not [note for note in inspect_folder(single).notes if "tokenizer" in note]
+
+
 def test_shards_are_counted_together(sharded: Path) -> None:
     facts = inspect_folder(sharded)
     shards = sorted(path.name for path in sharded.glob("*.safetensors"))

@@ -14,11 +14,12 @@ _YOURS = "DIR_OR_REPO"
 def usage(manifest: Manifest, repo_id: str, endpoint: str | None) -> str:
     """`repo_id` and `endpoint`: where the checkpoint will be found."""
     single = is_of_single_weights(manifest)
+    own = None if endpoint == _HUGGING_FACE else endpoint
     parts = [
         "## Use",
         _needs(manifest),
-        code("bash", f"export HF_ENDPOINT={endpoint}") if endpoint and endpoint != _HUGGING_FACE else "",
-        *(_of_weights(manifest, repo_id) if single else _of_units(manifest, repo_id)),
+        code("bash", f"export HF_ENDPOINT={own}") if own else "",
+        *(_of_weights if single else _of_units)(manifest, repo_id, own),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -40,7 +41,7 @@ def _needs(manifest: Manifest) -> str:
     return f"Needs {package}"
 
 
-def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
+def _of_units(manifest: Manifest, repo_id: str, own: str | None) -> list[str]:
     taught = "import publisher.checkpoint  # lets transformers load layers of different widths"
     return [
         f"Train any LoRA on it with the tools that you already use{_begun(manifest)}:",
@@ -54,7 +55,7 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
             *_loading(repo_id),
             *_training(manifest),
         ),
-        "Recover the adapter, and use it on the base model:",
+        f"Recover the adapter, and use it on the base model{_elsewhere(manifest, own)}:",
         code(
             "python",
             "from pathlib import Path",
@@ -63,7 +64,7 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
             "from publisher.checkpoint.recovery import recover_adapter",
             "from transformers import AutoModelForCausalLM",
             "",
-            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            f"checkpoint = {_opened(repo_id, own)}",
             *_naming_the_base(manifest),
             f'recover_adapter(Path("adapter"), checkpoint, Path("recovered"){_named_base(manifest)})',
             _base_model(manifest),
@@ -73,12 +74,13 @@ def _of_units(manifest: Manifest, repo_id: str) -> list[str]:
         code(
             "bash",
             f"publisher recover adapter --checkpoint {repo_id} --output recovered"
+            + (f" --endpoint {own}" if own else "")
             + ("" if manifest.base.is_public else f" --base {_YOURS}"),
         ),
     ]
 
 
-def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
+def _of_weights(manifest: Manifest, repo_id: str, own: str | None) -> list[str]:
     return [
         "Train a LoRA on it whose update is masked as the weights are. Masking costs one more product forward and two "
         f"more backward for each adapted matrix{_begun(manifest)}:",
@@ -90,12 +92,12 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             "from publisher.checkpoint.masked import mask_adapter",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
-            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            f"checkpoint = {_opened(repo_id, own)}",
             *_loading(repo_id),
             *_training(manifest, "mask_adapter(model, checkpoint)  # the update is zero where weights were pruned"),
         ),
         "A masked update has no low rank, so a stock adapter alone does not hold it. Use the adapter on the base "
-        "model, masked again:",
+        f"model, masked again{_elsewhere(manifest, own)}:",
         code(
             "python",
             "from peft import PeftModel",
@@ -107,7 +109,7 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             *_naming_the_base(manifest),
             _base_model(manifest),
             'model = PeftModel.from_pretrained(base, "adapter")',
-            f"mask_adapter(model, open_checkpoint({repo_id!r}, weights=False))",
+            f"mask_adapter(model, {_opened(repo_id, own)})",
             *([f"set_strength(model, {manifest.strength:g})"] if manifest.strength != 1 else []),
         ),
         "Or write the base model with the update merged in, for programs that know nothing of masks:",
@@ -120,10 +122,26 @@ def _of_weights(manifest: Manifest, repo_id: str) -> list[str]:
             "",
             *_naming_the_base(manifest),
             f"base_folder = {_base_folder(manifest)}",
-            f"checkpoint = open_checkpoint({repo_id!r}, weights=False)",
+            f"checkpoint = {_opened(repo_id, own)}",
             'recover_adapter(Path("adapter"), checkpoint, Path("merged"), base_model=base_folder)',
         ),
     ]
+
+
+def _opened(repo_id: str, own: str | None) -> str:
+    """Whatever Hub HF_ENDPOINT names by then: the base model may be on another than the checkpoint."""
+    return f"open_checkpoint({repo_id!r}, {f'endpoint={own!r}, ' if own else ''}weights=False)"
+
+
+def _elsewhere(manifest: Manifest, own: str | None) -> str:
+    """The libraries know one Hub per process, so that of the base model has to be set before it is loaded."""
+    base = manifest.base
+    if not base.is_public or base.endpoint == (own or _HUGGING_FACE) or (base.endpoint is None and own is None):
+        return ""
+    if base.endpoint is None:
+        return f". If `{base.repo_id}` is on huggingface.co, `unset HF_ENDPOINT` first, and start a new Python"
+    way = "unset HF_ENDPOINT" if base.endpoint == _HUGGING_FACE else f"export HF_ENDPOINT={base.endpoint}"
+    return f". The base model is on another Hub: `{way}` first, and start a new Python"
 
 
 def _begun(manifest: Manifest) -> str:

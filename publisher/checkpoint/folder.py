@@ -33,7 +33,7 @@ def open_checkpoint(
     if missing:
         raise RequestFault(
             f"{dir_or_repo} is not a LoRAM checkpoint: it has no {', '.join(missing)}.",
-            way_out="Name the folder or repository that the adapter was trained on.",
+            way_out="Name the folder or repository of a checkpoint; for an adapter, the one that it was trained on.",
         )
     return folder
 

@@ -53,7 +53,7 @@ def test_a_folder_may_have_the_name_that_others_know(api: RunningApi, client: ht
 @pytest.mark.parametrize("name", ["/models/tiny", "tiny", "org/tiny/one", "org/ti ny"])
 def test_a_name_that_is_no_repository_s_is_refused(api: RunningApi, client: httpx.Client, name: str) -> None:
     body = {"path": str(api.roots / "tiny"), "published_as": name}
-    assert repr(name) in refused(client.post("/v1/base-models", json=body), 422, "published_as")
+    assert f"published_as {name!r}" in refused(client.post("/v1/base-models", json=body), 422, "published_as")
 
 
 def test_a_repository_keeps_its_own_name(client: httpx.Client) -> None:

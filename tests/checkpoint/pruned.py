@@ -128,7 +128,7 @@ def _widths(folder: Path) -> tuple[list[Widths], list[Widths]]:
         layers = range(masks.layers)
         return [_width(masks.kind(i).units) for i in layers], [_width(masks.counts(i)) for i in layers]
     config = json.loads((folder / "config.json").read_text())
-    config.pop("quantization_config", None)
+    config.pop("quantization_config", None)  # of a compressed checkpoint: it says how weights are stored, not how wide
     full = [_width(widths.counts) for widths in describe(config).full_widths]
     return full, full
 

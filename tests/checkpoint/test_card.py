@@ -243,6 +243,26 @@ def test_own_hub_is_named_in_the_code_and_hugging_face_is_not(tmp_path: Path) ->
     assert "HF_ENDPOINT" not in model_card(CardSubject(described(tmp_path), "o/s", endpoint="https://huggingface.co"))
 
 
+@pytest.mark.parametrize("method", ["structured", "unstructured"])
+def test_base_model_on_another_hub_than_the_checkpoint_is_loaded_from_there(tmp_path: Path, method: str) -> None:
+    """HF_ENDPOINT names one Hub per process: with the checkpoint's the base model would not be found."""
+    recipe = {"pruning": {"method": method, "criterion": "magnitude", "ratio": 0.5}}
+    here, there = "http://hub.example", "https://huggingface.co"
+
+    def recovering(base_at: str | None, checkpoint_at: str) -> str:
+        made = described(tmp_path, recipe=recipe)
+        made = made.model_copy(update={"base": made.base.model_copy(update={"endpoint": base_at})})
+        return model_card(CardSubject(made, "org/small", endpoint=checkpoint_at)).split("## Use")[1]
+
+    assert "another Hub: `unset HF_ENDPOINT` first" in recovering(there, here)
+    assert f"open_checkpoint('org/small', endpoint={here!r}, weights=False)" in recovering(there, here)
+    assert f"another Hub: `export HF_ENDPOINT={here}` first" in recovering(here, there)
+    assert "If `org/base` is on huggingface.co, `unset HF_ENDPOINT` first" in recovering(None, here)
+    for same in (recovering(here, here), recovering(there, there), recovering(None, there)):
+        assert "unset HF_ENDPOINT" not in same
+        assert "another Hub" not in same
+
+
 STRUCTURED = {"method": "structured", "criterion": "taylor", "ratio": 0.5}
 SEMI = {"method": "semi_structured", "criterion": "sparsegpt", "ratio": 0.5, "pattern": "4:8"}
 UNSTRUCTURED = {"method": "unstructured", "criterion": "wanda", "ratio": 0.6}
@@ -342,7 +362,7 @@ def test_one_width_loads_anywhere_unless_embeddings_are_in_four_bits(tmp_path: P
     quantization = {"scheme": "nf4", "include_embeddings": include_embeddings}
     recipe = {"pruning": {"layout": "uniform"}, "quantization": quantization}
     card = model_card(CardSubject(described(tmp_path, recipe=recipe), "org/small"))
-    assert ("transformers loads it as it is." in card) != include_embeddings
+    assert ("transformers loads it as it is" in card) != include_embeddings
     assert ("import publisher.checkpoint  #" in card) == include_embeddings
 
 
