@@ -23,6 +23,8 @@ JSON_FILES = (
 )  # fmt: skip
 #: what a tokenizer, a collator or packing puts around text without being asked
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+#: of a token's id written as text; Python refuses to read thousands
+_ID_DIGITS = 18
 _RESIZE = (
     "Call model.resize_token_embeddings(len(tokenizer)) and save the model again, or take the token out of the "
     "tokenizer's files."
@@ -125,7 +127,7 @@ def _words(model: object) -> dict[str, int]:
 def _ids(pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
     found = {}
     for token, id in pairs:
-        number = int(id) if isinstance(id, str) and id.isdecimal() else id
+        number = int(id) if isinstance(id, str) and id.isdecimal() and len(id) <= _ID_DIGITS else id
         if isinstance(token, str) and isinstance(number, int):
             found[token] = number
     return found

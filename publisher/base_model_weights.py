@@ -58,6 +58,12 @@ def _weight_map(files: ModelFiles, sizes: Mapping[str, int]) -> dict[str, str]:
             f"{INDEX_FILE} in {files.where} names {outside[0]!r}, which is not a file beside it.",
             way_out="Put every shard beside the index, and name it there without a folder.",
         )
+    other = sorted(name for name in shards if not name.endswith(".safetensors"))
+    if other:
+        raise UnsupportedModel(
+            f"{INDEX_FILE} in {files.where} names {other[0]!r}, which transformers would not read as safetensors.",
+            way_out="Name shards *.safetensors, in the index as well.",
+        )
     missing = sorted(shards - set(sizes))
     if missing:
         raise UnsupportedModel(

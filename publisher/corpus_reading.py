@@ -206,7 +206,7 @@ def _read_parquet(file: TextFile, text_field: str) -> Iterator[str]:
     with whole:
         row = 0
         for batch in _batches(file, whole, text_field):
-            for value in batch.column(0):
+            for value in batch.column(text_field):  # by name: a struct's fields are read along with "struct.field"
                 row += 1
                 text = _cell(f"{file.name}, row {row}", value)
                 if text is not None:

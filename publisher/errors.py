@@ -22,9 +22,9 @@ class PublisherError(Exception):
 
     def __init__(self, message: str, *, field: str | None = None, way_out: str | None = None) -> None:
         self.message = printable(message)
-        super().__init__(self.message if way_out is None else f"{self.message} {way_out}")
         self.field = field
-        self.way_out = way_out
+        self.way_out = None if way_out is None else printable(way_out)
+        super().__init__(self.message if way_out is None else f"{self.message} {self.way_out}")
 
 
 class RequestFault(PublisherError):

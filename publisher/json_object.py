@@ -36,6 +36,8 @@ def parse_object(content: bytes, where: str, fault: type[RequestFault] = Request
         raise fault(f"{where} is not a JSON object.")
     if not all(depth <= MAX_DEPTH for depth, _, _ in _walk(value)):
         raise fault(f"{where} is nested too deep; {MAX_DEPTH} levels are read.")
+    if "\\ud" in text or "\\uD" in text:
+        _refuse_halves(value, where, fault)
     return value
 
 
@@ -59,6 +61,18 @@ def refuse_nan(value: Mapping[str, Any], where: str, fault: type[RequestFault] =
     for _, key, item in _walk(value):
         if isinstance(item, float) and math.isnan(item):
             raise fault(f"{where} has {key} = NaN.", way_out="Write the number that the model was trained with.")
+
+
+def _refuse_halves(value: Mapping[str, Any], where: str, fault: type[RequestFault]) -> None:
+    """JSON's escapes can write halves of characters, which no file, database or tokenizer takes."""
+    for _, key, item in _walk(value):
+        try:
+            f"{key}{item if isinstance(item, str) else ''}".encode()
+        except UnicodeEncodeError as error:
+            raise fault(
+                f"{where} holds half of a surrogate pair in {key}.",
+                way_out="Write the whole character: \\ud83d without its other half was cut from an emoji.",
+            ) from error
 
 
 def _walk(value: object) -> Iterator[tuple[int, str, object]]:

@@ -78,6 +78,9 @@ def _parse(name: str, raw: bytes) -> dict[str, object]:
         raise _damaged(name, f"has a header that is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise _damaged(name, "has a header that is not a JSON object")
+    metadata = header.get("__metadata__") or {}
+    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise _damaged(name, "has a header whose __metadata__ is not names and texts")
     return header
 
 

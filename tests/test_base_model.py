@@ -295,6 +295,27 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(sharded: Path, tmp_pat
     assert f"names {outside!r}, which is not a file beside it" in refusal(folder)
 
 
+def test_a_shard_that_transformers_would_unpickle_is_refused(sharded: Path, tmp_path: Path) -> None:
+    folder = copy(sharded, tmp_path)
+    shard = min(folder.glob("*.safetensors"))
+    shard.rename(folder / "part.bin")
+    renamed = {shard.name: "part.bin"}
+    change_index(
+        folder,
+        lambda index: index.update(
+            weight_map={key: renamed.get(name, name) for key, name in index["weight_map"].items()}
+        ),
+    )
+    assert "names 'part.bin', which transformers would not read as safetensors" in refusal(folder)
+
+
+def test_a_header_that_safetensors_cannot_read_is_refused(single: Path, tmp_path: Path) -> None:
+    folder = copy(single, tmp_path)
+    content = (folder / SINGLE_FILE).read_bytes()
+    (folder / SINGLE_FILE).write_bytes(content.replace(b'{"format":"pt"}', b'{"format":1234}', 1))
+    assert "has a header whose __metadata__ is not names and texts" in refusal(folder)
+
+
 def test_a_tensor_in_two_shards_is_refused(sharded: Path, tmp_path: Path) -> None:
     folder = copy(sharded, tmp_path)
     first, second = sorted(folder.glob("*.safetensors"))[:2]

@@ -33,6 +33,16 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | values))
 
 
+def test_an_id_of_thousands_of_digits_is_none(tmp_path: Path) -> None:
+    saved(tmp_path)
+    change(
+        tmp_path / "tokenizer_config.json",
+        added_tokens_decoder={"9" * 5000: {"content": "<a>"}, "258": {"content": "b"}},
+    )
+    assert read(tmp_path).added["b"] == 258
+    assert "<a>" not in read(tmp_path).added
+
+
 def test_every_token_and_role_is_found_as_transformers_has_them(tmp_path: Path) -> None:
     tokenizer = saved(tmp_path, "<|im_start|>")
     found = read(tmp_path)

@@ -150,5 +150,11 @@ def test_whole_characters_in_two_escapes_are_read(tmp_path: Path) -> None:
     assert documents(tmp_path, "a.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": "\\uD83D\\uDE00"}\n') == ["😀", "😀"]
 
 
+def test_a_column_is_not_mistaken_for_a_field_of_another(tmp_path: Path) -> None:
+    columns = {"meta": [{"text": "wrong"}] * len(TEXTS), "meta.text": TEXTS}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    assert list(CorpusSource(name="c", path=tmp_path, text_field="meta.text").documents()) == TEXTS
+
+
 def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
     assert documents(tmp_path, "a.jsonl", b'{"content": "a", "text": 5}\n', text_field="content") == ["a"]

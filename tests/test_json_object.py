@@ -25,6 +25,8 @@ def test_a_byte_order_mark_makes_no_difference(start: bytes) -> None:
         (b'{"a": ' * 100 + b"1" + b"}" * 100, "nested too deep"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b"[1]", "is not a JSON object"),
+        (b'{"a": {"b": ["x", "\\ud83d"]}}', "half of a surrogate pair in a.b.1"),
+        (b'{"a": {"\\uDE00": 1}}', r"half of a surrogate pair in a.\ude00"),
         (b"", "is not JSON"),
         (b"{" + b" " * MAX_BYTES + b"}", "are read"),
         (POINTER, "is a Git LFS pointer, not the file itself. Fetch the file with `git lfs pull`"),
@@ -34,6 +36,10 @@ def test_what_is_no_object_is_refused_by_the_files_name(content: bytes, said: st
     with pytest.raises(RequestFault, match=r"^config\.json") as caught:
         parse_object(content, "config.json")
     assert said in str(caught.value)
+
+
+def test_a_whole_character_in_two_escapes_is_read() -> None:
+    assert parse_object(rb'{"a": "\ud83d\uDE00", "b": "\\ud83d"}', "config.json") == {"a": "\U0001f600", "b": r"\ud83d"}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

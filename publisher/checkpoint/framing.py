@@ -9,13 +9,16 @@ sequence begin with `before`, also where it goes on in the middle of a document.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from publisher.errors import RequestFault
 
-#: Texts that the tokenizer is asked with: what it puts around them must not depend on them.
-_ASKED = ("a", "The sea")
+#: Texts that the tokenizer is asked with: what it puts around them must not depend on them. Several, since a vocabulary
+#: may hold capitals or digits only (of proteins: "A", not "a"), and what it does not hold may vanish, or become a
+#: special token.
+_ASKED = ("a", "The sea", "A", "1", "\u6d77")
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,40 @@ class Framing:
 
 def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What stands before and behind a text."""
-    found = {_frame(tokenizer, text) for text in _ASKED}
+    special = set(tokenizer.all_special_ids)
+    asked = [(tuple(_ids(tokenizer, text, add_special_tokens=False)), text) for text in _ASKED]
+    told = [(plain, text) for plain, text in asked if plain and special.isdisjoint(plain)]
+    # of a vocabulary that knows none of them
+    told = told or [(plain, text) for plain, text in asked if plain]
+    found = {_frame(plain, tuple(_ids(tokenizer, text))) for plain, text in told}
+    if not found:
+        raise RequestFault("the base model's tokenizer makes no tokens of letters and digits.")
     if len(found) > 1:
         raise RequestFault("the base model's tokenizer puts other special tokens around one text than around another.")
     return found.pop()
 
 
-def _frame(tokenizer: Any, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    plain = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    whole = tuple(tokenizer(text)["input_ids"])
+def _frame(plain: tuple[int, ...], whole: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return whole[:start], whole[start + len(plain) :]
     raise RequestFault("the base model's tokenizer changes a text's own tokens when it puts special ones around it.")
+
+
+def _ids(tokenizer: Any, text: str, **options: bool) -> list[int]:
+    with tokenizer_faults():
+        ids: list[int] = tokenizer(text, **options)["input_ids"]
+    return ids
+
+
+@contextmanager
+def tokenizer_faults() -> Iterator[None]:
+    """RequestFault for text that a tokenizer stops at, such as a character that it has no token for, not even one for
+    the unknown."""
+    try:
+        yield
+    except Exception as error:  # the tokenizers library raises no class of its own
+        raise RequestFault(
+            f"the base model's tokenizer cannot read the text: {' '.join(str(error).split())[:300]}.",
+            way_out="Name its unk_token in tokenizer.json, or leave out text that it has no tokens for.",
+        ) from error

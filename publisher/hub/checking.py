@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from publisher.hub.faults import Damaged, RepositoryMissing, RevisionMissing
-from publisher.hub.references import ReferenceKind, kind_word
+from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, kind_word
 from publisher.hub.repositories import Repository
 from publisher.hub.storage import HubStorage
 
@@ -54,12 +54,22 @@ def check_storage(storage: HubStorage, on_progress: OnProgress = lambda done, to
 
 
 def read_contents(storage: HubStorage) -> Contents:
-    """Every repository's settings, branches, tags and commits."""
+    """Every namespace's owner, and every repository's settings, branches, tags and commits."""
     contents = Contents()
+    contents.damage += _namespaces(storage)
     for repository in storage.repository_folders():
         for look in (_settings, _references, _commits):
             contents.damage += look(repository, contents)
     return contents
+
+
+def _namespaces(storage: HubStorage) -> Iterator[str]:
+    for namespace in storage.namespaces():
+        try:
+            if storage.namespace_tenant(namespace) is None:
+                yield f"Namespace {namespace!r} is damaged in the Hub's storage: its record is missing."
+        except Damaged as error:
+            yield error.message
 
 
 def _settings(repository: Repository, contents: Contents) -> Iterator[str]:
@@ -74,6 +84,8 @@ def _settings(repository: Repository, contents: Contents) -> Iterator[str]:
 
 
 def _references(repository: Repository, contents: Contents) -> Iterator[str]:
+    if DEFAULT_BRANCH not in repository.references.names(ReferenceKind.BRANCH) and repository.exists():
+        yield f"Repository {str(repository.id)!r} is damaged in the Hub's storage: branch 'main' is missing."
     for kind in ReferenceKind:
         for name in repository.references.names(kind):
             try:
@@ -85,7 +97,9 @@ def _references(repository: Repository, contents: Contents) -> Iterator[str]:
 
 
 def _commits(repository: Repository, contents: Contents) -> Iterator[str]:
-    for id in repository.commit_ids():
+    parents: dict[str, str] = {}
+    ids = repository.commit_ids()
+    for id in ids:
         try:
             commit = repository.commit_at(id)
         except Damaged as error:
@@ -93,6 +107,15 @@ def _commits(repository: Repository, contents: Contents) -> Iterator[str]:
             continue
         except RepositoryMissing:
             return
+        if commit.parent is not None:
+            parents[commit.parent] = id
         for path, file in commit.files.items():
             contents.blobs[file.sha256] = file.size
             contents.named[file.sha256] = f"{path!r} of {str(repository.id)!r} at {id[:8]}"
+    for lost in parents.keys() - set(ids):
+        try:
+            repository.commit_at(lost)  # made meanwhile?
+        except RevisionMissing:
+            yield f"Repository {str(repository.id)!r} is damaged in the Hub's storage: commit {lost} is missing."
+        except (Damaged, RepositoryMissing):
+            continue  # said with the others the next time, or deleted meanwhile

@@ -37,6 +37,10 @@ class References:
             commit = path.read_bytes().strip().decode("ascii", "replace")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ValueError(
+                f"the file of {kind_word(kind).lower()} {name!r} cannot be read: {error.strerror}"
+            ) from error
         if not is_commit_id(commit):
             raise ValueError(f"the file of {kind_word(kind).lower()} {name!r} names no commit")
         return commit

@@ -79,6 +79,10 @@ class Repository:
         except (OSError, ValueError) as error:
             raise self._damaged("its repo.json cannot be read") from error
 
+    def exists(self) -> bool:
+        """Not if it was deleted, or its creation was cut short; true where its settings cannot be read."""
+        return (self._folder / "repo.json").exists()
+
     def owned_by(self, owner: Owner | None) -> bool:
         return owner is not None and owner.tenant == self.settings.tenant
 
@@ -154,8 +158,20 @@ class Repository:
         return StoredContent(file.sha256, file.size, f"{path!r} of {str(self.id)!r}", self.blobs)
 
     def all_commits(self) -> Iterator[Commit]:
-        """Every commit that is stored, in no order, also those that no branch leads to. Raises Damaged."""
+        """Every commit that is stored, in no order, also those that no branch leads to.
+
+        Raises Damaged, also for one that is not stored any more although a branch, a tag or a later commit names it.
+        """
+        read: set[str] = set()
+        named: set[str] = set()
         for id in self.commit_ids():
+            commit = self._read_commit(id)
+            read.add(id)
+            named |= {commit.parent} if commit.parent else set()
+            yield commit
+        for kind in ReferenceKind:
+            named |= set(self.reference_commits(kind).values())
+        for id in named - read:  # made meanwhile, or lost
             yield self._read_commit(id)
 
     def commit_ids(self) -> list[str]:
@@ -234,7 +250,7 @@ class Repository:
     def initialise(self, settings: RepositorySettings, author: str) -> None:
         """Writes the empty first commit and, last of all, the settings that make the repository exist."""
         with self._writing(create=True):
-            if (self._folder / "repo.json").exists():
+            if self.exists():
                 raise AlreadyExists(f"Repository {str(self.id)!r} exists already.", field="repo_id")
             first = Commit.sealed(parent=None, author=author, title="initial commit", message="", files={})
             self._publish(first, DEFAULT_BRANCH)

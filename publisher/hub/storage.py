@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from publisher.hub.blobs import BlobStore
-from publisher.hub.disk import write_atomically
+from publisher.hub.disk import names_in, write_atomically
 from publisher.hub.faults import Damaged, Forbidden, RepositoryMissing
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
@@ -87,6 +87,11 @@ class HubStorage:
         """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
         self._at(id).delete(self.trash)
         self.deleted.set()
+
+    def namespaces(self) -> list[str]:
+        """Those that belong to somebody, and those that have repositories, sorted."""
+        claimed = {name.removesuffix(".json") for name in names_in(self.root / "namespaces")}
+        return sorted(claimed | set(names_in(self.root / "repos")))
 
     def namespace_tenant(self, namespace: str) -> str | None:
         """The tenant that the namespace belongs to, or None. Raises Damaged."""

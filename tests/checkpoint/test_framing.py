@@ -3,10 +3,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from publisher.checkpoint.framing import Framing
 from publisher.errors import RequestFault
 from tests.models import BOS, EOS, byte_tokenizer, framed_tokenizer
+from worker.alignment.data import token_ids
 
 KINDS = {"none": (), "bos": ("bos",), "eos": ("eos",), "both": ("bos", "eos")}
 
@@ -28,6 +33,33 @@ def test_the_tokenizer_itself_says_how_its_family_frames_text(
 
 def test_a_tokenizer_that_frames_with_several_tokens_is_taken_at_its_word() -> None:
     assert Framing.of(framed_tokenizer("bos", "bos", "eos", "eos")) == Framing((BOS, BOS), (EOS, EOS))
+
+
+def letters(*vocabulary: str, unknown: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows `vocabulary` only, and puts <s> (0) before every text."""
+    words = {word: id for id, word in enumerate(("<s>", "</s>", *vocabulary))}
+    tokenizer = Tokenizer(BPE(vocab=words, merges=[], unk_token=unknown))
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("vocabulary", ["ACDEFGHIKLMNPQRSTVWY", "12", "xy\u6d77"])
+@pytest.mark.parametrize("unknown", [None, "<s>"])
+def test_letters_that_a_vocabulary_lacks_tell_nothing_of_its_framing(vocabulary: str, unknown: str | None) -> None:
+    assert Framing.of(letters(*vocabulary, unknown=unknown)) == Framing((0,), (1,))
+
+
+def test_a_tokenizer_that_makes_nothing_of_any_text_is_refused() -> None:
+    with pytest.raises(RequestFault, match="makes no tokens"):
+        Framing.of(letters("x"))
+
+
+def test_what_a_tokenizer_stops_at_is_the_requests_fault() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="<unk>")))
+    with pytest.raises(RequestFault, match=r"cannot read the text: .*unk_token"):
+        Framing.of(tokenizer)
+    with pytest.raises(RequestFault, match="cannot read the text"):
+        list(token_ids(["a", "b"], tokenizer))
 
 
 def test_documents_that_begin_with_bos_need_no_end_of_text_token() -> None:

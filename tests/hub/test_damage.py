@@ -170,7 +170,14 @@ def overwrite(content: bytes) -> Spoil:
     return overwrite_with
 
 
-@pytest.mark.parametrize("spoil", [flip, truncate, overwrite(b""), overwrite(b"{}"), overwrite(b"\xff\xfe")])
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "spoil", [flip, truncate, overwrite(b""), overwrite(b"{}"), overwrite(b"\xff\xfe"), replace_by_folder]
+)
 @pytest.mark.parametrize("kind", ["commit", "branch", "settings"])
 def test_damaged_records_of_a_repository_are_refused_by_name(
     hub: RunningHub, alice: HfApi, repo: str, spoil: Spoil, kind: str

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from publisher.hub.changes import DeleteFile
+from publisher.hub.checking import check_storage
 from publisher.hub.faults import Damaged
 from publisher.hub.garbage import collect_garbage
 from publisher.hub.names import RepositoryId
@@ -87,6 +88,28 @@ def test_nothing_is_collected_while_a_commit_cannot_be_read(storage: HubStorage,
     with pytest.raises(Damaged, match=head):
         collect_garbage(storage)
     assert len(blobs(storage)) == 1
+
+
+@pytest.mark.parametrize("lost", ["head", "parent"])
+def test_nothing_is_collected_while_a_commit_is_missing(storage: HubStorage, repository: Repository, lost: str) -> None:
+    parent = add(repository, "a.txt", b"content")
+    head = repository.commit(_change(DeleteFile("a.txt"))).id
+    age(storage, TWO_HOURS)
+    missing = head if lost == "head" else parent
+    (storage.root / "repos/lab/model/commits" / f"{missing}.json").unlink()
+    with pytest.raises(Damaged, match=missing):
+        collect_garbage(storage)
+    assert len(blobs(storage)) == 1
+    assert any(missing in line for line in check_storage(storage).damage)
+
+
+@pytest.mark.parametrize("record", ["repos/lab/model/refs/heads/main", "namespaces/lab.json"])
+def test_a_lost_record_is_found(storage: HubStorage, repository: Repository, record: str) -> None:
+    add(repository, "a.txt", b"content")
+    assert check_storage(storage).damage == ()
+    (storage.root / record).unlink()
+    (found,) = check_storage(storage).damage
+    assert "is missing" in found
 
 
 def test_files_of_a_repository_that_lost_its_settings_are_kept(storage: HubStorage, repository: Repository) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from publisher.checkpoint.framing import Framing
+from publisher.checkpoint.framing import Framing, tokenizer_faults
 from publisher.corpus import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Exhausted
@@ -50,7 +50,9 @@ def token_ids(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> I
     remaining = iter(documents)
     while batch := list(itertools.islice(remaining, _DOCUMENTS_AT_ONCE)):
         # verbose=False: documents longer than the model's context are cut here, so the warning is not true.
-        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+        with tokenizer_faults():
+            tokenized = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+        yield from tokenized
 
 
 def training_sequences(

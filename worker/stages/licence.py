@@ -39,8 +39,9 @@ def read_licence(folder: Path) -> Licence:
         text = file.read(_READ_BYTES).decode("utf-8-sig", errors="replace")
     try:
         metadata = _metadata(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return Licence(texts=texts, complaint=" ".join(str(error).split())[:200])
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # yaml's own readers of `!!bool maybe` or `!!int ""` stumble
+        return Licence(texts=texts, complaint=" ".join(f"{type(error).__name__}: {error}".split())[:200])
     return Licence(
         name=_names(metadata.get("license")),
         custom=_text(metadata.get("license_name")),
@@ -70,9 +71,11 @@ def _metadata(text: str) -> Mapping[str, object]:
 
 
 def _names(value: object) -> str | list[str] | None:
-    names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+    names = [name for one in value if (name := _text(one))] if isinstance(value, list) else []
     return _text(value) or (names if len(names) > 1 else names[0] if names else None)
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+    """One line of text; YAML can write halves of characters, which no card can."""
+    line = value.strip() if isinstance(value, str) else ""
+    return line if line and line.isprintable() else None

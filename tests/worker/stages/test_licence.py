@@ -22,6 +22,7 @@ from worker.stages.licence import Licence, documents_digest, read_licence
         (b"# Model\n\nlicense: mit\n", Licence()),
         (b"", Licence()),
         (b"---\n---\n", Licence()),
+        (b'---\nlicense: >\n  mit\nlicense_name: "a\\nb"\nlicense_link: "\\ud83d"\n---\n', Licence("mit")),
         (b"---\nlicense: {a: b}\nlicense_name: 7\n---\n", Licence()),
     ],
 )
@@ -37,6 +38,9 @@ def test_the_licence_is_what_the_card_says(tmp_path: Path, card: bytes, expected
         b"---\n- mit\n- en\n---\n# Model\n",
         b"---\nlicense: mit\ntags:\n\t- x\n---\n# Model\n",
         b"---\ndate: 2024-13-45\n---\n",
+        b"---\ngated: !!bool maybe\n---\n",
+        b"---\ndate: !!timestamp soon\n---\n",
+        b'---\nsize: !!int ""\n---\n',
         b"---\na: " + b"[" * 5000 + b"\n---\n",
     ],
 )
