@@ -20,8 +20,8 @@ PER_LAYER = "per_layer_config"
 #: how `quantization_config.quant_method` begins where only this package can load the weights
 OWN_METHODS = "loram_"
 NOTICE = (
-    "transformers alone cannot load this checkpoint. Run `pip install -U loram-publisher`, then "
-    "`import publisher.checkpoint` before you load it"
+    "transformers alone cannot load this checkpoint. Install the package loram-publisher from where this checkpoint's "
+    "README.md says, then `import publisher.checkpoint` before you load it"
 )
 
 

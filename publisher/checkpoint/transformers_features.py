@@ -14,6 +14,6 @@ def refuse_older_transformers() -> None:
     if find_spec(_NEEDED) is None:
         raise ImportError(
             "publisher.checkpoint needs a transformers whose configs can differ per layer; "
-            f"{version('transformers')} is installed. Run `pip install -U loram-publisher`, which brings one, or "
+            f"{version('transformers')} is installed. Run "
             "`pip install 'transformers~=5.23.0'`."
         )

@@ -210,7 +210,10 @@ def test_without_this_package_loading_names_it(
     save_checkpoint(tmp_path, pruned)
     bare = load_in_another_process(tmp_path, **options)
     assert bare.returncode != 0
-    assert "`pip install -U loram-publisher`, then `import publisher.checkpoint`" in bare.stderr.splitlines()[-1]
+    assert (
+        "Install the package loram-publisher from where this checkpoint's README.md says, then `import publisher.checkpoint`"
+        in bare.stderr.splitlines()[-1]
+    )
     assert load_in_another_process(tmp_path, "import publisher.checkpoint").returncode == 0
 
 

@@ -135,7 +135,7 @@ def test_an_older_transformers_is_named_with_the_way_out(tmp_path: Path) -> None
     (tmp_path / "transformers-4.57.6.dist-info" / "METADATA").write_text(metadata)
     done = with_transformers_alone("import publisher.checkpoint", tmp_path)
     assert done.returncode != 0
-    assert "4.57.6 is installed. Run `pip install -U loram-publisher`" in done.stderr.splitlines()[-1]
+    assert "4.57.6 is installed. Run `pip install 'transformers~=5.23.0'`" in done.stderr.splitlines()[-1]
 
 
 def test_logits_are_the_same_with_the_notice(folder: Path) -> None:
