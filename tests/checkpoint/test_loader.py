@@ -20,6 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from publisher.checkpoint.notice import NOTICE
 from tests.checkpoint.pruned import PROJECTIONS, lora, make_pair, save_checkpoint
 
 TOKENS = torch.arange(24).reshape(2, 12) % 64
@@ -210,10 +211,7 @@ def test_without_this_package_loading_names_it(
     save_checkpoint(tmp_path, pruned)
     bare = load_in_another_process(tmp_path, **options)
     assert bare.returncode != 0
-    assert (
-        "Install the package loram-publisher from where this checkpoint's README.md says, then `import publisher.checkpoint`"
-        in bare.stderr.splitlines()[-1]
-    )
+    assert NOTICE in bare.stderr.splitlines()[-1]
     assert load_in_another_process(tmp_path, "import publisher.checkpoint").returncode == 0
 
 
