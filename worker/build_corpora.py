@@ -13,12 +13,15 @@ from pydantic import ValidationError
 
 from publisher.corpus import CorpusSource, DatasetShelf
 from publisher.corpus_facts import CorpusFacts, count
+from publisher.corpus_needs import check_amount, text_needs
 from publisher.errors import RequestFault
 from publisher.hub_dataset import HubAccess
 from publisher.recipe import Recipe, Stop
 from worker.stages.context import Stage
 
 SCHEME = "hf://"
+#: which stage reads the text of which part of a recipe
+_STAGES = {"pruning": Stage.CALIBRATE, "alignment": Stage.ALIGN, "evaluation": Stage.EVALUATE}
 _OF_DATASET, _OF_CORPUS = ("config", "split", "documents"), ("text_field", "held_out_fraction")
 
 
@@ -40,7 +43,11 @@ def corpus_sources(
         )
     shelf = DatasetShelf(datasets, HubAccess(token=get_token()))
     sources = {name: _source(name, given[name], shelf) for name in names}
-    return {name: _read_through(source) for name, source in sources.items()}
+    counted = {name: count(source) for name, source in sources.items() if source.dataset is None}
+    for need in text_needs(recipe):
+        if need.corpus in counted and _includes(last, _STAGES[need.field.split(".")[1]]):
+            check_amount(need, counted[need.corpus])
+    return {name: _as_counted(source, counted.get(name)) for name, source in sources.items()}
 
 
 def names_read(recipe: Recipe, last: Stage) -> list[str]:
@@ -121,11 +128,10 @@ def _checked(name: str, place: str, values: dict[str, Any]) -> CorpusSource:
         raise RequestFault(f"corpus {name}: {first['loc'][-1]} in {place}: {first['msg']}.") from error
 
 
-def _read_through(source: CorpusSource) -> CorpusSource:
-    """The source, of which everything can be read and which has to stay so; a dataset is read when its turn comes."""
-    if source.dataset is not None:
+def _as_counted(source: CorpusSource, facts: CorpusFacts | None) -> CorpusSource:
+    """The source, which has to stay as it was counted; a dataset is read when its turn comes."""
+    if facts is None:
         return source
-    facts = count(source)
     if facts.is_one_document:
         _say_cut(source, facts)
     return source.model_copy(update={"expected_digest": facts.content_digest})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
@@ -13,30 +12,19 @@ from publisher.api.service import Service
 from publisher.api.variants_schema import PublishRequest, VariantRequest
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model import BaseModelFacts
-from publisher.corpus import Split
 from publisher.corpus_facts import CorpusFacts
+from publisher.corpus_needs import check_amount, text_needs
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
 from publisher.hub.storage import HubStorage
 from publisher.plan import certificate_notes
 from publisher.recipe import Recipe
-from publisher.recipe_parts import shares_of
 from publisher.repo_id import check_repo_id
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, corpus_names
 from publisher.store.tenancy import owned
 from publisher.verdict import MORE_DOCUMENTS
-
-
-@dataclass(frozen=True)
-class TextNeed:
-    """A place in the recipe that reads `tokens` tokens of one side of a corpus."""
-
-    field: str
-    corpus: str
-    split: Split
-    tokens: int
 
 
 def check_variant(service: Service, caller: Caller, request: VariantRequest) -> None:
@@ -96,7 +84,7 @@ def _check_text(session: Session, caller: Caller, recipe: Recipe) -> None:
             )
         found = facts[need.corpus]
         if found is not None:  # nobody has counted a dataset's documents: the stages do
-            _check_amount(need, found)
+            check_amount(need, found)
     _check_certificate(recipe, facts)
 
 
@@ -108,37 +96,3 @@ def _check_certificate(recipe: Recipe, facts: Mapping[str, CorpusFacts | None]) 
     found = facts[corpus]
     for note in certificate_notes(recipe, corpus, found.held_out_documents) if found else ():
         raise RequestFault(f"{note}.", field="recipe.evaluation.require_certificate", way_out=MORE_DOCUMENTS)
-
-
-def text_needs(recipe: Recipe) -> Iterator[TextNeed]:
-    """Every place of the recipe that reads text."""
-    if calibration := recipe.pruning.calibration:
-        for name, samples in calibration.shares.items():
-            field = f"recipe.pruning.{calibration.field_of(name)}"
-            yield TextNeed(field, name, Split.TRAIN, samples * calibration.sequence_length)
-    if alignment := recipe.alignment:
-        for index, (name, tokens) in enumerate(shares_of(alignment.corpora, alignment.text_tokens).items()):
-            yield TextNeed(f"recipe.alignment.corpora.{index}.name", name, Split.TRAIN, tokens)
-    if evaluation := recipe.evaluation:
-        for index, name in enumerate(evaluation.corpora):
-            yield TextNeed(f"recipe.evaluation.corpora.{index}", name, Split.HELD_OUT, evaluation.sequence_length)
-        if evaluation.probe:
-            length = evaluation.probe_budget.sequence_length
-            yield TextNeed("recipe.evaluation.corpora.0", evaluation.corpora[0], Split.TRAIN, length)
-
-
-def _check_amount(need: TextNeed, found: CorpusFacts) -> None:
-    held_out = need.split is Split.HELD_OUT
-    documents = found.held_out_documents if held_out else found.train_documents
-    text_bytes = found.held_out_bytes if held_out else found.train_bytes
-    # No tokenizer makes more tokens than bytes, and one between documents. That is several times too
-    # generous for most text: the stage counts exactly, this only refuses what cannot be enough.
-    if text_bytes + documents < need.tokens:
-        side = "held-out documents" if held_out else "documents that are not held out"
-        raise RequestFault(
-            f"corpus {need.corpus} has {text_bytes:,} bytes of text in its {documents:,} {side}; "
-            f"{need.tokens:,} tokens are asked of it.",
-            field=need.field,
-            way_out="Ask for fewer tokens, or register a corpus with more text"
-            + (" or a larger held_out_fraction." if held_out else "."),
-        )

@@ -57,7 +57,7 @@ def test_a_criterion_that_reads_no_text_asks_for_none() -> None:
 
 
 def test_a_local_corpus_says_how_it_is_read(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"my text": f"text {number}", "id": number}) + "\n" for number in range(20))
+    lines = "".join(json.dumps({"my text": f"text {number}, a line of it", "id": number}) + "\n" for number in range(20))
     (tmp_path / "a.jsonl").write_text(lines)
     source = one(tmp_path, f"{tmp_path}/a.jsonl?text_field=my+text&held_out_fraction=0.25")
     assert len(list(source.documents(Split.HELD_OUT))) == 5
@@ -102,6 +102,32 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": null}\n')
     with pytest.raises(RequestFault, match=r"corpus prose: .* holds no text"):
         one(tmp_path, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"evaluation": {"corpora": ["prose"]}}, "corpus prose has 0 bytes of text in its 0 held-out documents"),
+        ({"alignment": {"corpora": ["prose"], "tokens": 4_096_000}}, "4,096,000 tokens are asked of it"),
+    ],
+)
+def test_too_little_text_is_refused_before_anything_is_done(
+    asked: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    place = f"prose={prose(tmp_path / 'a.jsonl')}?held_out_fraction=0"
+    wanted = Recipe.model_validate(recipe().model_dump() | asked)
+    with pytest.raises(RequestFault, match=message):
+        corpus_sources(wanted, (place,), tmp_path / "datasets")
+    assert corpus_sources(wanted, (place,), tmp_path / "datasets", Stage.PRUNE)
+
+
+@pytest.mark.parametrize("exhausted", ["repeat", "stop"])
+def test_less_text_than_tokens_will_do_where_the_recipe_says_what_then(exhausted: str, tmp_path: Path) -> None:
+    place = f"prose={prose(tmp_path / 'a.jsonl')}"
+    alignment = {"corpora": ["prose"], "tokens": 4_096_000, "exhausted": exhausted}
+    assert corpus_sources(
+        Recipe.model_validate(recipe().model_dump() | {"alignment": alignment}), (place,), tmp_path / "datasets"
+    )
 
 
 def test_text_that_changes_during_a_build_is_refused(tmp_path: Path) -> None:
