@@ -57,7 +57,7 @@ def test_a_criterion_that_reads_no_text_asks_for_none() -> None:
 
 
 def test_a_local_corpus_says_how_it_is_read(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"my text": f"text {number}, a line of it", "id": number}) + "\n" for number in range(20))
+    lines = "".join(json.dumps({"my text": f"text {number}, a line", "id": number}) + "\n" for number in range(20))
     (tmp_path / "a.jsonl").write_text(lines)
     source = one(tmp_path, f"{tmp_path}/a.jsonl?text_field=my+text&held_out_fraction=0.25")
     assert len(list(source.documents(Split.HELD_OUT))) == 5
