@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from publisher.errors import UnsupportedModel
+from publisher.errors import PublisherError, UnsupportedModel
+from publisher.file_faults import fault_of
 from publisher.json_object import MAX_BYTES, parse_object, refuse_pointer
 
 SINGLE_FILE = "model.safetensors"
@@ -76,12 +77,8 @@ class FolderFiles:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: OSError) -> UnsupportedModel:
-        return UnsupportedModel(
-            f"{error.filename or self.where} cannot be read: {error.strerror or error}.",
-            field="path",
-            way_out="Let the service's own account read the folder and everything in it.",
-        )
+    def _unreadable(self, error: OSError) -> PublisherError:
+        return fault_of(str(error.filename or self.where), error, fault=UnsupportedModel)
 
 
 def is_in_place(name: str) -> bool:

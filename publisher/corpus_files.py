@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import RequestFault
-from publisher.file_faults import file_faults
+from publisher.file_faults import fault_of, file_faults
 
 ENDINGS = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
 #: folders that Spark, Delta Lake, macOS' archiver and Python keep for themselves; a dot hides the others
@@ -86,11 +86,7 @@ def _walk(root: Path) -> list[Path]:
 
 
 def _raise(error: OSError) -> None:
-    raise RequestFault(
-        f"the folder {error.filename} cannot be read: {error.strerror}.",
-        field="path",
-        way_out="Make it readable, or move it elsewhere.",
-    ) from error
+    raise fault_of(f"the folder {error.filename}", error) from error
 
 
 def _hidden(name: str) -> bool:

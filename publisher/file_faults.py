@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from publisher.errors import InfrastructureFault, RequestFault
+from publisher.errors import InfrastructureFault, PublisherError, RequestFault
 
 #: What is wrong with the file or its path itself. Trying again does not help, and no other machine is to blame: where
 #: workers run on several machines, whoever registers a path has to have it on all of them.
@@ -32,22 +32,25 @@ Foreign = dict[bytes, tuple[str, str]]
 
 
 @contextmanager
-def file_faults(name: str, *, field: str | None = "path") -> Iterator[None]:
-    """Put what the operating system says of a file into words: RequestFault for what is wrong with the file itself,
+def file_faults(name: str, *, field: str | None = "path", fault: type[RequestFault] = RequestFault) -> Iterator[None]:
+    """Put what the operating system says of a file into words: `fault` for what is wrong with the file itself,
     InfrastructureFault for disks and network file systems, after which trying again may help."""
     try:
         yield
     except OSError as error:
-        raise _fault(name, error, field) from error
+        raise fault_of(name, error, field=field, fault=fault) from error
 
 
-def _fault(name: str, error: OSError, field: str | None) -> Exception:
+def fault_of(
+    name: str, error: OSError, *, field: str | None = "path", fault: type[RequestFault] = RequestFault
+) -> PublisherError:
+    """What `file_faults` raises for `error`."""
     wrong = _OF_THE_REQUEST.get(error.errno or 0)
     if wrong is None:
         return InfrastructureFault(
             f"{name} could not be read: {error}.", way_out="Check the disk or network file system, then try again."
         )
-    return RequestFault(
+    return fault(
         f"{name} {wrong}.",
         field=field,
         way_out="Put it where it was named, readable on every machine that works with it, then try again.",
