@@ -90,10 +90,15 @@ def draw(name: str, points: Sequence[Point], *, growing: bool) -> Chart | None:
     )
 
 
+#: values this close, relative to their size, are one: between them no step is left that floats can count
+_SAME = 1e-9
+
+
 def nice_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """About five round numbers that enclose `low` and `high`: multiples of 1, 2 or 5 times a power of ten."""
-    if high <= low:
-        spread = abs(low) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= largest * _SAME:
+        spread = largest * 0.1 or 1.0
         low, high = low - spread, high + spread
     step = _nice_step((high - low) / (TICKS - 1))
     if whole:

@@ -7,7 +7,7 @@ from math import inf, log10, nan
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from publisher.dashboard.charts import MOST_POINTS, draw, nice_ticks, number, thin
@@ -17,6 +17,7 @@ VALUES = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e
 
 
 @given(VALUES, VALUES)
+@example(1e9, 999999999.9999999)
 def test_ticks_enclose_the_values_in_even_round_steps(one: float, other: float) -> None:
     low, high = sorted((one, other))
     ticks = nice_ticks(low, high)
