@@ -230,7 +230,8 @@ def test_recovered_probe_has_the_base_model_s_shapes_and_name(tmp_path: Path) ->
         kept = file.get_slice("model.layers.1.mlp.up_proj.weight").get_shape()[0]
     assert kept < 48
     assert int((widened.abs().sum(-1) != 0).sum()) == kept
-    assert json.loads((probe / "adapter_config.json").read_text())["base_model_name_or_path"] == request.base.repo_id
+    config = json.loads((probe / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == request.base.public_name
     assert not (folders[Stage.EVALUATE] / "trained").exists()
 
 
