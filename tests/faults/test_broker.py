@@ -23,7 +23,8 @@ def test_broker_that_restarts_empty_under_a_running_job_costs_nothing(tmp_path: 
             installation.wait_until_aligning(during)
         # accepted while the broker is down
         after = installation.make_variant("default/after", tokens=64)
-        assert installation.job(after).dispatched_at is None
+        # while the reaper tries to send it, it is marked as sent
+        installation.wait_for(after, lambda job: job.dispatched_at is None, "no mark of being sent")
         assert installation.wait_for_state(during, JobState.SUCCEEDED).attempt == 1
         with servers.redis_server(tmp_path, port):
             assert installation.wait_for_state(after, JobState.SUCCEEDED).state is JobState.SUCCEEDED
