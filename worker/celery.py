@@ -13,7 +13,7 @@ from publisher.jobs.broker import create_celery
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
-from worker.registration import Registration, measure
+from worker.jobs.registration import Registration, measure
 
 app = create_celery(settings())
 app.conf.imports = ("worker.tasks",)

@@ -13,7 +13,7 @@ from publisher.jobs.broker import RUN_JOB
 from publisher.settings import settings
 from publisher.store.database import Database
 from worker.celery import app
-from worker.supervision import Supervision
+from worker.jobs.supervision import Supervision
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from publisher.api.errors import documented
 from publisher.api.local_paths import allowed_path
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
-from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.errors import Conflict
 from publisher.settings import Settings
 from publisher.store.models import BaseModel

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from publisher.base_model import BaseModelFacts
+from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import Conflict
 from publisher.store import models as tables
 

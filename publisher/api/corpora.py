@@ -11,10 +11,10 @@ from publisher.api.errors import documented
 from publisher.api.local_paths import allowed_path
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
-from publisher.corpus import CorpusSource
-from publisher.corpus_facts import CorpusFacts, count
+from publisher.corpus.dataset import HubAccess, HubDataset
+from publisher.corpus.facts import CorpusFacts, count
+from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
-from publisher.hub_dataset import HubAccess, HubDataset
 from publisher.settings import Settings
 from publisher.store.models import Corpus
 from publisher.store.paging import newest_first

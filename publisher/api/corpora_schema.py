@@ -7,9 +7,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from publisher.corpus import CorpusSource
-from publisher.corpus_facts import CorpusFacts
-from publisher.hub_dataset import DOCUMENTS, MOST_DOCUMENTS, REPO_ID
+from publisher.corpus.dataset import DOCUMENTS, MOST_DOCUMENTS, REPO_ID
+from publisher.corpus.facts import CorpusFacts
+from publisher.corpus.source import CorpusSource
 from publisher.recipe import CorpusName
 from publisher.store import models as tables
 

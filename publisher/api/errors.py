@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from publisher.errors import InfrastructureFault, PublisherError, RequestFault
-from publisher.invalid_fields import InvalidField, invalid_fields
+from publisher.recipe.invalid_fields import InvalidField, invalid_fields
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)

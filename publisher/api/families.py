@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
-from publisher.families import Families, known_families
+from publisher.families.known import Families, known_families
 
 router = APIRouter(prefix="/v1/families", tags=["families"])
 

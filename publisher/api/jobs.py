@@ -15,9 +15,9 @@ from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.jobs import events
 from publisher.jobs import service as job_service
-from publisher.jobs.queries import list_jobs
-from publisher.jobs.states import JobState
+from publisher.store.job_queries import list_jobs
 from publisher.store.models import Job, JobEvent
+from publisher.store.states import JobState
 from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

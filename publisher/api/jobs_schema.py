@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from publisher.jobs.states import JobState
+from publisher.store.states import JobState
 
 
 class FailureAnswer(BaseModel):

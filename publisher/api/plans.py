@@ -11,7 +11,7 @@ from publisher.api.base_models_schema import facts_of
 from publisher.api.errors import documented
 from publisher.api.plans_schema import PlanRequest
 from publisher.api.service import CurrentService
-from publisher.plan import Plan, certificate_notes, make_plan
+from publisher.plan.plan import Plan, certificate_notes, make_plan
 from publisher.recipe import Recipe
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, latest_worker

@@ -11,20 +11,20 @@ from publisher.api.authentication import Caller
 from publisher.api.service import Service
 from publisher.api.variants_schema import PublishRequest, VariantRequest
 from publisher.architecture.sparsity import pruned_parameters
-from publisher.base_model import BaseModelFacts
-from publisher.corpus_facts import CorpusFacts
-from publisher.corpus_needs import check_amount, text_needs
+from publisher.base_model.facts import BaseModelFacts
+from publisher.corpus.facts import CorpusFacts
+from publisher.corpus.needs import check_amount, text_needs
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
 from publisher.hub.storage import HubStorage
-from publisher.plan import certificate_notes
+from publisher.hub_client.repo_id import check_repo_id
+from publisher.manifest.verdict import MORE_DOCUMENTS
+from publisher.plan.plan import certificate_notes
 from publisher.recipe import Recipe
-from publisher.repo_id import check_repo_id
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, corpus_names
 from publisher.store.tenancy import owned
-from publisher.verdict import MORE_DOCUMENTS
 
 
 def check_variant(service: Service, caller: Caller, request: VariantRequest) -> None:

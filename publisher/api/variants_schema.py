@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.api.jobs_schema import JobAnswer
 from publisher.api.plans_schema import RECIPE_EXAMPLE
+from publisher.manifest.verdict import Verdict, verdict_of
 from publisher.recipe import Recipe
 from publisher.store import models as tables
-from publisher.verdict import Verdict, verdict_of
 
 
 class PublishRequest(BaseModel):

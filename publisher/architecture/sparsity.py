@@ -8,7 +8,7 @@ from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.architecture.widths import pruned_widths, unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
-from publisher.recipe_pruning import Pattern, Pruning, PruningMethod
+from publisher.recipe.pruning import Pattern, Pruning, PruningMethod
 
 _ROUTERS = ("gate", "router")
 

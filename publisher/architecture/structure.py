@@ -1,6 +1,6 @@
 """What a decoder layer is made of, as data: which tensors, and which slices of them stand and fall together.
 
-Torch-free. Made once per config by publisher.architecture.introspection; read by the plan, by prune, and (as part of
+Torch-free. Made once per config by publisher.families.introspection; read by the plan, by prune, and (as part of
 the masks file) by recovery.
 """
 

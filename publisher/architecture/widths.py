@@ -8,7 +8,7 @@ from math import ceil, gcd
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
-from publisher.recipe_pruning import Layout, Pruning, PruningMethod, Scope
+from publisher.recipe.pruning import Layout, Pruning, PruningMethod, Scope
 
 
 def pruned_widths(geometry: Geometry, pruning: Pruning) -> tuple[LayerWidths, ...]:

@@ -1,14 +1,9 @@
-"""The published format. Importing this teaches transformers to load layers of different widths (loader) and weights
-that are stored compressed (sparse_loading) or, embeddings included, in 4 bits (four_bit_everywhere), and PEFT to save
-with an adapter what it was trained on (tying)."""
+"""The published format. Importing this teaches transformers to load layers of different widths and 4 bits everywhere
+(publisher.loading) and weights that are stored compressed (sparse_loading), and PEFT to save with an adapter what it
+was trained on (tying)."""
 
-from publisher.checkpoint.transformers_features import refuse_older_transformers
+import publisher.loading  # noqa: F401 - first: says what is missing of an older transformers
+from publisher.checkpoint import sparse_loading, tying
 
-refuse_older_transformers()
-
-from publisher.checkpoint import four_bit_everywhere, loader, sparse_loading, tying  # noqa: E402
-
-loader.register()
 sparse_loading.register()
-four_bit_everywhere.register()
 tying.register()

@@ -16,14 +16,14 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from publisher.architecture import describe
-from publisher.checkpoint import manifest as manifests
 from publisher.checkpoint.integrity import CONFIG
-from publisher.checkpoint.manifest import Manifest, record
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault, UnsupportedModel
-from publisher.json_object import parse_object
+from publisher.families.describe import describe
+from publisher.files.json_object import parse_object
+from publisher.manifest import manifest as manifests
+from publisher.manifest.manifest import Manifest, record
 
 #: what pruning leaves as it is, and an adapter's tensors depend on
 _SAME = ("model_type", "hidden_size", "num_hidden_layers")

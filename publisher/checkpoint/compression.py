@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
-from publisher.checkpoint.notice import with_notice
-from publisher.checkpoint.stored_weights import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
-from publisher.checkpoint.streaming import Entry, write_tensors
 from publisher.checkpoint.weight_masks import WeightMasks, mask_name
 from publisher.errors import RequestFault
+from publisher.loading.notice import with_notice
+from publisher.weights.folder import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
+from publisher.weights.writing import Entry, write_tensors
 
 #: `quantization_config.quant_method` in config.json
 METHOD = "loram_sparse"

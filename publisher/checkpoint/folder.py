@@ -9,9 +9,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from publisher.checkpoint import manifest, masks
-from publisher.checkpoint.hub_faults import hub_faults
+from publisher.checkpoint import masks
 from publisher.errors import NotFound, RequestFault
+from publisher.hub_client.faults import hub_faults
+from publisher.manifest import manifest
 
 _CONFIG = "config.json"
 #: What recovery reads: kilobytes, where the weights are gigabytes.

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from publisher.architecture.structure import Unit
-from publisher.checkpoint import manifest as manifests
-from publisher.checkpoint.manifest import Manifest, Widths
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.stored_weights import SINGLE_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault
-from publisher.json_object import read_object
+from publisher.files.json_object import read_object
+from publisher.manifest import manifest as manifests
+from publisher.manifest.manifest import Manifest, Widths
+from publisher.weights.folder import SINGLE_FILE
 
 CONFIG = "config.json"
 #: What families call the number of a layer's units. A name that is not here is not compared.

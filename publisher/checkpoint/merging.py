@@ -22,8 +22,6 @@ from publisher.architecture.structure import Shape
 from publisher.checkpoint.adapter_config import alpha_of
 from publisher.checkpoint.adapter_places import PEFT_PREFIX, AdapterPlaces, module_of
 from publisher.checkpoint.adapter_tensors import AdapterTensors
-from publisher.checkpoint.stored_weights import StoredWeights
-from publisher.checkpoint.streaming import write_tensors
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.checkpoint.whole_parameters import (
     TOKENS,
@@ -34,6 +32,8 @@ from publisher.checkpoint.whole_parameters import (
     token_indices,
 )
 from publisher.errors import RequestFault
+from publisher.weights.folder import StoredWeights
+from publisher.weights.writing import write_tensors
 
 _A, _B, _B_BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
 _EMBEDDING_A, _EMBEDDING_B = ".lora_embedding_A", ".lora_embedding_B"

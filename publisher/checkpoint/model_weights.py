@@ -12,9 +12,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from torch import Tensor
 
-from publisher.checkpoint.hub_faults import hub_faults
-from publisher.checkpoint.stored_weights import INDEX_FILE, SINGLE_FILE, opened
 from publisher.errors import InfrastructureFault, NotFound, RequestFault
+from publisher.hub_client.faults import hub_faults
+from publisher.weights.folder import INDEX_FILE, SINGLE_FILE, opened
 
 #: of the name of what bitsandbytes stores beside a weight in 4 bits
 QUANT_STATE = ".quant_state.bitsandbytes__"
@@ -115,7 +115,7 @@ def _as_floats(file: Any, name: str) -> Tensor:
         return stored
     from bitsandbytes.nn import Params4bit
 
-    from publisher.checkpoint.four_bit_modules import dense
+    from publisher.loading.four_bit_modules import dense
 
     state = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in beside}
     weight = Params4bit.from_prequantized(stored, state, device="cpu")

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import Manifest
 
 #: PEFT's key of adapter_config.json, and ours in it
 PLACE, KEY = "auto_mapping", "loram"

@@ -25,7 +25,6 @@ from publisher.checkpoint.adapter_places import AdapterPlaces
 from publisher.checkpoint.adapter_tensors import AdapterTensors, opened_adapter
 from publisher.checkpoint.base_identity import note_on_base
 from publisher.checkpoint.integrity import checked
-from publisher.checkpoint.manifest import BaseModelRecord, Manifest
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.merging import Merge
 from publisher.checkpoint.model_weights import ModelWeights, Repository
@@ -37,11 +36,12 @@ from publisher.checkpoint.placement import (
     refuse_other_layers,
 )
 from publisher.checkpoint.provenance import Provenance, Tie, recovered, refuse_recovered, settled
-from publisher.checkpoint.streaming import Entry, dtype_name, write_tensors
 from publisher.checkpoint.tying import MARK_FILE
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.checkpoint.whole_parameters import Origins, WholeParameters, is_whole, parameter_of
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import BaseModelRecord, Manifest
+from publisher.weights.writing import Entry, dtype_name, write_tensors
 
 __all__ = [
     "RecoveryReport",

@@ -26,13 +26,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from publisher.checkpoint import manifest as manifests
 from publisher.checkpoint.integrity import CONFIG, refuse_contradiction, refuse_damaged, strays
-from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.provenance import KEY, PLACE, Tie, is_weights, tied, trained_on
 from publisher.checkpoint.weight_masks import is_of_weights, open_masks
 from publisher.errors import RequestFault
+from publisher.manifest import manifest as manifests
+from publisher.manifest.manifest import Manifest
 
 #: Beside adapter_config.json: the update was masked when it was saved (masked.py). PEFT warns of keys in that file that
 #: it does not know.

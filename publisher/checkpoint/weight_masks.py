@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.checkpoint.masks import FORMAT, Masks, load_masks
-from publisher.checkpoint.streaming import Entry, PlacedFile
 from publisher.errors import RequestFault
+from publisher.weights.writing import Entry, PlacedFile
 
 SUFFIX = ".kept_weights"
 _WEIGHT = ".weight"

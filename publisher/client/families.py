@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from publisher.client.announced import announced
-from publisher.families import Families, Family, known_families
+from publisher.families.known import Families, Family, known_families
 
 _UNITS = {"kv_heads": "heads", "neurons": "neurons", "experts": "experts"}
 

@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from publisher.architecture import LayerWidths, describe
-from publisher.architecture.describe import kernel_notes
-from publisher.json_object import read_object
-from publisher.plan import GIB, Plan, make_plan
-from publisher.recipe_file import read_recipe
+from publisher.architecture.geometry import LayerWidths
+from publisher.families.describe import describe, kernel_notes
+from publisher.files.json_object import read_object
+from publisher.plan.plan import GIB, Plan, make_plan
+from publisher.recipe.file import read_recipe
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 
 from publisher.errors import InfrastructureFault, PublisherError, RequestFault
-from publisher.jobs.states import JobState
+from publisher.store.states import JobState
 
 FINISHED = frozenset(state.value for state in JobState if state.finished)
 

@@ -35,7 +35,7 @@ def verify(*, checkpoint: str, revision: str | None, endpoint: str | None) -> No
 def _problems(folder: Path) -> tuple[list[str], int]:
     """What is wrong, and how many files there are; progress goes to stderr where that is a terminal."""
     from publisher.checkpoint.integrity import checked, strays
-    from publisher.checkpoint.manifest import Manifest
+    from publisher.manifest.manifest import Manifest
 
     manifest = Manifest.read(folder)
     total = sum(record.size for record in manifest.files.values())

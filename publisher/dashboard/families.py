@@ -9,7 +9,7 @@ from sqlalchemy import select
 from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
-from publisher.families import known_families
+from publisher.families.known import known_families
 from publisher.store.database import database_now
 
 router = APIRouter(prefix="/families", route_class=PageRoute)

@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from publisher.dashboard.charts import Chart, Point, draw
-from publisher.jobs.states import EventKind, JobState
+from publisher.recipe.stages import Stage
 from publisher.store import job_history
 from publisher.store.models import Job, JobEvent
+from publisher.store.states import EventKind, JobState
 
-STAGES = ("fetch", "calibrate", "prune", "align", "quantize", "evaluate", "package", "publish")
+STAGES = tuple(stage.value for stage in Stage)
 #: the newest lines; the API has all of them
 LOG_LINES = 200
 

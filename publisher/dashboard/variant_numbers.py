@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from publisher.api.base_models_schema import facts_of
-from publisher.architecture import pruned_widths
 from publisher.architecture.sparsity import parameters_of
-from publisher.plan import stored_weight_bytes
+from publisher.architecture.widths import pruned_widths
+from publisher.manifest.verdict import Verdict, verdict_of
+from publisher.plan.plan import stored_weight_bytes
 from publisher.plan.sizes import checkpoint_bytes
 from publisher.recipe import Recipe
 from publisher.store.models import Variant
-from publisher.verdict import Verdict, verdict_of
 
 
 @dataclass(frozen=True)
 class VariantNumbers:
     """Parameters and bytes of weight files. `perplexity` maps a corpus to the model's forms and their perplexity.
 
-    `certificate`, `gradient_fidelity` and `tasks` are those of publisher.checkpoint.evaluation as JSON: that package
+    `certificate`, `gradient_fidelity` and `tasks` are those of publisher.manifest.evaluation as JSON: that package
     needs torch, a page does not. Checkpoints of older publishers lack some of their keys.
     """
 

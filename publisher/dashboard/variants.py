@@ -21,12 +21,12 @@ from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.jobs import caller_of
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
-from publisher.jobs.states import JobState
 from publisher.recipe import Pruning
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Variant
 from publisher.store.paging import newest_first
+from publisher.store.states import JobState
 from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/variants", route_class=PageRoute)

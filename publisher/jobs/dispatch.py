@@ -8,10 +8,10 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import update
 
 from publisher.jobs.broker import RUN_JOB, create_celery
-from publisher.jobs.states import JobState
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job
+from publisher.store.states import JobState
 
 logger = logging.getLogger(__name__)
 

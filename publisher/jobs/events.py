@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
-from publisher.jobs.states import ACTIVE, EventKind, JobState
 from publisher.store.models import Job, JobEvent
+from publisher.store.states import ACTIVE, EventKind, JobState
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
 from publisher.jobs import events
-from publisher.jobs.states import ACTIVE, JobState
 from publisher.store.database import database_now
 from publisher.store.models import Job
+from publisher.store.states import ACTIVE, JobState
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.leases import Lease
-from publisher.jobs.states import ACTIVE, JobState
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job, Worker
+from publisher.store.states import ACTIVE, JobState
 
 logger = logging.getLogger(__name__)
 

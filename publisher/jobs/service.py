@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.jobs import events
-from publisher.jobs.states import JobState
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
+from publisher.store.states import JobState
 
 
 def enqueue(session: Session, variant: Variant) -> Job:

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from publisher.jobs import events
 from publisher.jobs.leases import Lease, hold, lost
-from publisher.jobs.states import ACTIVE, JobState
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, VariantFile
+from publisher.store.states import ACTIVE, JobState
 
 #: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, prod
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import Shape
+from publisher.plan.choices import gradient_matching_of
 from publisher.plan.sizes import BF16, FP32, GIB, Widths, head_name, layer_outputs, layer_shapes
 from publisher.recipe import Alignment, Objective, Optimizer, Recipe, Trainable
 
@@ -17,7 +18,7 @@ CARDS = (24, 48, 80, 141)
 #: bytes of an 8-bit moment with its share of an fp32 scale for 256 of them
 _EIGHT_BITS = 1 + FP32 / 256
 _EIGHT_BITS_FROM = 4096
-#: fp32 numbers of a chunk of logits, and how many such chunks exist at once (worker.alignment.objective)
+#: fp32 numbers of a chunk of logits, and how many such chunks exist at once (worker.training.objective)
 _LOGITS_AT_ONCE, _LOGITS = 2**23, 4
 #: more GPUs than this are not looked at
 _MOST_GPUS = 1024
@@ -31,7 +32,7 @@ class Machine(StrEnum):
 
     @property
     def tokens_at_once(self) -> int:
-        """As worker.alignment.batch_loss has them."""
+        """As worker.training.batch_loss has them."""
         return 8192 if self is Machine.GPU else 512
 
     @property
@@ -81,7 +82,7 @@ def align_memory(
     taught = alignment.objective is Objective.DISTILLATION
     matrices = sum(map(prod, trained_shapes(geometry, widths)[0])) * FP32
     activations = _activations(geometry, widths, alignment, machine)
-    matching = recipe.gradient_matching_of(geometry.kinds)
+    matching = gradient_matching_of(recipe, geometry.kinds)
     return AlignMemory(
         states=ceil(_states(geometry, widths, alignment, machine)),
         teacher=geometry.parameters() * machine.weight_bytes if taught else 0,

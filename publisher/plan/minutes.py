@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.sparsity import sparse_matrices
+from publisher.plan.choices import gradient_matching_of
 from publisher.plan.sizes import Widths, working_parameters
 from publisher.recipe import (
     CHOOSING_TOKENS,
@@ -63,7 +64,7 @@ def expected_minutes(
     seconds: dict[str, float] = {"fetch": reading, "calibrate": _NOTHING, "prune": reading}
     seconds[scoring_stage(recipe)] += _scoring_seconds(geometry, recipe, speed, reading)
     if recipe.alignment:
-        matching = bool(recipe.gradient_matching_of(geometry.kinds))
+        matching = bool(gradient_matching_of(recipe, geometry.kinds))
         operations, fp32_operations = _alignment_operations(base, pruned, recipe, recipe.alignment, matching=matching)
         if recipe.trains_quantized:
             operations += recipe.alignment.steps * geometry.parameters(widths) * _NF4_OPERATIONS

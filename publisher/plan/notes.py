@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.widths import unprotected_layers, width_notes
+from publisher.manifest.verdict import LEAST_DOCUMENTS
 from publisher.plan.sizes import BF16, GIB, head_name
 from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
-from publisher.verdict import LEAST_DOCUMENTS
 
 
 def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from math import ceil, prod
 
-from publisher.architecture import Geometry, LayerWidths
+from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.sparsity import is_projection, kept_weights, pattern_of, sparse_matrices
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec
 from publisher.recipe import PruningMethod, Quantization, Recipe, Scheme, Storage

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from publisher.jobs.states import EventKind
 from publisher.store.models import JobEvent
+from publisher.store.states import EventKind
 
 
 def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: int) -> list[JobEvent]:

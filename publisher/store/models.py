@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from publisher.jobs.states import JobState
+from publisher.store.states import JobState
 
 
 def new_id(prefix: str) -> str:

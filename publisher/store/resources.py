@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from publisher.base_model import BaseModelFacts
+from publisher.base_model.facts import BaseModelFacts
 from publisher.store.database import database_now
 from publisher.store.models import BaseModel, Corpus, Variant, VariantFile, Worker
 from publisher.store.tenancy import readable_by

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
 from tests.dataset_hub import COMMIT, LATER, DatasetHub, serve_datasets
 from tests.models import tiny_llama

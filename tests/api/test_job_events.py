@@ -15,7 +15,7 @@ from publisher.client.rest import Event, ServiceClient, parse_events
 from publisher.jobs import leases, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
-from publisher.jobs.states import EventKind
+from publisher.store.states import EventKind
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, serve_api, write_corpus
 from tests.jobs.rows import claim
 from tests.models import tiny_llama

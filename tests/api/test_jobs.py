@@ -7,8 +7,8 @@ import pytest
 
 from publisher.jobs import leases, transitions
 from publisher.jobs.events import NewEvent
-from publisher.jobs.states import EventKind
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy
+from publisher.store.states import EventKind
 from tests.api.conftest import Body, RunningApi, created, refused
 from tests.jobs.rows import claim
 

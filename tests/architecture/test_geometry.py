@@ -2,8 +2,9 @@
 
 import pytest
 
-from publisher.architecture import describe, pruned_widths
+from publisher.architecture.widths import pruned_widths
 from publisher.errors import RequestFault, UnsupportedModel
+from publisher.families.describe import describe
 from publisher.recipe import Pruning
 
 LLAMA_2_13B = {

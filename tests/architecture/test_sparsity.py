@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.architecture import describe
 from publisher.architecture.sparsity import kept_weights, prunable_matrices, pruned_parameters, sparse_matrices
 from publisher.errors import RequestFault, UnsupportedModel
+from publisher.families.describe import describe
 from publisher.recipe import Pruning
 from tests.architecture.test_geometry import LLAMA_2_13B
 from tests.architecture.test_widths import LLAMA, MIXTURE

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from publisher.architecture import Geometry, LayerWidths, describe, pruned_widths
-from publisher.architecture.widths import width_notes
+from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.widths import pruned_widths, width_notes
 from publisher.errors import RequestFault
+from publisher.families.describe import describe
 from publisher.recipe import Pruning
 from tests.architecture.test_geometry import LLAMA_2_13B, LLAMA_2_70B
 from tests.models import TINY

@@ -25,13 +25,13 @@ from publisher.recipe import Alignment
 from tests.benchmarks.builds import build_until_prune
 from tests.benchmarks.random_models import random_llama
 from tests.benchmarks.sides import Cost, asked_side, report_side, run_side, sequences
-from worker.alignment.batch_loss import NextToken
 from worker.alignment.optimizers import make_optimizer
-from worker.alignment.schedule import Schedule
 from worker.alignment.trainable import load_trainable
 from worker.alignment.training import Training
-from worker.head import head_of
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.models.head import head_of
+from worker.training.batch_loss import NextToken
+from worker.training.schedule import Schedule
 
 #: SmolLM2-135M
 SIZES: dict[str, Any] = {

@@ -21,15 +21,16 @@ from typing import Any
 
 import torch
 
-from publisher.base_model import inspect_folder
-from publisher.checkpoint.evaluation import EvaluationReport
-from publisher.corpus import CorpusSource
+from publisher.base_model.facts import inspect_folder
+from publisher.corpus.source import CorpusSource
+from publisher.manifest.evaluation import EvaluationReport
 from publisher.recipe import Recipe
-from worker.alignment.data import WeightedSource
-from worker.stages.context import RecordingContext, Stage
+from publisher.recipe.stages import Stage
+from worker.context import RecordingContext
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
+from worker.text.packing import WeightedSource
 
 #: name → what differs from the recipe's defaults; None: no alignment
 ALIGNMENTS: Mapping[str, dict[str, Any] | None] = {

@@ -26,10 +26,11 @@ import torch
 
 from publisher.recipe import Recipe
 from tests.benchmarks.random_models import random_llama
-from worker.stages import calibrate, prune
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.request import BaseModelSource, BuildRequest
+from worker.stages import calibrate
 from worker.stages.inputs import CalibrateInputs, PruneInputs
-from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.prune import stage as prune
 
 SIZES: dict[str, Any] = {
     "hidden_size": 2048,

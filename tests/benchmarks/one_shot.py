@@ -30,15 +30,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from publisher.corpus import CorpusSource
+from publisher.corpus.source import CorpusSource
 from publisher.recipe import Pruning, Recipe
 from tests.benchmarks.sides import Cost, asked_side, report_side, run_side
+from worker.context import RecordingContext
 from worker.evaluation.perplexity import cut_windows, perplexity
-from worker.stages import prune
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.calibrate import TOKENS, corpus_sequences
-from worker.stages.context import RecordingContext
 from worker.stages.inputs import PruneInputs
-from worker.stages.request import BaseModelSource, BuildRequest
+from worker.stages.prune import stage as prune
 
 CRITERIA = ("sparsegpt", "wanda")
 

@@ -24,14 +24,14 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from publisher.recipe import Objective, Optimizer, Recipe, Trainable
-from worker.causal import load_causal
+from worker.context import RecordingContext
 from worker.evaluation.perplexity import cut_windows, perplexity
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.models.causal import load_causal
+from worker.request import BaseModelSource, BuildRequest
+from worker.stages.align import stage as align
 from worker.stages.inputs import AlignInputs
-from worker.stages.request import BaseModelSource, BuildRequest
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def measured(way: str, base: Path, output: Path) -> str:
 
 def _quantize(way: str, base: Path, output: Path) -> tuple[int, int, float]:
     """Resident bytes before, at the peak, and seconds."""
-    from worker.measure import current_peak, peak_memory
+    from worker.models.measure import current_peak, peak_memory
     from worker.quantization.nf4 import quantize_nf4, quantize_whole
 
     cpu = torch.device("cpu")

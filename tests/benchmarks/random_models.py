@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
-from publisher.architecture import describe
-from publisher.base_model import INDEX_FILE
+from publisher.base_model.facts import INDEX_FILE
+from publisher.families.describe import describe
 from tests.models import byte_tokenizer
 
 #: LLaMA-2-70B's widths

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 
-from publisher.base_model import inspect_folder
-from publisher.corpus import CorpusSource
+from publisher.base_model.facts import inspect_folder
+from publisher.corpus.source import CorpusSource
 from publisher.recipe import Recipe
-from worker.stages.context import RecordingContext, Stage
+from publisher.recipe.stages import Stage
+from worker.context import RecordingContext
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 RATIOS = (0.35, 0.45, 0.55, 0.65, 0.75)
 

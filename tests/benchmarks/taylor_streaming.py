@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from publisher.architecture.introspection import geometry_of
+from publisher.families.introspection import geometry_of
 from tests.benchmarks.random_models import random_llama
 from tests.benchmarks.sides import Cost, asked_side, report_side, run_side, sequences
-from worker.alignment.batch_loss import NextToken
-from worker.head import head_of
+from worker.models.head import head_of
 from worker.pruning.scores import is_scored
 from worker.pruning.taylor import taylor_importance
-from worker.stages.weights import read_config
 from worker.streaming.model import LayerStream
+from worker.streaming.weights import read_config
+from worker.training.batch_loss import NextToken
 
 SIZES: dict[str, Any] = {
     "hidden_size": 1024,

@@ -12,11 +12,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from publisher.architecture import describe
 from publisher.architecture.structure import Unit
-from publisher.checkpoint.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 from publisher.checkpoint.masks import Masks, save_masks
 from publisher.checkpoint.weight_masks import open_masks
+from publisher.families.describe import describe
+from publisher.manifest.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.weight_masks import WeightMasks, WeightMaskWriter
+from publisher.weights.folder import StoredWeights
 
 
 def random_model(config: PreTrainedConfig, dtype: torch.dtype = torch.float64) -> PreTrainedModel:

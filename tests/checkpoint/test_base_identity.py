@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, MistralConfig
 
-from publisher.checkpoint.manifest import Manifest, record
 from publisher.checkpoint.recovery import RecoveryReport, recover_adapter
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import Manifest, record
 from tests.checkpoint.pruned import SIZES, lora, make_pair, save_checkpoint
 
 

@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from publisher.checkpoint.compression import compress, compress_folder, expand, is_compressed
-from publisher.checkpoint.notice import FILE_KEY, NOTICE
-from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
+from publisher.loading.notice import FILE_KEY, NOTICE
+from publisher.weights.folder import StoredWeights
 from tests.checkpoint.sparse import random_model, write_masks, zero_pruned
 
 TOKENS = torch.arange(24).reshape(2, 12) % 64

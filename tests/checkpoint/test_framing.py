@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from publisher.checkpoint.framing import Framing
 from publisher.errors import RequestFault
 from tests.models import BOS, EOS, byte_tokenizer, framed_tokenizer
-from worker.alignment.data import token_ids
+from worker.text.packing import token_ids
 
 KINDS = {"none": (), "bos": ("bos",), "eos": ("eos",), "both": ("bos", "eos")}
 

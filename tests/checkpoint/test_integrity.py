@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from publisher.checkpoint.integrity import checked
-from publisher.checkpoint.manifest import Manifest, digest_of, record
 from publisher.checkpoint.recovery import recover_adapter
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import Manifest, digest_of, record
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
 
 

@@ -13,13 +13,13 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from publisher.checkpoint.manifest import AlignmentRecord, Manifest
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.merging import merged_weight
 from publisher.checkpoint.recovery import merge_folder, recover_adapter
-from publisher.checkpoint.stored_weights import StoredWeights
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import AlignmentRecord, Manifest
+from publisher.weights.folder import StoredWeights
 from tests.checkpoint.pruned import manifest
 from tests.checkpoint.sparse import random_model, write_masks, zero_pruned
 from tests.checkpoint.test_masked import SIZES, TOKENS

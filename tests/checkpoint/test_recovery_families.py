@@ -22,11 +22,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from publisher.architecture import describe
 from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import Masks, load_masks, save_masks
 from publisher.checkpoint.recovery import recover_folder
 from publisher.errors import RequestFault
+from publisher.families.describe import describe
 from tests.checkpoint.pruned import cut_state, zero_removed
 
 TOKENS = torch.arange(40).reshape(2, 20) % 64

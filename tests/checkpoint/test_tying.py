@@ -16,15 +16,15 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from publisher.architecture.structure import Unit
-from publisher.checkpoint.manifest import Manifest
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.provenance import Provenance, Tie, trained_on
 from publisher.checkpoint.recovery import recover_adapter
 from publisher.checkpoint.tying import tie_of
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import Manifest
 from tests.checkpoint.pruned import MASKS, describe_again, lora, make_pair, save_checkpoint
 from tests.checkpoint.sparse import write_masks, zero_pruned
-from tests.checkpoint.test_loader import Repeated
+from tests.loading.test_loader import Repeated
 
 #: what another seed keeps: as many neurons, not the same
 OTHER = replace(MASKS, kept={**MASKS.kept, (1, Unit.NEURONS): (0, 1, 2, 3, 4, 5)})

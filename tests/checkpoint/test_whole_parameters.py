@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from publisher.checkpoint.manifest import AlignmentRecord, Manifest
 from publisher.checkpoint.model_weights import Repository
 from publisher.checkpoint.recovery import recover_adapter, recover_state
 from publisher.checkpoint.whole_parameters import carried_over, parameter_of, trained_difference
 from publisher.errors import RequestFault
+from publisher.manifest.manifest import AlignmentRecord, Manifest
 from tests.checkpoint.pruned import MASKS, PROJECTIONS, make_pair, masks_of, save_checkpoint
 
 TOKENS = torch.arange(40).reshape(2, 20) % 64

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from publisher.client.demo.data import CLASSICS, DOCUMENT_CHARACTERS, NOVEL, prepare_corpora
 from publisher.client.demo.recipe import RECIPE
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 
 
 def test_every_corpus_of_the_recipe_is_there_with_documents_on_both_sides(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from publisher.families import known_families
+from publisher.families.known import known_families
 from tests.client.test_commands import publisher
 
 

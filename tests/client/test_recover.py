@@ -12,11 +12,11 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from publisher.checkpoint.manifest import Manifest
 from publisher.client.recover import recover
+from publisher.manifest.manifest import Manifest
 from tests.checkpoint.pruned import describe_again, lora, make_pair, save_checkpoint, zero_removed
 from tests.checkpoint.sparse import write_masks, zero_pruned
-from tests.checkpoint.test_card import evaluation
+from tests.worker.card.test_card import evaluation
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publisher.architecture import describe
-from publisher.base_model import BaseModelFacts
+from publisher.base_model.facts import BaseModelFacts
+from publisher.families.describe import describe
 from publisher.jobs import events, leases, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
-from publisher.jobs.states import EventKind
 from publisher.jobs.transitions import Blame, Failure, PublishedFile, RetryPolicy
 from publisher.recipe import Recipe
 from publisher.store import keys
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Variant
+from publisher.store.states import EventKind
 
 GEOMETRY = describe(
     {
@@ -184,7 +184,7 @@ def log(message: str) -> NewEvent:
 
 
 def manifest(recovered: float = 64.0) -> dict[str, Any]:
-    """The parts of a loram.json that pages show, as publisher.checkpoint.manifest writes them."""
+    """The parts of a loram.json that pages show, as publisher.manifest.manifest writes them."""
     budget = {"steps": 40, "batch_size": 4, "sequence_length": 256, "rank": 8, "learning_rate": 1e-3}
     return {
         "format_version": "1.0",

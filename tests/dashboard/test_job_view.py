@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from publisher.dashboard.job_view import JobView, StepState, read_view
 from publisher.jobs.events import NewEvent
-from publisher.jobs.states import EventKind
 from publisher.store.database import Database
 from publisher.store.models import Job
+from publisher.store.states import EventKind
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, metric, progress, stage_event
 
 

@@ -10,12 +10,12 @@ from html import unescape
 import httpx
 import pytest
 
-from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.jobs.transitions import Blame, Failure
-from publisher.recipe_pruning import Scope
-from tests.checkpoint.test_card import evaluation
+from publisher.manifest.evaluation import EvaluationReport
+from publisher.recipe.pruning import Scope
 from tests.dashboard.conftest import RunningDashboard, csrf
 from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account, Work, log, manifest, metric, progress, stage_event
+from tests.worker.card.test_card import evaluation
 
 STEP = re.compile(r'<li data-state="(\w+)"[^>]*> <span class="stage">(\w+)</span>')
 

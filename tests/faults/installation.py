@@ -17,10 +17,10 @@ import redis
 from huggingface_hub import HfApi
 
 from publisher.client.rest import ServiceClient
-from publisher.jobs.states import JobState
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Job, Worker
+from publisher.store.states import JobState
 from tests import servers
 from tests.jobs import rows
 from tests.models import tiny_llama
@@ -190,7 +190,7 @@ class Installation:
 
 def child_of(worker: psutil.Popen) -> psutil.Process:
     """The process that runs the worker's job."""
-    return next(child for child in worker.children() if "worker.child" in child.cmdline())
+    return next(child for child in worker.children() if "worker.jobs.child" in child.cmdline())
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from publisher.jobs.states import JobState
+from publisher.store.states import JobState
 from tests import servers
 from tests.faults.installation import Installation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from publisher.jobs.broker import RUN_JOB, create_celery
-from publisher.jobs.states import JobState
+from publisher.store.states import JobState
 from tests import servers
 from tests.faults.installation import CANCEL_GRACE_SECONDS, LEASE_SECONDS, Installation, child_of, is_gone
 from tests.jobs import rows

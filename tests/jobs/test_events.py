@@ -10,8 +10,8 @@ import pytest
 from publisher.errors import LeaseLost
 from publisher.jobs import events, service
 from publisher.jobs.events import NewEvent
-from publisher.jobs.states import EventKind
 from publisher.store.database import Database
+from publisher.store.states import EventKind
 from tests.jobs import rows
 
 

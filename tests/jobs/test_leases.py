@@ -13,11 +13,11 @@ from publisher.jobs import events, leases, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.jobs.reaper import Reaper
-from publisher.jobs.states import EventKind, JobState
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Variant
+from publisher.store.states import EventKind, JobState
 from tests.jobs import rows
 
 LOG = [NewEvent(EventKind.LOG, {"message": "still here"})]

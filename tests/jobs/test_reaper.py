@@ -10,10 +10,10 @@ import redis
 from publisher.jobs import leases, service
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
-from publisher.jobs.states import JobState
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Worker
+from publisher.store.states import JobState
 from tests import servers
 from tests.jobs import rows
 

@@ -8,10 +8,10 @@ import pytest
 
 from publisher.errors import Conflict
 from publisher.jobs import leases, service, transitions
-from publisher.jobs.states import JobState
 from publisher.jobs.transitions import Blame, Failure, PublishedFile, RetryPolicy
 from publisher.store.database import Database
 from publisher.store.models import Variant
+from publisher.store.states import JobState
 from tests.jobs import rows
 
 LOST_DISK = Failure(Blame.INFRASTRUCTURE, "prune", "disk full", "free some space")

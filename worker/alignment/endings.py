@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from worker.alignment.batch_loss import BatchLoss
 from worker.alignment.distributed.ranks import Log, Ranks
-from worker.alignment.held_out import mean_loss
 from worker.alignment.rounding import Rounding, no_rounding
 from worker.alignment.state import Check, TrainingProgress, restore_weights
+from worker.training.batch_loss import BatchLoss
+from worker.training.held_out import mean_loss
 
 
 def check_steps(steps: int, checks: int) -> list[int]:

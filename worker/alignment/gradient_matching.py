@@ -26,15 +26,15 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.placement import cut_matrix
-from worker.alignment.batch_loss import Distillation, DistillationTerms, NextToken, rows_at_once
-from worker.alignment.objective import Teacher, WholeVocabulary
 from worker.alignment.practice import PracticeAdapter
 from worker.alignment.state import random_state, restore_random_state
-from worker.alignment.teacher import states_between
-from worker.causal import hidden_states
-from worker.evaluation.probe import linear_layers
-from worker.head import head_of
-from worker.measure import compute_dtype
+from worker.models.causal import hidden_states
+from worker.models.head import head_of
+from worker.models.measure import compute_dtype
+from worker.probe.probe import linear_layers
+from worker.training.batch_loss import Distillation, DistillationTerms, NextToken, rows_at_once
+from worker.training.objective import Teacher, WholeVocabulary
+from worker.training.teacher import states_between
 
 #: ε times the norm of v over that of the weights. On SmolLM2-135M in fp32 the quotient is then 0.8 % from what
 #: backward through backward gives; with 1e-4 it is 7 %.

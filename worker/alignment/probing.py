@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from publisher.checkpoint.evaluation import chosen_strength
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.manifest.evaluation import chosen_strength
 from publisher.recipe import ProbeBudget
 from worker.alignment.endings import candidate_file
 from worker.alignment.state import Check
-from worker.evaluation.probe import load_with_adapter, train_probe
-from worker.evaluation.probe_text import ProbeText
-from worker.evaluation.strength import try_strengths
-from worker.stages.context import StageContext
-from worker.stages.request import BaseModelSource
+from worker.context import StageContext
+from worker.probe.probe import load_with_adapter, train_probe
+from worker.probe.strength import try_strengths
+from worker.probe.text import ProbeText
+from worker.request import BaseModelSource
 
 _RESULTS = "probes.json"
 

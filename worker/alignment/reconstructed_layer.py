@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from publisher.errors import RequestFault
-from worker.alignment.least_squares import LeastSquares
+from worker.numerics.least_squares import LeastSquares
 from worker.streaming.capture import Arguments, call_layer
 from worker.streaming.files import TensorFiles
 from worker.streaming.hidden import CalibrationStates

@@ -39,14 +39,14 @@ import torch
 from torch import Tensor, nn
 
 from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.streaming import Entry
+from publisher.weights.writing import Entry
 from worker.alignment.reconstructed_layer import Found, Layer, MatrixError, Side, folder_at
-from worker.stages.shards import ShardWriter
 from worker.streaming.capture import call_layer
 from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles
 from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
+from worker.streaming.shards import ShardWriter
 
 #: how many of how many layers are done; may raise to end the work
 Report = Callable[[int, int], None]

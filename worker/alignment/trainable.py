@@ -19,8 +19,8 @@ from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
 from publisher.recipe import Alignment, Trainable
 from worker.alignment.sparsity import keep_removed_weights_zero
-from worker.causal import load_causal
-from worker.evaluation.probe import with_lora
+from worker.models.causal import load_causal
+from worker.probe.probe import with_lora
 from worker.streaming.model import decoder_layers
 
 _ADAPTER = "default"

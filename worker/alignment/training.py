@@ -18,13 +18,11 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError
-from worker.alignment.batch_loss import BatchLoss, accumulate_share
 from worker.alignment.distributed.ranks import Alone, Ranks
 from worker.alignment.distributed.tensors import gathered
 from worker.alignment.endings import Ending, LastWeights
 from worker.alignment.gradient_matching import GradientMatching, Matched
 from worker.alignment.rounding import Rounding, no_rounding
-from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step
 from worker.alignment.state import (
     TrainingProgress,
@@ -33,8 +31,10 @@ from worker.alignment.state import (
     training_state,
 )
 from worker.alignment.termination import DeferredSigterm
-from worker.measure import current_peak
-from worker.stages.context import StageContext
+from worker.context import StageContext
+from worker.models.measure import current_peak
+from worker.training.batch_loss import BatchLoss, accumulate_share
+from worker.training.schedule import Schedule
 
 _GRADIENT_NORM = 1.0
 #: Saving may take this share of the time; a slow disk makes it rarer.

@@ -14,7 +14,10 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.adapter_config import scaled
 from publisher.checkpoint.adapter_folder import read_config, write_config
-from publisher.checkpoint.evaluation import (
+from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.strength import set_strength
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.manifest.evaluation import (
     Certificate,
     CertificateBudget,
     GradientFidelity,
@@ -22,20 +25,16 @@ from publisher.checkpoint.evaluation import (
     TriedStrength,
     chosen_strength,
 )
-from publisher.checkpoint.recovery import recover_folder
-from publisher.checkpoint.strength import set_strength
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.recipe import Evaluation
 from worker.evaluation.direct import DirectAdapter, DirectTraining
 from worker.evaluation.fidelity import gradient_fidelity
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.paired import paired_difference
 from worker.evaluation.perplexity import DocumentLosses
-from worker.evaluation.probe import load_with_adapter, train_probe
-from worker.evaluation.probe_text import ProbeText
-from worker.evaluation.strength import try_strengths
-from worker.stages.inputs import EvaluateInputs
-from worker.stages.request import BaseModelSource
+from worker.probe.probe import load_with_adapter, train_probe
+from worker.probe.strength import try_strengths
+from worker.probe.text import ProbeText
+from worker.request import BaseModelSource
 
 #: what training is told as, on the checkpoint and on the base model
 PROBE_LOSS, DIRECT_LOSS = "probe_loss", "direct_loss"
@@ -58,6 +57,16 @@ class _Side:
 
 
 @dataclass(frozen=True)
+class ProbedPaths:
+    """Folders of the base model and of what quantize made; the masks file. `kept`: what a sweep's variants share."""
+
+    base: Path
+    quantized: Path
+    masks: Path
+    kept: Path | None
+
+
+@dataclass(frozen=True)
 class Prober:
     """`output`: where folder `probe` goes, the recovered adapter that was measured.
 
@@ -65,7 +74,7 @@ class Prober:
     """
 
     base: BaseModelSource
-    inputs: EvaluateInputs
+    paths: ProbedPaths
     output: Path
     evaluation: Evaluation
     text: ProbeText
@@ -102,9 +111,9 @@ class Prober:
             return None
         budget, context = self.evaluation.probe_budget, self.measuring.context
         found = gradient_fidelity(
-            self.inputs.base,
-            self.inputs.quantized,
-            open_masks(self.inputs.masks),
+            self.paths.base,
+            self.paths.quantized,
+            open_masks(self.paths.masks),
             self.text.training[: _FIDELITY_BATCHES * budget.batch_size],
             rank=budget.rank,
             seed=self.seed,
@@ -117,16 +126,16 @@ class Prober:
 
     def _recovered(self, windows: Windows) -> _Side:
         trained, probe = self.output / "trained", self.output / "probe"
-        masks = open_masks(self.inputs.masks)
+        masks = open_masks(self.paths.masks)
         weight_masks = masks if isinstance(masks, WeightMasks) else None
-        training = self._train(self.inputs.quantized, trained, PROBE_LOSS, weight_masks)
+        training = self._train(self.paths.quantized, trained, PROBE_LOSS, weight_masks)
         if isinstance(masks, WeightMasks):  # no adapter holds the masked update: the base model masks it again
             shutil.copytree(trained, probe)
         else:
             revision = self.base.revision if self.base.path is None else None
             recover_folder(trained, probe, masks, self.base.public_name, revision)
         shutil.rmtree(trained)
-        adapted = load_with_adapter(self.inputs.base, probe, self.device, weight_masks)
+        adapted = load_with_adapter(self.paths.base, probe, self.device, weight_masks)
         tried = self._tried(adapted)
         strength = chosen_strength(tried)
         set_strength(adapted, strength)
@@ -145,7 +154,7 @@ class Prober:
 
     def _direct(self, windows: Windows) -> _Side:
         """Trained by the first of a sweep's variants; those after it only measure it."""
-        kept = self.inputs.kept or self.output
+        kept = self.paths.kept or self.output
         budget = self.evaluation.probe_budget
         adapter = DirectAdapter(kept / "direct", self.base, self.text.training, budget, self.seed, str(self.device))
         found = adapter.find()
@@ -155,14 +164,14 @@ class Prober:
             self.measuring.losses[DIRECT_LOSS] = found.losses
             self.measuring.context.log("The LoRA on the base model was trained for another variant; it is measured.")
             self.measuring.advance(budget.steps)
-        adapted = load_with_adapter(self.inputs.base, adapter.folder, self.device)
+        adapted = load_with_adapter(self.paths.base, adapter.folder, self.device)
         side = _Side(found.training, self.measuring.measure(Form.DIRECT, adapted, windows))
-        if self.inputs.kept is None:
+        if self.paths.kept is None:
             shutil.rmtree(adapter.root)
         return side
 
     def _train_directly(self, output: Path) -> DirectTraining:
-        training = self._train(self.inputs.base, output, DIRECT_LOSS, None)
+        training = self._train(self.paths.base, output, DIRECT_LOSS, None)
         return DirectTraining(training=training, losses=self.measuring.losses[DIRECT_LOSS])
 
     def _train(self, model: Path, output: Path, series: str, masks: WeightMasks | None) -> ProbeTraining:

@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from publisher.checkpoint.evaluation import ProbeTraining
+from publisher.manifest.evaluation import ProbeTraining
 from publisher.recipe import ProbeBudget
-from worker.stages.request import BaseModelSource
+from worker.request import BaseModelSource
 
 _VERSION = 1
 _RECORD = "training.json"

@@ -24,15 +24,15 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from publisher.checkpoint.evaluation import GradientFidelity
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.placement import cut_tensor, recover_tensor
 from publisher.checkpoint.weight_masks import WeightMasks
-from worker.alignment.batch_loss import NextToken, accumulate_gradients
-from worker.evaluation.probe import with_lora
-from worker.head import head_of
+from publisher.manifest.evaluation import GradientFidelity
+from worker.models.head import head_of
+from worker.probe.probe import with_lora
 from worker.quantization.nf4 import load_published
+from worker.training.batch_loss import NextToken, accumulate_gradients
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 

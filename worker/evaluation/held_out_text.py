@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from publisher.corpus import CorpusSource, Split
-from publisher.verdict import LEAST_DOCUMENTS
+from publisher.corpus.source import CorpusSource, Split
+from publisher.manifest.verdict import LEAST_DOCUMENTS
 
 #: Among so many documents the limit of tokens is shared, where they are long and the limit has a window for each.
 _DOCUMENTS = 32

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.sparsity import is_projection
 from publisher.recipe import ProbeBudget
-from worker.alignment.batch_loss import rows_at_once
-from worker.alignment.objective import LOGITS_AT_ONCE
-from worker.measure import compute_dtype
+from worker.models.measure import compute_dtype
+from worker.training.batch_loss import rows_at_once
+from worker.training.objective import LOGITS_AT_ONCE
 
 _FP32 = 4
 #: Logits, their gradient and a copy of them in the making.

@@ -10,9 +10,9 @@ from enum import StrEnum
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.errors import RequestFault
+from worker.context import StageContext
 from worker.evaluation.perplexity import DocumentLosses, Window, document_losses
 from worker.evaluation.tasks import HarnessTasks
-from worker.stages.context import StageContext
 
 #: corpus → its held-out windows
 Windows = Mapping[str, Sequence[Window]]

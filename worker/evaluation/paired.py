@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from publisher.checkpoint.evaluation import PairedDifference
+from publisher.manifest.evaluation import PairedDifference
 from worker.evaluation.perplexity import DocumentLosses
 
 

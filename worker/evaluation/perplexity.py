@@ -24,12 +24,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.checkpoint.framing import Framing
-from worker.alignment.batch_loss import rows_at_once
-from worker.alignment.data import token_ids
-from worker.alignment.objective import next_token_loss
-from worker.causal import hidden_states
 from worker.evaluation.held_out_text import document_limit, shared_out
-from worker.head import Head, head_of
+from worker.models.causal import hidden_states
+from worker.models.head import Head, head_of
+from worker.text.packing import token_ids
+from worker.training.batch_loss import rows_at_once
+from worker.training.objective import next_token_loss
 
 
 @dataclass(frozen=True)

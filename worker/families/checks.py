@@ -11,12 +11,12 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from publisher.checkpoint.four_bit_modules import dense
 from publisher.errors import UnsupportedModel
-from worker.causal import hidden_states, load_causal
+from publisher.loading.four_bit_modules import dense
 from worker.families.pair import Pair, exact, third_party
 from worker.families.reference import Float64
-from worker.head import head_of
+from worker.models.causal import hidden_states, load_causal
+from worker.models.head import head_of
 from worker.pruning.selection import kept_widths
 from worker.quantization.nf4 import load_published, quantize_nf4
 from worker.streaming.model import LayerStream

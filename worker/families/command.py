@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 import publisher
 from publisher.client.families import chosen, show
-from publisher.families import DATA_FILE, Families, Family, write_families
+from publisher.families.known import DATA_FILE, Families, Family, write_families
 from worker.families.oracle import examine
 from worker.families.tiny import causal_families
 

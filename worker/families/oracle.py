@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from publisher.architecture.structure import Unit
 from publisher.errors import PublisherError, UnsupportedModel
-from publisher.families import Family
+from publisher.families.known import Family
 from worker.families.checks import check_pair
 from worker.families.pair import Pair, exact, pruned_pair, third_party
 from worker.families.reference import Float64, switched_off

@@ -15,19 +15,19 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
-from publisher.architecture import Geometry
-from publisher.architecture.introspection import geometry_of
-from publisher.base_model_weights import DTYPES
+from publisher.architecture.geometry import Geometry
+from publisher.base_model.weights import DTYPES
 from publisher.errors import PublisherError, UnsupportedModel
+from publisher.families.introspection import geometry_of
 from publisher.recipe import Pruning
+from worker.context import RecordingContext
 from worker.families.reference import Float64
 from worker.families.tiny import config_class, tiny_base, tiny_tokens
 from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import importance_key, kept_units, kept_widths
-from worker.stages.context import RecordingContext
-from worker.stages.folder import write_json
-from worker.stages.prune_structured import write_cut
+from worker.stages.prune.units import write_cut
+from worker.storage.folder import write_json
 from worker.streaming.files import TensorFiles
 
 #: Odd numbers remain (3 of 4 KV heads, 33 of 48 neurons), and layers differ: the first and the last stay whole.

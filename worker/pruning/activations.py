@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
 from worker.streaming.capture import Arguments, LayerInputs, call_layer, sharing

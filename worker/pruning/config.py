@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from publisher.architecture import Geometry, LayerWidths, describe
+from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import config_takes_heads
-from publisher.checkpoint.notice import PER_LAYER
 from publisher.errors import UnsupportedModel
+from publisher.families.describe import describe
+from publisher.loading.notice import PER_LAYER
 
 
 def pruned_config(config: Mapping[str, Any], geometry: Geometry, widths: Sequence[LayerWidths]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from worker.pruning.selection import kept_widths
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
 from publisher.errors import RequestFault, UnsupportedModel
 from worker.pruning.activations import Activations, Report, Steps, plan_passes

@@ -12,7 +12,7 @@ from math import ceil
 
 from torch import Tensor
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import kept_units_per_layer, pruned_widths, step
 from publisher.recipe import Pruning

@@ -14,7 +14,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from publisher.architecture import Geometry, LayerWidths
+from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import kept_units_per_layer, pruned_widths, step, unprotected_layers
 from publisher.recipe import Criterion, Pruning, Scope

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
 from worker.pruning.activations import ACTIVATION_BYTES, Activations, Report, Steps, gradient_bytes, plan_passes
 from worker.pruning.scores import UnitScores, is_scored, sums_along

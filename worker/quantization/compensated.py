@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from worker.inverse_hessian import inverse_of_upper, ranges, upper_factor
+from worker.numerics.inverse_hessian import inverse_of_upper, ranges, upper_factor
 from worker.quantization.packing import BLOCK, Grid
 
 #: columns whose effect on later ones is applied at once (the paper's 128)

@@ -15,16 +15,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.utils import logging as transformers_logging
 
-from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
-from publisher.checkpoint.four_bit_modules import FourBitTable, dense, is_misread
-from publisher.checkpoint.notice import with_notice
-from worker.causal import load_causal
-from worker.measure import compute_dtype
+from publisher.loading.four_bit_everywhere import FourBitEverywhereConfig
+from publisher.loading.four_bit_modules import FourBitTable, dense, is_misread
+from publisher.loading.notice import with_notice
+from worker.context import RecordingContext, StageContext
+from worker.models.causal import load_causal
+from worker.models.measure import compute_dtype
 from worker.quantization.streamed import targets_of, write_quantized
-from worker.stages.context import RecordingContext, StageContext
-from worker.stages.folder import write_json
-from worker.stages.weights import read_config
+from worker.storage.folder import write_json
 from worker.streaming.model import empty_model
+from worker.streaming.weights import read_config
 
 _GENERATION = "generation_config.json"
 

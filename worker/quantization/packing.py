@@ -20,7 +20,7 @@ from bitsandbytes.functional import (
 from torch import Tensor
 from torch.nn import functional
 
-from publisher.checkpoint.streaming import Entry
+from publisher.weights.writing import Entry
 
 BLOCK, NESTED_BLOCK = 64, 256
 #: name of the note on shape and types that bitsandbytes keeps beside a weight

@@ -15,14 +15,14 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
-from publisher.checkpoint.streaming import Entry
+from publisher.weights.writing import Entry
+from worker.context import StageContext
 from worker.quantization.packing import STATE, pack, packed_entries
-from worker.stages.context import StageContext
-from worker.stages.shards import ShardWriter
 from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import DTYPES, StoredTensor, TensorFiles
 from worker.streaming.model import empty_model
 from worker.streaming.placing import sources_of
+from worker.streaming.shards import ShardWriter
 
 #: bytes that are quantized at once: on a CPU bitsandbytes takes ten times as much besides
 _AT_ONCE = 2**20

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from publisher.architecture import describe
-from publisher.base_model import BaseModelFacts, usable_config
-from publisher.base_model_files import CONFIG_FILE, INDEX_FILE, FolderFiles, is_document
-from publisher.base_model_tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
-from publisher.json_object import MAX_BYTES, parse_object, read_object
-from worker.alignment.tokenizer import load_tokenizer
+from publisher.base_model.facts import BaseModelFacts, usable_config
+from publisher.base_model.files import CONFIG_FILE, INDEX_FILE, FolderFiles, is_document
+from publisher.base_model.tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
+from publisher.families.describe import describe
+from publisher.files.json_object import MAX_BYTES, parse_object, read_object
+from worker.text.tokenizer import load_tokenizer
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 

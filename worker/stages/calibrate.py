@@ -20,25 +20,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from publisher.architecture import Geometry
-from publisher.corpus import CorpusSource, Split
+from publisher.architecture.geometry import Geometry
+from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import RequestFault
 from publisher.recipe import Calibration, Criterion, PruningMethod
-from worker.alignment.data import pack_tokens
-from worker.alignment.tokenizer import load_tokenizer
-from worker.measure import compute_dtype
+from publisher.recipe.stages import Stage
+from worker.context import StageContext
+from worker.models.measure import compute_dtype
 from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
 from worker.pruning.scores import square_sums
 from worker.pruning.taylor import taylor_importance
+from worker.request import BuildRequest
 from worker.stages.base_folder import refuse_unknown_tokens
-from worker.stages.context import Stage, StageContext
 from worker.stages.inputs import CalibrateInputs
-from worker.stages.request import BuildRequest
-from worker.stages.store import stage_digest
-from worker.stages.weights import read_geometry
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.store import stage_digest
 from worker.streaming.blocks import READERS, BlockReader
 from worker.streaming.files import TensorFiles
 from worker.streaming.model import LayerStream
+from worker.streaming.weights import read_geometry
+from worker.text.packing import pack_tokens
+from worker.text.tokenizer import load_tokenizer
 
 VERSION = 4
 IMPORTANCE, TOKENS = "importance.safetensors", "calibration.safetensors"
@@ -46,11 +48,14 @@ IMPORTANCE, TOKENS = "importance.safetensors", "calibration.safetensors"
 _SHUFFLED_DOCUMENTS = 1024
 
 
-def digest(request: BuildRequest, fetch: str) -> str:
+def digest(request: BuildRequest, digests: Digests) -> str:
     """Only what the criterion looks at: magnitude neither at the text nor at the seed."""
     pruning = request.recipe.pruning
     structured = pruning.method is PruningMethod.STRUCTURED
-    dependencies: dict[str, object] = {"fetch": fetch, "criterion": pruning.criterion if structured else None}
+    dependencies: dict[str, object] = {
+        "fetch": digests[Stage.FETCH],
+        "criterion": pruning.criterion if structured else None,
+    }
     if pruning.criterion is not Criterion.MAGNITUDE:
         dependencies["seed"] = request.recipe.seed
     if pruning.criterion.needs_text:
@@ -168,3 +173,13 @@ def _corpus(request: BuildRequest, calibration: Calibration, name: str) -> Corpu
             way_out=f"Known: {', '.join(sorted(request.corpora)) or 'none'}.",
         )
     return corpus
+
+
+CALIBRATE = StageSpec(
+    name=Stage.CALIBRATE,
+    needs=(Stage.FETCH,),
+    inputs=CalibrateInputs.of,
+    digest=digest,
+    run=run,
+    reads_text=True,
+)

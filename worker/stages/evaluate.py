@@ -1,6 +1,6 @@
 """evaluate: perplexity of every form of the model, the certificate, gradient fidelity, and harness tasks.
 
-Writes `evaluation.json` (publisher.checkpoint.evaluation) and, with a certificate, `probe/`: the recovered adapter that
+Writes `evaluation.json` (publisher.manifest.evaluation) and, with a certificate, `probe/`: the recovered adapter that
 was measured, and `probe_losses.json`: the losses of its training and of the direct one by step, in nats per token.
 `document_losses.json`: corpus → `tokens` scored of each held-out document, and `nats` of each form, summed over them.
 """
@@ -14,41 +14,43 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from publisher.checkpoint.evaluation import EvaluationReport, Perplexities, WeightBytes
-from publisher.corpus import CorpusSource
+from publisher.corpus.source import CorpusSource
 from publisher.errors import RequestFault
+from publisher.manifest.evaluation import EvaluationReport, Perplexities, WeightBytes
 from publisher.recipe import STRENGTHS, Evaluation
-from worker.alignment.tokenizer import load_tokenizer
-from worker.causal import load_causal
-from worker.device import Device, choose_device
-from worker.evaluation.certificate import FIDELITY_STEPS, Prober
+from publisher.recipe.stages import Stage
+from worker.context import StageContext
+from worker.evaluation.certificate import FIDELITY_STEPS, ProbedPaths, Prober
 from worker.evaluation.held_out_text import held_out_documents
 from worker.evaluation.lora_memory import lora_memory
 from worker.evaluation.measuring import Form, Measuring, Windows
 from worker.evaluation.perplexity import DocumentLosses, Window, cut_windows, scored_tokens
-from worker.evaluation.probe_text import ProbeText, certificate_text
 from worker.evaluation.tasks import HarnessTasks
+from worker.models.causal import load_causal
+from worker.models.device import Device, choose_device
+from worker.probe.text import ProbeText, certificate_text
 from worker.quantization.nf4 import load_published
+from worker.request import BuildRequest
 from worker.stages.base_folder import refuse_unknown_tokens
-from worker.stages.context import Stage, StageContext
-from worker.stages.folder import write_json
 from worker.stages.inputs import EvaluateInputs
-from worker.stages.request import BuildRequest
-from worker.stages.store import stage_digest
-from worker.stages.weights import read_geometry
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.folder import write_json
+from worker.storage.store import stage_digest
+from worker.streaming.weights import read_geometry
+from worker.text.tokenizer import load_tokenizer
 
 VERSION = 5
 REPORT, LOSSES, DOCUMENTS = "evaluation.json", "probe_losses.json", "document_losses.json"
 
 
-def digest(request: BuildRequest, fetch: str, prune: str, align: str | None, quantize: str) -> str:
+def digest(request: BuildRequest, digests: Digests) -> str:
     """Of all that is measured: whether a certificate is required to publish changes no number."""
     evaluation = request.evaluation
     dependencies = {
-        "fetch": fetch,
-        "prune": prune,
-        "align": align,
-        "quantize": quantize,
+        "fetch": digests[Stage.FETCH],
+        "prune": digests[Stage.PRUNE],
+        "align": digests.get(Stage.ALIGN),
+        "quantize": digests[Stage.QUANTIZE],
         "evaluation": evaluation.model_dump(mode="json", exclude={"require_certificate"}),
         "corpora": {name: request.corpora[name].content_digest() for name in evaluation.corpora},
         "seed": request.recipe.seed,
@@ -88,7 +90,7 @@ def evaluate(
     if text is not None:
         prober = Prober(
             base=request.base,
-            inputs=inputs,
+            paths=ProbedPaths(inputs.base, inputs.quantized, inputs.masks, inputs.kept),
             output=output,
             evaluation=evaluation,
             text=text,
@@ -186,3 +188,13 @@ def _weight_bytes(inputs: EvaluateInputs) -> WeightBytes:
 
 def _safetensors_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+EVALUATE = StageSpec(
+    name=Stage.EVALUATE,
+    needs=(Stage.FETCH, Stage.PRUNE, Stage.ALIGN, Stage.QUANTIZE),
+    inputs=EvaluateInputs.of,
+    digest=digest,
+    run=run,
+    reads_text=True,
+)

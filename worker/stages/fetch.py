@@ -10,21 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from publisher.base_model import BaseModelFacts, inspect_folder, inspect_repository
-from publisher.base_model_files import is_document
+from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.base_model.files import is_document
 from publisher.errors import InfrastructureFault, RequestFault, UnsupportedModel
+from publisher.recipe.stages import Stage
+from worker.context import StageContext
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.base_folder import make_readable, token_notes
-from worker.stages.context import Stage, StageContext
-from worker.stages.download import download
-from worker.stages.folder import STATE, hash_file, write_json
 from worker.stages.inputs import FetchInputs
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.store import stage_digest
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.folder import STATE, hash_file, write_json
+from worker.storage.store import stage_digest
+from worker.transfer.download import download
 
 VERSION = 2
 
 
-def digest(request: BuildRequest) -> str:
+def digest(request: BuildRequest, digests: Digests) -> str:
     base = request.base
     where = {"path": str(base.path)} if base.path is not None else {"repo_id": base.repo_id}
     return stage_digest(Stage.FETCH, VERSION, where | {"revision": base.revision})
@@ -109,3 +111,12 @@ def _refuse_other_content(
                 f"{name} of {base.repo_id} arrived with sha256 {files[name]['sha256']}; the Hub lists {sha256}.",
                 way_out="Try again; if it repeats, a proxy or the disk changes files.",
             )
+
+
+FETCH = StageSpec(
+    name=Stage.FETCH,
+    needs=(),
+    inputs=FetchInputs.of,
+    digest=digest,
+    run=run,
+)

@@ -1,23 +1,23 @@
-"""What each stage reads of the stages before it. Paths lie in finished folders and are never written to.
-
-A stage's `digest(request, …)` takes the digests of the stages that these paths lie in: positional, in the order
-of the fields, each stage once, None for a skipped one.
-
-    fetch()                  calibrate(fetch)      prune(fetch, calibrate)      align(fetch, prune)
-    quantize(align or prune)                       evaluate(fetch, prune, align | None, quantize)
-    package(fetch, quantize, prune, align | None, evaluate | None)              publish(package)
-"""
+"""What each stage reads of the stages before it. Paths lie in finished folders and are never written to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
+
+from publisher.recipe.stages import Stage
+from worker.stages.spec import FinishedStages
 
 
 @dataclass(frozen=True)
 class FetchInputs:
     """Nothing comes before fetch: the base model is named by the request."""
+
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls()
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class CalibrateInputs:
 
     base: Path
 
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(base=done.base)
+
 
 @dataclass(frozen=True)
 class PruneInputs:
@@ -33,6 +37,10 @@ class PruneInputs:
 
     base: Path
     calibration: Path
+
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(base=done.base, calibration=done.folders[Stage.CALIBRATE])
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,10 @@ class AlignInputs:
     masks: Path
     kept: Path | None = None
 
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(base=done.base, pruned=done.model(Stage.PRUNE), masks=done.masks, kept=done.kept)
+
 
 @dataclass(frozen=True)
 class QuantizeInputs:
@@ -54,6 +66,10 @@ class QuantizeInputs:
     model: Path
     masks: Path
     alignment: Path | None = None
+
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(model=done.last_model, masks=done.masks, alignment=done.report(Stage.ALIGN, "alignment.json"))
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,17 @@ class EvaluateInputs:
     quantized: Path
     masks: Path
     kept: Path | None = None
+
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(
+            base=done.base,
+            pruned=done.model(Stage.PRUNE),
+            aligned=done.model(Stage.ALIGN) if Stage.ALIGN in done.folders else None,
+            quantized=done.model(Stage.QUANTIZE),
+            masks=done.masks,
+            kept=done.kept,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,9 +113,27 @@ class PackageInputs:
     probe_losses: Path | None = None
     document_losses: Path | None = None
 
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(
+            base=done.base,
+            base_json=done.folders[Stage.FETCH] / "base.json",
+            quantized=done.model(Stage.QUANTIZE),
+            masks=done.masks,
+            alignment=done.report(Stage.ALIGN, "alignment.json"),
+            evaluation=done.report(Stage.EVALUATE, "evaluation.json"),
+            probe_losses=done.report(Stage.EVALUATE, "probe_losses.json"),
+            document_losses=done.report(Stage.EVALUATE, "document_losses.json"),
+            stage_seconds={stage.value: seconds for stage, seconds in done.seconds.items()},
+        )
+
 
 @dataclass(frozen=True)
 class PublishInputs:
     """`checkpoint`: package's output, the folder that is published."""
 
     checkpoint: Path
+
+    @classmethod
+    def of(cls, done: FinishedStages) -> Self:
+        return cls(checkpoint=done.folders[Stage.PACKAGE])

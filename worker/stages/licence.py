@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from publisher.base_model_files import CARD_FILE, is_document, is_legal
+from publisher.base_model.files import CARD_FILE, is_document, is_legal
 
 _METADATA = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 #: of a card; metadata stands at its beginning

@@ -17,13 +17,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from publisher.architecture import Geometry, LayerWidths
-from publisher.base_model import INDEX_FILE
-from publisher.base_model_files import belongs_to_model
-from publisher.checkpoint import card, manifest
-from publisher.checkpoint.evaluation import EvaluationReport
+from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.base_model.facts import INDEX_FILE
+from publisher.base_model.files import belongs_to_model
 from publisher.checkpoint.framing import Framing
-from publisher.checkpoint.manifest import (
+from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.errors import RequestFault
+from publisher.manifest import manifest
+from publisher.manifest.evaluation import EvaluationReport
+from publisher.manifest.manifest import (
     AlignmentRecord,
     BaseModelRecord,
     Counts,
@@ -34,22 +38,21 @@ from publisher.checkpoint.manifest import (
     TextRecord,
     Widths,
 )
-from publisher.checkpoint.masks import FILE_NAME as MASKS
-from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
-from publisher.errors import RequestFault
-from publisher.verdict import Verdict
-from worker.alignment.tokenizer import load_tokenizer
-from worker.stages.context import Stage, StageContext
-from worker.stages.folder import RECORD
+from publisher.manifest.verdict import Verdict
+from publisher.recipe.stages import Stage
+from worker.card import card
+from worker.card.kept_shares import kept_shares
+from worker.card.plots import Measured, draw_plots
+from worker.context import StageContext
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.inputs import PackageInputs
-from worker.stages.kept_shares import kept_shares
 from worker.stages.licence import documents_digest, read_licence
-from worker.stages.plots import Measured, draw_plots
 from worker.stages.portable_tokenizer import make_portable
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.store import stage_digest
-from worker.stages.weights import read_geometry
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.folder import RECORD
+from worker.storage.store import stage_digest
+from worker.streaming.weights import read_geometry
+from worker.text.tokenizer import load_tokenizer
 
 VERSION = 9
 _HUGGING_FACE = "https://huggingface.co"
@@ -60,13 +63,13 @@ _IN_DETAIL = {"loss", "gradient_cosine", "reconstruction"}
 _REPLACED = (INDEX_FILE, "config.json", card.FILE_NAME)
 
 
-def digest(request: BuildRequest, *inputs: str | None) -> str:
-    """`inputs`: digests of fetch, quantize, prune, align and evaluate. The card names base and target: they count."""
+def digest(request: BuildRequest, digests: Digests) -> str:
+    """The card names base and target: they count."""
     return stage_digest(
         Stage.PACKAGE,
         VERSION,
         {
-            "inputs": list(inputs),
+            "inputs": [digests.get(stage) for stage in PACKAGE.needs],
             "recipe": request.recipe.digest,
             "base": [request.base.public_name, request.base.revision, request.base.endpoint],
             "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
@@ -246,3 +249,12 @@ def _records(folder: Path, context: StageContext) -> dict[str, FileRecord]:
         context.progress(done, total, "bytes")
 
     return {name: manifest.record(folder / name, advance) for name in names if name not in (manifest.FILE_NAME, RECORD)}
+
+
+PACKAGE = StageSpec(
+    name=Stage.PACKAGE,
+    needs=(Stage.FETCH, Stage.QUANTIZE, Stage.PRUNE, Stage.ALIGN, Stage.EVALUATE),
+    inputs=PackageInputs.of,
+    digest=digest,
+    run=run,
+)

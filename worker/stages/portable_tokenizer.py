@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.stages.folder import write_json
+from worker.storage.folder import write_json
 
 FILE_NAME = "tokenizer_config.json"
 #: what holds the whole tokenizer for the older class

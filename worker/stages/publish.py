@@ -19,18 +19,20 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from publisher import __version__
-from publisher.checkpoint.hub_faults import hub_faults
-from publisher.checkpoint.manifest import FILE_NAME as MANIFEST
-from publisher.checkpoint.manifest import FileRecord, Manifest, record
 from publisher.errors import InfrastructureFault, RequestFault
-from publisher.repo_id import check_repo_id
-from publisher.verdict import MORE_DOCUMENTS, Verdict, withholds
-from worker.stages.context import Stage, StageContext
-from worker.stages.folder import write_json
+from publisher.hub_client.faults import hub_faults
+from publisher.hub_client.repo_id import check_repo_id
+from publisher.manifest.manifest import FILE_NAME as MANIFEST
+from publisher.manifest.manifest import FileRecord, Manifest, record
+from publisher.manifest.verdict import MORE_DOCUMENTS, Verdict, withholds
+from publisher.recipe.stages import Stage
+from worker.context import StageContext
+from worker.request import BuildRequest, PublishTarget
 from worker.stages.inputs import PublishInputs
-from worker.stages.request import BuildRequest, PublishTarget
-from worker.stages.store import stage_digest
-from worker.stages.uploads import CountedFile, received, received_record, sending
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.folder import write_json
+from worker.storage.store import stage_digest
+from worker.transfer.uploads import CountedFile, received, received_record, sending
 
 VERSION = 1
 _TRIES = 5
@@ -51,10 +53,12 @@ _CLIENT = "loram-publisher"  # by which the embedded Hub knows that Xet is switc
 _MOVED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 
 
-def digest(request: BuildRequest, package: str) -> str:
+def digest(request: BuildRequest, digests: Digests) -> str:
     target = _target(request)
     return stage_digest(
-        Stage.PUBLISH, VERSION, {"package": package, "endpoint": target.endpoint, "repo_id": target.repo_id}
+        Stage.PUBLISH,
+        VERSION,
+        {"package": digests[Stage.PACKAGE], "endpoint": target.endpoint, "repo_id": target.repo_id},
     )
 
 
@@ -240,3 +244,14 @@ def _is_file(sibling: RepoSibling, path: Path, facts: FileRecord) -> bool:
 def _git_blob_id(path: Path) -> str:
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+PUBLISH = StageSpec(
+    name=Stage.PUBLISH,
+    needs=(Stage.PACKAGE,),
+    inputs=PublishInputs.of,
+    digest=digest,
+    run=run,
+    # what a Hub holds can change: publishing again commits nothing if it still holds this checkpoint
+    remade=True,
+)

@@ -10,15 +10,18 @@ from pathlib import Path
 from publisher.checkpoint.compression import compress_folder
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.recipe import Scheme, Storage
-from worker.stages.context import Stage, StageContext
+from publisher.recipe.stages import Stage
+from worker.context import StageContext
+from worker.request import BuildRequest
 from worker.stages.inputs import QuantizeInputs
-from worker.stages.request import BuildRequest
-from worker.stages.store import stage_digest
+from worker.stages.spec import Digests, StageSpec
+from worker.storage.store import stage_digest
 
 VERSION = 4
 
 
-def digest(request: BuildRequest, model: str) -> str:
+def digest(request: BuildRequest, digests: Digests) -> str:
+    model = digests.get(Stage.ALIGN, digests[Stage.PRUNE])
     recipe = request.recipe
     stored = recipe.quantization.model_dump(mode="json") | {"storage": recipe.pruning.storage.value}
     return stage_digest(Stage.QUANTIZE, VERSION, {"model": model} | stored)
@@ -56,3 +59,12 @@ def _link(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
         except OSError:  # another disk, or a file system without links
             shutil.copyfile(path, target / path.name)
+
+
+QUANTIZE = StageSpec(
+    name=Stage.QUANTIZE,
+    needs=(Stage.PRUNE, Stage.ALIGN),
+    inputs=QuantizeInputs.of,
+    digest=digest,
+    run=run,
+)

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from publisher.checkpoint.streaming import read_header
 from publisher.errors import RequestFault
-from worker.stages.weights import weight_files
+from publisher.weights.writing import read_header
+from worker.streaming.weights import weight_files
 
 #: safetensors' names of the types that weights may have
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -20,9 +20,9 @@ from publisher.client.demo.table import Measured, certificate_line, results_tabl
 from publisher.client.plan import plan_table
 from publisher.client.progress import JobProgress, working
 from publisher.client.rest import ServiceClient
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import InfrastructureFault
-from publisher.plan import Plan
+from publisher.plan.plan import Plan
 
 
 @click.command()

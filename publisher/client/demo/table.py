@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from rich.table import Table
 
-from publisher.verdict import Verdict, verdict_of
+from publisher.manifest.verdict import Verdict, verdict_of
 
 MIB = 2**20
 

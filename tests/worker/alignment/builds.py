@@ -17,15 +17,15 @@ import torch
 import publisher.checkpoint  # noqa: F401 - layers of different widths
 from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import Masks, save_masks
-from publisher.corpus import CorpusSource
+from publisher.corpus.source import CorpusSource
 from publisher.errors import JobCancelled
 from publisher.recipe import Recipe
 from tests.models import tiny_llama
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.request import BaseModelSource, BuildRequest
+from worker.stages.align import stage as align
 from worker.stages.inputs import AlignInputs
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.weights import read_geometry
+from worker.streaming.weights import read_geometry
 
 #: what the narrower model would have kept
 KEPT = {(1, Unit.NEURONS): tuple(range(4, 28)), (2, Unit.KV_HEADS): (1,)}

@@ -15,11 +15,14 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from publisher.errors import JobCancelled, RequestFault
+from publisher.recipe.stages import Stage
 from tests.models import byte_tokenizer
 from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, BATCH_TOKENS, STEPS, CancellingContext, prepare, request
-from worker.alignment.data import WeightedSource, training_sequences
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
+from worker.text.packing import WeightedSource, training_sequences
+
+BEFORE = {Stage.FETCH: "fetched", Stage.PRUNE: "pruned"}
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +162,12 @@ def test_a_loss_that_is_no_number_is_the_request_s_fault_and_names_the_learning_
 def test_digest_depends_on_text_and_seed_and_recipe(tmp_path: Path) -> None:
     prepare(tmp_path)
     digests = [
-        align.digest(request(tmp_path), "fetched", "pruned"),
-        align.digest(request(tmp_path), "fetched", "otherwise"),
-        align.digest(request(tmp_path, tokens=2 * STEPS * BATCH_TOKENS), "fetched", "pruned"),
+        align.digest(request(tmp_path), BEFORE),
+        align.digest(request(tmp_path), {Stage.FETCH: "fetched", Stage.PRUNE: "otherwise"}),
+        align.digest(request(tmp_path, tokens=2 * STEPS * BATCH_TOKENS), BEFORE),
     ]
     (tmp_path / "sea.jsonl").write_text(json.dumps({"text": "other"}))
-    digests.append(align.digest(request(tmp_path), "fetched", "pruned"))
+    digests.append(align.digest(request(tmp_path), BEFORE))
     assert len(set(digests)) == len(digests)
 
 

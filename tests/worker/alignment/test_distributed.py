@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
 from publisher.recipe import Optimizer
 from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, STEPS, prepare, request
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 
 TWO = ("cpu", "cpu")
 #: One row goes through a model at once, and two processes do not get as many.

@@ -14,28 +14,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import ProbeBudget, Quantization, Recipe, Scheme
+from publisher.recipe.stages import Stage
 from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, STEPS, prepare, request
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.alignment import probing
-from worker.alignment.data import WeightedSource
 from worker.alignment.distributed.ranks import Alone
 from worker.alignment.endings import BestHeldOut, best_check, check_steps
-from worker.alignment.held_out import held_out_sequences
 from worker.alignment.state import Check, TrainingProgress
-from worker.causal import load_causal
-from worker.evaluation.probe import train_probe
-from worker.evaluation.probe_text import candidates_text
+from worker.context import RecordingContext
+from worker.models.causal import load_causal
+from worker.probe.probe import train_probe
+from worker.probe.text import candidates_text
 from worker.quantization.nf4 import load_published, quantize_nf4
-from worker.stages import align
-from worker.stages.context import RecordingContext, Stage
+from worker.request import BuildRequest
+from worker.stages.align import stage as align
 from worker.stages.inputs import AlignInputs
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
+from worker.text.packing import WeightedSource
+from worker.training.held_out import held_out_sequences
 
 PROBE = {"steps": 8, "batch_size": 2, "sequence_length": 32, "rank": 4, "learning_rate": 1e-2}
 PROTECT_NONE = {"protect_first": 0, "protect_last": 0}
@@ -262,5 +263,6 @@ def test_the_digest_depends_on_the_probe_if_it_decides(tmp_path: Path) -> None:
         assert evaluation is not None
         other = evaluation.model_copy(update={"probe_budget": ProbeBudget(**(PROBE | {"rank": 5}))})
         changed = replace(asked, recipe=asked.recipe.model_copy(update={"evaluation": other}))
-        digests[stop] = align.digest(asked, "fetched", "pruned") == align.digest(changed, "fetched", "pruned")
+        before = {Stage.FETCH: "fetched", Stage.PRUNE: "pruned"}
+        digests[stop] = align.digest(asked, before) == align.digest(changed, before)
     assert digests == {"probe": False, "end": True}

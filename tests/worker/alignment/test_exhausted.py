@@ -10,8 +10,8 @@ import pytest
 
 from publisher.errors import RequestFault
 from tests.worker.alignment.builds import BATCH_TOKENS, prepare, request
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 from worker.stages.inputs import AlignInputs
 
 WANTED = 100

@@ -11,23 +11,24 @@ from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedModel
 
 from publisher.checkpoint.masks import Masks, load_masks
-from publisher.corpus import Split
+from publisher.corpus.source import Split
 from publisher.errors import JobCancelled, RequestFault
+from publisher.plan.choices import gradient_matching_of
 from publisher.recipe import Recipe
 from tests.worker.alignment.builds import LENGTH, STEPS, CancellingContext, prepare, request
-from worker.alignment.batch_loss import Distillation, DistillationTerms, accumulate_gradients, rows_at_once
-from worker.alignment.data import pack_tokens
 from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.rounding import nf4_rounding
 from worker.alignment.state import load_state
-from worker.alignment.teacher import LoadedBase
 from worker.alignment.trainable import checkpoint_activations
-from worker.causal import load_causal
+from worker.context import RecordingContext
 from worker.families.pair import pruned_pair
-from worker.head import head_of
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.models.causal import load_causal
+from worker.models.head import head_of
+from worker.stages.align import stage as align
+from worker.text.packing import pack_tokens
+from worker.training.batch_loss import Distillation, DistillationTerms, accumulate_gradients, rows_at_once
+from worker.training.teacher import LoadedBase
 
 CPU = torch.device("cpu")
 WEIGHT = 0.7
@@ -252,13 +253,13 @@ def test_who_is_stopped_while_weights_are_moved_saves_them_unmoved(tmp_path: Pat
 def test_by_default_it_is_where_it_can_be(
     alignment: Mapping[str, object], pruning: Mapping[str, object], weight: float
 ) -> None:
-    assert _recipe(alignment, pruning).gradient_matching_of(()) == weight
+    assert gradient_matching_of(_recipe(alignment, pruning), ()) == weight
 
 
 def test_a_mixture_is_only_matched_if_asked(tmp_path: Path) -> None:
     kinds = pruned_pair("mixtral", tmp_path).geometry.kinds
-    assert _recipe({}).gradient_matching_of(kinds) == 0
-    assert _recipe({"gradient_matching": 0.5}).gradient_matching_of(kinds) == 0.5
+    assert gradient_matching_of(_recipe({}), kinds) == 0
+    assert gradient_matching_of(_recipe({"gradient_matching": 0.5}), kinds) == 0.5
 
 
 @pytest.mark.parametrize(

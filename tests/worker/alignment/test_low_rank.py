@@ -15,8 +15,8 @@ from publisher.recipe import Optimizer, Pruning
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, inputs_in, prepare, request
 from worker.alignment.trainable import LowRank
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 
 WEIGHTS = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in (0, 3)]
 CPU = torch.device("cpu")

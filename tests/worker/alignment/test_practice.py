@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.recovery import recover_state
 from tests.worker.alignment.builds import prepare
-from worker.alignment.batch_loss import DistillationTerms
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.practice import PracticeAdapter
 from worker.alignment.rounding import nf4_rounding
-from worker.causal import load_causal
-from worker.evaluation.probe import linear_layers
+from worker.models.causal import load_causal
+from worker.probe.probe import linear_layers
+from worker.training.batch_loss import DistillationTerms
 
 CPU = torch.device("cpu")
 BATCH = torch.randint(0, 256, (2, 64), generator=torch.Generator().manual_seed(5), dtype=torch.int32)

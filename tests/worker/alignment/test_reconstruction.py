@@ -22,21 +22,21 @@ from tests.worker.quantization.gptq import gptq
 from worker.alignment import reconstructed_layer
 from worker.alignment.reconstructed_layer import MatrixError
 from worker.alignment.reconstruction import reconstruct
-from worker.causal import hidden_states
+from worker.context import RecordingContext
 from worker.families.pair import Pair, pruned_pair
+from worker.models.causal import hidden_states
 from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
 from worker.pruning.selection import kept_widths
 from worker.quantization.nf4 import NF4, load_published, quantize_nf4
 from worker.quantization.packing import round_trip
 from worker.quantization.streamed import four_bit_names
-from worker.stages import align
-from worker.stages.align_work import AlignWork
-from worker.stages.context import RecordingContext
-from worker.stages.folder import STATE, write_json
+from worker.stages.align import stage as align
+from worker.stages.align.work import AlignWork
 from worker.stages.inputs import AlignInputs
-from worker.stages.prune_structured import write_cut
-from worker.stages.weights import read_config, read_geometry
+from worker.stages.prune.units import write_cut
+from worker.storage.folder import STATE, write_json
+from worker.streaming.weights import read_config, read_geometry
 
 TOKENS = torch.randint(0, 255, (16, 32), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
 READERS = [f"self_attn.{name}_proj" for name in "qkv"] + ["mlp.gate_proj", "mlp.up_proj"]

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from publisher.errors import JobCancelled
 from publisher.recipe import Optimizer
 from tests.worker.alignment.builds import CancellingContext, prepare, request
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 
 
 @pytest.fixture(autouse=True)

@@ -15,15 +15,16 @@ from transformers import AutoModelForCausalLM
 from publisher.errors import RequestFault
 from publisher.plan.align import AlignMemory
 from publisher.recipe import Quantization, Recipe
+from publisher.recipe.stages import Stage
 from tests.worker.alignment.builds import inputs_in, prepare, request
 from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.rounding import Rounding, nf4_rounding
+from worker.context import RecordingContext
 from worker.quantization.nf4 import NF4, quantize_nf4
 from worker.quantization.packing import round_trip
 from worker.quantization.streamed import four_bit_names
-from worker.stages import align
-from worker.stages.context import RecordingContext
-from worker.stages.request import BuildRequest
+from worker.request import BuildRequest
+from worker.stages.align import stage as align
 
 GIB = 2**30
 
@@ -146,8 +147,9 @@ def test_what_is_rounded_to_decides_what_comes_out(tmp_path: Path) -> None:
     """So the stage is not taken from another recipe's build."""
     prepare(tmp_path)
     build = request(tmp_path)
+    before = {Stage.FETCH: "fetched", Stage.PRUNE: "pruned"}
     digests = {
-        align.digest(replace(build, recipe=build.recipe.model_copy(update={"quantization": quantization})), "a", "b")
+        align.digest(replace(build, recipe=build.recipe.model_copy(update={"quantization": quantization})), before)
         for quantization in (Quantization(), Quantization(include_embeddings=True), Quantization(scheme="none"))
     }
     assert len(digests) == 3

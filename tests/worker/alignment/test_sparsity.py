@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from publisher.checkpoint.weight_masks import WeightMaskWriter
 from publisher.recipe import Pruning
 from tests.worker.alignment.builds import inputs_in, prepare, request
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
 

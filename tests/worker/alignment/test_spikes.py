@@ -15,15 +15,15 @@ from publisher.errors import RequestFault
 from publisher.recipe import Objective
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, prepare, request
-from worker.alignment.batch_loss import NextToken
-from worker.alignment.schedule import Schedule
 from worker.alignment.spikes import take_step
 from worker.alignment.state import TrainingProgress
 from worker.alignment.training import Training
-from worker.causal import load_causal
-from worker.head import head_of
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.models.causal import load_causal
+from worker.models.head import head_of
+from worker.stages.align import stage as align
+from worker.training.batch_loss import NextToken
+from worker.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

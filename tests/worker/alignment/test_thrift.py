@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from publisher.errors import RequestFault
 from tests.worker.alignment.builds import prepare, request
-from worker.stages import align
-from worker.stages.context import RecordingContext
+from worker.context import RecordingContext
+from worker.stages.align import stage as align
 
 
 def aligned(folder: Path, name: str, **settings: object) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -11,25 +11,26 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
-from publisher.checkpoint.evaluation import EvaluationReport
 from publisher.checkpoint.recovery import merge_folder
 from publisher.checkpoint.weight_masks import WeightMasks
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import JobCancelled, RequestFault
+from publisher.manifest.evaluation import EvaluationReport
+from publisher.manifest.verdict import Verdict
 from publisher.recipe import STRENGTHS, Pruning, Recipe
-from publisher.verdict import Verdict
+from publisher.recipe.stages import Stage
 from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
-from worker.device import Device
+from worker.context import RecordingContext
 from worker.evaluation.perplexity import cut_windows, perplexity
-from worker.evaluation.probe import train_probe
-from worker.evaluation.probe_text import certificate_text
-from worker.stages.context import RecordingContext, Stage
+from worker.models.device import Device
+from worker.probe.probe import train_probe
+from worker.probe.text import certificate_text
+from worker.request import BuildRequest
 from worker.stages.evaluate import digest, evaluate
 from worker.stages.inputs import EvaluateInputs
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 PROBE = {"steps": 12, "batch_size": 2, "sequence_length": 32, "rank": 4, "learning_rate": 1e-2}
 

@@ -12,10 +12,10 @@ from publisher.checkpoint.placement import cut_tensor, recover_tensor
 from tests.checkpoint.pruned import MASKS, make_pair, save_checkpoint, zero_removed
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import tiny_llama
-from worker.causal import load_causal
 from worker.evaluation.fidelity import compare_gradients, gradient_fidelity, lora_gradients, random_adapters
-from worker.evaluation.probe import with_lora
-from worker.stages.weights import read_geometry
+from worker.models.causal import load_causal
+from worker.probe.probe import with_lora
+from worker.streaming.weights import read_geometry
 
 WHOLE = Masks(MASKS.kinds, MASKS.kind_of, {}, MASKS.prefix)
 NAME = "base_model.model.model.layers.{}.mlp.{}_proj.lora_{}.weight"

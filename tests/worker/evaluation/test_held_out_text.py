@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.corpus import CorpusSource, Split
+from publisher.corpus.source import CorpusSource, Split
 from tests.models import byte_tokenizer
 from worker.evaluation.held_out_text import count_documents, held_out_documents, shared_out
 from worker.evaluation.perplexity import cut_windows, scored_tokens

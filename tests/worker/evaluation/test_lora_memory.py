@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.recipe import ProbeBudget
 from tests.models import tiny_llama
-from worker.alignment.batch_loss import NextToken
-from worker.causal import load_causal
 from worker.evaluation.lora_memory import kept_values, lora_memory
-from worker.evaluation.probe import with_lora
-from worker.head import head_of
-from worker.stages.weights import read_geometry
+from worker.models.causal import load_causal
+from worker.models.head import head_of
+from worker.probe.probe import with_lora
+from worker.streaming.weights import read_geometry
+from worker.training.batch_loss import NextToken
 
 WIDE: dict[str, Any] = {
     "hidden_size": 192,

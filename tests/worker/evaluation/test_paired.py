@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from publisher.verdict import Verdict
+from publisher.manifest.verdict import Verdict
 from worker.evaluation.paired import paired_difference
 from worker.evaluation.perplexity import DocumentLosses
 

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.models import BOS, byte_tokenizer, framed_tokenizer, tiny_llama
-from worker.causal import load_causal
 from worker.evaluation.perplexity import Window, cut_windows, document_losses, perplexity, scored_tokens
+from worker.models.causal import load_causal
 
 DOCUMENTS = ["The whale. " * 13, "A", "Call me Ishmael.", "Some years ago - never mind how long precisely. " * 4]
 

@@ -13,15 +13,16 @@ from transformers import PreTrainedModel
 
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
 from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage
 from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.evaluation.test_evaluate import _evaluate, _request
 from tests.worker.stages.building import prose, request_for
-from worker.causal import load_causal
+from worker.context import RecordingContext
 from worker.evaluation.tasks import HarnessTasks
-from worker.stages.context import RecordingContext, Stage
+from worker.models.causal import load_causal
+from worker.request import BuildRequest
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 QUESTIONS = [(f"Whale {number} is", " white", " black and old", number % 2) for number in range(9)]
 TASK = """

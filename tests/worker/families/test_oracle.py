@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from publisher.architecture.structure import Unit
-from publisher.families import Family, known_families
+from publisher.families.known import Family, known_families
 from worker.families.oracle import TOLERANCE, examine, largest_difference
 from worker.families.pair import Pair, exact, pruned_pair
 from worker.families.reference import Float64, switched_off

@@ -11,14 +11,16 @@ import pytest
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from publisher.architecture import LayerWidths, describe
+from publisher.architecture.geometry import LayerWidths
+from publisher.families.describe import describe
+from publisher.recipe.stages import Stage
 from tests.architecture.test_widths import LLAMA, MIXTURE
 from tests.models import byte_tokenizer
 from tests.worker.stages.building import prose, recipe, request_for
+from worker.context import RecordingContext
 from worker.pruning.config import PER_LAYER, pruned_config
-from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import run_pipeline
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 STOCK = (
     "import sys; from transformers import AutoModelForCausalLM;"

@@ -11,18 +11,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
-from publisher.architecture import pruned_widths
 from publisher.architecture.structure import Unit
+from publisher.architecture.widths import pruned_widths
 from publisher.checkpoint.masks import load_masks
 from publisher.errors import RequestFault
 from publisher.recipe import Pruning, Recipe
 from tests.models import tiny_llama
+from worker.context import RecordingContext
 from worker.pruning.selection import importance_key
-from worker.stages import prune
-from worker.stages.context import RecordingContext
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages.inputs import PruneInputs
-from worker.stages.request import BaseModelSource, BuildRequest
-from worker.stages.weights import read_config, read_geometry
+from worker.stages.prune import stage as prune
+from worker.streaming.weights import read_config, read_geometry
 
 MODELS = {
     "grouped queries": {},

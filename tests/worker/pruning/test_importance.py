@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from publisher.architecture import Geometry
-from publisher.architecture.introspection import geometry_of
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
+from publisher.families.introspection import geometry_of
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
 from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
 from worker.pruning.scores import square_sums
-from worker.stages.weights import read_config
 from worker.streaming.model import LayerStream
+from worker.streaming.weights import read_config
 
 HEAD_DIM, GROUP_SIZE, KV_HEADS, NEURONS, LAYERS = 8, 2, 2, 48, 4
 SEQUENCES = torch.randint(0, 256, (5, 24), generator=torch.Generator().manual_seed(1))

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from publisher.architecture import Geometry, LayerWidths, describe, pruned_widths
+from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
+from publisher.architecture.widths import pruned_widths
 from publisher.errors import RequestFault
+from publisher.families.describe import describe
 from publisher.recipe import Pruning
 from tests.architecture.test_widths import LLAMA, MIXTURE
 from worker.pruning.selection import importance_key, kept_units, kept_widths, most_important, shares

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from publisher.architecture.introspection import geometry_of
 from publisher.errors import RequestFault
+from publisher.families.introspection import geometry_of
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
 from worker.pruning.taylor import loss_gradient, taylor_importance
-from worker.stages.weights import read_config
 from worker.streaming.model import LayerStream
+from worker.streaming.weights import read_config
 
 SEQUENCES = torch.randint(0, 320, (5, 24), generator=torch.Generator().manual_seed(1))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
 from tests.worker.quantization.gptq import gptq
-from worker.inverse_hessian import NotPositiveDefinite
+from worker.numerics.inverse_hessian import NotPositiveDefinite
 from worker.quantization.compensated import compensated
 from worker.quantization.packing import Grid, round_trip
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401 - embeddings in 4 bits
-from publisher.checkpoint.four_bit_everywhere import FourBitEverywhereConfig
-from publisher.checkpoint.four_bit_modules import FourBitTable, dense, rows_of
+from publisher.loading.four_bit_everywhere import FourBitEverywhereConfig
+from publisher.loading.four_bit_modules import FourBitTable, dense, rows_of
 from tests.models import TINY, tiny_llama
 from tests.worker.quantization.test_streamed import assert_same, tensors
 from tests.worker.streaming.families import save_tiny
-from worker.causal import hidden_states
-from worker.head import head_of
+from worker.models.causal import hidden_states
+from worker.models.head import head_of
 from worker.quantization.nf4 import load_published, quantize_nf4, quantize_whole
 
 TOKENS = torch.arange(24).view(2, 12)

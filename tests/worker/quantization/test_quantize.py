@@ -15,14 +15,15 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import publisher.checkpoint  # noqa: F401 - layers of different widths
 from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage
 from tests.models import tiny_llama
+from worker.context import RecordingContext
 from worker.quantization.nf4 import NF4, load_published, quantize_nf4
 from worker.quantization.packing import round_trip
 from worker.quantization.streamed import four_bit_names
+from worker.request import BaseModelSource, BuildRequest
 from worker.stages import quantize
-from worker.stages.context import RecordingContext
 from worker.stages.inputs import QuantizeInputs
-from worker.stages.request import BaseModelSource, BuildRequest
 
 TOKENS = torch.arange(24).view(2, 12)
 
@@ -100,9 +101,9 @@ def test_scheme_none_keeps_the_files_without_taking_space(model: Path, tmp_path:
 
 def test_digest_depends_on_model_and_scheme() -> None:
     digests = {
-        quantize.digest(_request("nf4"), "a"),
-        quantize.digest(_request("nf4"), "b"),
-        quantize.digest(_request("none"), "a"),
+        quantize.digest(_request("nf4"), {Stage.PRUNE: "a"}),
+        quantize.digest(_request("nf4"), {Stage.PRUNE: "b"}),
+        quantize.digest(_request("none"), {Stage.PRUNE: "a"}),
     }
     assert len(digests) == 3
 

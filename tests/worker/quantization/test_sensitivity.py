@@ -14,21 +14,22 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import publisher.checkpoint  # noqa: F401 - layers of different widths
-from publisher.base_model import inspect_folder
-from publisher.checkpoint.manifest import Manifest
-from publisher.plan import make_plan
+from publisher.base_model.facts import inspect_folder
+from publisher.manifest.manifest import Manifest
+from publisher.plan.plan import make_plan
 from publisher.plan.sizes import NF4_TABLES
 from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage
 from tests.models import tiny_llama
 from tests.worker.quantization.test_embeddings import dense_twin
 from tests.worker.stages.building import PRUNING, prose, request_for
 from tests.worker.stages.test_plan_holds import tensor_bytes
+from worker.context import RecordingContext
 from worker.quantization.nf4 import load_published, quantize_nf4
 from worker.quantization.packing import round_trip
 from worker.quantization.sensitivity import kept_whole, rounding_errors
-from worker.stages.context import RecordingContext, Stage
 from worker.stages.pipeline import run_pipeline
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 from worker.streaming.model import LayerStream
 
 TOKENS = torch.arange(5 * 24).view(5, 24) % 250

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from publisher.errors import JobCancelled
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
+from worker.context import RecordingContext
 from worker.quantization.nf4 import quantize_nf4, quantize_whole
-from worker.stages.context import RecordingContext
 
 TOKENS = torch.arange(24).view(2, 12)
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from publisher.base_model import inspect_folder
-from publisher.corpus import CorpusSource
+from publisher.base_model.facts import inspect_folder
+from publisher.corpus.source import CorpusSource
 from publisher.recipe import Recipe
-from worker.stages.request import BaseModelSource, BuildRequest
+from worker.request import BaseModelSource, BuildRequest
 
 PRUNING: dict[str, Any] = {
     "criterion": "taylor",

@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from publisher.errors import RequestFault, UnsupportedModel
+from publisher.recipe.stages import Stage
 from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.stages.building import prose, recipe, request_for
+from worker.context import RecordingContext
 from worker.stages.base_folder import refuse_unknown_tokens
-from worker.stages.context import RecordingContext, Stage
-from worker.stages.folder import hash_file
 from worker.stages.pipeline import run_pipeline
-from worker.stages.store import StageStore
+from worker.storage.folder import hash_file
+from worker.storage.store import StageStore
 
 MAGNITUDE: dict[str, Any] = {"criterion": "magnitude", "calibration": None}
 

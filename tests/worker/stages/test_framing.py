@@ -11,14 +11,15 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from publisher.checkpoint.manifest import Manifest, TextRecord
+from publisher.manifest.manifest import Manifest, TextRecord
 from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage
 from tests.models import BOS, framed_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
-from worker.stages.context import RecordingContext, Stage
+from worker.context import RecordingContext
+from worker.request import BuildRequest
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BuildRequest
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 ADDS = {"bos": ("bos",), "both": ("bos", "eos"), "eos": ("eos",), "none": ()}
 LENGTH = 32

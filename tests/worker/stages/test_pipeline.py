@@ -15,18 +15,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from publisher.corpus import CorpusSource
+from publisher.corpus.source import CorpusSource
 from publisher.errors import JobCancelled, PublisherError, RequestFault
 from publisher.jobs.transitions import Blame
+from publisher.manifest.verdict import Requirement
 from publisher.recipe import Evaluation, Recipe
-from publisher.verdict import Requirement
+from publisher.recipe.stages import Stage
 from tests.models import tiny_llama
 from tests.worker.stages.building import prose, recipe, request_for
-from worker.failures import failure_of
-from worker.stages.context import RecordingContext, Stage
-from worker.stages.pipeline import StageState, foresee_certificate, planned_stages, run_pipeline
-from worker.stages.request import BuildRequest, PublishTarget
-from worker.stages.store import StageStore
+from worker.context import RecordingContext
+from worker.jobs.failures import failure_of
+from worker.request import BuildRequest, PublishTarget
+from worker.stages.pipeline import StageState, foresee_certificate, run_pipeline, stages_of
+from worker.storage.store import StageStore
 
 
 class Watcher:
@@ -126,10 +127,11 @@ def test_a_kill_within_a_stage_changes_nothing_of_the_result(
 import sys
 from pathlib import Path
 from tests.worker.stages.building import recipe, request_for
-from worker.stages.context import RecordingContext, Stage
+from publisher.recipe.stages import Stage
+from worker.context import RecordingContext
 from worker.stages.pipeline import run_pipeline
-from worker.stages.request import BuildRequest, PublishTarget
-from worker.stages.store import StageStore
+from worker.request import BuildRequest, PublishTarget
+from worker.storage.store import StageStore
 
 class Blocking(RecordingContext):
     def progress(self, done, total, unit):
@@ -258,8 +260,8 @@ def test_magnitude_looks_neither_at_text_nor_seed(base: Path, corpus: Path, tmp_
 
 def test_stages_that_the_recipe_leaves_out_are_not_planned(base: Path, corpus: Path) -> None:
     request = request_for(base, corpus, recipe())
-    assert planned_stages(request) == [Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.QUANTIZE, Stage.PACKAGE]
-    assert planned_stages(request, Stage.CALIBRATE) == [Stage.FETCH, Stage.CALIBRATE]
+    assert stages_of(request) == [Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.QUANTIZE, Stage.PACKAGE]
+    assert stages_of(request, Stage.CALIBRATE) == [Stage.FETCH, Stage.CALIBRATE]
 
 
 def _certifying(base: Path, corpus: Path, requirement: Requirement, *, publish: bool) -> BuildRequest:

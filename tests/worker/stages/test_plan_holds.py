@@ -11,16 +11,17 @@ import torch
 from safetensors import safe_open
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from publisher.base_model import inspect_folder
-from publisher.checkpoint.manifest import Manifest
-from publisher.plan import make_plan
+from publisher.base_model.facts import inspect_folder
+from publisher.manifest.manifest import Manifest
+from publisher.plan.plan import make_plan
 from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage
 from tests.architecture.test_widths import MIXTURE
 from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
-from worker.stages.context import RecordingContext, Stage
+from worker.context import RecordingContext
 from worker.stages.pipeline import run_pipeline
-from worker.stages.store import StageStore
+from worker.storage.store import StageStore
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random", "ratio": 0.3},

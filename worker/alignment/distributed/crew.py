@@ -23,7 +23,7 @@ from typing import Any, Generic, Self, TypeVar
 from publisher.errors import InfrastructureFault, RequestFault
 from worker.alignment.distributed.process import Place, Raised, Returned, Said, Work, run
 from worker.alignment.termination import DeferredSigterm
-from worker.stages.context import StageContext
+from worker.context import StageContext
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class _Crew(Generic[T]):
             left.unlink()  # by a process that was killed
         starting: Any = multiprocessing.get_context(_start_method(self._devices))
         if starting.get_start_method() == "forkserver":
-            starting.set_forkserver_preload(["worker.stages.align"])
+            starting.set_forkserver_preload(["worker.stages.align.stage"])
         try:
             for rank in range(len(self._devices)):
                 self._start(starting, Place(rank, self._devices, self._meeting))

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from publisher.errors import InfrastructureFault, PublisherError
 from worker.alignment.distributed.rank import Several
-from worker.stages.context import StageContext
+from worker.context import StageContext
 
 T = TypeVar("T")
 

@@ -24,7 +24,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
-from worker.alignment.batch_loss import Share
 from worker.alignment.distributed.ranks import PARTS, Log
 from worker.alignment.distributed.tensors import gathered
 from worker.alignment.state import (
@@ -36,6 +35,7 @@ from worker.alignment.state import (
     trained_weights,
 )
 from worker.streaming.model import decoder_layers
+from worker.training.batch_loss import Share
 
 
 class Parts(BaseModel):

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from worker.alignment.batch_loss import Share
 from worker.alignment.state import (
     TrainingState,
     load_state,
@@ -24,6 +23,7 @@ from worker.alignment.state import (
     save_tensors,
     trained_weights,
 )
+from worker.training.batch_loss import Share
 
 Log = Callable[[str], None]
 

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from publisher.architecture import Geometry
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.sparsity import sparse_matrices
 from publisher.architecture.structure import Shape
 from publisher.architecture.widths import unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
-from publisher.recipe_pruning import Criterion, Pruning
-from worker.inverse_hessian import NotPositiveDefinite
+from publisher.recipe.pruning import Criterion, Pruning
+from worker.numerics.inverse_hessian import NotPositiveDefinite
 from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
 from worker.pruning.unstructured.matrices import ExpertMatrix, Matrix, matrices_of_layer, watched
 from worker.pruning.unstructured.sparsegpt import by_sparsegpt

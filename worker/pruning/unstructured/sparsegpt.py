@@ -1,7 +1,7 @@
 """SparseGPT (arXiv 2301.00774): weights go one input column at a time, and the columns behind make up for them.
 
-H = X Xᵀ / tokens + damping is factored as worker.inverse_hessian says. Matrices are handled transposed, `(in, out)`, so
-that a column of the layer is a row in memory.
+H = X Xᵀ / tokens + damping is factored as worker.numerics.inverse_hessian says. Matrices are handled transposed,
+`(in, out)`, so that a column of the layer is a row in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from worker.inverse_hessian import inverse_of_upper, ranges, upper_factor
+from worker.numerics.inverse_hessian import inverse_of_upper, ranges, upper_factor
 from worker.pruning.unstructured.criteria import Pruned
 from worker.pruning.unstructured.masks import all_but_smallest, largest_of_neighbours
 from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity, Unstructured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher.recipe_pruning import Pruning, PruningMethod
+from publisher.recipe.pruning import Pruning, PruningMethod
 
 
 @dataclass(frozen=True)

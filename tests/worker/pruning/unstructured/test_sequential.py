@@ -19,8 +19,8 @@ from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
 from worker.pruning.unstructured.sequential import PrunedMatrix, prune_by_inputs, prune_by_magnitude
 from worker.pruning.unstructured.sparsegpt import by_sparsegpt
 from worker.pruning.unstructured.sparsity import sparsity_of
-from worker.stages.weights import read_geometry
 from worker.streaming.model import LayerStream
+from worker.streaming.weights import read_geometry
 
 FAMILIES = ["llama", "qwen2", "phi3", "gemma2", "gemma3", "mixtral", "qwen3_moe"]
 

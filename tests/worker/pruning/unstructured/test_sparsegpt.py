@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
-from worker.inverse_hessian import NotPositiveDefinite
+from worker.numerics.inverse_hessian import NotPositiveDefinite
 from worker.pruning.unstructured.sparsegpt import BLOCK, by_sparsegpt
 from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity, Unstructured
 

@@ -1,0 +1,253 @@
+"""`loram.json`, the manifest: what a checkpoint is, from what and how it was made, and every file's sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from publisher.errors import RequestFault
+from publisher.manifest.evaluation import EvaluationReport
+
+FILE_NAME = "loram.json"
+#: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
+#: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
+#: certificate, gradient fidelity and tasks. 2.2: the certificate's differences, document by document, and its verdict.
+#: 2.3: `digest`, over the manifest itself.
+FORMAT_VERSION = "2.3"
+#: The first minor version of this major one whose manifests have a digest of their own.
+_SEALED_SINCE = 3
+_DIGEST = "digest"
+_CHUNK = 8 << 20
+
+
+class _Part(BaseModel):
+    """Keys that this version does not know are kept, so that reading and writing loses nothing."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class FileRecord(_Part):
+    size: int = Field(ge=0, description="bytes")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class BaseModelRecord(_Part):
+    """The model that was pruned. `endpoint` is the Hub it came from, None for a local folder."""
+
+    repo_id: str = Field(description="what recovered adapters name; of a folder without a public name the folder's own")
+    revision: str = Field(description="the commit; for a local folder, a digest over its files")
+    endpoint: str | None = None
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def commit(self) -> str | None:
+        """The revision that a Hub understands; None for a local folder."""
+        return self.revision if self.endpoint else None
+
+    @property
+    def is_public(self) -> bool:
+        """Whether `repo_id` means the same on every machine: a repository's name, not a folder's."""
+        namespace, slash, name = self.repo_id.partition("/")
+        return self.endpoint is not None or bool(namespace and slash and name and "/" not in name)
+
+
+class Widths(_Part):
+    """What one decoder layer holds; 0 of what it has none of, or none that could be removed."""
+
+    query_heads: int = Field(ge=0)
+    kv_heads: int = Field(ge=0)
+    neurons: int = Field(ge=0)
+    experts: int = Field(default=0, ge=0)
+
+
+class Counts(_Part):
+    base: int = Field(ge=0)
+    pruned: int = Field(ge=0)
+
+    @property
+    def reduction(self) -> float:
+        """How many times fewer."""
+        return self.base / max(self.pruned, 1)
+
+
+class Sizes(_Part):
+    """Bytes of the safetensors weight files."""
+
+    base: int = Field(ge=0)
+    checkpoint: int = Field(ge=0)
+
+    @property
+    def reduction(self) -> float:
+        """How many times smaller the checkpoint is."""
+        return self.base / max(self.checkpoint, 1)
+
+
+class ReconstructionRecord(_Part):
+    """Layers solved for by least squares, before training. Errors: of what matrices put out, and of how that answers
+    to changes, relative to what was wanted, mean over the matrices that were solved for."""
+
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    error_before: float
+    error_after: float
+    quantization_aware: bool = Field(
+        default=False, description="solved with what was before them in 4 bits, and rounded by GPTQ"
+    )
+
+
+class AlignmentRecord(_Part):
+    """Losses in nats per token, of the first and the last step; None where layers were only reconstructed."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    first_loss: float | None = None
+    last_loss: float | None = None
+    step: int | None = Field(default=None, description="whose weights were taken; the last, or what `stop` chose")
+    skipped_steps: int = Field(default=0, description="whose loss or gradient was no number, or a spike")
+    tokens_per_second: float | None = None
+    data_wait_share: float | None = Field(default=None, description="share of the seconds spent waiting for text")
+    optimizer_state_bytes: int | None = None
+    quantization_aware: bool = Field(default=False, description="trained against the weights in 4 bits")
+    bf16_modules: list[str] = Field(default=[], description="linear layers that are not in 4 bits")
+    gradient_matching: float = Field(default=0.0, description="weight of the distance to the base model's gradients")
+    reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
+
+
+class TextRecord(_Part):
+    """How sequences of text were made for calibrating, aligning and measuring (publisher.checkpoint.framing)."""
+
+    before: list[str] = Field(description="tokens that every sequence, window and document begins with")
+    close: list[str] = Field(description="tokens that end a document within a sequence")
+
+
+class Manifest(_Part):
+    format_version: str = FORMAT_VERSION
+    base: BaseModelRecord
+    recipe: dict[str, Any] = Field(description="as in the API; defaults written out")
+    recipe_digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the recipe's canonical JSON")
+    parameters: Counts
+    bytes: Sizes
+    base_widths: list[Widths] = Field(description="of each layer of the base model")
+    widths: list[Widths] = Field(description="of each layer of the checkpoint")
+    alignment: AlignmentRecord | None = Field(default=None, description="None: not aligned")
+    text: TextRecord | None = Field(default=None, description="None: not said, or no tokenizer")
+    evaluation: EvaluationReport | None = Field(default=None, description="with the certificate; None: not measured")
+    software: dict[str, str] = Field(default_factory=dict, description="package → version")
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    created_at: datetime
+    files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
+    digest: str | None = Field(default=None, description="of this manifest, as `digest_of` has it; None before 2.3")
+
+    @property
+    def strength(self) -> float:
+        """What adapters trained on this checkpoint are multiplied by on the base model, as its certificate found; 1
+        without one."""
+        return self.evaluation.certificate.strength if self.evaluation and self.evaluation.certificate else 1.0
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read `folder/loram.json`.
+
+        Raises RequestFault if it is missing, not a manifest, of another major version, or not as it was written: its
+        own digest says so (manifests before 2.3 have none, and `digest` is None).
+        """
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RequestFault(f"{folder} has no {FILE_NAME}; it is not a LoRAM checkpoint.") from error
+        except (ValueError, RecursionError) as error:
+            raise RequestFault(f"{path} is not JSON: {error}.") from error
+        _refuse_other_major(path, content)
+        _refuse_edited(path, content)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise RequestFault(f"{path} is not a manifest: {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/loram.json` with a digest of its own, whatever `digest` was."""
+        content = self.model_dump(mode="json")
+        text = json.dumps(content | {_DIGEST: digest_of(content)}, indent=2, ensure_ascii=False)
+        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def verify(self, folder: Path, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+        """What is wrong with the files in `folder`, one sentence each; empty: all are as the manifest says.
+
+        Files that the manifest does not name are nobody's business here. `on_bytes` hears of every chunk read.
+        """
+        problems = (self.problem(folder, name, on_bytes) for name in sorted(self.files))
+        return [problem for problem in problems if problem]
+
+    def problem(self, folder: Path, name: str, on_bytes: Callable[[int], None] | None = None) -> str | None:
+        """What is wrong with the file `name` in `folder`, one sentence; None: it is as the manifest says."""
+        if name not in self.files:
+            return f"{name} is not among the files that {FILE_NAME} names."
+        return _problem(folder / name, name, self.files[name], on_bytes)
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Digest of a manifest's JSON: sha256 (hex) over it without `digest`, keys sorted, no spaces, in ASCII."""
+    sealed = {key: value for key, value in content.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def verify(folder: Path) -> list[str]:
+    """Read the manifest of `folder` and check every file's size and sha256 against it."""
+    return Manifest.read(folder).verify(folder)
+
+
+def record(path: Path, on_bytes: Callable[[int], None] | None = None) -> FileRecord:
+    """Size and sha256 of a file; `on_bytes` hears of every chunk read."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            if on_bytes:
+                on_bytes(len(chunk))
+    return FileRecord(size=size, sha256=digest.hexdigest())
+
+
+def _problem(path: Path, name: str, expected: FileRecord, on_bytes: Callable[[int], None] | None) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing."
+    if path.stat().st_size != expected.size:
+        return f"{name} has {path.stat().st_size} bytes; {expected.size} were published."
+    found = record(path, on_bytes).sha256
+    return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was published."
+
+
+def _refuse_other_major(path: Path, content: object) -> None:
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise RequestFault(f"{path} has no format_version; it is not a manifest.")
+    found, known = str(content["format_version"]).partition(".")[0], FORMAT_VERSION.partition(".")[0]
+    if found == known:
+        return
+    older = found.isdecimal() and int(found) < int(known)
+    raise RequestFault(
+        f"{path} has format_version {content['format_version']}; this version reads {known}.x.",
+        way_out="Publish the variant again." if older else "Upgrade loram-publisher.",
+    )
+
+
+def _refuse_edited(path: Path, content: Mapping[str, Any]) -> None:
+    """Someone who names another base model in a manifest sends adapters to the wrong one."""
+    stated = content.get(_DIGEST)
+    minor = str(content["format_version"]).partition(".")[2]
+    if stated is None and minor.isdecimal() and int(minor) < _SEALED_SINCE:
+        return
+    if stated != digest_of(content):
+        said = "has lost its digest" if stated is None else "is not as it was written: its digest is another"
+        raise RequestFault(
+            f"{path} {said}. It was edited or damaged.", way_out="Get it again from where the checkpoint was published."
+        )

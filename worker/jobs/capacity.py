@@ -1,0 +1,69 @@
+"""Refusing what cannot fit, before any work: the align stage takes more memory than all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from publisher.architecture.geometry import Geometry
+from publisher.architecture.widths import pruned_widths
+from publisher.errors import RequestFault
+from publisher.plan.align import AlignMemory, Machine, align_memory
+from publisher.plan.plan import GIB
+from publisher.recipe import Alignment, Optimizer, Recipe, Trainable
+from worker.alignment.distributed.recipe import refuse_for_several
+
+if TYPE_CHECKING:  # its module imports torch, which takes seconds
+    from worker.models.device import Device
+
+#: an estimate may be this much above what is there: it must not refuse what works
+_SLACK = 1.1
+
+
+def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Device]) -> None:
+    """Raises RequestFault naming needed and present memory if `devices` together cannot hold the align stage, or what
+    of the recipe several cannot do together."""
+    refuse_for_several(recipe, len(devices))
+    machine = Machine.CPU if all(device.name == "cpu" for device in devices) else Machine.GPU
+    memory = align_memory(geometry, pruned_widths(geometry, recipe.pruning), recipe, machine)
+    if memory is None or recipe.alignment is None:
+        return
+    needed = memory.on(len(devices))
+    memories = [device.memory for device in devices]
+    present = max(memories) if machine is Machine.CPU else sum(memories)  # processes on the CPU share one memory
+    if needed > _SLACK * present:
+        where = devices[0].name if len(devices) == 1 else f"{len(devices)} devices"
+        raise RequestFault(
+            f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory, len(devices))}), and {where} has "
+            f"{present / GIB:.1f} GiB.",
+            field="recipe.alignment",
+            way_out=_way_out(recipe.alignment, machine, matching=memory.matching > 0 and len(devices) == 1),
+        )
+
+
+def _parts(memory: AlignMemory, devices: int) -> str:
+    named = {
+        "weights, gradients and optimizer": memory.states,
+        "base model as teacher": memory.teacher,
+        "activations": memory.activations * devices,
+    }
+    if devices == 1:
+        named |= {"weights before rounding": memory.masters, "matching gradients": memory.matching}
+    return ", ".join(f"{name} {size / GIB:.1f}" for name, size in named.items() if size)
+
+
+def _way_out(alignment: Alignment, machine: Machine, *, matching: bool) -> str:
+    """What would make it smaller, of what the recipe does not do yet."""
+    ways = []
+    if matching:
+        ways.append("alignment.gradient_matching 0")
+    if alignment.trainable is Trainable.ALL:
+        ways.append('alignment.trainable "low_rank"')
+        if alignment.optimizer is Optimizer.ADAMW:
+            ways.append(
+                'an optimizer with smaller states (alignment.optimizer "adamw_8bit", "adafactor", "galore_adamw")'
+            )
+    if alignment.sequence_length > machine.tokens_at_once:
+        ways.append("a smaller alignment.sequence_length")
+    ways.append('a higher pruning.ratio, "alignment": null, or a worker with more memory (the plan names GPUs)')
+    return f"Set {', or '.join(ways)}." if len(ways) > 1 else f"Choose {ways[0]}."

@@ -1,0 +1,95 @@
+"""A worker's row: what it measured of itself when it started, and when it was last seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from publisher.errors import InfrastructureFault
+from publisher.settings import Settings
+from publisher.store.database import Database, database_now
+from publisher.store.models import Worker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """`device` for people; floating-point operations per second in the type that it computes in, and in fp32; bytes."""
+
+    device: str
+    flops_per_second: float
+    fp32_flops_per_second: float
+    memory_bytes: int
+
+
+def measure(settings: Settings) -> Measurement:
+    """Measure in a process of its own, whose GPU memory is free again afterwards.
+
+    Raises InfrastructureFault if this machine cannot compute.
+    """
+    command = [sys.executable, "-m", "worker.jobs.registration", settings.worker_device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InfrastructureFault(f"this machine cannot compute on device {settings.worker_device}: {last}")
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+class Registration:
+    """Keeps the row of worker `name` fresh from a thread, every `settings.heartbeat_seconds`."""
+
+    def __init__(self, database: Database, settings: Settings, name: str, measured: Measurement) -> None:
+        self._database = database
+        self._settings = settings
+        self._name = name
+        self._measured = measured
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The row stays: plans go by what was measured while no worker runs, too."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.refresh()
+            except SQLAlchemyError as error:
+                logger.warning("database is away, worker %s is not seen: %s", self._name, error)
+            if self._stop.wait(self._settings.heartbeat_seconds):
+                return
+
+    def refresh(self) -> None:
+        """Write the row, seen now."""
+        with self._database.write() as session:
+            session.merge(Worker(id=self._name, **asdict(self._measured), seen_at=0.0)).seen_at = database_now()
+
+
+def main() -> None:
+    """Print the measurement of the device named by the first argument as JSON."""
+    import torch
+
+    from worker.models.device import choose_device
+    from worker.models.measure import compute_dtype, measure_flops
+
+    device = choose_device(sys.argv[1])
+    speed = fp32 = measure_flops(device.name)
+    if compute_dtype(device.name) is not torch.float32:
+        fp32 = measure_flops(device.name, torch.float32)
+    measured = Measurement(f"{device.name} ({device.model})", speed, fp32, device.memory)
+    sys.stdout.write(json.dumps(asdict(measured)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What a running job tells and is told: events in batches, the lease's heartbeat, and the word to stop.
+
+One thread does both in one transaction, so that everything is written under the fencing token. A database that
+is away for a while costs nothing: events wait, until the lease would have run out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from publisher.errors import JobCancelled, LeaseLost, PublisherError
+from publisher.jobs import leases
+from publisher.jobs.events import NewEvent
+from publisher.jobs.leases import Lease
+from publisher.settings import Settings
+from publisher.store.database import Database
+from publisher.store.states import EventKind, JobState
+
+logger = logging.getLogger(__name__)
+
+#: how often events are written and a cancel is looked for; progress is thinned out to one event each
+PULSE_SECONDS = 1.0
+
+
+class WorkerStopping(PublisherError):
+    """The worker shuts down; the job goes on elsewhere."""
+
+
+class JobReporter:
+    """Runs from entering to leaving its context. `finish` ends the job in the transaction of its last events."""
+
+    def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
+        self.stage: str | None = None
+        self._database = database
+        self._lease = lease
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._events: list[NewEvent] = []
+        self._progress: NewEvent | None = None
+        self._stages: dict[str, Any] = {}
+        self._interruption: Exception | None = None
+        self._over = threading.Event()
+        self._renewed_at = -math.inf
+        self._deadline = time.monotonic() + settings.lease_seconds
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+
+    def context(self, stage: str) -> JobContext:
+        """What the stage reports to; it is the current one from now on."""
+        self.stage = stage
+        return JobContext(self, stage)
+
+    def on_stage(self, stage: str, state: str, seconds: float | None) -> None:
+        """Show that a stage started, finished or was there already, and how long it took."""
+        shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
+        with self._lock:
+            self._flush_progress()
+            self._stages[str(stage)] = shown
+            self._events.append(NewEvent(EventKind.STAGE, {"stage": str(stage), **shown}))
+
+    def emit(self, kind: EventKind, data: dict[str, Any]) -> None:
+        """One event, to be written with the next batch."""
+        with self._lock:
+            self._events.append(NewEvent(kind, data))
+
+    def show_progress(self, data: dict[str, Any]) -> None:
+        """Replaces progress that has not been written yet."""
+        with self._lock:
+            self._progress = NewEvent(EventKind.PROGRESS, data)
+
+    def interrupt(self, reason: Exception) -> None:
+        """Have the next `check` raise `reason`, unless there is one already. Safe in a signal handler: no lock."""
+        self._interruption = self._interruption or reason
+
+    def check(self) -> None:
+        """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more."""
+        if self._interruption is not None:
+            raise self._interruption
+        # the thread may hang in a connection that is neither there nor gone
+        if time.monotonic() > self._deadline:
+            raise leases.lost(self._lease)
+
+    def finish(self, end: Callable[[Session], object]) -> None:
+        """Write what is left and `end` the job in one transaction; tries until the lease would have run out.
+
+        Raises LeaseLost if it did, or if another worker has the job.
+        """
+        self._stop()
+        while not self._try_write(end):
+            if time.monotonic() > self._deadline:
+                raise leases.lost(self._lease)
+            time.sleep(PULSE_SECONDS)
+
+    def _stop(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._pulse()
+            except (LeaseLost, SQLAlchemyError) as error:
+                return self.interrupt(error)
+            if self._over.wait(PULSE_SECONDS):
+                return None
+
+    def _pulse(self) -> None:
+        """Write what waits, renew if it is time, and see in any case whether somebody cancelled."""
+        now = time.monotonic()
+        renewing = now - self._renewed_at >= self._settings.heartbeat_seconds
+        if not self._try_write(self._renew if renewing else self._look):
+            if time.monotonic() > self._deadline:
+                raise leases.lost(self._lease)
+        elif renewing:
+            self._renewed_at, self._deadline = now, now + self._settings.lease_seconds
+
+    def _renew(self, session: Session) -> None:
+        self._obey(leases.renew(session, self._lease, self._settings.lease_seconds))
+
+    def _look(self, session: Session) -> None:
+        self._obey(leases.status(session, self._lease).state)
+
+    def _obey(self, state: JobState) -> None:
+        if state is JobState.CANCELLING:
+            self.interrupt(JobCancelled(f"{self._lease.job_id} was cancelled."))
+
+    def _try_write(self, also: Callable[[Session], object]) -> bool:
+        """The waiting events and `also`, together; False while the database is away: then they wait on."""
+        batch, stages = self._take()
+        try:
+            with self._database.write() as session:
+                if batch:
+                    leases.report(session, self._lease, batch, self.stage, stages)
+                also(session)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("database is away; %d events of %s wait: %s", len(batch), self._lease.job_id, error)
+            with self._lock:
+                self._events[:0] = batch
+            return False
+        return True
+
+    def _take(self) -> tuple[list[NewEvent], dict[str, Any]]:
+        with self._lock:
+            self._flush_progress()
+            batch, self._events = self._events, []
+            return batch, dict(self._stages)
+
+    def _flush_progress(self) -> None:
+        if self._progress is not None:
+            self._events.append(self._progress)
+            self._progress = None
+
+
+class JobContext:
+    """A stage's StageContext that reports to the job."""
+
+    def __init__(self, reporter: JobReporter, stage: str) -> None:
+        self._reporter = reporter
+        self._stage = stage
+
+    def check(self) -> None:
+        self._reporter.check()
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        self._reporter.show_progress({"stage": self._stage, "done": done, "total": total, "unit": unit})
+        self._reporter.check()
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        # JSON has no word for infinity and for what is not a number
+        point = value if math.isfinite(value) else None
+        self._reporter.emit(EventKind.METRIC, {"name": name, "step": step, "value": point})
+
+    def log(self, message: str) -> None:
+        self._reporter.emit(EventKind.LOG, {"message": message})

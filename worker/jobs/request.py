@@ -1,0 +1,108 @@
+"""From a job's rows to what the pipeline runs on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from publisher.base_model.facts import BaseModelFacts
+from publisher.corpus.dataset import HubAccess
+from publisher.corpus.source import CorpusSource, DatasetShelf
+from publisher.errors import InfrastructureFault, RequestFault
+from publisher.jobs.tokens import sign_job_token
+from publisher.recipe import Recipe
+from publisher.settings import Settings
+from publisher.store.models import BaseModel, Corpus, Job, Variant
+from publisher.store.tenancy import readable_by
+from worker.jobs.capacity import refuse_too_large
+from worker.request import BaseModelSource, BuildRequest, PublishTarget
+from worker.storage.store import StageStore
+
+if TYPE_CHECKING:  # its module imports torch, which takes seconds
+    from worker.models.device import Device
+
+#: A try has to publish within this time of its start; aligning 70B parameters takes days.
+TOKEN_SECONDS = 7 * 24 * 3600.0
+
+
+def read_request(
+    session: Session, settings: Settings, job_id: str, device: str, devices: Sequence[Device] = ()
+) -> BuildRequest:
+    """`devices`: what the align stage may use, all else runs on `device`; without any, nobody asks whether it fits.
+
+    Raises RequestFault if a corpus that the recipe names is gone or the devices cannot hold the align stage,
+    InfrastructureFault without a token to publish.
+    """
+    job = session.get_one(Job, job_id)
+    recipe = Recipe.model_validate(job.variant.recipe)
+    if devices:
+        refuse_too_large(BaseModelFacts.model_validate(job.variant.base_model.facts).geometry, recipe, devices)
+    return BuildRequest(
+        base=_base(job.variant.base_model, settings),
+        recipe=recipe,
+        corpora=_corpora(session, job.tenant_id, recipe, settings),
+        publish=_target(job.variant, job_id, settings),
+        device=device,
+        tasks_folder=settings.lm_eval_tasks,
+        devices=tuple(one.name for one in devices),
+    )
+
+
+def secrets_of(request: BuildRequest) -> list[str]:
+    """What must not be shown to anybody."""
+    tokens = [request.base.token, request.publish.token if request.publish else None]
+    tokens += [source.shelf.access.token for source in request.corpora.values() if source.shelf]
+    return [token for token in tokens if token]
+
+
+def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
+    if base.path is not None:
+        published_as = base.facts.get("published_as")
+        return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as)
+    token = _read_token(settings)
+    return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token)
+
+
+def _read_token(settings: Settings) -> str | None:
+    return settings.base_model_token.get_secret_value() if settings.base_model_token else None
+
+
+def _shelf(settings: Settings) -> DatasetShelf:
+    folder = StageStore(settings.stages_dir).datasets
+    return DatasetShelf(folder, HubAccess(settings.base_model_endpoint, _read_token(settings)))
+
+
+def _corpora(session: Session, tenant_id: str, recipe: Recipe, settings: Settings) -> Mapping[str, CorpusSource]:
+    names = recipe.corpus_names()
+    rows = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(names)))
+    shelf = _shelf(settings)
+    found = {row.name: _corpus(row, shelf) for row in rows}
+    for name in names:
+        if name not in found:
+            way_out = "Register it again and retry the job."
+            raise RequestFault(f"corpus {name} does not exist any more.", way_out=way_out)
+    return {name: found[name] for name in names}
+
+
+def _corpus(row: Corpus, shelf: DatasetShelf) -> CorpusSource:
+    """Files have to be those that were counted when the corpus was registered."""
+    as_registered = {"shelf": shelf, "expected_digest": row.facts.get("content_digest")}
+    return CorpusSource.model_validate(row.source | as_registered)
+
+
+def _target(variant: Variant, job_id: str, settings: Settings) -> PublishTarget:
+    if settings.hub_is_embedded:
+        expires = time.time() + TOKEN_SECONDS
+        token = sign_job_token(settings.secret_bytes(), variant.tenant_id, job_id, expires)
+    elif settings.hub_token is not None:
+        token = settings.hub_token.get_secret_value()
+    else:
+        way_out = "Set PUBLISHER_HUB_TOKEN for the workers to a token that may write there."
+        raise InfrastructureFault(f"there is no token for {settings.hub_endpoint}.", way_out=way_out)
+    return PublishTarget(
+        settings.resolved_hub_endpoint, variant.publish_repo_id, private=variant.publish_private, token=token
+    )

@@ -1,0 +1,68 @@
+"""Everything that a build needs to know, resolved: what the pipeline runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from publisher.corpus.source import CorpusSource
+from publisher.recipe import Alignment, Evaluation, Recipe
+
+
+@dataclass(frozen=True)
+class BaseModelSource:
+    """A base model pinned to a commit of a Hub repository, or a local folder pinned by its files' digests.
+
+    For a local folder `repo_id` is the path, which concerns nobody else; `published_as` is what others call it.
+    """
+
+    repo_id: str
+    revision: str
+    path: Path | None = None
+    endpoint: str | None = None
+    token: str | None = field(default=None, repr=False)
+    published_as: str | None = None
+
+    @property
+    def public_name(self) -> str:
+        """What is published calls it: its repository, or of a folder without one the folder's own name."""
+        if self.path is None:
+            return self.repo_id
+        return self.published_as or self.path.name or "base"
+
+
+@dataclass(frozen=True)
+class PublishTarget:
+    endpoint: str
+    repo_id: str
+    private: bool
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """`devices`: those that align together, if there are several; everything else is done on `device`.
+
+    `tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name.
+    """
+
+    base: BaseModelSource
+    recipe: Recipe
+    corpora: Mapping[str, CorpusSource]
+    publish: PublishTarget | None = None
+    device: str = "cpu"
+    tasks_folder: Path | None = None
+    devices: tuple[str, ...] = ()
+
+    @property
+    def alignment(self) -> Alignment:
+        """For the align stage, which the pipeline skips without it."""
+        assert self.recipe.alignment is not None, "the pipeline skips align without a recipe for it"
+        return self.recipe.alignment
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """For the evaluate stage and for alignment that stops by a probe, which the recipe refuses without it."""
+        assert self.recipe.evaluation is not None, "neither evaluate nor stopping by a probe goes without it"
+        return self.recipe.evaluation
