@@ -1,4 +1,4 @@
-"""The folder that PEFT saves an adapter in."""
+"""The folder that PEFT saves an adapter in, and what its adapter_config.json becomes for the base model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from publisher.checkpoint.provenance import KEY, PLACE
 from publisher.errors import RequestFault
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -48,3 +49,20 @@ def weights_file(adapter: Path) -> Path:
             way_out=f"Save the adapter with safe_serialization=True, as {WEIGHTS}.",
         )
     raise RequestFault(f"{adapter} has no {WEIGHTS}.")
+
+
+def for_base_model(
+    config: Mapping[str, Any], base_model: str, revision: str | None, record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The config of the same adapter on the base model.
+
+    `record`: what it was recovered from, in place of what it was trained on (publisher.checkpoint.provenance).
+    """
+    return _recorded(dict(config) | {"base_model_name_or_path": base_model, "revision": revision}, record)
+
+
+def _recorded(config: dict[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
+    place = config.get(PLACE)
+    kept = {key: value for key, value in place.items() if key != KEY} if isinstance(place, dict) else {}
+    mapping = kept if record is None else {**kept, KEY: dict(record)}
+    return config | {PLACE: mapping or None}

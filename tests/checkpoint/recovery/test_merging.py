@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from publisher.checkpoint.masked import mask_adapter
-from publisher.checkpoint.merging import merged_weight
 from publisher.checkpoint.recovery import merge_folder, recover_adapter
+from publisher.checkpoint.recovery.merging import merged_weight
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import AlignmentRecord, Manifest
