@@ -106,20 +106,22 @@ class Merge:
                 way_out=f"Train this layer through {self._method.title} alone.",
             )
         refuse_cut(name, self._masks, self._method.title)
-        shape, entry = self._adapter.tensors.shape(name), self.base.entries.get(weight)
+        shape: Shape = self._adapter.tensors.shape(name)
+        entry = self.base.entries.get(weight)
         if name.endswith(TOKENS) and entry is not None:
             shape = (*entry.shape[:1], *shape[1:])
         self._refuse_unfitting(name, weight, shape)
         return weight
 
-    def _refuse_unfitting(self, name: str, weight: str, shape: Shape) -> None:
+    def _refuse_unfitting(self, name: str, weight: str, shape: tuple[int | None, ...]) -> None:
         """What the adapter's tensor changes has to be there, in this shape."""
         entry = self.base.entries.get(weight)
         if entry is None:
             raise RequestFault(
                 f"the adapter has {name}, and the base model in {self.base.folder} no {weight} to merge it into."
             )
-        if entry.shape != shape or entry.dtype not in _FLOATS:
+        fits = len(shape) == len(entry.shape) and all(map(_fits, shape, entry.shape))
+        if not fits or entry.dtype not in _FLOATS:
             raise RequestFault(
                 f"{name} is for a weight of shape {shape}; {weight} of the base model is {entry.dtype} {entry.shape}.",
                 way_out="Name the full-precision base model that the checkpoint was made from; if training resized its "
@@ -152,6 +154,10 @@ class Merge:
                     f"{self.base.folder} is not the base model: the checkpoint has a mask for {weight} of shape "
                     f"{shape}, and there is {found}."
                 )
+
+
+def _fits(size: int | None, found: int) -> bool:
+    return size is None or size == found
 
 
 def _is_tied(weights: StoredWeights, places: AdapterPlaces | None) -> bool:

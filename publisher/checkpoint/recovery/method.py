@@ -34,7 +34,8 @@ class Update:
 
 @dataclass(frozen=True)
 class Change:
-    """What tensor `name` (with those that belong to it) does to the base model's `weight`, which has to have `shape`.
+    """What tensor `name` (with those that belong to it) does to the base model's `weight`, which has to have `shape`,
+    None of an axis that the tensor says nothing of.
 
     `merged`: the base model's weight → that with the update in it. `embeds`: it changes embeddings alone, which a model
     whose LM head they are cannot take.
@@ -42,7 +43,7 @@ class Change:
 
     name: str
     weight: str
-    shape: Shape
+    shape: tuple[int | None, ...]
     merged: Callable[[Tensor], Tensor]
     embeds: bool = False
 

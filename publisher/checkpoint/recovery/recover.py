@@ -42,6 +42,8 @@ from publisher.errors import RequestFault
 from publisher.manifest.manifest import BaseModelRecord, Manifest
 from publisher.weights.writing import Entry, dtype_name, write_tensors
 
+_WHY_MASKED = "This checkpoint lost single weights, not heads and neurons: what was trained on it, (B A) ∘ M,"
+_WHY_MERGED = "What was trained with {}"
 _UNSEALED = (
     "The checkpoint's manifest is of an older version and has no digest of its own: whether it was edited is unknown."
 )
@@ -92,7 +94,8 @@ def recover_adapter(
             adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record
         )
     else:
-        folder = _base_folder(base_model, manifest.base)
+        reason = _WHY_MERGED.format(method_of(config).title) if masks.update_masks is None else _WHY_MASKED
+        folder = _base_folder(base_model, manifest.base, reason)
         report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
     unsealed = [] if manifest.digest else [_UNSEALED]
     return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
@@ -167,7 +170,7 @@ def merge_folder(
     refuse_occupied(output)
     saved = _Saved.read(adapter, strength)
     method = saved.method
-    with _opened(saved, masks, base, trained_on) as opened:
+    with _opened(saved, masks, base if trained_on is None else trained_on.folder, trained_on) as opened:
         merge = Merge(method, opened, masks, base)
         _refuse_misfits(opened)
         masking = [] if masks.update_masks is None else notes_on_masking(adapter)
@@ -264,7 +267,8 @@ def _opened(saved: _Saved, masks: PruningMasks, model: Path | None, trained_on: 
         yield Adapter(config, tensors.placed(found), saved.strength, found, whole)
 
 
-def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
+def _base_folder(given: str | None, base: BaseModelRecord, reason: str) -> Path:
+    """The base model that an update is merged into; `reason`: why it is no stock adapter."""
     if given is None:
         _refuse_unnamed(base)
     folder = Path(given or base.repo_id)
@@ -272,8 +276,7 @@ def _base_folder(given: str | None, base: BaseModelRecord) -> Path:
         return folder
     pinned = f" --revision {base.commit}" if base.commit else ""
     raise RequestFault(
-        "This checkpoint lost single weights, not heads and neurons: what was trained on it, (B A) ∘ M, is no stock "
-        f"adapter but has to be merged into the base model, and {folder} is no folder of one.",
+        f"{reason} is no stock adapter but has to be merged into the base model, and {folder} is no folder of one.",
         way_out=f"Get it (hf download {base.repo_id}{pinned}) and name its folder with --base.",
     )
 
