@@ -7,28 +7,34 @@ Which of the two it is the adapter's method says (methods/). Everything is check
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.model_weights import ModelWeights, Repository
-from publisher.checkpoint.provenance import Tie, recovered, refuse_recovered, settled
+from publisher.checkpoint.provenance import Tie, recovered, settled
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.base_identity import note_on_base
-from publisher.checkpoint.recovery.folder import WEIGHTS, for_base_model, read_config, weights_file, write_config
+from publisher.checkpoint.recovery.folder import (
+    WEIGHTS,
+    for_base_model,
+    read_config,
+    refuse_occupied,
+    renamed_when_whole,
+    write_config,
+)
 from publisher.checkpoint.recovery.merging import Merge
-from publisher.checkpoint.recovery.method import AdapterMethod, Update, refuse_strength
+from publisher.checkpoint.recovery.method import AdapterMethod, Update
 from publisher.checkpoint.recovery.methods import method_of
-from publisher.checkpoint.recovery.new_folder import refuse_occupied, renamed_when_whole
-from publisher.checkpoint.recovery.places import AdapterPlaces, places
+from publisher.checkpoint.recovery.opening import SavedAdapter, opened
+from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.checkpoint.recovery.report import (
     RecoveryReport,
     TrainedOn,
@@ -36,8 +42,7 @@ from publisher.checkpoint.recovery.report import (
     notes_on_masking,
     notes_on_wholes,
 )
-from publisher.checkpoint.recovery.tensors import opened_adapter
-from publisher.checkpoint.recovery.whole_parameters import Origins, WholeParameters, refuse_cut
+from publisher.checkpoint.recovery.whole_parameters import Origins, refuse_cut
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import BaseModelRecord, Manifest
 from publisher.weights.writing import Entry, dtype_name, write_tensors
@@ -130,16 +135,16 @@ def recover_folder(
     are not looked into.
     """
     refuse_occupied(output)
-    saved = _Saved.read(adapter, strength)
+    saved = SavedAdapter.read(adapter, strength)
     method = saved.method
-    with _opened(saved, masks, None if trained_on is None else trained_on.folder, trained_on) as opened:
-        recovery = _Recovery(method, opened, method.recovered(opened, masks), masks)
-        before, entries = opened.tensors.shapes, recovery.entries()
-        notes = [*notes_on_wholes(opened), *notes_on(opened, method)]
+    with opened(saved, masks, None if trained_on is None else trained_on.folder, trained_on) as loaded:
+        recovery = _Recovery(method, loaded, method.recovered(loaded, masks), masks)
+        before, entries = loaded.tensors.shapes, recovery.entries()
+        notes = [*notes_on_wholes(loaded), *notes_on(loaded, method)]
         with renamed_when_whole(output) as folder:
             write_tensors(folder / WEIGHTS, entries, recovery.tensor)
             write_config(folder, for_base_model(recovery.config, base_model, revision, record))
-    places = opened.places
+    places = loaded.places
     return RecoveryReport(
         output=output,
         base_model=base_model,
@@ -168,16 +173,16 @@ def merge_folder(
 ) -> RecoveryReport:
     """Write the base model in folder `base` with the update of the adapter in folder `adapter`, masked by `masks`."""
     refuse_occupied(output)
-    saved = _Saved.read(adapter, strength)
+    saved = SavedAdapter.read(adapter, strength)
     method = saved.method
-    with _opened(saved, masks, base if trained_on is None else trained_on.folder, trained_on) as opened:
-        merge = Merge(method, opened, masks, base)
-        _refuse_misfits(opened)
+    with opened(saved, masks, base if trained_on is None else trained_on.folder, trained_on) as loaded:
+        merge = Merge(method, loaded, masks, base)
+        _refuse_misfits(loaded)
         masking = [] if masks.update_masks is None else notes_on_masking(adapter)
-        notes = [*masking, *notes_on(opened, method)]
+        notes = [*masking, *notes_on(loaded, method)]
         with renamed_when_whole(output) as folder:
             merge.write(folder)
-        shapes = opened.tensors.shapes
+        shapes = loaded.tensors.shapes
         return RecoveryReport(
             output=output,
             base_model=str(base),
@@ -231,40 +236,6 @@ def _refuse_misfits(adapter: Adapter) -> None:
     if adapter.places is not None:
         for name, shape in adapter.tensors.shapes.items():
             adapter.places.refuse_misfit(name, shape)
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """An adapter's folder, its method, and adapter_config.json with the strength in it."""
-
-    folder: Path
-    method: AdapterMethod
-    config: dict[str, Any]
-    strength: float
-
-    @classmethod
-    def read(cls, folder: Path, strength: float) -> Self:
-        config = read_config(folder)
-        refuse_recovered(config)
-        method = method_of(config)
-        method.refuse(config)
-        refuse_strength(strength)
-        return cls(folder, method, method.scale(config, strength), strength)
-
-
-@contextmanager
-def _opened(saved: _Saved, masks: PruningMasks, model: Path | None, trained_on: TrainedOn | None) -> Iterator[Adapter]:
-    """The adapter under PEFT's names, with all its places on the model whose config is in folder `model`."""
-    method, config = saved.method, saved.config
-    with opened_adapter(weights_file(saved.folder), method.naming, method.title) as tensors:
-        for name in sorted(tensors.names):
-            masks.layer_of(name)  # refuses layers that the checkpoint does not have, whatever stands before the number
-        if model is None:
-            yield Adapter(config, tensors, saved.strength)
-            return
-        found = places(model, {**config, **method.trained}, method.naming)
-        whole = None if trained_on is None else WholeParameters(trained_on.origins, config, found)
-        yield Adapter(config, tensors.placed(found), saved.strength, found, whole)
 
 
 def _base_folder(given: str | None, base: BaseModelRecord, reason: str) -> Path:
