@@ -41,7 +41,7 @@ def mask_adapter(model: PeftModel, masks: WeightMasks | Path | str, adapter: str
     RequestFault if no adapted layer has a mask, or one cannot be masked (DoRA and other variants, fused experts), and
     for a folder whose masks are not those of its manifest, or of the checkpoint that the model was loaded from.
     """
-    if not isinstance(masks, WeightMasks):
+    if isinstance(masks, Path | str):
         refuse_other_masks(model, Path(masks))
         masks = checked_masks(Path(masks))
     layers = list(_adapted(model, adapter))

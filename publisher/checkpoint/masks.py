@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
+from publisher.checkpoint import unit_widths
+from publisher.checkpoint.pruning_masks import KeptIndices, MaskedParameter
 from publisher.checkpoint.structure_json import from_json, to_json
 from publisher.errors import RequestFault
+from publisher.manifest import manifest as manifests
+from publisher.manifest.manifest import Manifest
 
 FILE_NAME = "pruning_masks.safetensors"
 FORMAT = "loram"
@@ -36,19 +41,8 @@ _UNITS = {place: unit for unit, place in _PLACES.items()}
 
 
 @dataclass(frozen=True)
-class KeptIndices:
-    """`indices` (sorted, int64, shape (kept,)) of an axis that is `full` long in the base model."""
-
-    indices: Tensor
-    full: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-@dataclass(frozen=True)
 class Masks:
-    """Kept units by layer; a unit of a layer that is not named is whole.
+    """Kept units by layer (PruningMasks); a unit of a layer that is not named is whole.
 
     Layer `i` of the base model is of kind `kinds[kind_of[i]]` (publisher.architecture), and its tensors are named
     `prefix + str(i) + "." + …`. Modules are named as transformers names them within a layer: `self_attn.q_proj`.
@@ -93,17 +87,69 @@ class Masks:
             return None
         return spec.axis, KeptIndices(self._entries(layer, spec), spec.shape[spec.axis])
 
-    def rows(self, layer: int, module: str) -> KeptIndices | None:
-        """Output channels of a linear `module` that are kept; None: all of them."""
-        return self._along(0, layer, module)
+    @property
+    def update_masks(self) -> None:
+        return None
 
-    def columns(self, layer: int, module: str) -> KeptIndices | None:
-        """Input channels of a linear `module` that are kept; None: all of them."""
-        return self._along(1, layer, module)
+    @property
+    def count_as_weights(self) -> bool:
+        return False
 
-    def _along(self, axis: int, layer: int, module: str) -> KeptIndices | None:
-        found = self.cut(layer, f"{module}.weight")
-        return found[1] if found is not None and found[0] == axis else None
+    def layer_of(self, name: str) -> int | None:
+        return None if (found := self._place(name)) is None else found[0]
+
+    def parameter(self, name: str) -> MaskedParameter | None:
+        place = self._place(name)
+        spec = None if place is None else self.spec(*place)
+        if place is None or spec is None:
+            return None
+        return MaskedParameter(spec.shape, spec.pruned_shape(self.counts(place[0])), self.cut(*place))
+
+    def mask_of(self, weight: str) -> None:
+        return None
+
+    def fit(self, geometry: Geometry) -> bool:
+        return (geometry.kinds, geometry.kind_of) == (self.kinds, self.kind_of)
+
+    def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
+        if self.layers != len(manifest.widths):
+            yield f"{FILE_NAME} has {self.layers} layers, {manifests.FILE_NAME} {len(manifest.widths)}"
+            return
+        for layer in range(self.layers):
+            yield from self._contradictions_of(layer, manifest, config)
+
+    def left(self, geometry: Geometry) -> tuple[Sequence[LayerWidths], int]:
+        widths = [geometry.widths_of(self.counts(layer)) for layer in range(geometry.layers)]
+        return widths, geometry.parameters(widths)
+
+    def kept_shares(self, manifest: Manifest) -> dict[str, list[float]]:
+        return unit_widths.kept_shares(manifest)
+
+    def _contradictions_of(self, layer: int, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
+        units, left = self.kind(layer).units, self.counts(layer)
+        for unit, full in units.items():
+            for widths, count in ((manifest.base_widths[layer], full), (manifest.widths[layer], left[unit])):
+                stated = unit_widths.stated(widths, unit)
+                if stated != count:
+                    yield f"layer {layer} has {count} {unit} by {FILE_NAME}, {stated} by {manifests.FILE_NAME}"
+        of_config = unit_widths.of_config(config, layer, units, several_kinds=len(self.kinds) > 1)
+        for name, count in of_config.items():
+            unit = unit_widths.COUNTED[name]
+            if count != left[unit]:
+                yield f"layer {layer} has {left[unit]} {unit} by {FILE_NAME}, {name} {count} in config.json"
+
+    def _place(self, name: str) -> tuple[int, str] | None:
+        """Layer, and name within it; None outside the layers. PEFT's names end with those of the modules."""
+        container = re.escape(self.prefix.rstrip(".").rpartition(".")[2])
+        match = re.fullmatch(rf"(?:.+?\.)?{container}\.(\d+)\.(.+)", name)
+        if match is None:
+            return None
+        if int(match[1]) >= self.layers:
+            raise RequestFault(
+                f"The adapter does not fit the checkpoint: {name} is of layer {match[1]}, the checkpoint has layers "
+                f"0 … {self.layers - 1}."
+            )
+        return int(match[1]), match[2]
 
     def _entries(self, layer: int, spec: TensorSpec) -> Tensor:
         """TensorSpec.entries, as a tensor: int64 (kept,)."""

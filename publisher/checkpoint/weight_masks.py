@@ -9,7 +9,8 @@ not name is whole. `in_features` in the metadata has the columns where they are 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from publisher.checkpoint.masks import FORMAT, Masks, load_masks
+from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.checkpoint.masks import FILE_NAME, FORMAT, load_masks
+from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault
+from publisher.manifest import manifest as manifests
+from publisher.manifest.manifest import Manifest
 from publisher.weights.writing import Entry, PlacedFile
 
 SUFFIX = ".kept_weights"
@@ -77,7 +82,7 @@ class WeightMaskWriter:
 
 
 class WeightMasks:
-    """The file, read one mask at a time when it is asked for."""
+    """The file (PruningMasks), read one mask at a time when it is asked for."""
 
     def __init__(self, path: Path) -> None:
         """Raises RequestFault if the file is missing, damaged or has no masks of single weights."""
@@ -126,8 +131,47 @@ class WeightMasks:
         """Bool (out, in), True where the weight is kept."""
         return unpack(self.packed(weight), self.shape(weight)[1])
 
+    @property
+    def update_masks(self) -> Self:
+        return self
 
-def open_masks(path: Path) -> Masks | WeightMasks:
+    @property
+    def count_as_weights(self) -> bool:
+        return True
+
+    def layer_of(self, name: str) -> None:
+        return None
+
+    def parameter(self, name: str) -> None:
+        """Every parameter has the base model's shape, and which those are these masks do not say."""
+        return None
+
+    def mask_of(self, weight: str) -> Tensor | None:
+        return self.mask(weight) if weight in self else None
+
+    def fit(self, geometry: Geometry) -> bool:
+        return True
+
+    def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
+        if manifest.widths != manifest.base_widths:
+            yield f"{FILE_NAME} removes single weights, and {manifests.FILE_NAME} whole heads or neurons"
+
+    def left(self, geometry: Geometry) -> tuple[Sequence[LayerWidths], int]:
+        return geometry.full_widths, geometry.parameters() - self.removed()
+
+    def kept_shares(self, manifest: Manifest) -> dict[str, list[float]]:
+        """The first number in a weight's name is its layer's."""
+        kept, full = [0] * len(manifest.widths), [0] * len(manifest.widths)
+        for weight in self.weights:
+            found = re.search(r"\.(\d+)\.", weight)
+            if found is not None and int(found[1]) < len(full):
+                kept[int(found[1])] += self.kept(weight)
+                full[int(found[1])] += prod(self.shape(weight))
+        shares = [left / whole if whole else 1.0 for left, whole in zip(kept, full, strict=True)]
+        return {"weights of pruned matrices": shares}
+
+
+def open_masks(path: Path) -> PruningMasks:
     """Either kind of masks file; raises RequestFault if it is neither."""
     if path.is_file() and is_of_weights(path):
         return WeightMasks(path)

@@ -47,7 +47,9 @@ def test_file_has_the_published_names_and_types(tmp_path: Path) -> None:
 
 
 def test_query_heads_go_with_their_kv_head() -> None:
-    rows = MASKS.rows(1, "self_attn.q_proj")
+    found = MASKS.parameter("model.layers.1.self_attn.q_proj.weight")
+    assert found is not None
+    rows = found.along(0)
     assert rows is not None
     assert rows.indices.tolist() == [*range(16), *range(32, 48)]  # KV heads 0 and 2, each with 2 query heads of 8
     assert rows.full == 48
@@ -56,16 +58,24 @@ def test_query_heads_go_with_their_kv_head() -> None:
 def test_packed_projections_lose_a_slice_of_each_part() -> None:
     packed = TensorSpec((12, 5), 0, (Part(Unit.KV_HEADS, 0, 2), Part(Unit.KV_HEADS, 6, 1), Part(Unit.KV_HEADS, 9, 1)))
     masks = Masks((LayerKind({Unit.KV_HEADS: 3}, {"attention.qkv.weight": packed}),), (0,), {(0, Unit.KV_HEADS): (1,)})
-    rows = masks.rows(0, "attention.qkv")
+    found = masks.parameter("model.layers.0.attention.qkv.weight")
+    assert found is not None
+    rows = found.along(0)
     assert rows is not None
     assert rows.indices.tolist() == [2, 3, 7, 10]
-    assert masks.columns(0, "attention.qkv") is None
+    assert found.along(1) is None
+    assert (found.full, found.left) == ((12, 5), (4, 5))
 
 
 def test_layer_that_lost_nothing_has_no_cut() -> None:
-    assert MASKS.rows(2, "self_attn.q_proj") is None
-    assert MASKS.columns(0, "mlp.down_proj") is None
-    assert MASKS.rows(1, "self_attn.o_proj") is None
+    for name in ("2.self_attn.q_proj", "0.mlp.down_proj"):
+        found = MASKS.parameter(f"model.layers.{name}.weight")
+        assert found is not None
+        assert (found.cut, found.left) == (None, found.full)
+    narrowed = MASKS.parameter("base_model.model.model.layers.1.self_attn.o_proj.weight")
+    assert narrowed is not None
+    assert narrowed.along(0) is None
+    assert narrowed.along(1) is not None
     assert MASKS.cut(1, "input_layernorm.weight") is None
 
 

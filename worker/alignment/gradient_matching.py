@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.placement import cut_matrix
+from publisher.checkpoint.recovery.methods.lora_placement import cut_matrix
 from worker.alignment.practice import PracticeAdapter
 from worker.alignment.state import random_state, restore_random_state
 from worker.models.causal import hidden_states

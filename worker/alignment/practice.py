@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.placement import recover_tensor
+from publisher.checkpoint.recovery import recover_tensor
 
 #: Of the LoRA; its update is B A times alpha over rank. Five such steps change SmolLM2-135M's weights about as much as
 #: the certificate's probe does.

@@ -65,12 +65,12 @@ class Probing:
 
     def _measured(self, step: int) -> Check:
         work, masks = self.folder / "probe", open_masks(self.masks)
-        weight_masks = masks if isinstance(masks, WeightMasks) else None
+        weight_masks = masks.update_masks
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         self.write_model(candidate_file(self.folder, step), work / "model")
         self._train(work, weight_masks)
-        if not isinstance(masks, WeightMasks):  # where single weights were pruned the base model masks the update
+        if weight_masks is None:  # where single weights were pruned the base model masks the update
             revision = self.source.revision if self.source.path is None else None
             recover_folder(work / "trained", work / "recovered", masks, self.source.public_name, revision)
         adapter = work / ("recovered" if weight_masks is None else "trained")

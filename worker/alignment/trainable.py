@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.masked import mask_adapter
-from publisher.checkpoint.merging import merged_weight
+from publisher.checkpoint.recovery.merging import merged_weight
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
 from publisher.recipe import Alignment, Trainable
@@ -74,9 +74,8 @@ class LowRank:
 
     def _merge(self, name: str, layer: Any) -> None:
         weight = layer.get_base_layer().weight
-        mask = None
-        if self._masks is not None and name in self._masks:
-            mask = self._masks.mask(name).to(weight.device)
+        mask = None if self._masks is None else self._masks.mask_of(name)
+        mask = None if mask is None else mask.to(weight.device)
         weight.copy_(merged_weight(weight, layer.get_delta_weight(_ADAPTER), mask))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from publisher.checkpoint.adapter_config import scaled
-from publisher.checkpoint.adapter_folder import read_config, write_config
 from publisher.checkpoint.recovery import recover_folder
+from publisher.checkpoint.recovery.folder import read_config, write_config
+from publisher.checkpoint.recovery.methods import method_of
 from publisher.checkpoint.strength import set_strength
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.manifest.evaluation import (
@@ -127,9 +127,9 @@ class Prober:
     def _recovered(self, windows: Windows) -> _Side:
         trained, probe = self.output / "trained", self.output / "probe"
         masks = open_masks(self.paths.masks)
-        weight_masks = masks if isinstance(masks, WeightMasks) else None
+        weight_masks = masks.update_masks
         training = self._train(self.paths.quantized, trained, PROBE_LOSS, weight_masks)
-        if isinstance(masks, WeightMasks):  # no adapter holds the masked update: the base model masks it again
+        if weight_masks is not None:  # no adapter holds the masked update: the base model masks it again
             shutil.copytree(trained, probe)
         else:
             revision = self.base.revision if self.base.path is None else None
@@ -139,7 +139,8 @@ class Prober:
         tried = self._tried(adapted)
         strength = chosen_strength(tried)
         set_strength(adapted, strength)
-        write_config(probe, scaled(read_config(probe), strength))
+        config = read_config(probe)
+        write_config(probe, method_of(config).scale(config, strength))
         return _Side(training, self.measuring.measure(Form.RECOVERED, adapted, windows), tried)
 
     def _tried(self, adapted: PreTrainedModel) -> list[TriedStrength]:

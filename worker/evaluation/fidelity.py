@@ -25,9 +25,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from publisher.checkpoint.masked import mask_adapter
-from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.placement import cut_tensor, recover_tensor
-from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.checkpoint.pruning_masks import PruningMasks
+from publisher.checkpoint.recovery.methods.lora_placement import cut_tensor, recover_tensor
 from publisher.manifest.evaluation import GradientFidelity
 from worker.models.head import head_of
 from worker.probe.probe import with_lora
@@ -40,7 +39,7 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 def gradient_fidelity(
     base: Path,
     published: Path,
-    masks: Masks | WeightMasks,
+    masks: PruningMasks,
     sequences: Tensor,
     *,
     rank: int = 8,
@@ -54,13 +53,10 @@ def gradient_fidelity(
     each part of `sequences` and may raise.
     """
     on_base = with_lora(load_published(base, device), rank)
-    adapters = random_adapters(on_base, seed)
-    if isinstance(masks, Masks):
-        adapters = _kept(adapters, masks)
+    adapters = _kept(random_adapters(on_base, seed), masks)
     wanted = lora_gradients(on_base, sequences, adapters, masks, check)
     del on_base
-    if isinstance(masks, Masks):
-        wanted = _kept(wanted, masks)
+    wanted = _kept(wanted, masks)
     on_published = with_lora(load_published(published, device), rank)
     return compare_gradients(lora_gradients(on_published, sequences, adapters, masks, check), wanted)
 
@@ -76,7 +72,7 @@ def lora_gradients(
     adapter: PeftModel,
     sequences: Tensor,
     adapters: Mapping[str, Tensor],
-    masks: Masks | WeightMasks | None = None,
+    masks: PruningMasks | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Gradient by B, where B = 0, of a fresh LoRA (`with_lora`) that gets the A in `adapters`.
@@ -84,20 +80,19 @@ def lora_gradients(
     Of the mean next-token loss over `sequences` (n, length): float32 (out, rank) on the CPU, by B's saved name. With
     masks of weights the update is masked; with masks of units an A of the checkpoint is recovered where it has to be.
     """
-    if isinstance(masks, WeightMasks):
-        mask_adapter(adapter, masks)
+    if masks is not None and masks.update_masks is not None:
+        mask_adapter(adapter, masks.update_masks)
     model, layers = adapter.get_base_model(), _adapted(adapter)
     for name, layer in layers.items():
         weight, a = layer.lora_A["default"].weight, adapters[name]
-        whole = recover_tensor(name, a, masks) if isinstance(masks, Masks) and a.shape != weight.shape else a
-        weight.data.copy_(whole)
+        weight.data.copy_(a if masks is None or a.shape == weight.shape else recover_tensor(name, a, masks))
     accumulate_gradients(model, NextToken(head_of(model)), sequences.to(model.device), check)
     return {
         name.removesuffix(_A) + _B: layer.lora_B["default"].weight.grad.float().cpu() for name, layer in layers.items()
     }
 
 
-def _kept(tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+def _kept(tensors: Mapping[str, Tensor], masks: PruningMasks) -> dict[str, Tensor]:
     return {name: cut_tensor(name, tensor, masks) for name, tensor in tensors.items()}
 
 

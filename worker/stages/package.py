@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,13 +16,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.geometry import LayerWidths
 from publisher.base_model.facts import INDEX_FILE
 from publisher.base_model.files import belongs_to_model
 from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.masks import FILE_NAME as MASKS
-from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.weight_masks import WeightMasks, open_masks
+from publisher.checkpoint.pruning_masks import PruningMasks
+from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
 from publisher.manifest import manifest
 from publisher.manifest.evaluation import EvaluationReport
@@ -41,7 +40,6 @@ from publisher.manifest.manifest import (
 from publisher.manifest.verdict import Verdict
 from publisher.recipe.stages import Stage
 from worker.card import card
-from worker.card.kept_shares import kept_shares
 from worker.card.plots import Measured, draw_plots
 from worker.context import StageContext
 from worker.request import BaseModelSource, BuildRequest
@@ -85,7 +83,7 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
     alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else None
     described = _describe(request, inputs, output, alignment, evaluation)
     measured = Measured(
-        kept=kept_shares(described, open_masks(inputs.masks)),
+        kept=open_masks(inputs.masks).kept_shares(described),
         alignment_loss=alignment["loss"] if alignment else (),
         gradient_cosine=alignment["gradient_cosine"] if alignment else (),
         evaluation=evaluation,
@@ -149,7 +147,7 @@ def _describe(
     """The manifest without the files' digests."""
     geometry = read_geometry(inputs.base)
     masks = open_masks(inputs.masks)
-    widths, parameters = _left(geometry, masks)
+    widths, parameters = masks.left(geometry)
     base_files = {
         name: FileRecord(**facts) for name, facts in json.loads(inputs.base_json.read_bytes())["files"].items()
     }
@@ -212,14 +210,6 @@ def _reconstruction_summary(reconstruction: dict[str, Any] | None) -> Reconstruc
     )
 
 
-def _left(geometry: Geometry, masks: Masks | WeightMasks) -> tuple[Sequence[LayerWidths], int]:
-    """Widths of the layers, and parameters, of which kept weights count."""
-    if isinstance(masks, WeightMasks):
-        return geometry.full_widths, geometry.parameters() - masks.removed()
-    widths = [geometry.widths_of(masks.counts(layer)) for layer in range(geometry.layers)]
-    return widths, geometry.parameters(widths)
-
-
 def _as_record(width: LayerWidths) -> Widths:
     return Widths.model_validate(asdict(width))
 
@@ -228,9 +218,9 @@ def _weight_bytes(files: dict[str, FileRecord]) -> int:
     return sum(facts.size for name, facts in files.items() if name.endswith(".safetensors"))
 
 
-def _checkpoint_bytes(folder: Path, masks: Masks | WeightMasks) -> int:
+def _checkpoint_bytes(folder: Path, masks: PruningMasks) -> int:
     """Of the weights, and of masks of single weights, which are as large as to matter."""
-    files = [*folder.glob("model*.safetensors"), *([folder / MASKS] if isinstance(masks, WeightMasks) else [])]
+    files = [*folder.glob("model*.safetensors"), *([folder / MASKS] if masks.count_as_weights else [])]
     return sum(path.stat().st_size for path in files)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.placement import cut_tensor, recover_tensor
+from publisher.checkpoint.recovery.methods.lora_placement import cut_tensor, recover_tensor
 from tests.checkpoint.pruned import MASKS, make_pair, save_checkpoint, zero_removed
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import tiny_llama

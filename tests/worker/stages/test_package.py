@@ -18,7 +18,6 @@ from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 from tests.worker.card.test_card import evaluation
 from tests.worker.stages.conftest import RECIPE
-from worker.card.kept_shares import kept_shares
 from worker.context import RecordingContext
 from worker.request import BaseModelSource, BuildRequest, PublishTarget
 from worker.stages import package
@@ -264,8 +263,8 @@ def test_kept_shares_are_those_of_the_widths_or_of_the_masks(
     inputs: PackageInputs, output: Output, tmp_path: Path
 ) -> None:
     manifest = Manifest.read(packaged(inputs, output()))
-    shares = kept_shares(manifest, MASKS)
+    shares = MASKS.kept_shares(manifest)
     assert shares == {"attention heads": [1, 2 / 3, 1, 1], "MLP neurons": [1, 6 / 20, 8 / 20, 1]}
     make_pair(vocab_size=260).base.save_pretrained(tmp_path / "sparse")
     masks = write_masks(tmp_path / "sparse", tmp_path / "weight_masks.safetensors")
-    assert list(kept_shares(manifest, masks).values()) == [pytest.approx([1, 0.5, 0.5, 1], abs=0.02)]
+    assert list(masks.kept_shares(manifest).values()) == [pytest.approx([1, 0.5, 0.5, 1], abs=0.02)]

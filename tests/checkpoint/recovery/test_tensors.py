@@ -14,9 +14,9 @@ from torch import Tensor
 from publisher.checkpoint.recovery import recover_adapter, recover_state
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import MASKS, lora, make_pair, save_checkpoint
-from tests.checkpoint.test_adapter_places import WEIGHTS, changed
-from tests.checkpoint.test_merging import prepared
-from tests.checkpoint.test_merging import trained as trained_sparse
+from tests.checkpoint.recovery.test_merging import prepared
+from tests.checkpoint.recovery.test_merging import trained as trained_sparse
+from tests.checkpoint.recovery.test_places import WEIGHTS, changed
 
 NAME = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
 Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -90,7 +90,8 @@ def test_untrained_adapter_is_said(tmp_path: Path, folders: tuple[Path, Path], p
 
 def test_update_of_biases_alone_is_training() -> None:
     """B = 0 beside a trained bias of B changes what the layer gives."""
-    from publisher.checkpoint.adapter_tensors import AdapterTensors
+    from publisher.checkpoint.recovery.methods.lora import LORA
+    from publisher.checkpoint.recovery.tensors import AdapterTensors
 
     class File:
         tensors = {"m.lora_A.weight": torch.ones(2, 4), "m.lora_B.weight": torch.zeros(4, 2)}
@@ -99,9 +100,9 @@ def test_update_of_biases_alone_is_training() -> None:
             return self.tensors[name]
 
     file = File()
-    assert AdapterTensors(file, {name: name for name in file.tensors}).idle() == ["m"]
+    assert LORA.idle(AdapterTensors(file, LORA.naming, {name: name for name in file.tensors}).finite()) == {"m"}
     file.tensors = file.tensors | {"m.lora_B.bias": torch.ones(4)}
-    assert AdapterTensors(file, {name: name for name in file.tensors}).idle() == []
+    assert LORA.idle(AdapterTensors(file, LORA.naming, {name: name for name in file.tensors}).finite()) == set()
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)

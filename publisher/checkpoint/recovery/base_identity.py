@@ -17,8 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from publisher.checkpoint.integrity import CONFIG
-from publisher.checkpoint.masks import Masks
-from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault, UnsupportedModel
 from publisher.families.describe import describe
 from publisher.files.json_object import parse_object
@@ -32,7 +31,7 @@ _OF_COPIES = ("quantization_config",)
 
 
 def note_on_base(
-    given: str | None, checkpoint: Path, manifest: Manifest, masks: Masks | WeightMasks, *, force: bool = False
+    given: str | None, checkpoint: Path, manifest: Manifest, masks: PruningMasks, *, force: bool = False
 ) -> str | None:
     """What there is to say of base model `given` (a folder or repository; None: the manifest's), a sentence.
 
@@ -132,7 +131,7 @@ def _parsed(where: object, content: bytes) -> dict[str, Any]:
 
 
 def _differences(
-    base: Mapping[str, Any], pruned: Mapping[str, Any], manifest: Manifest, masks: Masks | WeightMasks
+    base: Mapping[str, Any], pruned: Mapping[str, Any], manifest: Manifest, masks: PruningMasks
 ) -> Iterator[str]:
     """What of the model of config `base` cannot be the base model's, a clause each."""
     for key in _SAME:
@@ -149,5 +148,5 @@ def _differences(
                 f"its layer {layer} has {found.kv_heads} KV heads, {found.neurons} neurons, {found.experts} experts, "
                 f"the base model's {stated.kv_heads}, {stated.neurons}, {stated.experts}"
             )
-    if isinstance(masks, Masks) and (geometry.kinds, geometry.kind_of) != (masks.kinds, masks.kind_of):
+    if not masks.fit(geometry):
         yield "its layers have tensors of other names or shapes than the masks describe"

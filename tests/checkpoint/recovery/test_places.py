@@ -13,13 +13,14 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from publisher.checkpoint.adapter_places import AdapterPlaces, module_of, places
 from publisher.checkpoint.recovery import recover_adapter
+from publisher.checkpoint.recovery.methods.lora import LORA
+from publisher.checkpoint.recovery.places import AdapterPlaces, places
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
-from tests.checkpoint.test_merging import prepared
-from tests.checkpoint.test_merging import trained as trained_sparse
-from tests.checkpoint.test_whole_parameters import loaded
+from tests.checkpoint.recovery.test_merging import prepared
+from tests.checkpoint.recovery.test_merging import trained as trained_sparse
+from tests.checkpoint.recovery.test_whole_parameters import loaded
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -186,7 +187,7 @@ def test_foreign_names_are_merged_where_single_weights_were_pruned(tmp_path: Pat
 
 
 def test_name_that_could_be_of_two_modules_is_refused() -> None:
-    found = AdapterPlaces({"model.a.weight": (1,), "a.weight": (1,)}, {}, 8, frozenset(), "embed")
+    found = AdapterPlaces(LORA.naming, {"model.a.weight": (1,), "a.weight": (1,)}, {}, 8, frozenset(), "embed")
     assert found.names(["a.weight", "model.a.weight"]) == {"a.weight": "a.weight", "model.a.weight": "model.a.weight"}
     with pytest.raises(RequestFault, match=r"module\.a\.weight could be a\.weight or model\.a\.weight"):
         found.names(["module.a.weight"])
@@ -197,10 +198,11 @@ def test_places_are_those_of_the_model_that_peft_adapts(folders: tuple[Path, Pat
     config = json.loads((adapter / "adapter_config.json").read_text())
     tuned = lora(make_pair().pruned, modules_to_save=["lm_head"])
     expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(tuned).items()}
-    assert places(checkpoint, config).wanted == expected
+    assert places(checkpoint, config, LORA.naming).wanted == expected
 
 
 def test_module_of_a_tensor() -> None:
+    module_of = LORA.naming.module_of
     assert module_of(f"{PREFIX}model.layers.0.mlp.up_proj.lora_B.bias") == "model.layers.0.mlp.up_proj"
     assert module_of(f"{PREFIX}model.embed_tokens.lora_embedding_A") == "model.embed_tokens"
     assert module_of(f"{PREFIX}model.embed_tokens.base_layer.weight") == "model.embed_tokens"

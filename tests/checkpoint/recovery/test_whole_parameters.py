@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.model_weights import Repository
 from publisher.checkpoint.recovery import recover_adapter, recover_state
-from publisher.checkpoint.whole_parameters import carried_over, parameter_of, trained_difference
+from publisher.checkpoint.recovery.methods.lora import LORA
+from publisher.checkpoint.recovery.whole_parameters import carried_over, trained_difference
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import AlignmentRecord, Manifest
 from tests.checkpoint.pruned import MASKS, PROJECTIONS, make_pair, masks_of, save_checkpoint
@@ -101,7 +102,7 @@ def test_whole_parameter_that_was_not_trained_is_the_base_models_bit_by_bit(
     assert recovered.keys() == whole(tmp_path / "adapter").keys() != set()
     own = model.state_dict()
     for name, tensor in recovered.items():
-        expected = own[parameter_of(name)]
+        expected = own[LORA.naming.parameter_of(name)]
         if name.endswith("trainable_tokens_delta"):
             indices = config["trainable_token_indices"]
             expected = expected[indices if isinstance(indices, list) else indices[name.split(".")[-3]]]
@@ -173,7 +174,7 @@ def test_biases_that_were_trained_are_carried_over(tmp_path: Path) -> None:
     assert len(recovered) == 4
     for name, tensor in recovered.items():
         change = tuned.state_dict()[name] - own[name]
-        torch.testing.assert_close(tensor, values[parameter_of(name)] + change, rtol=0, atol=1e-6)
+        torch.testing.assert_close(tensor, values[LORA.naming.parameter_of(name)] + change, rtol=0, atol=1e-6)
 
 
 def test_head_of_a_tied_base_model_is_its_embeddings(tmp_path: Path) -> None:

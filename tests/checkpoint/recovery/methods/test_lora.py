@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from publisher.architecture.structure import Unit
-from publisher.checkpoint.masks import KeptIndices
-from publisher.checkpoint.placement import put_back, recovered_shape
+from publisher.checkpoint.pruning_masks import KeptIndices
 from publisher.checkpoint.recovery import recover_adapter, recover_state
+from publisher.checkpoint.recovery.methods.lora_placement import recovered_shape
+from publisher.checkpoint.recovery.scatter import put_back
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import MASKS, PROJECTIONS, SIZES, lora, make_pair, masks_of, save_checkpoint, zero_removed
 
@@ -91,9 +92,9 @@ def test_merged_update_is_the_same_at_kept_rows_and_columns_and_zero_elsewhere(
     narrow = {name: m.get_delta_weight("default") for name, m in tuned.named_modules() if hasattr(m, "lora_A")}
     assert len(wide) == len(narrow) == SIZES["num_hidden_layers"] * len(PROJECTIONS)
     for name, delta in wide.items():
-        layer = int(name.split(".")[4])
-        module = ".".join(name.split(".")[5:])
-        rows, columns = MASKS.rows(layer, module), MASKS.columns(layer, module)
+        found = MASKS.parameter(f"{name}.weight")
+        assert found is not None
+        rows, columns = found.along(0), found.along(1)
         r = torch.arange(delta.shape[0]) if rows is None else rows.indices
         c = torch.arange(delta.shape[1]) if columns is None else columns.indices
         torch.testing.assert_close(delta[r][:, c], narrow[name], rtol=0, atol=0)

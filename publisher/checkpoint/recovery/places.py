@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import PeftType, get_peft_model, get_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,18 +26,16 @@ from transformers import (
 )
 
 from publisher.architecture.structure import Shape
-from publisher.checkpoint.adapter_config import for_base_model
+from publisher.checkpoint.recovery.folder import for_base_model
+from publisher.checkpoint.recovery.naming import Naming
 from publisher.errors import RequestFault
 
-PEFT_PREFIX = "base_model.model."
 #: Parts of names that wrappers of a model put before or into the names of its modules.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 #: Parts that only lead to the decoder: PEFT's, DDP's, and those of the models that a decoder is one part of.
 _LEADING = frozenset({"base_model", "model", "module", "language_model", "text_model"})
-#: What an adapter's own name follows, where a state dict was saved as it is
-_NAMED = frozenset(
-    {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save", "trainable_tokens_delta"}
-)
+#: What an adapter's own name follows, where a state dict was saved as it is, besides parts of its method
+_NAMED = frozenset({"modules_to_save", "trainable_tokens_delta"})
 #: PEFT's task types whose head is no LM head: no checkpoint has it, and all of it is the adapter's own.
 _CLASSIFIERS: Mapping[str, Any] = {
     "SEQ_CLS": AutoModelForSequenceClassification,
@@ -44,18 +43,20 @@ _CLASSIFIERS: Mapping[str, Any] = {
 }
 #: What PEFT raises for values that it cannot take: bad regular expressions, unknown kinds of biases, absurd ranks.
 _NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
-_NOT_SAVED = (".original_module.", ".modules_to_save.", ".lora_", ".trainable_tokens_")
+_NOT_SAVED = (".original_module.", ".modules_to_save.", ".trainable_tokens_")
 
 
 @dataclass(frozen=True)
 class AdapterPlaces:
-    """`wanted`: what PEFT loads, with its shape on the model; `also`: other parameters that a file may hold.
+    """`naming` is the method's. `wanted`: what PEFT loads, with its shape on the model; `also`: other parameters that
+    a file may hold.
 
     `vocabulary` is the size that resizing embeddings changes, `embeddings` the modules that have it, of which
     `input_embeddings` is what the head is where it is tied. `leading`: parts of names that lead to the decoder.
     `classifiers`: heads of the adapter's own, of as many labels as it has; `loaded_by`: the class that has them.
     """
 
+    naming: Naming
     wanted: Mapping[str, Shape]
     also: Mapping[str, Shape]
     vocabulary: int
@@ -85,13 +86,15 @@ class AdapterPlaces:
     def resized(self, name: str, shape: Shape) -> list[int]:
         """The vocabulary of a tensor of embeddings or head, if it is not the model's."""
         expected = self.wanted[name] if name in self.wanted else self.also[name]
-        if module_of(name) not in self.embeddings:
+        if self.naming.module_of(name) not in self.embeddings:
             return []
         return [size for size, wanted in zip(shape, expected, strict=True) if wanted == self.vocabulary != size]
 
     def of_classifiers(self, names: Iterable[str]) -> list[str]:
         """Of `names` (PEFT's) the parameters of heads that are the adapter's own."""
-        return [name for name in names if module_of(name) in self.classifiers and ".lora_" not in name]
+        return [
+            name for name in names if self.naming.module_of(name) in self.classifiers and self.naming.is_whole(name)
+        ]
 
     def labels(self, shapes: Mapping[str, Shape]) -> int | None:
         """How many classes the adapter's head tells apart; None: it has none of its own."""
@@ -100,8 +103,8 @@ class AdapterPlaces:
     def refuse_misfit(self, name: str, shape: Shape) -> None:
         """`name` is PEFT's. Only the vocabulary may have another size: of resized embeddings."""
         expected = self.wanted[name] if name in self.wanted else self.also[name]
-        free = self.vocabulary if module_of(name) in self.embeddings else None
-        if module_of(name) in self.classifiers:
+        free = self.vocabulary if self.naming.module_of(name) in self.embeddings else None
+        if self.naming.module_of(name) in self.classifiers:
             expected = (*shape[:1], *expected[1:])
         fits = len(shape) == len(expected) and all(
             wanted in (size, free) for size, wanted in zip(shape, expected, strict=True)
@@ -115,10 +118,10 @@ class AdapterPlaces:
     def missing(self, names: Iterable[str]) -> list[str]:
         """What PEFT looks for and `names` (PEFT's) do not have; RequestFault for what it cannot do without."""
         there = set(names)
-        begun = {name.partition(".lora_")[0] for name in there if ".lora_" in name}
+        begun = {self.naming.adapted(name) for name in there if not self.naming.is_whole(name)}
         missing = sorted(self.wanted.keys() - there)
         for name in missing:
-            if ".lora_" not in name or name.partition(".lora_")[0] in begun:
+            if self.naming.is_whole(name) or self.naming.adapted(name) in begun:
                 raise RequestFault(
                     f"The adapter has no {name}, which its adapter_config.json promises.",
                     way_out="Save it again with model.save_pretrained.",
@@ -142,22 +145,18 @@ class AdapterPlaces:
         start = next((i for i, part in enumerate(parts) if part not in self.leading), len(parts))
         kept: list[str] = []
         for part in parts[start:]:
-            named = bool(kept) and kept[-1] in _NAMED and part not in ("weight", "bias")
-            if not named:
+            if not (kept and self._is_named(kept[-1]) and part not in ("weight", "bias")):
                 kept.append(part)
         return ".".join(part for part in kept if part != "modules_to_save")
 
-
-def module_of(name: str) -> str:
-    """The module in the model whose tensor PEFT's `name` is."""
-    path = name.removeprefix(PEFT_PREFIX)
-    for part in (".lora_", ".token_adapter.", ".base_layer."):
-        path = path.partition(part)[0]
-    return path if path != name.removeprefix(PEFT_PREFIX) else path.rpartition(".")[0]
+    def _is_named(self, part: str) -> bool:
+        return part in _NAMED or not self.naming.is_whole(f".{part}")
 
 
-def places(model_folder: Path, config: Mapping[str, Any]) -> AdapterPlaces:
+def places(model_folder: Path, config: Mapping[str, Any], naming: Naming) -> AdapterPlaces:
     """Of the adapter that `config` (adapter_config.json) describes, on the model whose config is in `model_folder`.
+
+    Its method has `naming`, and `config` nothing any more of how its training starts.
 
     Raises RequestFault if PEFT finds nothing to adapt there, or the model cannot be built.
     """
@@ -173,19 +172,20 @@ def places(model_folder: Path, config: Mapping[str, Any]) -> AdapterPlaces:
     also = {
         name: tuple(tensor.shape)
         for name, tensor in adapted.state_dict().items()
-        if name not in wanted and not any(part in name for part in _NOT_SAVED)
+        if name not in wanted and naming.is_whole(name) and not any(part in name for part in _NOT_SAVED)
     }
     outside = {name for name, _ in model.named_children()} - {model.base_model_prefix}
     classifiers = frozenset[str]() if auto is AutoModelForCausalLM else frozenset(outside)
-    return AdapterPlaces(wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__)
+    return AdapterPlaces(naming, wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__)
 
 
 def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
-    known = {each.name for each in fields(LoraConfig) if each.init}
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(str(config.get("peft_type")).removeprefix("PeftType."))]
+    known = {each.name for each in fields(config_class) if each.init}
     values = for_base_model(config, "", None) | {"megatron_config": None}
     try:
-        lora = LoraConfig(**{key: value for key, value in values.items() if key in known})
-        return get_peft_model(model, lora, low_cpu_mem_usage=True)
+        method = config_class(**{key: value for key, value in values.items() if key in known})
+        return get_peft_model(model, method, low_cpu_mem_usage=True)
     except _NOT_FITTING as error:
         raise RequestFault(
             f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "

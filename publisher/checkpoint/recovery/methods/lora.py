@@ -1,13 +1,19 @@
-"""An adapter's adapter_config.json: what recovery can keep its promise for, and what it becomes for the base model."""
+"""LoRA: recovered exactly, each factor put back at the kept indices; masked updates are merged."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from publisher.checkpoint.provenance import KEY, PLACE
+from torch import Tensor
+
+from publisher.checkpoint.pruning_masks import PruningMasks
+from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.method import AdapterMethod, Update, one_to_one, refuse_strength
+from publisher.checkpoint.recovery.methods.lora_merging import alpha_of, changes
+from publisher.checkpoint.recovery.methods.lora_placement import NAMING, recover_tensor, recovered_shape
 from publisher.errors import RequestFault
 
 #: Initialisations that only choose where A and B start. The others (pissa, olora, corda, loftq, lora_ga) also
@@ -32,12 +38,7 @@ _METHODS: Mapping[str, str] = {
 
 
 def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
-    """Raise RequestFault naming the PEFT method or option for which recovery would not be exact, or a wrong value."""
-    method = str(config.get("peft_type")).removeprefix("PeftType.")
-    if method != "LORA":
-        raise RequestFault(
-            f"The adapter is of PEFT type {method}, which has no recovery.", way_out="Train a LoRA (peft_type LORA)."
-        )
+    """Raise RequestFault naming the option for which recovery would not be exact, or a wrong value."""
     for field, reason in _METHODS.items():
         if config.get(field):
             raise RequestFault(f"The adapter was trained with {field}: {reason}.", way_out="Train a plain LoRA.")
@@ -103,12 +104,7 @@ def scaled(config: Mapping[str, Any], strength: float) -> dict[str, Any]:
 
     Raises RequestFault for what is no positive number.
     """
-    if not (math.isfinite(strength) and strength > 0):
-        raise RequestFault(
-            f"An update cannot be multiplied by {strength}.",
-            field="strength",
-            way_out="Give a positive number, such as 1.3.",
-        )
+    refuse_strength(strength)
     if strength == 1:
         return dict(config)
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
@@ -119,25 +115,35 @@ def scaled(config: Mapping[str, Any], strength: float) -> dict[str, Any]:
     return dict(config) | {"lora_alpha": alpha, "alpha_pattern": alphas}
 
 
-def alpha_of(config: Mapping[str, Any]) -> float:
-    """Of all modules that `alpha_pattern` does not name."""
-    alpha: float | None = config.get("lora_alpha")
-    return 8 if alpha is None else alpha
+def _recovered(adapter: Adapter, masks: PruningMasks) -> Update:
+    return one_to_one(
+        adapter,
+        lambda name, shape: recovered_shape(name, shape, masks),
+        lambda name, tensor: recover_tensor(name, tensor, masks),
+    )
 
 
-def for_base_model(
-    config: Mapping[str, Any], base_model: str, revision: str | None, record: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The same adapter on the base model. Training is over, so it names no initialisation: PEFT would redo it.
+def _idle(tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
+    """The modules whose A, B or both are zero, and whose bias of B is too."""
+    zero, moved = set(), set()
+    for name, tensor in tensors:
+        module, _, part = name.partition(".lora_")
+        if part.endswith("bias"):
+            moved |= {module} if tensor.any() else set()
+        elif part and not tensor.any():
+            zero.add(module)
+    return zero - moved
 
-    `record`: what it was recovered from, in place of what it was trained on (publisher.checkpoint.provenance).
-    """
-    changed: dict[str, Any] = {"base_model_name_or_path": base_model, "revision": revision, "init_lora_weights": True}
-    return _recorded(dict(config) | changed | {"eva_config": None}, record)
 
-
-def _recorded(config: dict[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
-    place = config.get(PLACE)
-    kept = {key: value for key, value in place.items() if key != KEY} if isinstance(place, dict) else {}
-    mapping = kept if record is None else {**kept, KEY: dict(record)}
-    return config | {PLACE: mapping or None}
+LORA = AdapterMethod(
+    peft_type="LORA",
+    title="LoRA",
+    naming=NAMING,
+    refuse=refuse_unrecoverable,
+    scale=scaled,
+    recover=_recovered,
+    merge=changes,
+    trained={"init_lora_weights": True, "eva_config": None},
+    idle=_idle,
+    idle_as="B = 0",
+)

@@ -14,13 +14,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from publisher.checkpoint.masked import mask_adapter
-from publisher.checkpoint.merging import merged_weight
-from publisher.checkpoint.recovery import merge_folder, recover_adapter
+from publisher.checkpoint.model_weights import ModelWeights
+from publisher.checkpoint.recovery import TrainedOn, merge_folder, recover_adapter
+from publisher.checkpoint.recovery.merging import merged_weight
+from publisher.checkpoint.recovery.whole_parameters import Origins
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import AlignmentRecord, Manifest
 from publisher.weights.folder import StoredWeights
-from tests.checkpoint.pruned import manifest
+from tests.checkpoint.pruned import MASKS, lora, make_pair, manifest, save_checkpoint
 from tests.checkpoint.sparse import random_model, write_masks, zero_pruned
 from tests.checkpoint.test_masked import SIZES, TOKENS
 from tests.models import byte_tokenizer
@@ -326,3 +328,20 @@ def test_mark_of_a_masked_adapter_does_not_outlive_it(tmp_path: Path) -> None:
     trained(checkpoint, tmp_path / "adapter", masked=False)
     report = recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "merged", base_model=str(base))
     assert [note for note in report.notes if "does not say that its update was masked" in note]
+
+
+def test_update_of_removed_heads_and_neurons_can_be_merged_too(tmp_path: Path) -> None:
+    """As the recovered adapter has it on the base model."""
+    pair = make_pair()
+    pair.base.save_pretrained(tmp_path / "base")
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", pair.pruned)
+    lora(pair.pruned, use_rslora=True).save_pretrained(tmp_path / "adapter")
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "out", base_model=str(tmp_path / "base"))
+    weights = ModelWeights(checkpoint), ModelWeights(tmp_path / "base")
+    trained_on = TrainedOn(checkpoint, Origins(*weights))
+    report = merge_folder(tmp_path / "adapter", tmp_path / "merged", MASKS, tmp_path / "base", trained_on=trained_on)
+
+    adapted = PeftModel.from_pretrained(pair.base, str(tmp_path / "out"), autocast_adapter_dtype=False)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(merged(TOKENS).logits, adapted(TOKENS).logits, rtol=0, atol=1e-9)
+    assert report.notes == ()

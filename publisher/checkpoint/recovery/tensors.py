@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
-from publisher.checkpoint.adapter_places import AdapterPlaces
+from publisher.checkpoint.recovery.naming import Naming
+from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.errors import RequestFault
 
 #: safetensors' names of what training can have made
@@ -25,12 +26,13 @@ _PACKED = re.compile(r"(.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quan
 
 @dataclass(frozen=True)
 class AdapterTensors:
-    """An opened adapter_model.safetensors. `names`: PEFT's name → the one in the file.
+    """An opened adapter_model.safetensors. `names`: PEFT's name → the one in the file; `naming`: its method's.
 
     `packed`: weights in 4 bits that stand beside the adapter, which cannot have been trained and are none of it.
     """
 
     file: Any
+    naming: Naming
     names: Mapping[str, str]
     packed: tuple[str, ...] = ()
 
@@ -55,25 +57,25 @@ class AdapterTensors:
         """Of `names` those that differ."""
         return {name: saved for name, saved in self.names.items() if name != saved}
 
+    @property
+    def updates(self) -> list[str]:
+        """The parts of the update, sorted; the others are whole parameters."""
+        return [name for name in sorted(self.names) if not self.naming.is_whole(name)]
+
+    @property
+    def wholes(self) -> list[str]:
+        return [name for name in sorted(self.names) if self.naming.is_whole(name)]
+
     def adapted(self) -> set[str]:
-        """The modules that have an update."""
-        return {name.partition(".lora_")[0] for name in self.names if ".lora_" in name}
+        """The modules that have an update, with PEFT's prefix."""
+        return {self.naming.adapted(name) for name in self.updates}
 
-    def idle(self) -> list[str]:
-        """The modules whose update is zero, as before training: A, B or both have no other entries.
-
-        Reads every tensor. RequestFault naming the first that holds NaN or infinity.
-        """
-        zero, moved = set(), set()
+    def finite(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors by name, each read once; RequestFault naming the first that holds NaN or infinity."""
         for name in sorted(self.names):
             tensor = _comparable(self.read(name))
             refuse_not_finite(self.names[name], tensor)
-            module, _, part = name.partition(".lora_")
-            if part.endswith("bias"):
-                moved |= {module} if tensor.any() else set()
-            elif part and not tensor.any():
-                zero.add(module)
-        return sorted(zero - moved)
+            yield name, tensor
 
     def placed(self, places: AdapterPlaces) -> AdapterTensors:
         """The same under PEFT's names; RequestFault for what has none there."""
@@ -81,27 +83,27 @@ class AdapterTensors:
 
 
 @contextmanager
-def opened_adapter(path: Path) -> Iterator[AdapterTensors]:
-    """The adapter in file `path`, its names as they are.
+def opened_adapter(path: Path, naming: Naming, title: str) -> Iterator[AdapterTensors]:
+    """The adapter in file `path`, its names as they are. `naming` and `title` are its method's.
 
-    Raises RequestFault for what is no whole file, or has no LoRA or other numbers than floats.
+    Raises RequestFault for what is no whole file, or has no part of an update or other numbers than floats.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            yield _adapter(path, file)
+            yield _adapter(path, file, naming, title)
     except SafetensorError as error:
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
 
 
-def _adapter(path: Path, file: Any) -> AdapterTensors:
+def _adapter(path: Path, file: Any, naming: Naming, title: str) -> AdapterTensors:
     saved = list(file.keys())
-    if not any(".lora_" in name for name in saved):
-        raise RequestFault(f"{path} has no LoRA tensor.", way_out="Save the adapter with model.save_pretrained.")
+    if all(map(naming.is_whole, saved)):
+        raise RequestFault(f"{path} has no {title} tensor.", way_out="Save the adapter with model.save_pretrained.")
     packed = {match[1] for match in map(_PACKED.fullmatch, saved) if match and match[1] in saved}
     kept = [name for name in saved if name not in packed and not _is_of(name, packed)]
     for name in kept:
         _refuse_no_floats(name, file.get_slice(name).get_dtype())
-    return AdapterTensors(file, {name: name for name in kept}, tuple(sorted(packed)))
+    return AdapterTensors(file, naming, {name: name for name in kept}, tuple(sorted(packed)))
 
 
 def _is_of(name: str, packed: Iterable[str]) -> bool:

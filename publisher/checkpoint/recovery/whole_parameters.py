@@ -14,27 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.checkpoint.adapter_places import PEFT_PREFIX, AdapterPlaces, module_of
-from publisher.checkpoint.adapter_tensors import refuse_not_finite
 from publisher.checkpoint.model_weights import ModelWeights
+from publisher.checkpoint.pruning_masks import PruningMasks
+from publisher.checkpoint.recovery.naming import TOKENS, Naming
+from publisher.checkpoint.recovery.places import AdapterPlaces
+from publisher.checkpoint.recovery.tensors import refuse_not_finite
 from publisher.errors import PublisherError, RequestFault
 
-TOKENS = ".token_adapter.trainable_tokens_delta"
 #: dtypes that a checkpoint may have been loaded in for training, whatever its files hold
 _LOADED_IN = (torch.bfloat16, torch.float16)
 
 
-def is_whole(name: str) -> bool:
-    """Whether an adapter's tensor is a value of its own, not a factor or bias of a low-rank update."""
-    return ".lora_" not in name
-
-
-def parameter_of(name: str) -> str:
-    """The model's parameter that a whole tensor replaces, of all rows or of some tokens."""
-    if name.endswith(TOKENS):
-        return f"{module_of(name)}.weight"
-    path = name.removeprefix(PEFT_PREFIX).replace(".token_adapter.", ".")
-    return path.replace(".base_layer.", ".")
+def refuse_cut(name: str, masks: PruningMasks, title: str) -> None:
+    """RequestFault for one that pruning shortened: a trained copy of a parameter replaces the base model's, whose
+    removed rows nobody here knows. `title`: of the adapter's method."""
+    if masks.layer_of(name) is None:
+        return
+    found = masks.parameter(name.replace(".base_layer.", "."))
+    if found is None:
+        raise RequestFault(f"{name} is not part of a plain {title} and cannot be recovered.")
+    if found.cut is not None:
+        raise RequestFault(
+            f"{name} is a whole parameter of a pruned projection (modules_to_save or bias), not an update: the rows "
+            "that pruning removed would be lost from the base model.",
+            way_out=f'Train this projection through {title} alone, with bias="none".',
+        )
 
 
 def trained_difference(saved: Tensor, own: Tensor) -> Tensor:
@@ -95,22 +99,22 @@ class WholeParameters:
         return recovered
 
     def _recovered(self, name: str, saved: Tensor) -> Tensor:
-        if module_of(name) in self.places.classifiers:  # nobody else has it
+        if self.places.naming.module_of(name) in self.places.classifiers:  # nobody else has it
             return saved
         origins = self.origins
         if origins.equal and not (origins.checkpoint.here and origins.base.here):
             return saved
         own, base = (self._read(weights, name) for weights in (origins.checkpoint, origins.base))
         if name.endswith(TOKENS):
-            return _tokens_carried_over(saved, own, base, token_indices(name, self.config))
+            return _tokens_carried_over(saved, own, base, token_indices(name, self.config, self.places.naming))
         for weights, value in ((origins.checkpoint, own), (origins.base, base)):
             self._refuse_other_shape(name, saved, value, weights)
         return carried_over(saved, own, base)
 
     def _read(self, weights: ModelWeights, name: str) -> Tensor:
-        tied = self.places.input_embeddings if module_of(name) in self.places.embeddings else None
+        tied = self.places.input_embeddings if self.places.naming.module_of(name) in self.places.embeddings else None
         try:
-            return weights.read(parameter_of(name), tied and f"{tied}.weight")
+            return weights.read(self.places.naming.parameter_of(name), tied and f"{tied}.weight")
         except PublisherError as error:
             raise RequestFault(
                 f"{name} is a whole parameter, of which only what training changed is for the base model, and the "
@@ -120,7 +124,7 @@ class WholeParameters:
             ) from error
 
     def _refuse_other_shape(self, name: str, saved: Tensor, value: Tensor, weights: ModelWeights) -> None:
-        resized = module_of(name) in self.places.embeddings
+        resized = self.places.naming.module_of(name) in self.places.embeddings
         if saved.shape[1:] != value.shape[1:] or (len(saved) != len(value) and not resized):
             raise RequestFault(
                 f"{name} has shape {tuple(saved.shape)}, and in {weights} it is {tuple(value.shape)}.",
@@ -128,9 +132,9 @@ class WholeParameters:
             )
 
 
-def token_indices(name: str, config: Mapping[str, Any]) -> Tensor:
+def token_indices(name: str, config: Mapping[str, Any], naming: Naming) -> Tensor:
     """The tokens (n,) whose rows the adapter's tensor `name` has; adapter_config.json names them."""
-    named, module = config.get("trainable_token_indices"), module_of(name)
+    named, module = config.get("trainable_token_indices"), naming.module_of(name)
     if isinstance(named, Mapping):
         found = [rows for key, rows in named.items() if module == key or module.endswith(f".{key}")]
         named = found[0] if found else None
