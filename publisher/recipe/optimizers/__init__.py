@@ -1,0 +1,1 @@
+"""Optimizers of alignment, one file each; `spec` says what a file declares, `register` finds them."""
