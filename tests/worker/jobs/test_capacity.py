@@ -46,7 +46,7 @@ def test_a_smaller_optimizer_makes_it_fit() -> None:
 
 
 def test_smaller_optimizers_are_named_if_the_devices_can_have_them() -> None:
-    """Muon keeps half of what AdamW does; two devices train with AdamW alone; none keeps half of what Adafactor does."""
+    """Muon keeps half of what AdamW does; two devices train with AdamW alone; none halves what Adafactor keeps."""
     geometry, gpu = describe(LLAMA_2_13B), Device("cuda:0", "small", 24 * GIB)
 
     def way_out(optimizer: str, devices: int) -> str:
