@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from typing import assert_never
 
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.architecture.widths import pruned_widths, unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
-from publisher.recipe.pruning import Pattern, Pruning, PruningMethod
+from publisher.recipe.criteria.spec import PruningMethod
+from publisher.recipe.pruning import Pattern, Pruning
 
 _ROUTERS = ("gate", "router")
 
@@ -51,9 +53,15 @@ def kept_weights(shape: Shape, ratio: float, pattern: str | None = None) -> int:
     return rows * (columns // of * kept)
 
 
-def pattern_of(pruning: Pruning) -> str | None:
-    """The recipe's n:m; None for unstructured."""
-    return pruning.pattern if pruning.method is PruningMethod.SEMI_STRUCTURED else None
+def pattern_of(pruning: Pruning) -> Pattern | None:
+    """The recipe's n:m; None for methods that have none."""
+    match pruning.method:
+        case PruningMethod.SEMI_STRUCTURED:
+            return pruning.pattern
+        case PruningMethod.STRUCTURED | PruningMethod.UNSTRUCTURED:
+            return None
+        case _:
+            assert_never(pruning.method)
 
 
 def sparse_matrices(geometry: Geometry, pruning: Pruning) -> dict[str, Shape]:
@@ -83,18 +91,19 @@ def pruned_parameters(geometry: Geometry, pruning: Pruning) -> int:
 def parameters_of(geometry: Geometry, widths: tuple[LayerWidths, ...], pruning: Pruning) -> int:
     """The same for widths that are known already."""
     total = geometry.parameters(widths)
-    if pruning.method is PruningMethod.STRUCTURED:
+    if pruning.method.removes_units:
         return total
     shapes = sparse_matrices(geometry, pruning).values()
     return total - sum(prod(shape) - kept_weights(shape, pruning.ratio, pattern_of(pruning)) for shape in shapes)
 
 
 def _refuse_columns(name: str, columns: int, pruning: Pruning) -> None:
-    if pruning.method is PruningMethod.SEMI_STRUCTURED:
-        if columns % pruning.pattern.of:
+    pattern = pattern_of(pruning)
+    if pattern is not None:
+        if columns % pattern.of:
             raise UnsupportedModel(
-                f"{name} has rows of {columns} weights, which are no multiple of {pruning.pattern.of}; "
-                f"pattern {pruning.pattern} cannot be had.",
+                f"{name} has rows of {columns} weights, which are no multiple of {pattern.of}; "
+                f"pattern {pattern} cannot be had.",
                 field="recipe.pruning.pattern",
                 way_out="Use method unstructured.",
             )

@@ -8,7 +8,7 @@ from math import ceil, gcd
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
-from publisher.recipe.pruning import Layout, Pruning, PruningMethod, Scope
+from publisher.recipe.pruning import Layout, Pruning, Scope
 
 
 def pruned_widths(geometry: Geometry, pruning: Pruning) -> tuple[LayerWidths, ...]:
@@ -22,7 +22,7 @@ def pruned_widths(geometry: Geometry, pruning: Pruning) -> tuple[LayerWidths, ..
     a layer or takes nothing, and for a layout that the ratio cannot have.
     """
     layers = unprotected_layers(geometry, pruning)
-    if pruning.method is not PruningMethod.STRUCTURED:
+    if not pruning.method.removes_units:
         return geometry.full_widths
     kept = {kind: geometry.widths_of(kept_units_per_layer(geometry, kind, pruning)) for kind in geometry.kind_of}
     widths = tuple(
@@ -72,7 +72,7 @@ def step(geometry: Geometry, unit: Unit, pruning: Pruning) -> int:
 
 def width_notes(geometry: Geometry, pruning: Pruning) -> list[str]:
     """What the widths alone do not tell."""
-    if pruning.method is not PruningMethod.STRUCTURED:
+    if not pruning.method.removes_units:
         return []
     notes = [f"{_PLURAL[unit]} stay: {reason}" for unit, reason in geometry.whole.items()]
     if pruning.scope is Scope.GLOBAL:

@@ -12,12 +12,10 @@ from publisher.architecture.structure import Shape
 from publisher.plan.choices import gradient_matching_of
 from publisher.plan.sizes import BF16, FP32, GIB, Widths, head_name, layer_outputs, layer_shapes
 from publisher.recipe import Alignment, Objective, Optimizer, Recipe, Trainable
+from publisher.recipe.optimizers.register import optimizer_spec
 
 #: memory of the cards that the plan speaks of, in GiB
 CARDS = (24, 48, 80, 141)
-#: bytes of an 8-bit moment with its share of an fp32 scale for 256 of them
-_EIGHT_BITS = 1 + FP32 / 256
-_EIGHT_BITS_FROM = 4096
 #: fp32 numbers of a chunk of logits, and how many such chunks exist at once (worker.training.objective)
 _LOGITS_AT_ONCE, _LOGITS = 2**23, 4
 #: more GPUs than this are not looked at
@@ -118,33 +116,9 @@ def _trained(shape: Shape, alignment: Alignment, machine: Machine, *, matrix: bo
 
 def optimizer_bytes(shape: Shape, optimizer: Optimizer, rank: int, *, matrix: bool = True) -> float:
     """What `optimizer` keeps for a parameter; `matrix`: it is one of a layer's, not embeddings, a norm or a bias."""
-    if optimizer is Optimizer.ADAFACTOR:
-        return (sum(shape) if len(shape) > 1 else prod(shape)) * FP32
-    if not matrix or optimizer in {Optimizer.ADAMW, Optimizer.ADAMW_8BIT}:
-        return _moments(prod(shape), optimizer)
-    if optimizer is Optimizer.MUON:
-        return prod(shape) * FP32
-    return _projected_bytes(shape, optimizer, rank)
-
-
-def _moments(entries: int, optimizer: Optimizer) -> float:
-    """Adam's two of a tensor with so many entries; bitsandbytes keeps small ones in fp32."""
-    eight_bits = optimizer in {Optimizer.ADAMW_8BIT, Optimizer.GALORE_ADAMW_8BIT} and entries >= _EIGHT_BITS_FROM
-    return 2 * entries * (_EIGHT_BITS if eight_bits else FP32)
-
-
-def _projected_bytes(shape: Shape, optimizer: Optimizer, rank: int) -> float:
-    """GaLore's basis and moments in its subspace, and how the others differ from it."""
-    rank = min(rank, *shape)
-    basis, projected = min(shape) * rank * FP32, max(shape) * rank
-    if optimizer is Optimizer.GRADNORMLORP:
-        # bases of both sides, moments between them; of each row its length and that length's moments
-        return basis + projected * FP32 + _moments(rank * rank, optimizer) + 3 * shape[0] * FP32
-    if optimizer is Optimizer.APOLLO_ADAMW:
-        return _moments(projected, optimizer)  # its basis is drawn again from a seed
-    if optimizer is Optimizer.LOTUS:
-        return basis + _moments(projected, optimizer) + projected * FP32  # and the subspace's first gradient
-    return basis + _moments(projected, optimizer)
+    declared = optimizer_spec(optimizer)
+    trains = declared if matrix or declared.beside is None else optimizer_spec(declared.beside)
+    return trains.state_bytes(shape, rank)
 
 
 def trained_shapes(geometry: Geometry, widths: Widths) -> tuple[list[Shape], list[Shape], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from publisher.architecture.structure import LayerKind, Unit
-from publisher.recipe import Objective, PruningMethod, Recipe, Trainable
+from publisher.recipe import Objective, Recipe, Trainable
 
 
 def gradient_matching_of(recipe: Recipe, kinds: Iterable[LayerKind]) -> float:
@@ -19,7 +19,7 @@ def gradient_matching_of(recipe: Recipe, kinds: Iterable[LayerKind]) -> float:
     if alignment.gradient_matching is not None:
         return alignment.gradient_matching
     return float(
-        recipe.pruning.method is PruningMethod.STRUCTURED
+        recipe.pruning.method.removes_units
         and alignment.objective is Objective.DISTILLATION
         and alignment.trainable is Trainable.ALL
         and alignment.teacher_top_k is None

@@ -13,13 +13,13 @@ from publisher.recipe import (
     STRENGTH_TOKENS,
     STRENGTHS,
     Alignment,
-    Criterion,
     Evaluation,
     Objective,
-    PruningMethod,
     Recipe,
     Scheme,
 )
+from publisher.recipe.criteria.register import criterion_spec
+from publisher.recipe.criteria.spec import InputStatistic
 
 #: share of a matrix product's speed that the stages reach; one demo on two CPU cores: calibrate 0.50, align 0.44,
 #: evaluate 0.30
@@ -96,7 +96,7 @@ def _alignment_operations(
     else:
         asked = 2 * base if alignment.objective is Objective.DISTILLATION else 0
         operations, fp32_operations = (trained * pruned + asked) * tokens, 0
-    if recipe.pruning.method is PruningMethod.STRUCTURED:
+    if recipe.pruning.method.removes_units:
         # forward of text and of its changes: the base model once, the pruned one for each of two matrices; then the
         # pruned one for what two more groups of matrices read, and for what comes after the layer
         operations += (4 * base + 14 * pruned) * min(alignment.text_tokens, alignment.reconstruction_tokens)
@@ -106,26 +106,20 @@ def _alignment_operations(
 def scoring_stage(recipe: Recipe) -> str:
     """Units are scored before anything is cut; of weights each layer is scored with what the pruned ones before it
     put out, so prune does it."""
-    return "calibrate" if recipe.pruning.method is PruningMethod.STRUCTURED else "prune"
+    return "calibrate" if recipe.pruning.method.removes_units else "prune"
 
 
 def _scoring_seconds(geometry: Geometry, recipe: Recipe, speed: float, reading: float) -> float:
     """On top of what the stage takes to read and write: operations per weight and token, 2 for a product."""
-    pruning, text = recipe.pruning, recipe.pruning.calibration
-    structured = pruning.method is PruningMethod.STRUCTURED
-    if not pruning.criterion.needs_text or text is None:
-        return reading if structured and pruning.criterion is Criterion.MAGNITUDE else 0.0
-    tokens = text.samples * text.sequence_length
+    criterion, text = criterion_spec(recipe.pruning.criterion), recipe.pruning.calibration
+    tokens = text.samples * text.sequence_length if text and criterion.reads_text else 0
     products = working_parameters(geometry, geometry.full_widths) * tokens
-    match pruning.criterion:
-        case Criterion.TAYLOR:
-            # forward, and on the way back each layer's forward again with its backward
-            return 2 * reading + 8 * products / speed
-        case Criterion.SPARSEGPT:
-            return (4 * products + _hessian_flops(geometry, recipe, tokens)) / speed
-        case _:
-            # forward for what enters each matrix; of weights, again for what the pruned layer puts out
-            return reading + 2 * products / speed if structured else 4 * products / speed
+    if recipe.pruning.method.removes_units:
+        units = criterion.scoring
+        return units.readings * reading + units.operations * products / speed
+    weights = criterion.pruning
+    inverses = _hessian_flops(geometry, recipe, tokens) if weights.inputs is InputStatistic.HESSIAN else 0
+    return (weights.operations * products + inverses) / speed
 
 
 def _hessian_flops(geometry: Geometry, recipe: Recipe, tokens: int) -> float:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from math import prod
 
 from publisher.architecture.geometry import Geometry
+from publisher.architecture.sparsity import pattern_of
 from publisher.architecture.widths import unprotected_layers, width_notes
 from publisher.manifest.verdict import LEAST_DOCUMENTS
 from publisher.plan.sizes import BF16, GIB, head_name
-from publisher.recipe import PruningMethod, Recipe, Scheme, Storage
+from publisher.recipe import Recipe, Scheme, Storage
 
 
 def plan_notes(geometry: Geometry, recipe: Recipe) -> list[str]:
@@ -36,20 +37,21 @@ def certificate_notes(recipe: Recipe, corpus: str, held_out_documents: int) -> l
 
 
 def _of_whole_units(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
-    if recipe.pruning.method is PruningMethod.STRUCTURED:
+    if recipe.pruning.method.removes_units:
         for unit, reason in geometry.whole.items():
             yield f"all {unit.replace('kv_', 'KV ')} stay: {reason}"
 
 
 def _of_masks(geometry: Geometry, recipe: Recipe) -> Iterator[str]:
     pruning = recipe.pruning
-    if pruning.method is PruningMethod.STRUCTURED:
+    if pruning.method.removes_units:
         return
     layers = unprotected_layers(geometry, pruning)
+    pattern = pattern_of(pruning)
     share = (
-        f"{pruning.pattern.kept} of every {pruning.pattern.of} neighbouring weights"
-        if pruning.method is PruningMethod.SEMI_STRUCTURED
-        else f"{1 - pruning.ratio:.3g} of the weights"
+        f"{1 - pruning.ratio:.3g} of the weights"
+        if pattern is None
+        else f"{pattern.kept} of every {pattern.of} neighbouring weights"
     )
     yield f"{share} stay in the projections of layers {layers[0]}-{layers[-1]}; shapes stay, the others are zero"
     if pruning.storage is Storage.COMPRESSED:

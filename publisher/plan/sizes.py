@@ -9,7 +9,7 @@ from math import ceil, prod
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.sparsity import is_projection, kept_weights, pattern_of, sparse_matrices
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec
-from publisher.recipe import PruningMethod, Quantization, Recipe, Scheme, Storage
+from publisher.recipe import Quantization, Recipe, Scheme, Storage
 
 GIB = 2**30
 
@@ -31,7 +31,7 @@ Widths = Sequence[LayerWidths]
 def checkpoint_bytes(geometry: Geometry, widths: Widths, recipe: Recipe, weight_bytes: int = BF16) -> int:
     """Size of what is published: weights, of `weight_bytes` each where they are not in NF4, and masks of weights."""
     size = loaded_bytes(geometry, widths, recipe.quantization, weight_bytes)
-    if recipe.pruning.method is PruningMethod.STRUCTURED:
+    if recipe.pruning.method.removes_units:
         return size
     shapes = sparse_matrices(geometry, recipe.pruning).values()
     if recipe.pruning.storage is Storage.COMPRESSED:
@@ -90,7 +90,7 @@ def adapter_memory(geometry: Geometry, widths: Widths) -> int:
 
 def masking_memory(geometry: Geometry, recipe: Recipe) -> int:
     """What masking an adapter's update takes besides: a bit per weight, and one matrix's update with its gradient."""
-    if recipe.pruning.method is PruningMethod.STRUCTURED:
+    if recipe.pruning.method.removes_units:
         return 0
     shapes = sparse_matrices(geometry, recipe.pruning).values()
     return _mask_bytes(shapes) + 2 * max(map(prod, shapes), default=0) * FP32

@@ -7,6 +7,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from publisher.recipe.optimizers.register import optimizers
+from publisher.recipe.optimizers.spec import Optimizer
 from publisher.recipe.parts import RecipePart, WeightedCorpora
 
 
@@ -15,25 +17,6 @@ class Objective(StrEnum):
 
     DISTILLATION = "distillation"
     LANGUAGE_MODEL = "language_model"
-
-
-class Optimizer(StrEnum):
-    """worker/alignment/optimizers says what each is and where it comes from."""
-
-    ADAMW = "adamw"
-    ADAMW_8BIT = "adamw_8bit"
-    GALORE_ADAMW = "galore_adamw"
-    GALORE_ADAMW_8BIT = "galore_adamw_8bit"
-    APOLLO_ADAMW = "apollo_adamw"
-    MUON = "muon"
-    ADAFACTOR = "adafactor"
-    GRADNORMLORP = "gradnormlorp"
-    LOTUS = "lotus"
-
-    @property
-    def has_rank(self) -> bool:
-        """Whether it works on projections of the gradients, of rank `alignment.rank`."""
-        return self not in {Optimizer.ADAMW, Optimizer.ADAMW_8BIT, Optimizer.MUON, Optimizer.ADAFACTOR}
 
 
 class Trainable(StrEnum):
@@ -74,7 +57,9 @@ class Alignment(RecipePart):
     )
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")
-    optimizer: Optimizer = Optimizer.ADAMW
+    optimizer: Optimizer = Field(
+        default=Optimizer.ADAMW, description="; ".join(f"{spec.name}: {spec.words}" for spec in optimizers())
+    )
     objective: Objective = Objective.DISTILLATION
     temperature: float = Field(default=1.0, gt=0, le=100, description="distillation: both models' logits divided by it")
     language_model_share: float = Field(

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from publisher.recipe.criteria.register import criteria_for, criterion_spec
+from publisher.recipe.criteria.spec import Criterion, CriterionSpec, PruningMethod
+from publisher.recipe.declared import listed
 from publisher.recipe.parts import CorpusName, RecipePart, WeightedCorpora, shares_of
-
-
-class PruningMethod(StrEnum):
-    """What goes: whole heads, neurons and experts; n of every m neighbouring weights; or any weights."""
-
-    STRUCTURED = "structured"
-    SEMI_STRUCTURED = "semi_structured"
-    UNSTRUCTURED = "unstructured"
-
-
-class Criterion(StrEnum):
-    """How importance is measured (worker/pruning)."""
-
-    TAYLOR = "taylor"
-    MAGNITUDE = "magnitude"
-    RANDOM = "random"
-    WANDA = "wanda"
-    SPARSEGPT = "sparsegpt"
-
-    @property
-    def needs_text(self) -> bool:
-        return self in {Criterion.TAYLOR, Criterion.WANDA, Criterion.SPARSEGPT}
-
-
-#: criteria that a method can be asked with; the first is what the messages propose
-CRITERIA: Mapping[PruningMethod, tuple[Criterion, ...]] = {
-    PruningMethod.STRUCTURED: (Criterion.TAYLOR, Criterion.WANDA, Criterion.MAGNITUDE, Criterion.RANDOM),
-    PruningMethod.SEMI_STRUCTURED: (Criterion.SPARSEGPT, Criterion.WANDA, Criterion.MAGNITUDE),
-    PruningMethod.UNSTRUCTURED: (Criterion.SPARSEGPT, Criterion.WANDA, Criterion.MAGNITUDE),
-}
 
 
 class Pattern(StrEnum):
@@ -115,16 +88,32 @@ class Calibration(RecipePart):
 
 
 def _furthest_scope(known: Mapping[str, Any]) -> Scope:
-    """What carried furthest, by the fields before it; joint weighs heads against neurons, which needs taylor."""
-    joint = {"method": PruningMethod.STRUCTURED, "criterion": Criterion.TAYLOR, "layout": Layout.PER_LAYER}
-    return Scope.JOINT if joint.items() <= known.items() else Scope.UNIFORM
+    """What carried furthest, by the fields before it; joint weighs heads against neurons, which few criteria can."""
+    joint = {"method": PruningMethod.STRUCTURED, "layout": Layout.PER_LAYER}.items() <= known.items()
+    return Scope.JOINT if joint and known.get("criterion") in _weighing_parameters() else Scope.UNIFORM
+
+
+def _weighing_parameters() -> list[Criterion]:
+    return [criterion for criterion in Criterion if criterion_spec(criterion).weighs_parameters]
+
+
+def _names(specs: list[CriterionSpec]) -> str:
+    return listed(spec.name for spec in specs)
+
+
+def _in_words() -> str:
+    """Every criterion, and the methods that it goes with."""
+    described = []
+    for criterion in Criterion:
+        spec = criterion_spec(criterion)
+        methods = listed(method for method in PruningMethod if spec.serves(method))
+        described.append(f"{criterion} ({methods}): {spec.words}")
+    return "; ".join(described)
 
 
 class Pruning(RecipePart):
     method: PruningMethod = PruningMethod.STRUCTURED
-    criterion: Criterion = Field(
-        default=Criterion.TAYLOR, description="structured: all but sparsegpt; otherwise magnitude, wanda, sparsegpt"
-    )
+    criterion: Criterion = Field(default=Criterion.TAYLOR, description=_in_words())
     ratio: float = Field(
         gt=0, lt=1, description="fraction removed of the layers that are not protected; 0.5 for semi_structured"
     )
@@ -144,8 +133,8 @@ class Pruning(RecipePart):
     scope: Scope = Field(
         default_factory=_furthest_scope,
         description="structured only; global: as many units in total, wherever they matter most; joint: as many "
-        "parameters, in whatever heads and neurons they matter most. Without it: joint with criterion taylor and "
-        "layout per_layer, otherwise uniform",
+        "parameters, in whatever heads and neurons they matter most. Without it: joint with criterion "
+        f"{listed(_weighing_parameters(), 'or')} and layout per_layer, otherwise uniform",
     )
     neuron_floor: float = Field(
         default=0.1, gt=0, le=1, description="scope global and joint only: share of the neurons that every layer keeps"
@@ -164,10 +153,10 @@ class Pruning(RecipePart):
 
     @model_validator(mode="after")
     def _known_combination(self) -> Self:
-        allowed = CRITERIA[self.method]
-        if self.criterion not in allowed:
+        if not criterion_spec(self.criterion).serves(self.method):
             raise ValueError(
-                f"criterion {self.criterion} does not go with method {self.method}, which takes {_list(allowed)}"
+                f"criterion {self.criterion} does not go with method {self.method}, which takes "
+                f"{_names(criteria_for(self.method))}"
             )
         self._refuse_foreign_fields()
         if self.method is PruningMethod.SEMI_STRUCTURED and self.ratio != 0.5:
@@ -187,7 +176,7 @@ class Pruning(RecipePart):
             if name == "neuron_floor":
                 raise ValueError(f"neuron_floor {value} is for scope global and joint; leave it out, or ask for that")
             raise ValueError(
-                f"{name} {value} does not go with method {self.method}, but with {_list(_READ_BY[name])}; leave it out"
+                f"{name} {value} does not go with method {self.method}, but with {listed(_READ_BY[name])}; leave it out"
             )
 
     @property
@@ -213,25 +202,25 @@ class Pruning(RecipePart):
 
     @model_validator(mode="after")
     def _weighed_against_each_other(self) -> Self:
-        if self.scope is Scope.JOINT and self.criterion is not Criterion.TAYLOR:
+        if self.scope is Scope.JOINT and not criterion_spec(self.criterion).weighs_parameters:
             raise ValueError(
                 f"scope joint weighs heads against neurons, which {self.criterion}'s scores do not tell; choose "
-                "criterion taylor, or scope global"
+                f"criterion {listed(_weighing_parameters(), 'or')}, or scope global"
             )
         return self
 
     @model_validator(mode="after")
     def _text_for_criterion(self) -> Self:
-        if self.criterion.needs_text and self.calibration is None:
-            without = [criterion for criterion in CRITERIA[self.method] if not criterion.needs_text]
+        if criterion_spec(self.criterion).reads_text and self.calibration is None:
+            without = criteria_for(self.method, reading_text=False)
             raise ValueError(
                 f'criterion {self.criterion} needs "calibration": {{"corpus": …}}; '
-                f"{_list(without)} {'do' if len(without) > 1 else 'does'} without"
+                f"{_names(without)} {'do' if len(without) > 1 else 'does'} without"
             )
         return self
 
 
-_NOT_STRUCTURED = (PruningMethod.SEMI_STRUCTURED, PruningMethod.UNSTRUCTURED)
+_NOT_STRUCTURED = tuple(method for method in PruningMethod if not method.removes_units)
 _READ_BY: Mapping[str, tuple[PruningMethod, ...]] = {
     "pattern": (PruningMethod.SEMI_STRUCTURED,),
     "scope": (PruningMethod.STRUCTURED,),
@@ -239,9 +228,3 @@ _READ_BY: Mapping[str, tuple[PruningMethod, ...]] = {
     "layout": (PruningMethod.STRUCTURED,),
     "storage": _NOT_STRUCTURED,
 }
-
-
-def _list(values: Iterable[str]) -> str:
-    """`a, b and c`"""
-    *first, last = values
-    return f"{', '.join(first)} and {last}" if first else last

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from publisher.recipe.alignment import Alignment, Stop, Trainable
 from publisher.recipe.evaluation import Evaluation
 from publisher.recipe.parts import RecipePart
-from publisher.recipe.pruning import Pruning, PruningMethod, Storage
+from publisher.recipe.pruning import Pruning, Storage
 from publisher.recipe.quantization import Quantization, Scheme
 
 
@@ -35,7 +35,7 @@ class Recipe(RecipePart):
     @model_validator(mode="after")
     def _columns_to_reconstruct(self) -> Self:
         """By default what cannot be reconstructed is not."""
-        if self.alignment is None or self.pruning.method is PruningMethod.STRUCTURED:
+        if self.alignment is None or self.pruning.method.removes_units:
             return self
         if not self.alignment.tokens:
             raise ValueError(
@@ -51,7 +51,7 @@ class Recipe(RecipePart):
 
     @model_validator(mode="after")
     def _units_to_match(self) -> Self:
-        if self.alignment and self.alignment.gradient_matching and self.pruning.method is not PruningMethod.STRUCTURED:
+        if self.alignment and self.alignment.gradient_matching and not self.pruning.method.removes_units:
             raise ValueError(
                 f"alignment.gradient_matching is for method structured, not {self.pruning.method}; leave it out"
             )

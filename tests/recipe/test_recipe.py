@@ -73,7 +73,7 @@ def test_calibration_shares_its_samples_by_weight() -> None:
             for weight in (0, -1, 1e308, float("inf"), float("nan"))
         ),
         ({"pruning": {"criterion": "random", "ratio": 1}}, "less than 1"),
-        ({"pruning": {"criterion": "wnada", "ratio": 0.5}}, "'taylor', 'magnitude', 'random', 'wanda' or 'sparsegpt'"),
+        ({"pruning": {"criterion": "wnada", "ratio": 0.5}}, "'taylor', 'sparsegpt', 'wanda', 'magnitude' or 'random'"),
         ({"pruning": {"criterion": "wanda", "ratio": 0.5}}, "magnitude and random do without"),
     ],
 )

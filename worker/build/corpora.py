@@ -17,6 +17,7 @@ from publisher.corpus.needs import check_amount, text_needs
 from publisher.corpus.source import CorpusSource, DatasetShelf
 from publisher.errors import RequestFault
 from publisher.recipe import Recipe, Stop
+from publisher.recipe.criteria.register import criterion_spec
 from publisher.recipe.stages import Stage
 
 SCHEME = "hf://"
@@ -54,7 +55,7 @@ def names_read(recipe: Recipe, last: Stage) -> list[str]:
     """The corpora that stages up to `last` read, each once, in order of first use."""
     pruning, alignment, evaluation = recipe.pruning, recipe.alignment, recipe.evaluation
     names: list[str] = []
-    if _includes(last, Stage.CALIBRATE) and pruning.criterion.needs_text and pruning.calibration:
+    if _includes(last, Stage.CALIBRATE) and criterion_spec(pruning.criterion).reads_text and pruning.calibration:
         names += pruning.calibration.shares
     if _includes(last, Stage.ALIGN) and alignment:
         names += [corpus.name for corpus in alignment.corpora]

@@ -6,17 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from publisher.manifest.manifest import Manifest
+from publisher.recipe import Criterion
+from publisher.recipe.criteria.register import criterion_spec
 
 _UNITS = {"kv_heads": "attention heads (whole KV groups)", "neurons": "MLP neurons", "experts": "experts"}
-_CRITERIA = {
-    "taylor": "first-order Taylor importance on calibration text",
-    "wanda": "weights times the norm of their inputs on calibration text (Wanda)",
-    "sparsegpt": "SparseGPT, which makes up for what is removed with the weights that stay, on calibration text",
-    "magnitude": "the magnitude of weights",
-    "random": "chance",
-}
-#: criteria that look at text
-_READING = {"taylor", "wanda", "sparsegpt"}
 
 
 def method(manifest: Manifest) -> str:
@@ -43,8 +36,9 @@ def loads_anywhere(manifest: Manifest) -> bool:
 
 def calibration_corpora(manifest: Manifest) -> set[str]:
     """Whose text importance was measured on."""
-    recipe = _recipe(manifest)
-    return corpus_names(recipe.get("calibration") or {}) if recipe.get("criterion") in _READING else set()
+    criterion = _criterion(manifest)
+    reads_text = criterion is not None and criterion_spec(criterion).reads_text
+    return corpus_names(_recipe(manifest).get("calibration") or {}) if reads_text else set()
 
 
 def corpus_names(part: Mapping[str, Any]) -> set[str]:
@@ -64,7 +58,7 @@ def _of_units(manifest: Manifest) -> Iterator[str]:
     units = [words for unit, words in _UNITS.items() if any(getattr(a, unit) != getattr(b, unit) for a, b in pairs)]
     yield (
         f"Structured pruning removed {_listed(units)} from {changed} of its {len(pairs)} layers, chosen by "
-        f"{_criterion(manifest)}, so matrices are smaller, and so is the memory that training takes."
+        f"{_chosen_by(manifest)}, so matrices are smaller, and so is the memory that training takes."
     )
     if loads_anywhere(manifest):
         yield "All layers have one width, which the family's own config says."
@@ -77,7 +71,7 @@ def _of_weights(manifest: Manifest) -> Iterator[str]:
         what = f"Semi-structured pruning kept {kept} of every {of} neighbouring weights in each row"
     else:
         what = f"Unstructured pruning removed {float(recipe['ratio']):.0%} of the weights"
-    yield f"{what} of the pruned layers' matrices, chosen by {_criterion(manifest)}."
+    yield f"{what} of the pruned layers' matrices, chosen by {_chosen_by(manifest)}."
     yield (
         "Shapes are the base model's, with zeros where weights were pruned: loading and training take as much memory "
         "as a dense model of that size in the same precision."
@@ -87,9 +81,15 @@ def _of_weights(manifest: Manifest) -> Iterator[str]:
     yield "`pruning_masks.safetensors` says which weights were kept. Updates have to be masked with it."
 
 
-def _criterion(manifest: Manifest) -> str:
-    criterion = str(_recipe(manifest).get("criterion"))
-    return _CRITERIA.get(criterion, criterion)
+def _criterion(manifest: Manifest) -> Criterion | None:
+    """None for one that this version of the publisher does not know."""
+    name = _recipe(manifest).get("criterion")
+    return Criterion(name) if name in list(Criterion) else None
+
+
+def _chosen_by(manifest: Manifest) -> str:
+    criterion = _criterion(manifest)
+    return str(_recipe(manifest).get("criterion")) if criterion is None else criterion_spec(criterion).words
 
 
 def _listed(words: list[str]) -> str:

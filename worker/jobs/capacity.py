@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from publisher.architecture.geometry import Geometry
 from publisher.architecture.widths import pruned_widths
 from publisher.errors import RequestFault
-from publisher.plan.align import AlignMemory, Machine, align_memory
+from publisher.plan.align import AlignMemory, Machine, align_memory, optimizer_bytes
 from publisher.plan.plan import GIB
-from publisher.recipe import Alignment, Optimizer, Recipe, Trainable
+from publisher.recipe import Alignment, Recipe, Trainable
+from publisher.recipe.optimizers.register import optimizers
 from worker.alignment.distributed.recipe import refuse_for_several
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # its module imports torch, which takes seconds
 
 #: an estimate may be this much above what is there: it must not refuse what works
 _SLACK = 1.1
+#: what optimizers are compared by: a projection of a 7B model
+_MATRIX = (4096, 4096)
 
 
 def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Device]) -> None:
@@ -37,7 +40,7 @@ def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Devic
             f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory, len(devices))}), and {where} has "
             f"{present / GIB:.1f} GiB.",
             field="recipe.alignment",
-            way_out=_way_out(recipe.alignment, machine, matching=memory.matching > 0 and len(devices) == 1),
+            way_out=_way_out(recipe.alignment, machine, len(devices), matching=memory.matching > 0),
         )
 
 
@@ -52,17 +55,25 @@ def _parts(memory: AlignMemory, devices: int) -> str:
     return ", ".join(f"{name} {size / GIB:.1f}" for name, size in named.items() if size)
 
 
-def _way_out(alignment: Alignment, machine: Machine, *, matching: bool) -> str:
+def _smaller_optimizers(alignment: Alignment, devices: int) -> str:
+    """Those that keep less than half of what the recipe's does for a matrix, and that so many devices can have."""
+    limit = optimizer_bytes(_MATRIX, alignment.optimizer, alignment.rank) / 2
+    return ", ".join(
+        f'"{spec.name}"'
+        for spec in optimizers()
+        if spec.state_bytes(_MATRIX, alignment.rank) < limit and (devices == 1 or spec.several_devices)
+    )
+
+
+def _way_out(alignment: Alignment, machine: Machine, devices: int, *, matching: bool) -> str:
     """What would make it smaller, of what the recipe does not do yet."""
     ways = []
-    if matching:
+    if matching and devices == 1:
         ways.append("alignment.gradient_matching 0")
     if alignment.trainable is Trainable.ALL:
         ways.append('alignment.trainable "low_rank"')
-        if alignment.optimizer is Optimizer.ADAMW:
-            ways.append(
-                'an optimizer with smaller states (alignment.optimizer "adamw_8bit", "adafactor", "galore_adamw")'
-            )
+        if smaller := _smaller_optimizers(alignment, devices):
+            ways.append(f"an optimizer with smaller states (alignment.optimizer {smaller})")
     if alignment.sequence_length > machine.tokens_at_once:
         ways.append("a smaller alignment.sequence_length")
     ways.append('a higher pruning.ratio, "alignment": null, or a worker with more memory (the plan names GPUs)')

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.errors import RequestFault
 from worker.streaming.casting import row_blocks
@@ -18,6 +19,16 @@ _AT_ONCE = 2**19
 def is_scored(spec: TensorSpec) -> bool:
     """Matrices that units own slices of, and an expert's own. Biases and norms are not counted."""
     return len(spec.shape) > 1 and (bool(spec.parts) or spec.expert is not None)
+
+
+def scored_tensors(geometry: Geometry) -> dict[str, tuple[int, TensorSpec]]:
+    """Name in files → (layer, spec) of every tensor that `is_scored`."""
+    return {
+        f"{geometry.layer_prefix}{layer}.{name}": (layer, spec)
+        for layer in range(geometry.layers)
+        for name, spec in geometry.kind(layer).tensors.items()
+        if is_scored(spec)
+    }
 
 
 class UnitScores:

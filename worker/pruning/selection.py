@@ -1,15 +1,16 @@
 """Which heads, neurons and experts stay, by their importance.
 
 Importance is compared within a layer, or with scope global between layers, or with scope joint between heads and
-neurons as well (worker.pruning.joint): taylor's scores are changes of one and the same loss, random's draws from one
-distribution, so both are compared as they are; magnitudes and wanda's sums of activations grow with the scale of a
-layer, so each is divided by its layer's mean.
+neurons as well (worker.pruning.joint). How far scores can be compared as they are, their criterion declares: taylor's
+are changes of one and the same loss, random's draws from one distribution; magnitudes and wanda's sums of activations
+grow with the scale of a layer, so each is divided by its layer's mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -17,15 +18,24 @@ from torch import Tensor
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Unit
 from publisher.architecture.widths import kept_units_per_layer, pruned_widths, step, unprotected_layers
-from publisher.recipe import Criterion, Pruning, Scope
+from publisher.recipe import Pruning, Scope
+from publisher.recipe.criteria.register import criterion_spec
+from publisher.recipe.criteria.spec import Comparison
 from worker.pruning.joint import joint_counts
-
-_COMPARABLE = (Criterion.TAYLOR, Criterion.RANDOM)
 
 
 def importance_key(geometry: Geometry, layer: int, unit: Unit) -> str:
     """The name of a layer's scores `(units,)` in importance.safetensors."""
     return f"{geometry.layer_prefix}{layer}.{unit}"
+
+
+def named_scores(geometry: Geometry, found: Mapping[int, Mapping[Unit, Tensor]]) -> dict[str, Tensor]:
+    """Scores of each layer's units by `importance_key`."""
+    return {
+        importance_key(geometry, layer, unit): scores
+        for layer, units in found.items()
+        for unit, scores in units.items()
+    }
 
 
 def kept_units(
@@ -108,7 +118,8 @@ def _counts(
 def _global_counts(
     geometry: Geometry, pruning: Pruning, unit: Unit, scores: Sequence[Tensor], per_layer: int
 ) -> list[int]:
-    compared = torch.stack([_comparable(each, pruning.criterion) for each in scores])
+    comparison = criterion_spec(pruning.criterion).scoring.compared
+    compared = torch.stack([_comparable(each, comparison) for each in scores])
     floor = _floor(geometry, pruning, unit, compared.shape[1])
     return shares(compared, per_layer, floor=floor, multiple=step(geometry, unit, pruning))
 
@@ -123,7 +134,13 @@ def _floor(geometry: Geometry, pruning: Pruning, unit: Unit, units: int) -> int:
             return geometry.experts_per_token
 
 
-def _comparable(scores: Tensor, criterion: Criterion) -> Tensor:
+def _comparable(scores: Tensor, comparison: Comparison) -> Tensor:
     scores = scores.double()
-    mean = scores.mean()
-    return scores if criterion in _COMPARABLE or mean == 0 else scores / mean
+    match comparison:
+        case Comparison.ACROSS_LAYERS | Comparison.PER_PARAMETER:
+            return scores
+        case Comparison.WITHIN_LAYER:
+            mean = scores.mean()
+            return scores if mean == 0 else scores / mean
+        case _:
+            assert_never(comparison)

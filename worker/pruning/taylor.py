@@ -21,6 +21,7 @@ from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import LayerKind, TensorSpec, Unit
 from worker.pruning.activations import ACTIVATION_BYTES, Activations, Report, Steps, gradient_bytes, plan_passes
 from worker.pruning.scores import UnitScores, is_scored, sums_along
+from worker.pruning.scoring import ScoringWork
 from worker.pruning.selection import importance_key
 from worker.streaming.capture import call_layer
 from worker.streaming.casting import Listener, listen
@@ -30,6 +31,11 @@ from worker.streaming.model import Head, LayerStream
 LOGITS_AT_ONCE = 2**25
 #: weights whose gradient exists at once when it is complete after one pass: 64 MiB
 _GRADIENTS_AT_ONCE = 2**24
+
+
+def score_units(work: ScoringWork) -> dict[str, Tensor]:
+    sequences = work.read_text()
+    return taylor_importance(work.stream(), work.geometry, sequences, scratch=work.scratch, report=work.passes)
 
 
 def taylor_importance(

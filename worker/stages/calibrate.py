@@ -12,32 +12,26 @@ import itertools
 import random
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from publisher.architecture.geometry import Geometry
 from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import RequestFault
-from publisher.recipe import Calibration, Criterion, PruningMethod
+from publisher.recipe import Calibration
+from publisher.recipe.criteria.register import criterion_spec
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
-from worker.models.measure import compute_dtype
-from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
-from worker.pruning.scores import square_sums
-from worker.pruning.taylor import taylor_importance
+from worker.pruning.scoring import Score, ScoringWork
 from worker.request import BuildRequest
 from worker.stages.base_folder import refuse_unknown_tokens
 from worker.stages.inputs import CalibrateInputs
 from worker.stages.spec import Digests, StageSpec
 from worker.storage.store import stage_digest
-from worker.streaming.blocks import READERS, BlockReader
-from worker.streaming.files import TensorFiles
-from worker.streaming.model import LayerStream
 from worker.streaming.weights import read_geometry
 from worker.text.packing import pack_tokens
 from worker.text.tokenizer import load_tokenizer
@@ -51,14 +45,14 @@ _SHUFFLED_DOCUMENTS = 1024
 def digest(request: BuildRequest, digests: Digests) -> str:
     """Only what the criterion looks at: magnitude neither at the text nor at the seed."""
     pruning = request.recipe.pruning
-    structured = pruning.method is PruningMethod.STRUCTURED
+    criterion = criterion_spec(pruning.criterion)
     dependencies: dict[str, object] = {
         "fetch": digests[Stage.FETCH],
-        "criterion": pruning.criterion if structured else None,
+        "criterion": pruning.criterion if pruning.method.removes_units else None,
     }
-    if pruning.criterion is not Criterion.MAGNITUDE:
+    if criterion.depends_on_seed:
         dependencies["seed"] = request.recipe.seed
-    if pruning.criterion.needs_text:
+    if criterion.reads_text:
         calibration = _calibration(request)
         dependencies["calibration"] = calibration.model_dump(mode="json", exclude={"corpus", "corpora"})
         dependencies["corpora"] = [
@@ -71,29 +65,28 @@ def digest(request: BuildRequest, digests: Digests) -> str:
 def run(request: BuildRequest, inputs: CalibrateInputs, output: Path, context: StageContext) -> None:
     """Raises RequestFault if the corpus is too short or the base model's weights or gradients are not finite."""
     pruning = request.recipe.pruning
-    if pruning.method is PruningMethod.STRUCTURED:
+    if pruning.method.removes_units:
         importance = _importance(request, inputs.base, output, context)
         save_file({key: scores.float().contiguous() for key, scores in importance.items()}, output / IMPORTANCE)
-    elif pruning.criterion.needs_text:
+    elif criterion_spec(pruning.criterion).reads_text:
         save_file({"tokens": _sequences(request, inputs.base, context).int()}, output / TOKENS)
 
 
 def _importance(request: BuildRequest, base: Path, output: Path, context: StageContext) -> dict[str, Tensor]:
-    geometry = read_geometry(base)
-    match request.recipe.pruning.criterion:
-        case Criterion.RANDOM:
-            return random_importance(geometry, request.recipe.seed)
-        case Criterion.MAGNITUDE:
-            return magnitude_importance(geometry, _squares(base, geometry, context))
-    sequences = _sequences(request, base, context)
-    measure = taylor_importance if request.recipe.pruning.criterion is Criterion.TAYLOR else wanda_importance
+    criterion = criterion_spec(request.recipe.pruning.criterion)
+    score: Score = resolve_name(criterion.scoring.score)
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=output) as scratch:
-        return measure(
-            LayerStream(base, request.device, compute_dtype(request.device)),
-            geometry,
-            sequences,
-            scratch=Path(scratch),
-            report=lambda done, total: context.progress(done, total, "passes"),
+        return score(
+            ScoringWork(
+                criterion,
+                base,
+                read_geometry(base),
+                request.recipe.seed,
+                request.device,
+                Path(scratch),
+                text=lambda: _sequences(request, base, context),
+                progress=context.progress,
+            )
         )
 
 
@@ -142,20 +135,6 @@ def _checked(documents: Iterable[str], context: StageContext) -> Iterator[str]:
     for document in documents:
         context.check()
         yield document
-
-
-def _squares(base: Path, geometry: Geometry, context: StageContext) -> Iterator[tuple[str, Tensor]]:
-    """Sums of squares of each tensor that units own, in the order in which they lie on disk."""
-    stored, wanted = TensorFiles.open(base), scored_tensors(geometry)
-    names = sorted(wanted.keys() & stored.tensors.keys(), key=stored.place)
-    with BlockReader(stored) as reader, ThreadPoolExecutor(READERS) as threads:
-
-        def squares(name: str) -> Tensor:
-            return square_sums(reader.blocks(name), stored.tensors[name].shape, wanted[name][1].axis)
-
-        for done, (name, sums) in enumerate(zip(names, threads.map(squares, names), strict=True), 1):
-            yield name, sums
-            context.progress(done, len(names), "tensors")
 
 
 def _calibration(request: BuildRequest) -> Calibration:

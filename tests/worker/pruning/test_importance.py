@@ -18,8 +18,9 @@ from publisher.errors import RequestFault
 from publisher.families.introspection import geometry_of
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
-from worker.pruning.importance import magnitude_importance, random_importance, scored_tensors, wanda_importance
-from worker.pruning.scores import square_sums
+from worker.pruning.importance import magnitude_importance, random_importance, weigh_by_norms
+from worker.pruning.input_sums import sums_by_inputs
+from worker.pruning.scores import scored_tensors, square_sums
 from worker.streaming.model import LayerStream
 from worker.streaming.weights import read_config
 
@@ -144,9 +145,8 @@ def wanda_by_hand(folder: Path) -> dict[str, Tensor]:
 def streamed_wanda(folder: Path) -> dict[str, Tensor]:
     scratch = folder / "scratch"
     scratch.mkdir()
-    return wanda_importance(
-        LayerStream(folder, "cpu"), geometry_in(folder), SEQUENCES, scratch=scratch, report=lambda done, total: None
-    )
+    stream, geometry = LayerStream(folder, "cpu"), geometry_in(folder)
+    return sums_by_inputs(stream, geometry, SEQUENCES, weigh_by_norms, scratch=scratch, report=lambda done, total: None)
 
 
 def test_wanda_is_weight_times_input_norm_summed_over_the_unit(tmp_path: Path) -> None:

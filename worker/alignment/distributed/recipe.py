@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from publisher.errors import RequestFault
-from publisher.recipe import Alignment, Optimizer, PruningMethod, Recipe
+from publisher.recipe import Alignment, Recipe
+from publisher.recipe.declared import listed
+from publisher.recipe.optimizers.register import optimizer_spec, optimizers
 
 _ONE_DEVICE = "have a worker with one device build it (PUBLISHER_WORKER_DEVICES empty, or no --devices)"
 
@@ -36,17 +38,18 @@ def refuse_for_several(recipe: Recipe, devices: int) -> None:
 
 
 def _refuse_optimizer(alignment: Alignment, devices: int) -> None:
-    """The others look at whole matrices, or keep states that do not go with parts of a weight."""
-    if alignment.optimizer is not Optimizer.ADAMW:
+    """Those that look at whole matrices, or keep states that do not go with parts of a weight."""
+    if not optimizer_spec(alignment.optimizer).several_devices:
+        able = listed((f'"{spec.name}"' for spec in optimizers() if spec.several_devices), "or")
         raise RequestFault(
             f"optimizer {alignment.optimizer} cannot train weights that are spread over {devices} devices.",
             field="recipe.alignment.optimizer",
-            way_out=f'Set alignment.optimizer to "adamw", or {_ONE_DEVICE}.',
+            way_out=f"Set alignment.optimizer to {able}, or {_ONE_DEVICE}.",
         )
 
 
 def _refuse_masks(recipe: Recipe, devices: int) -> None:
-    if recipe.pruning.method is not PruningMethod.STRUCTURED:
+    if not recipe.pruning.method.removes_units:
         raise RequestFault(
             f"pruning.method {recipe.pruning.method} removes single weights, and {devices} devices that hold parts of "
             "each matrix cannot keep those removed while they align.",

@@ -1,7 +1,7 @@
-"""GaLore with 8-bit moments: galore-torch's projections around bitsandbytes' AdamW8bit.
+"""GaLore as galore-torch has it, and with 8-bit moments: its projections around bitsandbytes' AdamW8bit.
 
 Zhao et al.: "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection", arXiv 2403.03507. galore-torch
-1.0 has such an optimizer, but for a bitsandbytes of its time, and on CUDA alone.
+1.0 has an 8-bit optimizer, too, but for a bitsandbytes of its time, and on CUDA alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from typing import Any
 
 import torch
 from bitsandbytes.optim import AdamW8bit
+from galore_torch import GaLoreAdamW
 from galore_torch.galore_projector import GaLoreProjector
 from torch import Tensor
 from torch.nn import Parameter
 
 #: Steps between two SVDs, and what updates are multiplied by: the defaults of the authors and of transformers.
 GAP, SCALE = 200, 0.25
+
+
+def galore_adamw(params: list[Parameter], *, lr: float, rank: int, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """The authors' own, with moments in fp32."""
+    groups: list[dict[str, Any]] = [
+        {"params": params, "rank": rank, "update_proj_gap": GAP, "scale": SCALE, "proj_type": "std"}
+    ]
+    made: torch.optim.Optimizer = GaLoreAdamW(groups, lr=lr, betas=betas, no_deprecation_warning=True)
+    return made
 
 
 class GaLoreAdamW8bit(AdamW8bit):  # type: ignore[misc]

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from publisher.recipe.optimizers.register import optimizers
 from worker.alignment.distributed.tensors import part_of_one_like
 
 _PREFIX = "optimizer."
 _TENSOR, _OBJECT = "__tensor__", "__object__"
 
 #: Objects that may be in a state, by their class's name, and the module that has it: nothing else is ever made.
-_CLASSES = {"GaLoreProjector": "galore_torch.galore_projector"}
+_CLASSES = {name: module for spec in optimizers() for name, module in spec.state_objects.items()}
 
 
 def pack_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], str]:

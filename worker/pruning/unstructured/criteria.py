@@ -1,29 +1,35 @@
-"""Magnitude and Wanda: masks from weights and the size of their inputs; weights that stay keep their values."""
+"""Magnitude and Wanda: masks from weights and the size of their inputs; weights that stay keep their values.
+
+Criteria's declarations (publisher/recipe/criteria) name the functions that take a group of matrices: `Prune`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from worker.pruning.unstructured.masks import all_but_smallest, all_but_smallest_of_rows, largest_of_neighbours
-from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity
+from worker.pruning.unstructured.sparsity import Pruned, Sparsity
+
+#: what a criterion's declaration names: (matrices `(out, in)` that read one input, what is known of that input, how
+#: many weights go) → each of them pruned, in their order. Matrices stay as they are; what is known may be overwritten
+Prune = Callable[[Sequence[Tensor], Tensor | None, Sparsity], Iterable[Pruned]]
 
 
-class Pruned(NamedTuple):
-    """A matrix `(out, in)` in the dtype it had, zero where `kept` (bool, same shape) is False."""
+def prune_by_magnitude(weights: Sequence[Tensor], inputs: Tensor | None, sparsity: Sparsity) -> Iterable[Pruned]:
+    """One at a time; inputs do not matter."""
+    return (by_magnitude(weight, sparsity) for weight in weights)
 
-    weight: Tensor
-    kept: Tensor
+
+def prune_by_wanda(weights: Sequence[Tensor], inputs: Tensor, sparsity: Sparsity) -> Iterable[Pruned]:
+    """One at a time; `inputs` `(in,)` as in `by_wanda`."""
+    return (by_wanda(weight, inputs, sparsity) for weight in weights)
 
 
 def by_magnitude(weight: Tensor, sparsity: Sparsity) -> Pruned:
     """The weights of smallest absolute value go, wherever in the matrix they are, or in each group of neighbours."""
-    scores = weight.abs().float()
-    if isinstance(sparsity, SemiStructured):
-        return _pruned(weight, _of_neighbours(scores, sparsity))
-    return _pruned(weight, all_but_smallest(scores, len(weight) * sparsity.removed(0, weight.shape[1])))
+    return sparsity.without_smallest(weight, weight.abs().float(), of_rows=False)
 
 
 def by_wanda(weight: Tensor, squares: Tensor, sparsity: Sparsity) -> Pruned:
@@ -33,15 +39,4 @@ def by_wanda(weight: Tensor, squares: Tensor, sparsity: Sparsity) -> Pruned:
     (an expert that no token reached) magnitudes decide.
     """
     norms = squares.float().sqrt() if squares.any() else torch.ones_like(squares)
-    scores = weight.abs().float().mul_(norms)
-    if isinstance(sparsity, SemiStructured):
-        return _pruned(weight, _of_neighbours(scores, sparsity))
-    return _pruned(weight, all_but_smallest_of_rows(scores, sparsity.removed(0, weight.shape[1])))
-
-
-def _of_neighbours(scores: Tensor, sparsity: SemiStructured) -> Tensor:
-    return largest_of_neighbours(scores.view(len(scores), -1, sparsity.of), sparsity.kept, dim=-1).flatten(1)
-
-
-def _pruned(weight: Tensor, kept: Tensor) -> Pruned:
-    return Pruned(weight.masked_fill(~kept, 0), kept)
+    return sparsity.without_smallest(weight, weight.abs().float().mul_(norms), of_rows=True)

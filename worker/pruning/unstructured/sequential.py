@@ -2,16 +2,18 @@
 
 By what matrices read (wanda, sparsegpt): what enters a matrix is measured when all before it are pruned, within the
 layer, too, so that it answers to what it will really be handed. (Both papers' code measures a layer while all of it is
-still whole; a layer's MLP, or its experts, which come in no fixed order, are measured so here.) Magnitude needs neither
-text nor order.
+still whole; a layer's MLP, or its experts, which come in no fixed order, are measured so here.) Criteria that look at
+weights alone need neither text nor order. Which it is, and what prunes, the criterion declares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from pkgutil import resolve_name
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +23,13 @@ from publisher.architecture.sparsity import sparse_matrices
 from publisher.architecture.structure import Shape
 from publisher.architecture.widths import unprotected_layers
 from publisher.errors import RequestFault, UnsupportedModel
-from publisher.recipe.pruning import Criterion, Pruning
+from publisher.recipe import Criterion, Pruning
+from publisher.recipe.criteria.register import criterion_spec
 from worker.numerics.inverse_hessian import NotPositiveDefinite
-from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
+from worker.pruning.unstructured.criteria import Prune
 from worker.pruning.unstructured.matrices import ExpertMatrix, Matrix, matrices_of_layer, watched
-from worker.pruning.unstructured.sparsegpt import by_sparsegpt
-from worker.pruning.unstructured.sparsity import sparsity_of
-from worker.pruning.unstructured.statistics import Hessian, InputStatistics, Squares
+from worker.pruning.unstructured.sparsity import Pruned, Sparsity, sparsity_of
+from worker.pruning.unstructured.statistics import InputStatistics, Statistic, statistic_of
 from worker.streaming.capture import call_layer
 from worker.streaming.casting import cast_once
 from worker.streaming.files import TensorFiles, all_finite
@@ -46,19 +48,22 @@ class PrunedMatrix(NamedTuple):
     kept: Tensor
 
 
-def prune_by_magnitude(folder: Path, geometry: Geometry, pruning: Pruning, report: Report) -> Iterator[PrunedMatrix]:
-    """Every matrix that the recipe prunes, in the order of layers. `report` counts matrices.
+def prune_by_weights(folder: Path, geometry: Geometry, pruning: Pruning, report: Report) -> Iterator[PrunedMatrix]:
+    """Every matrix that the recipe prunes, in the order of layers, with a criterion that reads no inputs. `report`
+    counts matrices.
 
     Raises RequestFault or UnsupportedModel, before the first, for what cannot be pruned so; and RequestFault for
     weights that are not finite.
     """
     files, sparsity = TensorFiles.open(folder), sparsity_of(pruning)
+    prune: Prune = resolve_name(criterion_spec(pruning.criterion).pruning.prune)
     matrices = sparse_matrices(geometry, pruning)
     for done, (name, shape) in enumerate(matrices.items()):
         report(done, len(matrices))
         weight = _stored(files, name, shape)
         _refuse_not_finite(name, "weights", weight)
-        yield PrunedMatrix(name, *by_magnitude(weight, sparsity))
+        for pruned in prune([weight], None, sparsity):
+            yield PrunedMatrix(name, *pruned)
     report(len(matrices), len(matrices))
 
 
@@ -72,19 +77,35 @@ def prune_by_inputs(
     scratch: Path,
     report: Report,
 ) -> Iterator[PrunedMatrix]:
-    """The same with criterion wanda or sparsegpt; `sequences` `(samples, tokens)` int64 are the calibration text.
+    """The same with a criterion that reads `inputs`; `sequences` `(samples, tokens)` int64 are the calibration text.
 
     `stream` reads the model in `folder`; hidden states that are large lie in the folder `scratch`. `report` counts
     passes of batches through layers. UnsupportedModel also if what a matrix reads cannot be seen.
     """
-    work = _Sequential(stream, TensorFiles.open(folder), pruning, sparse_matrices(geometry, pruning))
+    wanted = sparse_matrices(geometry, pruning)
+    work = _Sequential(stream, TensorFiles.open(folder), wanted, _Choice.of(pruning))
     yield from work.run(unprotected_layers(geometry, pruning), sequences, scratch, report)
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """How weights are chosen: what the recipe's criterion declares, and how many go."""
+
+    name: Criterion
+    prune: Prune
+    statistic: type[Statistic]
+    sparsity: Sparsity
+
+    @classmethod
+    def of(cls, pruning: Pruning) -> Self:
+        declared = criterion_spec(pruning.criterion).pruning
+        assert declared.inputs is not None, f"{pruning.criterion} reads no inputs: prune_by_weights is for it"
+        return cls(pruning.criterion, resolve_name(declared.prune), statistic_of(declared.inputs), sparsity_of(pruning))
+
+
 class _Sequential:
-    def __init__(self, stream: LayerStream, files: TensorFiles, pruning: Pruning, wanted: Mapping[str, Shape]) -> None:
-        self._stream, self._files, self._wanted = stream, files, wanted
-        self._criterion, self._sparsity = pruning.criterion, sparsity_of(pruning)
+    def __init__(self, stream: LayerStream, files: TensorFiles, wanted: Mapping[str, Shape], choice: _Choice) -> None:
+        self._stream, self._files, self._wanted, self._choice = stream, files, wanted, choice
         # experts one after the other, each with a product of its own, so that its input can be seen
         stream.skeleton.config._experts_implementation = "eager"
 
@@ -125,7 +146,7 @@ class _Sequential:
         With experts it is what enters all from the first one on: which come first differs from batch to batch. And of
         the layer's last module it is all at once, which saves the longest way through the layer.
         """
-        statistics = InputStatistics(Hessian if self._criterion is Criterion.SPARSEGPT else Squares)
+        statistics = InputStatistics(self._choice.statistic)
         names = [matrix.name for matrix in matrices]
         together = names if _in_one_module(names) else (m.name for m in matrices if _of_expert(m))
         listener = _Listener(statistics, frozenset(together))
@@ -140,17 +161,13 @@ class _Sequential:
         """Matrices that read one input, pruned by what is known of it."""
         first = readers[0].name
         _refuse_not_finite(first, "inputs", statistic)
-        if self._criterion is Criterion.WANDA:
-            for matrix in readers:
-                yield matrix, by_wanda(matrix.weight, statistic, self._sparsity)
-            return
         try:
-            pruned = by_sparsegpt([matrix.weight for matrix in readers], statistic, self._sparsity)
+            pruned = self._choice.prune([matrix.weight for matrix in readers], statistic, self._choice.sparsity)
+            yield from zip(readers, pruned, strict=True)
         except NotPositiveDefinite as error:
             raise RequestFault(
-                f"criterion sparsegpt cannot prune {first}: {error}.", way_out="Use criterion wanda."
+                f"criterion {self._choice.name} cannot prune {first}: {error}.", way_out="Use criterion wanda."
             ) from error
-        yield from zip(readers, pruned, strict=True)
 
 
 class _Steps:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from worker.numerics.inverse_hessian import inverse_of_upper, ranges, upper_factor
-from worker.pruning.unstructured.criteria import Pruned
 from worker.pruning.unstructured.masks import all_but_smallest, largest_of_neighbours
-from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity, Unstructured
+from worker.pruning.unstructured.sparsity import Pruned, SemiStructured, Sparsity, Unstructured
 
 #: columns whose masks are chosen together, and whose effect on later columns is applied at once (the paper's 128)
 BLOCK = 128

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
 
 from publisher.errors import UnsupportedModel
+from publisher.recipe.criteria.spec import InputStatistic
 
 #: columns of a Hessian that are added up at once; of blocks below the diagonal only the mirror image is computed
 _BLOCK = 384
@@ -59,6 +60,17 @@ class Hessian:
             stop = start + _BLOCK
             self._sum[stop:, start:stop] = self._sum[start:stop, stop:].T
         return self._sum.div_(max(1, self._tokens))
+
+
+def statistic_of(what: InputStatistic) -> type[Statistic]:
+    """What adds up that."""
+    match what:
+        case InputStatistic.SQUARES:
+            return Squares
+        case InputStatistic.HESSIAN:
+            return Hessian
+        case _:
+            assert_never(what)
 
 
 class InputStatistics:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.plan.choices import gradient_matching_of
-from publisher.recipe import Alignment, Objective, PruningMethod, Scheme, Stop
+from publisher.recipe import Alignment, Objective, Scheme, Stop
 from worker.alignment.distributed.crew import run_on_devices
 from worker.alignment.distributed.rank import Several
 from worker.alignment.distributed.ranks import Alone, Ranks
@@ -165,7 +165,7 @@ class AlignWork:
 
     @property
     def _is_structured(self) -> bool:
-        return self.request.recipe.pruning.method is PruningMethod.STRUCTURED
+        return self.request.recipe.pruning.method.removes_units
 
     def train(self, text: Text, save_seconds: float) -> Trained:
         """Writes the model, unless a probe is still to choose its weights."""

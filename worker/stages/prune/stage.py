@@ -17,12 +17,13 @@ from publisher.checkpoint.masks import Masks, save_masks
 from publisher.errors import RequestFault
 from publisher.families.describe import describe
 from publisher.loading.notice import PER_LAYER, with_notice
-from publisher.recipe import Criterion, Layout, PruningMethod
+from publisher.recipe import Layout
+from publisher.recipe.criteria.register import criterion_spec
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
 from worker.pruning.config import pruned_config
 from worker.pruning.cutting import Kept
-from worker.pruning.importance import scored_tensors
+from worker.pruning.scores import scored_tensors
 from worker.pruning.selection import kept_units, kept_widths
 from worker.request import BuildRequest
 from worker.stages.calibrate import IMPORTANCE
@@ -57,7 +58,7 @@ def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: Stage
         if (inputs.base / name).exists():
             shutil.copyfile(inputs.base / name, model / name)
     pruning = request.recipe.pruning
-    if pruning.method is PruningMethod.STRUCTURED:
+    if pruning.method.removes_units:
         kept = kept_units(geometry, pruning, load_file(inputs.calibration / IMPORTANCE))
         narrower = pruned_config(config, geometry, kept_widths(geometry, kept))
         if pruning.layout is Layout.UNIFORM and PER_LAYER in narrower:
@@ -66,7 +67,7 @@ def run(request: BuildRequest, inputs: PruneInputs, output: Path, context: Stage
                 field="recipe.pruning.layout",
                 way_out="Leave layout out.",
             )
-        checked = scored_tensors(geometry) if pruning.criterion is Criterion.MAGNITUDE else ()
+        checked = scored_tensors(geometry) if criterion_spec(pruning.criterion).scoring.checks_weights else ()
         write_cut(inputs.base, model, geometry, kept, context, checked=checked)
         write_json(model / "config.json", with_notice(narrower))
         save_masks(_masks(geometry, kept), output / MASKS)

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from publisher.architecture.geometry import Geometry
 from publisher.architecture.sparsity import sparse_matrices
 from publisher.checkpoint.weight_masks import WeightMaskWriter
-from publisher.recipe import Criterion, Pruning
+from publisher.recipe import Pruning
+from publisher.recipe.criteria.register import criterion_spec
 from worker.context import StageContext
 from worker.models.measure import compute_dtype
 from worker.pruning.cutting import cut_tensors
-from worker.pruning.unstructured.sequential import PrunedMatrix, prune_by_inputs, prune_by_magnitude
+from worker.pruning.unstructured.sequential import PrunedMatrix, prune_by_inputs, prune_by_weights
 from worker.stages.calibrate import TOKENS
 from worker.stages.inputs import PruneInputs
 from worker.stages.prune.units import refuse_not_finite, shard_entries
@@ -55,8 +56,8 @@ class SparsePruning:
                 mask_file.write(matrix.name, matrix.kept)
 
     def _pruned(self, scratch: Path) -> Iterator[PrunedMatrix]:
-        if self.pruning.criterion is Criterion.MAGNITUDE:
-            return prune_by_magnitude(self.inputs.base, self.geometry, self.pruning, self._reporting("matrices"))
+        if criterion_spec(self.pruning.criterion).pruning.inputs is None:
+            return prune_by_weights(self.inputs.base, self.geometry, self.pruning, self._reporting("matrices"))
         return prune_by_inputs(
             LayerStream(self.inputs.base, self.device, compute_dtype(self.device)),
             self.inputs.base,

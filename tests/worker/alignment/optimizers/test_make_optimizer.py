@@ -8,6 +8,7 @@ import torch
 
 from publisher.errors import RequestFault
 from publisher.recipe import Optimizer
+from publisher.recipe.optimizers.register import optimizer_spec
 from tests.worker.alignment.optimizers.nets import RANK, Net, alignment, train
 from worker.alignment.optimizers import make_optimizer, require_packages
 from worker.alignment.optimizers.galore import GaLoreAdamW8bit
@@ -44,7 +45,7 @@ def test_no_other_optimizer_takes_as_much_memory_as_adamw(name: Optimizer) -> No
     assert sizes[name] < sizes[Optimizer.ADAMW]
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name.has_rank])
+@pytest.mark.parametrize("name", [name for name in ALL if optimizer_spec(name).has_rank])
 def test_moments_of_matrices_have_the_recipe_s_rank(name: Optimizer) -> None:
     net = Net()
     optimizer = make_optimizer(net, alignment(name))
@@ -55,7 +56,7 @@ def test_moments_of_matrices_have_the_recipe_s_rank(name: Optimizer) -> None:
 
 
 def test_a_rank_above_a_matrix_s_smaller_side_is_that_side() -> None:
-    for name in [name for name in ALL if name.has_rank]:
+    for name in [name for name in ALL if optimizer_spec(name).has_rank]:
         net = Net()
         optimizer = make_optimizer(net, alignment(name).model_copy(update={"rank": 4096}))
         assert train(net, optimizer, range(30))[-1] < 1.5

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from publisher.recipe import Pruning
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
-from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
+from worker.pruning.unstructured.criteria import by_magnitude, by_wanda
 from worker.pruning.unstructured.sparsegpt import by_sparsegpt
-from worker.pruning.unstructured.sparsity import SemiStructured, Sparsity, Unstructured, sparsity_of
+from worker.pruning.unstructured.sparsity import Pruned, SemiStructured, Sparsity, Unstructured, sparsity_of
 
 Criterion = Callable[[Tensor, Tensor, Sparsity], Pruned]
 

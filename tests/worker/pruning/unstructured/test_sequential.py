@@ -15,10 +15,10 @@ from publisher.errors import RequestFault, UnsupportedModel
 from publisher.recipe import Pruning
 from tests.worker.pruning.unstructured.whole_model import prune_whole_model
 from tests.worker.streaming.families import save_tiny
-from worker.pruning.unstructured.criteria import Pruned, by_magnitude, by_wanda
-from worker.pruning.unstructured.sequential import PrunedMatrix, prune_by_inputs, prune_by_magnitude
+from worker.pruning.unstructured.criteria import by_magnitude, by_wanda
+from worker.pruning.unstructured.sequential import PrunedMatrix, prune_by_inputs, prune_by_weights
 from worker.pruning.unstructured.sparsegpt import by_sparsegpt
-from worker.pruning.unstructured.sparsity import sparsity_of
+from worker.pruning.unstructured.sparsity import Pruned, sparsity_of
 from worker.streaming.model import LayerStream
 from worker.streaming.weights import read_geometry
 
@@ -85,7 +85,7 @@ def test_counts_are_those_of_the_plan(tmp_path: Path, criterion: str, shape: dic
     folder = save_tiny("llama", tmp_path / "base", dtype=torch.bfloat16)
     geometry, pruning = read_geometry(folder), recipe(criterion, **shape)
     if criterion == "magnitude":
-        work = {m.name: m for m in prune_by_magnitude(folder, geometry, pruning, lambda done, total: None)}
+        work = {m.name: m for m in prune_by_weights(folder, geometry, pruning, lambda done, total: None)}
     else:
         work = pruned_from_disk(folder, pruning, text(2, 64), tmp_path)
     planned = sparse_matrices(geometry, pruning)
@@ -100,7 +100,7 @@ def test_counts_are_those_of_the_plan(tmp_path: Path, criterion: str, shape: dic
 def test_magnitude_equals_the_kernel_on_the_stored_tensors(tmp_path: Path) -> None:
     folder = save_tiny("qwen3_moe", tmp_path / "base")
     stored, pruning = load_file(folder / "model.safetensors"), recipe("magnitude")
-    for matrix in prune_by_magnitude(folder, read_geometry(folder), pruning, lambda done, total: None):
+    for matrix in prune_by_weights(folder, read_geometry(folder), pruning, lambda done, total: None):
         expected = by_magnitude(stored[matrix.name], sparsity_of(pruning))
         assert torch.equal(matrix.kept, expected.kept)
         assert torch.equal(matrix.weight, expected.weight)
@@ -139,7 +139,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     with pytest.raises(RequestFault, match=rf"weights of {name} are not finite"):
         pruned_from_disk(folder, recipe(), text(1, 16), tmp_path)
     with pytest.raises(RequestFault, match=rf"weights of {name} are not finite"):
-        list(prune_by_magnitude(folder, read_geometry(folder), recipe("magnitude"), lambda done, total: None))
+        list(prune_by_weights(folder, read_geometry(folder), recipe("magnitude"), lambda done, total: None))
 
 
 def test_inputs_that_overflow_are_refused_by_name(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_rows_that_a_pattern_does_not_divide_are_refused_by_name(tmp_path: Path)
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 50}))
     pruning = recipe("magnitude", method="semi_structured")
     with pytest.raises(UnsupportedModel, match=r"mlp\.down_proj\.weight has rows of 50 weights"):
-        list(prune_by_magnitude(folder, read_geometry(folder), pruning, lambda done, total: None))
+        list(prune_by_weights(folder, read_geometry(folder), pruning, lambda done, total: None))
 
 
 def test_progress_is_complete_and_can_end_the_work(tmp_path: Path) -> None:
