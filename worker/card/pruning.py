@@ -3,54 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from publisher.manifest.manifest import Manifest
+from publisher.recipe import Layout, PruningMethod, Recipe, Storage
+from publisher.recipe.stored import stored_recipe
 
 _UNITS = {"kv_heads": "attention heads (whole KV groups)", "neurons": "MLP neurons", "experts": "experts"}
-_CRITERIA = {
+_CRITERIA: Mapping[str, str] = {
     "taylor": "first-order Taylor importance on calibration text",
     "wanda": "weights times the norm of their inputs on calibration text (Wanda)",
     "sparsegpt": "SparseGPT, which makes up for what is removed with the weights that stay, on calibration text",
     "magnitude": "the magnitude of weights",
     "random": "chance",
 }
-#: criteria that look at text
-_READING = {"taylor", "wanda", "sparsegpt"}
 
 
-def method(manifest: Manifest) -> str:
-    return str(_recipe(manifest).get("method", "structured"))
+def recipe_of(manifest: Manifest) -> Recipe:
+    """Raises RequestFault if it is of another version and cannot be read."""
+    return stored_recipe(manifest.recipe)
+
+
+def method(manifest: Manifest) -> PruningMethod:
+    return recipe_of(manifest).pruning.method
 
 
 def is_of_single_weights(manifest: Manifest) -> bool:
     """Whether weights were pruned one by one, so that shapes are the base model's."""
-    return method(manifest) != "structured"
+    return method(manifest) is not PruningMethod.STRUCTURED
 
 
 def is_compressed(manifest: Manifest) -> bool:
-    return _recipe(manifest).get("storage") == "compressed"
+    return recipe_of(manifest).pruning.storage is Storage.COMPRESSED
 
 
 def loads_anywhere(manifest: Manifest) -> bool:
     """Whether transformers loads the checkpoint without this package."""
-    if (manifest.recipe.get("quantization") or {}).get("include_embeddings"):
+    recipe = recipe_of(manifest)
+    if recipe.quantization.include_embeddings:
         return False
     if is_of_single_weights(manifest):
         return not is_compressed(manifest)
-    return _recipe(manifest).get("layout") == "uniform"
+    return recipe.pruning.layout is Layout.UNIFORM
 
 
 def calibration_corpora(manifest: Manifest) -> set[str]:
     """Whose text importance was measured on."""
-    recipe = _recipe(manifest)
-    return corpus_names(recipe.get("calibration") or {}) if recipe.get("criterion") in _READING else set()
-
-
-def corpus_names(part: Mapping[str, Any]) -> set[str]:
-    """The corpora that a part of the recipe names, one as `corpus` or several as `corpora`."""
-    several = {corpus["name"] for corpus in part.get("corpora", ())}
-    return several | ({part["corpus"]} if part.get("corpus") else set())
+    pruning = recipe_of(manifest).pruning
+    return set(pruning.calibration.shares) if pruning.calibration and pruning.criterion.needs_text else set()
 
 
 def pruning(manifest: Manifest) -> str:
@@ -71,12 +70,12 @@ def _of_units(manifest: Manifest) -> Iterator[str]:
 
 
 def _of_weights(manifest: Manifest) -> Iterator[str]:
-    recipe = _recipe(manifest)
-    if method(manifest) == "semi_structured":
-        kept, _, of = str(recipe.get("pattern", "2:4")).partition(":")
+    recipe = recipe_of(manifest).pruning
+    if recipe.method is PruningMethod.SEMI_STRUCTURED:
+        kept, of = recipe.pattern.kept, recipe.pattern.of
         what = f"Semi-structured pruning kept {kept} of every {of} neighbouring weights in each row"
     else:
-        what = f"Unstructured pruning removed {float(recipe['ratio']):.0%} of the weights"
+        what = f"Unstructured pruning removed {recipe.ratio:.0%} of the weights"
     yield f"{what} of the pruned layers' matrices, chosen by {_criterion(manifest)}."
     yield (
         "Shapes are the base model's, with zeros where weights were pruned: loading and training take as much memory "
@@ -88,13 +87,8 @@ def _of_weights(manifest: Manifest) -> Iterator[str]:
 
 
 def _criterion(manifest: Manifest) -> str:
-    criterion = str(_recipe(manifest).get("criterion"))
-    return _CRITERIA.get(criterion, criterion)
+    return _CRITERIA[recipe_of(manifest).pruning.criterion]
 
 
 def _listed(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part) or "nothing"
-
-
-def _recipe(manifest: Manifest) -> dict[str, Any]:
-    return dict(manifest.recipe.get("pruning") or {})
