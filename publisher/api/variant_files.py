@@ -10,9 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
 from publisher.api.service import CurrentService, Service
-from publisher.api.variants_schema import Publication, VariantFileAnswer, VariantFiles
+from publisher.api.variants_schema import VariantFileAnswer, VariantFiles
 from publisher.errors import NotFound
 from publisher.hub.sending import send_file
+from publisher.manifest.reports import Publication
 from publisher.store.models import Variant, VariantFile
 from publisher.store.resources import find_file
 from publisher.store.tenancy import owned

@@ -16,6 +16,7 @@ from publisher.api.variant_checks import check_variant
 from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
 from publisher.errors import Conflict
 from publisher.jobs.service import enqueue
+from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store.models import BaseModel, Variant
 from publisher.store.paging import newest_first
 from publisher.store.resources import find_request
@@ -102,6 +103,7 @@ def _add(session: Session, caller: Caller, request: VariantRequest, key: str | N
         tenant_id=caller.tenant_id,
         base_model_id=request.base_model_id,
         recipe=request.recipe.model_dump(mode="json"),
+        recipe_version=RECIPE_VERSION,
         recipe_digest=request.recipe.digest,
         publish_repo_id=request.publish.repo_id,
         publish_private=request.publish.private,

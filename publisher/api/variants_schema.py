@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.api.jobs_schema import JobAnswer
 from publisher.api.plans_schema import RECIPE_EXAMPLE
-from publisher.manifest.verdict import Verdict, verdict_of
+from publisher.manifest.manifest import Manifest
+from publisher.manifest.reports import Publication
+from publisher.manifest.verdict import Verdict
 from publisher.recipe import Recipe
 from publisher.store import models as tables
+from publisher.store.variant_content import Unreadable, manifest_of, recipe_of
 
 
 class PublishRequest(BaseModel):
@@ -50,13 +52,6 @@ class VariantRequest(BaseModel):
         return hashlib.sha256(meaning.encode()).hexdigest()
 
 
-class Publication(BaseModel):
-    endpoint: str
-    repo_id: str
-    commit: str
-    url: str
-
-
 class CertificateAnswer(BaseModel):
     """What the certificate says; all of it is in the manifest."""
 
@@ -67,26 +62,38 @@ class CertificateAnswer(BaseModel):
     standard_error: float | None = Field(description="of `mean`, over documents")
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any] | None) -> Self | None:
-        """None before there is one, and where the recipe asks for no probe."""
-        certificate = ((manifest or {}).get("evaluation") or {}).get("certificate")
+    def of(cls, manifest: Manifest) -> Self | None:
+        """None where the recipe asks for no probe."""
+        certificate = manifest.evaluation.certificate if manifest.evaluation else None
         if certificate is None:
             return None
-        found = (certificate.get("differences") or {}).get(certificate["corpus"]) or {}
-        numbers = {name: found.get(name) for name in ("documents", "mean", "standard_error")}
-        return cls(verdict=verdict_of(certificate), corpus=certificate["corpus"], **numbers)
+        found = certificate.difference
+        return cls(
+            verdict=certificate.verdict,
+            corpus=certificate.corpus,
+            documents=found.documents if found else None,
+            mean=found.mean if found else None,
+            standard_error=found.standard_error if found else None,
+        )
 
 
 class VariantSummary(BaseModel):
-    """`publication` and `certificate` are there once the job has succeeded; `job` is the latest one."""
+    """`publication` and `certificate` are there once the job has succeeded; `job` is the latest one.
+
+    A recipe that another version of the service stored is told with today's fields, and means what it meant; where that
+    cannot be, `recipe` is null, `recipe_problem` says why, and `stored_recipe` is what was asked for.
+    """
 
     id: str
     base_model_id: str
-    recipe: Recipe
-    recipe_digest: str
+    recipe: Recipe | None
+    recipe_problem: str | None = Field(description="why the stored recipe cannot be read; null: it can")
+    stored_recipe: dict[str, Any] | None = Field(description="as it was stored, where it cannot be read")
+    recipe_digest: str = Field(description="sha256 of the recipe as it was asked for")
     publish: PublishRequest
     publication: Publication | None
     certificate: CertificateAnswer | None
+    manifest_problem: str | None = Field(description="why the stored manifest cannot be read; null: it can")
     job: JobAnswer
     created_at: float = Field(description="seconds since 1970")
 
@@ -97,14 +104,19 @@ class VariantSummary(BaseModel):
 
     @classmethod
     def _fields(cls, row: tables.Variant) -> dict[str, Any]:
+        recipe, manifest = recipe_of(row), manifest_of(row)
+        unread = isinstance(recipe, Unreadable)
         return {
             "id": row.id,
             "base_model_id": row.base_model_id,
-            "recipe": row.recipe,
+            "recipe": None if unread else recipe,
+            "recipe_problem": recipe.reason if isinstance(recipe, Unreadable) else None,
+            "stored_recipe": row.recipe if unread else None,
             "recipe_digest": row.recipe_digest,
             "publish": {"repo_id": row.publish_repo_id, "private": row.publish_private},
             "publication": row.publication,
-            "certificate": CertificateAnswer.of(row.manifest),
+            "certificate": CertificateAnswer.of(manifest) if isinstance(manifest, Manifest) else None,
+            "manifest_problem": manifest.reason if isinstance(manifest, Unreadable) else None,
             "job": JobAnswer.model_validate(row.jobs[-1]),
             "created_at": row.created_at,
         }

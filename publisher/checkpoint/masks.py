@@ -192,7 +192,11 @@ def load_masks(path: Path) -> Masks:
     except SafetensorError as error:
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error
     if metadata.get("format") != FORMAT or "structure" not in metadata:
-        raise RequestFault(f"{path} has no structure in its metadata; it is not a mask file of this format.")
+        raise RequestFault(
+            f"{path} has no structure in its metadata; it is not a mask file of this format.",
+            way_out="Masks that were published with a manifest of format 1 do not say the model's structure, which "
+            "recovery needs: make the variant again.",
+        )
     try:
         return Masks.from_tensors(tensors, metadata["structure"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from publisher.dashboard.charts import Chart, Point, draw
-from publisher.recipe.stages import Stage
+from publisher.recipe import Recipe
+from publisher.recipe.stages import Stage, planned_stages
 from publisher.store import job_history
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import EventKind, JobState
+from publisher.store.variant_content import Unreadable, recipe_of
 
 STAGES = tuple(stage.value for stage in Stage)
 #: the newest lines; the API has all of them
@@ -94,7 +95,7 @@ def read_view(session: Session, job: Job) -> JobView:
     """The view as of `job.event_seq`: rows that come meanwhile are left to the stream, none twice, none missing."""
     until = job.event_seq
     told = job_history.of_kinds(session, job.id, [EventKind.STATE, EventKind.STAGE], until)
-    steps = fold_steps(told, job, skipped_stages(job.variant.recipe))
+    steps = fold_steps(told, job, skipped_stages(recipe_of(job.variant)))
     running = next((step.stage for step in steps if step.state is StepState.STARTED), None)
     metrics = job_history.metric_points(session, job.id, until)
     growing = not job.state.finished
@@ -135,10 +136,11 @@ def _settle(step: Step, job: Job, skipped: bool) -> Step:
     return step
 
 
-def skipped_stages(recipe: Mapping[str, Any]) -> frozenset[str]:
-    """Stages that this recipe leaves out."""
-    stages = {"align": "alignment", "evaluate": "evaluation"}
-    return frozenset(stage for stage, part in stages.items() if recipe.get(part) is None)
+def skipped_stages(recipe: Recipe | Unreadable) -> frozenset[str]:
+    """Stages that this recipe leaves out; of one that cannot be read nothing is known."""
+    if isinstance(recipe, Unreadable):
+        return frozenset()
+    return frozenset(Stage) - frozenset(planned_stages(recipe, publishes=True))
 
 
 def series(points: Iterable[tuple[str, int, float | None]]) -> dict[str, list[Point]]:

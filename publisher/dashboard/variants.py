@@ -21,13 +21,15 @@ from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.jobs import caller_of
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
-from publisher.recipe import Pruning
+from publisher.manifest.reports import Publication
+from publisher.recipe import Pruning, Recipe
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Variant
 from publisher.store.paging import newest_first
 from publisher.store.states import JobState
 from publisher.store.tenancy import owned, readable_by
+from publisher.store.variant_content import Unreadable, manifest_of, recipe_of
 
 router = APIRouter(prefix="/variants", route_class=PageRoute)
 
@@ -36,11 +38,18 @@ _WITH_LISTED = (joinedload(Variant.base_model), selectinload(Variant.jobs))
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the list; `state` is the latest job's."""
+    """A line of the list; `state` is the latest job's, `pruning` and `numbers` None where they cannot be read."""
 
     variant: Variant
     state: JobState
-    numbers: VariantNumbers
+    pruning: Pruning | None
+    numbers: VariantNumbers | None
+
+    @classmethod
+    def of(cls, row: Variant) -> Entry:
+        recipe = recipe_of(row)
+        pruning = recipe.pruning if isinstance(recipe, Recipe) else None
+        return cls(row, row.jobs[-1].state, pruning, VariantNumbers.of(row))
 
 
 @router.get("")
@@ -52,7 +61,7 @@ def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = 
             "variants.html",
             visitor=visitor,
             now=session.scalar(select(database_now())),
-            variants=[Entry(row, row.jobs[-1].state, VariantNumbers.of(row)) for row in rows.items],
+            variants=[Entry.of(row) for row in rows.items],
             cursor=cursor,
             next_cursor=rows.next_cursor,
             steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
@@ -63,6 +72,8 @@ def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = 
 def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
     with service.database.read() as session:
         row = owned(session, Variant, visitor.tenant_id, id)
+        recipe, manifest = recipe_of(row), manifest_of(row)
+        publication = Publication.model_validate(row.publication) if row.publication else None
         return page(
             "variant.html",
             visitor=visitor,
@@ -70,10 +81,12 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
             variant=row,
             job=row.jobs[-1],
             numbers=VariantNumbers.of(row),
+            problems=[part.reason for part in (recipe, manifest) if isinstance(part, Unreadable)],
             files=row.files,
-            publication_url=publication_page(row.publication or {}, service.settings),
-            download=download_command(row.publication) if row.publication else None,
-            recipe=list(in_groups(row.recipe)),
+            publication=publication,
+            publication_url=publication_page(publication, service.settings) if publication else None,
+            download=download_command(publication) if publication else None,
+            recipe=list(in_groups(recipe)) if isinstance(recipe, Recipe) else [],
             recipe_json=json.dumps(row.recipe, indent=2, ensure_ascii=False),
         )
 
@@ -84,32 +97,31 @@ def file(id: str, path: str, request: Request, service: CurrentService, visitor:
     return variant_files.read_file(id, path, request, service, caller_of(visitor))
 
 
-def publication_page(publication: Mapping[str, Any], settings: Settings) -> str | None:
+def publication_page(publication: Publication, settings: Settings) -> str | None:
     """Where a person can look at it; None for the embedded Hub, which serves files to programs and has no pages."""
-    address = str(publication.get("url", ""))
-    if settings.is_embedded_hub(str(publication.get("endpoint", ""))):
+    if settings.is_embedded_hub(publication.endpoint):
         return None
     # escaping does not stop a link to `javascript:`
-    return address if address.startswith(("https://", "http://")) else None
+    return publication.url if publication.url.startswith(("https://", "http://")) else None
 
 
-def download_command(publication: Mapping[str, Any]) -> str:
+def download_command(publication: Publication) -> str:
     """Gets exactly this checkpoint, for a POSIX shell."""
-    endpoint, repo_id, commit = (shlex.quote(publication[name]) for name in ("endpoint", "repo_id", "commit"))
+    endpoint, repo_id, commit = map(shlex.quote, (publication.endpoint, publication.repo_id, publication.commit))
     return f"HF_ENDPOINT={endpoint} hf download {repo_id} \\\n  --revision {commit}"
 
 
-def in_groups(recipe: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def in_groups(recipe: Recipe) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A recipe's parts with those fields that mean something in it, in words.
 
     What stands alone (the seed, a part left out) comes last.
     """
     alone = []
-    unread = Pruning.model_validate(recipe["pruning"]).unread
-    pruning = {name: value for name, value in recipe["pruning"].items() if name not in unread}
-    if calibration := pruning.get("calibration"):  # names its text in one of two ways
-        pruning["calibration"] = {name: value for name, value in calibration.items() if value not in (None, [])}
-    for part, content in (recipe | {"pruning": pruning}).items():
+    pruning = recipe.pruning.model_dump(mode="json", exclude=set(recipe.pruning.unread))
+    if recipe.pruning.calibration:  # names its text in one of two ways
+        calibration = recipe.pruning.calibration.model_dump(mode="json")
+        pruning |= {"calibration": {name: value for name, value in calibration.items() if value not in (None, [])}}
+    for part, content in (recipe.model_dump(mode="json") | {"pruning": pruning}).items():
         if isinstance(content, Mapping):
             yield part, list(flatten(content))
         else:

@@ -11,6 +11,7 @@ from publisher.jobs import events
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
+from publisher.store.variant_content import Unreadable, recipe_of
 
 
 def enqueue(session: Session, variant: Variant) -> Job:
@@ -44,8 +45,10 @@ def cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """A failed or cancelled job is queued again with all its tries; finished stages are reused.
 
-    Conflict in any other state. After the commit hand its id to `Dispatcher.send`.
+    Conflict in any other state, and for a recipe of another version that cannot be read. After the commit hand its id
+    to `Dispatcher.send`.
     """
+    _refuse_unreadable(_reload(session, job_id))
     fresh: dict[str, Any] = {
         "attempt": 0,
         "stage": None,
@@ -62,6 +65,12 @@ def retry(session: Session, job_id: str) -> Job:
         state = _reload(session, job_id).state
         raise Conflict(f"job {job_id} is {state}.", way_out="Only a failed or cancelled job can be retried.")
     return _reload(session, job_id)
+
+
+def _refuse_unreadable(job: Job) -> None:
+    recipe = recipe_of(job.variant)
+    if isinstance(recipe, Unreadable) and job.state in {JobState.FAILED, JobState.CANCELLED}:
+        raise Conflict(f"job {job.id} cannot be retried: {recipe.reason}", field="recipe")
 
 
 def _reload(session: Session, job_id: str) -> Job:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import Field, computed_field
 
+from publisher.manifest.part import Part
 from publisher.manifest.verdict import LEAST_DOCUMENTS, LEAST_GAIN, STANDARD_ERRORS, Verdict, judge
 
 
-class _Measured(BaseModel):
-    """A newer publisher may add fields; an older reader leaves them out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Perplexities(_Measured):
+class Perplexities(Part):
     """Held-out perplexity of each form of the model on one corpus; `aligned` is None if it was not aligned."""
 
     base: float = Field(ge=1)
@@ -24,7 +19,7 @@ class Perplexities(_Measured):
     quantized: float = Field(ge=1, description="of the weights that are published, whatever the scheme")
 
 
-class WeightBytes(_Measured):
+class WeightBytes(Part):
     """Bytes of the safetensors files; `quantized` is what is published, whatever the scheme."""
 
     base: int = Field(ge=0)
@@ -33,7 +28,7 @@ class WeightBytes(_Measured):
     quantized: int = Field(ge=0)
 
 
-class CertificateBudget(_Measured):
+class CertificateBudget(Part):
     """The probe's LoRA training, as the recipe fixed it (recipe.evaluation.probe_budget)."""
 
     steps: int
@@ -43,7 +38,7 @@ class CertificateBudget(_Measured):
     learning_rate: float
 
 
-class ProbeTraining(_Measured):
+class ProbeTraining(Part):
     """What training a LoRA of the certificate's budget took, on the published checkpoint or on the base model."""
 
     seconds: float
@@ -51,7 +46,7 @@ class ProbeTraining(_Measured):
     tokens: int
 
 
-class TriedStrength(_Measured):
+class TriedStrength(Part):
     """The base model with the recovered adapter at one strength, on training text that the probe did not train on."""
 
     strength: float = Field(gt=0, description="what the adapter's update was multiplied by")
@@ -61,7 +56,7 @@ class TriedStrength(_Measured):
     )
 
 
-class PairedDifference(_Measured):
+class PairedDifference(Part):
     """By how much the recovered probe lowers the base model's loss, document by document (worker.evaluation.paired)."""
 
     documents: int = Field(ge=1, description="held-out documents, each text once, that were measured")
@@ -89,7 +84,7 @@ class PairedDifference(_Measured):
         return f"{'rises' if self.mean < 0 else 'falls'} by {abs(self.mean):.3g} nats per token ({error})"
 
 
-class Certificate(_Measured):
+class Certificate(Part):
     """Proof that an adapter trained on the published checkpoint carries over to the base model.
 
     A LoRA was trained on the other documents of `corpus`, recovered to the base model's shapes and measured on
@@ -203,7 +198,7 @@ def retained_gain(base: float, recovered: float, direct: float) -> float | None:
     return (base - recovered) / (base - direct) if direct < base else None
 
 
-class GradientFidelity(_Measured):
+class GradientFidelity(Part):
     """Cosine between the LoRA gradients of the published checkpoint and of the base model (worker.evaluation.fidelity).
 
     1: training a LoRA on the checkpoint starts in the direction that it would take on the base model.
@@ -214,7 +209,7 @@ class GradientFidelity(_Measured):
     layers: list[float | None] = Field(description="mean over each layer's matrices; None: no LoRA there")
 
 
-class EvaluationReport(_Measured):
+class EvaluationReport(Part):
     """Perplexity by corpus, on documents that neither calibration nor alignment nor the probe has seen."""
 
     perplexity: dict[str, Perplexities]

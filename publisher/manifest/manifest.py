@@ -9,35 +9,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from publisher.errors import RequestFault
 from publisher.manifest.evaluation import EvaluationReport
+from publisher.manifest.part import Part
+from publisher.manifest.versions import CURRENT, SEALED_SINCE, stated_version, upgraded
 
 FILE_NAME = "loram.json"
-#: major.minor: readers refuse another major; a newer minor only adds keys. 2: widths of each layer of the base
-#: model, whose layers may differ, and masks that carry its structure. 2.1: in the evaluation the upper bound of the
-#: certificate, gradient fidelity and tasks. 2.2: the certificate's differences, document by document, and its verdict.
-#: 2.3: `digest`, over the manifest itself.
-FORMAT_VERSION = "2.3"
-#: The first minor version of this major one whose manifests have a digest of their own.
-_SEALED_SINCE = 3
+#: what is written; what came with which version, and how older ones are read: publisher.manifest.versions
+FORMAT_VERSION = str(CURRENT)
 _DIGEST = "digest"
 _CHUNK = 8 << 20
 
 
-class _Part(BaseModel):
-    """Keys that this version does not know are kept, so that reading and writing loses nothing."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class FileRecord(_Part):
+class FileRecord(Part):
     size: int = Field(ge=0, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class BaseModelRecord(_Part):
+class BaseModelRecord(Part):
     """The model that was pruned. `endpoint` is the Hub it came from, None for a local folder."""
 
     repo_id: str = Field(description="what recovered adapters name; of a folder without a public name the folder's own")
@@ -57,7 +48,7 @@ class BaseModelRecord(_Part):
         return self.endpoint is not None or bool(namespace and slash and name and "/" not in name)
 
 
-class Widths(_Part):
+class Widths(Part):
     """What one decoder layer holds; 0 of what it has none of, or none that could be removed."""
 
     query_heads: int = Field(ge=0)
@@ -66,7 +57,7 @@ class Widths(_Part):
     experts: int = Field(default=0, ge=0)
 
 
-class Counts(_Part):
+class Counts(Part):
     base: int = Field(ge=0)
     pruned: int = Field(ge=0)
 
@@ -76,7 +67,7 @@ class Counts(_Part):
         return self.base / max(self.pruned, 1)
 
 
-class Sizes(_Part):
+class Sizes(Part):
     """Bytes of the safetensors weight files."""
 
     base: int = Field(ge=0)
@@ -88,7 +79,7 @@ class Sizes(_Part):
         return self.base / max(self.checkpoint, 1)
 
 
-class ReconstructionRecord(_Part):
+class ReconstructionRecord(Part):
     """Layers solved for by least squares, before training. Errors: of what matrices put out, and of how that answers
     to changes, relative to what was wanted, mean over the matrices that were solved for."""
 
@@ -102,7 +93,14 @@ class ReconstructionRecord(_Part):
     )
 
 
-class AlignmentRecord(_Part):
+class CheckRecord(Part):
+    """The weights looked at after `step` steps, to choose those to stop with."""
+
+    step: int
+    loss: float | None = Field(default=None, description="nats per token; None: no number, or not measured")
+
+
+class AlignmentRecord(Part):
     """Losses in nats per token, of the first and the last step; None where layers were only reconstructed."""
 
     steps: int
@@ -120,16 +118,19 @@ class AlignmentRecord(_Part):
     bf16_modules: list[str] = Field(default=[], description="linear layers that are not in 4 bits")
     gradient_matching: float = Field(default=0.0, description="weight of the distance to the base model's gradients")
     reconstruction: ReconstructionRecord | None = Field(default=None, description="None: there was none")
+    checks: list[CheckRecord] = Field(default=[], description="of the recipe's way to stop")
+    objective: str | None = Field(default=None, description="as the recipe names it")
+    optimizer: str | None = Field(default=None, description="as the recipe names it")
 
 
-class TextRecord(_Part):
+class TextRecord(Part):
     """How sequences of text were made for calibrating, aligning and measuring (publisher.checkpoint.framing)."""
 
     before: list[str] = Field(description="tokens that every sequence, window and document begins with")
     close: list[str] = Field(description="tokens that end a document within a sequence")
 
 
-class Manifest(_Part):
+class Manifest(Part):
     format_version: str = FORMAT_VERSION
     base: BaseModelRecord
     recipe: dict[str, Any] = Field(description="as in the API; defaults written out")
@@ -153,11 +154,17 @@ class Manifest(_Part):
         without one."""
         return self.evaluation.certificate.strength if self.evaluation and self.evaluation.certificate else 1.0
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are stored in fewer bits than the base model's, by the recipe: of whatever version it is."""
+        quantization = self.recipe.get("quantization")
+        return isinstance(quantization, Mapping) and quantization.get("scheme", "none") != "none"
+
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read `folder/loram.json`.
+        """Read `folder/loram.json`, of this or an older major version (publisher.manifest.versions).
 
-        Raises RequestFault if it is missing, not a manifest, of another major version, or not as it was written: its
+        Raises RequestFault if it is missing, not a manifest, of a newer major version, or not as it was written: its
         own digest says so (manifests before 2.3 have none, and `digest` is None).
         """
         path = folder / FILE_NAME
@@ -167,12 +174,22 @@ class Manifest(_Part):
             raise RequestFault(f"{folder} has no {FILE_NAME}; it is not a LoRAM checkpoint.") from error
         except (ValueError, RecursionError) as error:
             raise RequestFault(f"{path} is not JSON: {error}.") from error
-        _refuse_other_major(path, content)
-        _refuse_edited(path, content)
+        if isinstance(content, dict):
+            _refuse_edited(path, content)
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: object, where: str) -> Self:
+        """A manifest's JSON, as a database or an answer has it; `where` names it for people.
+
+        Raises RequestFault as `read` does, but does not ask its digest.
+        """
+        if not isinstance(content, Mapping):
+            raise RequestFault(f"{where} has no format_version; it is not a manifest.")
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(upgraded(content, where))
         except ValidationError as error:
-            raise RequestFault(f"{path} is not a manifest: {error}") from error
+            raise RequestFault(f"{where} is not a manifest: {error}") from error
 
     def write(self, folder: Path) -> None:
         """Write `folder/loram.json` with a digest of its own, whatever `digest` was."""
@@ -206,6 +223,14 @@ def verify(folder: Path) -> list[str]:
     return Manifest.read(folder).verify(folder)
 
 
+def files_named_in(text: bytes) -> set[str]:
+    """The files that a manifest of whatever version names; none if it is not a manifest at all."""
+    try:
+        return set(json.loads(text)["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return set()
+
+
 def record(path: Path, on_bytes: Callable[[int], None] | None = None) -> FileRecord:
     """Size and sha256 of a file; `on_bytes` hears of every chunk read."""
     digest, size = hashlib.sha256(), 0
@@ -227,24 +252,10 @@ def _problem(path: Path, name: str, expected: FileRecord, on_bytes: Callable[[in
     return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was published."
 
 
-def _refuse_other_major(path: Path, content: object) -> None:
-    if not isinstance(content, dict) or "format_version" not in content:
-        raise RequestFault(f"{path} has no format_version; it is not a manifest.")
-    found, known = str(content["format_version"]).partition(".")[0], FORMAT_VERSION.partition(".")[0]
-    if found == known:
-        return
-    older = found.isdecimal() and int(found) < int(known)
-    raise RequestFault(
-        f"{path} has format_version {content['format_version']}; this version reads {known}.x.",
-        way_out="Publish the variant again." if older else "Upgrade loram-publisher.",
-    )
-
-
 def _refuse_edited(path: Path, content: Mapping[str, Any]) -> None:
     """Someone who names another base model in a manifest sends adapters to the wrong one."""
     stated = content.get(_DIGEST)
-    minor = str(content["format_version"]).partition(".")[2]
-    if stated is None and minor.isdecimal() and int(minor) < _SEALED_SINCE:
+    if stated is None and stated_version(content, str(path)) < SEALED_SINCE:
         return
     if stated != digest_of(content):
         said = "has lost its digest" if stated is None else "is not as it was written: its digest is another"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 #: Below it a standard error over documents says little itself: its own is about 1 / sqrt(2 (n - 1)), a quarter at 8.
 LEAST_DOCUMENTS = 8
@@ -51,14 +50,6 @@ def judge(documents: int, mean: float, standard_error: float | None) -> Verdict:
     if mean <= STANDARD_ERRORS * standard_error:
         return Verdict.NOT_SIGNIFICANT
     return Verdict.PASSED if mean >= LEAST_GAIN else Verdict.NEGLIGIBLE
-
-
-def verdict_of(certificate: Mapping[str, Any]) -> Verdict:
-    """Of a certificate as a manifest's JSON has it, from its numbers: what it calls itself is not read."""
-    found = (certificate.get("differences") or {}).get(certificate["corpus"])
-    if found is None:
-        return Verdict.NOT_STATED
-    return judge(found["documents"], found["mean"], found.get("standard_error"))
 
 
 def withholds(requirement: Requirement, verdict: Verdict) -> bool:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from publisher.errors import RequestFault
 from publisher.files.json_object import read_object
-from publisher.recipe.invalid_fields import invalid_fields
+from publisher.recipe.invalid_fields import wrong_fields
 from publisher.recipe.recipe import Recipe
 
 
@@ -18,7 +18,4 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        # as in a request, where the recipe is a field of the body
-        located = [{**entry, "loc": ("body", "recipe", *entry["loc"])} for entry in error.errors()]
-        wrong = "; ".join(f"{found.field}: {found.message}" for found in invalid_fields(located))
-        raise RequestFault(f"{path} is not a recipe: {wrong}.", field="recipe") from error
+        raise RequestFault(f"{path} is not a recipe: {wrong_fields(error)}.", field="recipe") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from publisher.recipe.recipe import Recipe
 
@@ -25,6 +25,13 @@ def invalid_fields(errors: Iterable[Mapping[str, Any]]) -> list[InvalidField]:
     """One entry for each error of pydantic's `errors()` that somebody made: a default that follows from a wrong field
     is none."""
     return [_invalid_field(error) for error in errors if error["type"] != "default_factory_not_called"]
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """Of a recipe that comes from elsewhere than a request: each wrong field and why, in one line."""
+    # as in a request, where the recipe is a field of the body
+    located = [{**entry, "loc": ("body", "recipe", *entry["loc"])} for entry in error.errors()]
+    return "; ".join(f"{found.field}: {found.message}" for found in invalid_fields(located))
 
 
 def _invalid_field(error: Mapping[str, Any]) -> InvalidField:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store.states import JobState
 
 
@@ -105,7 +106,8 @@ class Corpus(Table):
 
 
 class Variant(Table):
-    """`publication` is {endpoint, repo_id, commit, url} and `manifest` the checkpoint's loram.json, once published."""
+    """`publication` is publisher.manifest.reports.Publication as JSON and `manifest` the checkpoint's loram.json, once
+    published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
 
     __tablename__ = "variants"
     __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
@@ -114,6 +116,7 @@ class Variant(Table):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
     recipe: Mapped[dict[str, Any]]
+    recipe_version: Mapped[int] = mapped_column(Integer, default=RECIPE_VERSION)
     recipe_digest: Mapped[str]
     publish_repo_id: Mapped[str]
     publish_private: Mapped[bool]

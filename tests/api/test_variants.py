@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 
 from publisher.store import models as tables
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
+from tests.manifest import contents
 from tests.models import tiny_llama
 
 SPARSE = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5, "protect_first": 1, "protect_last": 1}
@@ -141,12 +142,13 @@ def test_a_variant_tells_its_certificate_s_verdict(api: RunningApi, client: http
     made = created(client.post("/v1/variants", json=variant_body))
     assert made["certificate"] is None
     difference = {"documents": 12, "mean": 0.18, "standard_error": 0.02}
-    certificate = {"corpus": "novel", "improves": True, "differences": {"novel": difference}}
+    certificate = contents.certificate(differences={"novel": difference})
     told = difference | {"verdict": "passed", "corpus": "novel"}
-    finish(api, made["id"], {"evaluation": {"certificate": certificate}})
+    finish(api, made["id"], contents.content(evaluation=contents.evaluation(certificate)))
     assert client.get(f"/v1/variants/{made['id']}").json()["certificate"] == told
     assert client.get("/v1/variants").json()["items"][0]["certificate"] == told
-    finish(api, made["id"], {"evaluation": {"certificate": {"corpus": "novel", "improves": True}}})
+    claimed = contents.certificate(differences={}, improves=True, verdict="passed")
+    finish(api, made["id"], contents.content(evaluation=contents.evaluation(claimed)))
     unstated = {"verdict": "not_stated", "corpus": "novel", "documents": None, "mean": None, "standard_error": None}
     assert client.get(f"/v1/variants/{made['id']}").json()["certificate"] == unstated
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,6 +18,7 @@ from publisher.checkpoint.masks import Masks, save_masks
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.families.describe import describe
 from publisher.manifest.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
+from publisher.recipe import Recipe
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -105,11 +107,19 @@ def describe_again(folder: Path, base: str = "org/base", commit: str = "c" * 40)
     return folder
 
 
+STRUCTURED = {"ratio": 0.5, "calibration": {"corpus": "text"}}
+
+
+def written(recipe: Mapping[str, object]) -> dict[str, Any]:
+    """A recipe as manifests have it, with its defaults."""
+    return Recipe.model_validate(recipe).model_dump(mode="json")
+
+
 def manifest(folder: Path, base: str, commit: str) -> Manifest:
     base_widths, widths = _widths(folder)
     return Manifest(
         base=BaseModelRecord(repo_id=base, revision=commit, endpoint="https://huggingface.co"),
-        recipe={"pruning": {"ratio": 0.5}, "quantization": {"scheme": "none"}},
+        recipe=written({"pruning": STRUCTURED, "quantization": {"scheme": "none"}}),
         recipe_digest="0" * 64,
         parameters=Counts(base=100, pruned=50),
         bytes=Sizes(base=400, checkpoint=200),

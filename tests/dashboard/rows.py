@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from publisher.store import keys
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Variant
 from publisher.store.states import EventKind
+from tests.manifest import contents
 
 GEOMETRY = describe(
     {
@@ -82,7 +82,10 @@ class Account:
             session.flush()
             return row.id
 
-    def variant(self, repo_id: str, base_model_id: str, recipe: Recipe = RECIPE) -> Variant:
+    def variant(
+        self, repo_id: str, base_model_id: str, recipe: Recipe = RECIPE, stored: Mapping[str, Any] | None = None
+    ) -> Variant:
+        """`stored`: columns that differ from what this version writes, as `recipe_version`."""
         with self.database.write() as session:
             row = Variant(
                 tenant_id=self.tenant_id,
@@ -93,11 +96,19 @@ class Account:
                 publish_private=False,
                 request_digest="0" * 64,
             )
+            for name, value in (stored or {}).items():
+                setattr(row, name, value)
             session.add(row)
         return row
 
-    def job(self, repo_id: str = "org/small", base_model_id: str | None = None, recipe: Recipe = RECIPE) -> Work:
-        variant = self.variant(repo_id, base_model_id or self.base_model(), recipe)
+    def job(
+        self,
+        repo_id: str = "org/small",
+        base_model_id: str | None = None,
+        recipe: Recipe = RECIPE,
+        stored: Mapping[str, Any] | None = None,
+    ) -> Work:
+        variant = self.variant(repo_id, base_model_id or self.base_model(), recipe, stored)
         with self.database.write() as session:
             return Work(self.database, service.enqueue(session, variant).id, variant.id)
 
@@ -184,22 +195,9 @@ def log(message: str) -> NewEvent:
 
 
 def manifest(recovered: float = 64.0) -> dict[str, Any]:
-    """The parts of a loram.json that pages show, as publisher.manifest.manifest writes them."""
-    budget = {"steps": 40, "batch_size": 4, "sequence_length": 256, "rank": 8, "learning_rate": 1e-3}
-    return {
-        "format_version": "1.0",
-        "parameters": {"base": FACTS.parameters, "pruned": 84_015_360},
-        "bytes": {"base": FACTS.bytes, "checkpoint": 85_301_888},
-        "evaluation": {
-            "perplexity": {"novel": {"base": 76.62, "pruned": 419.1, "aligned": 131.7, "quantized": 140.2}},
-            "certificate": {
-                "corpus": "novel",
-                "budget": budget,
-                "base": 76.62,
-                "recovered": recovered,
-                "differences": {
-                    "novel": {"documents": 12, "mean": math.log(76.62 / recovered), "standard_error": 0.02}
-                },
-            },
-        },
-    }
+    """A loram.json of a smaller SmolLM2, with a certificate."""
+    return contents.content(
+        parameters={"base": FACTS.parameters, "pruned": 84_015_360},
+        bytes={"base": FACTS.bytes, "checkpoint": 85_301_888},
+        evaluation=contents.evaluation(contents.certificate(recovered)),
+    )

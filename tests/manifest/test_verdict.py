@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from publisher.manifest.verdict import Requirement, Verdict, judge, verdict_of, withholds
+from publisher.manifest.evaluation import Certificate
+from publisher.manifest.verdict import Requirement, Verdict, judge, withholds
+from tests.manifest.contents import certificate
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,11 @@ def test_what_a_recipe_requires_decides_what_is_published(requirement: Requireme
 
 def test_verdict_in_a_manifest_follows_from_its_numbers_not_from_what_it_calls_itself() -> None:
     found: dict[str, Any] = {"documents": 12, "mean": -0.1, "standard_error": 0.01, "verdict": "passed"}
-    claims = {"corpus": "novel", "improves": True, "verdict": "passed"}
-    assert verdict_of(claims | {"differences": {"novel": found}}) is Verdict.FAILED
-    assert verdict_of(claims | {"differences": {"other": found}}) is Verdict.NOT_STATED
-    assert verdict_of(claims) is Verdict.NOT_STATED
+
+    def verdict(**differences: object) -> Verdict:
+        claims = {"improves": True, "verdict": "passed", "gain": 9.0}
+        return Certificate.model_validate(certificate(differences=differences) | claims).verdict
+
+    assert verdict(novel=found) is Verdict.FAILED
+    assert verdict(other=found) is Verdict.NOT_STATED
+    assert verdict() is Verdict.NOT_STATED

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
+from publisher.recipe.stored import stored_recipe
+from publisher.recipe.versions import version_of
 from publisher.store import migrate
 from publisher.store.database import Database
-from publisher.store.models import Table, Worker
+from publisher.store.models import Table, Variant, Worker
+from publisher.store.variant_content import recipe_of
+from tests.recipe.history import HISTORY
 
 
 def test_migrated_tables_are_those_of_the_models(database: Database) -> None:
@@ -33,6 +39,33 @@ def test_workers_of_before_are_as_fast_in_fp32_until_they_measure_it(database: D
     migrate.upgrade(database_url)
     with database.read() as session:
         assert session.get_one(Worker, "w").fp32_flops_per_second == 1e9
+
+
+def test_recipes_of_before_state_the_version_that_they_were_written_by(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "0002")
+    with database.engine.begin() as connection:
+        _insert(connection, "tenants", {"id": "ten", "name": "t", "created_at": 0})
+        facts = {"repo_id": "org/base", "revision": "c", "facts": "{}"}
+        _insert(connection, "base_models", {"id": "base", "tenant_id": "ten", "created_at": 0} | facts)
+        for number, stored in enumerate(HISTORY):
+            row = {"id": f"var_{number:03}", "tenant_id": "ten", "base_model_id": "base", "created_at": 0}
+            digests = {"recipe_digest": "0", "request_digest": "0", "publish_repo_id": "org/x"}
+            asked = {"recipe": json.dumps(stored.recipe), "publish_private": False}
+            _insert(connection, "variants", row | digests | asked)
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        rows = session.scalars(select(Variant).order_by(Variant.id)).all()
+        for row, stored in zip(rows, HISTORY, strict=True):
+            # a part that is left out tells nothing of the versions that only changed it, nor do they change the recipe
+            assert row.recipe_version == version_of(stored.recipe) >= stored.version
+            assert recipe_of(row) == stored_recipe(stored.recipe, stored.version)
+    migrate.downgrade(database_url, "0002")
+    assert "recipe_version" not in {column["name"] for column in inspect(database.engine).get_columns("variants")}
+
+
+def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> None:
+    values = ", ".join(f":{name}" for name in row)
+    connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})"), row)
 
 
 def test_downgrade_removes_every_table(database: Database, database_url: str) -> None:

@@ -58,7 +58,7 @@ def model_card(subject: CardSubject) -> str:
 
 
 def _metadata(subject: CardSubject) -> str:
-    quantized = _scheme(subject.manifest) != "none"
+    quantized = subject.manifest.is_quantized
     data: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -141,8 +141,3 @@ def _making(manifest: Manifest) -> str:
 
 def _method(manifest: Manifest) -> str:
     return f"{method(manifest)}-pruning".replace("_", "-")
-
-
-def _scheme(manifest: Manifest) -> str:
-    quantization = manifest.recipe.get("quantization") or {}
-    return str(quantization.get("scheme", "none"))

@@ -9,7 +9,7 @@ from publisher.manifest.evaluation import Certificate, EvaluationReport, PairedD
 from publisher.manifest.manifest import Manifest
 from publisher.manifest.verdict import LEAST_DOCUMENTS, LEAST_GAIN, STANDARD_ERRORS, Verdict, withholds
 from worker.card.markdown import table
-from worker.card.pruning import calibration_corpora, corpus_names
+from worker.card.pruning import calibration_corpora, recipe_of
 
 _NO_VERDICT = (
     "> **Not certified.** No probe adapter was trained on this checkpoint, so nothing here says whether an adapter "
@@ -93,7 +93,8 @@ def _retained(certificate: Certificate) -> str:
 
 
 def _consequence(manifest: Manifest, verdict: Verdict) -> str:
-    requirement = (manifest.recipe.get("evaluation") or {}).get("require_certificate", True)
+    asked = recipe_of(manifest).evaluation
+    requirement = True if asked is None else asked.require_certificate
     if withholds(requirement, verdict):
         return "So it was not published: its recipe requires the certificate, and this is a copy of what was built."
     said = json.dumps(requirement)
@@ -172,8 +173,9 @@ def _strength(certificate: Certificate) -> str:
 
 
 def _also_read(corpus: str, manifest: Manifest) -> str:
-    alignment = manifest.recipe.get("alignment") or {}
-    readers = {"calibration": calibration_corpora(manifest), "alignment": corpus_names(alignment)}
+    alignment = recipe_of(manifest).alignment
+    aligned = {corpus.name for corpus in alignment.corpora} if alignment else set()
+    readers = {"calibration": calibration_corpora(manifest), "alignment": aligned}
     having_read = [name for name, corpora in readers.items() if corpus in corpora]
     if not having_read:
         return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from publisher.manifest.evaluation import Certificate, EvaluationReport, PairedDifference, Perplexities
+from publisher.manifest.reports import DocumentLosses
 from publisher.manifest.verdict import STANDARD_ERRORS
 
 FOLDER = "plots"
@@ -28,7 +28,7 @@ class Measured:
     gradient_cosine: Sequence[float] = ()
     evaluation: EvaluationReport | None = None
     probe_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    document_losses: Mapping[str, Any] = field(default_factory=dict)
+    document_losses: Mapping[str, DocumentLosses] = field(default_factory=dict)
 
 
 def draw_plots(checkpoint: Path, measured: Measured) -> list[tuple[str, str]]:
@@ -84,10 +84,10 @@ def _probe(certificate: Certificate, losses: Mapping[str, Sequence[float]]) -> F
     return figure
 
 
-def _documents(difference: PairedDifference, losses: Mapping[str, Any]) -> Figure:
+def _documents(difference: PairedDifference, losses: DocumentLosses) -> Figure:
     """Each held-out document's gain, from the least to the greatest; their mean, and two standard errors about it."""
     figure, axes = _canvas("held-out document, by gain", "base's loss less recovered's, nats/token")
-    both = zip(losses["nats"]["base"], losses["nats"]["recovered"], losses["tokens"], strict=True)
+    both = zip(losses.nats["base"], losses.nats["recovered"], losses.tokens, strict=True)
     gains = sorted((base - recovered) / tokens for base, recovered, tokens in both)
     axes.plot(range(1, len(gains) + 1), gains, "o", markersize=4, label="document")
     axes.axhline(0, color="black", linewidth=0.8)

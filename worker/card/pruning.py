@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from publisher.manifest.manifest import Manifest
-from publisher.recipe import Criterion
+from publisher.recipe import Layout, PruningMethod, Recipe, Storage
 from publisher.recipe.criteria.register import criterion_spec
+from publisher.recipe.stored import stored_recipe
 
 _UNITS = {"kv_heads": "attention heads (whole KV groups)", "neurons": "MLP neurons", "experts": "experts"}
 
 
-def method(manifest: Manifest) -> str:
-    return str(_recipe(manifest).get("method", "structured"))
+def recipe_of(manifest: Manifest) -> Recipe:
+    """Raises RequestFault if it is of another version and cannot be read."""
+    return stored_recipe(manifest.recipe)
+
+
+def method(manifest: Manifest) -> PruningMethod:
+    return recipe_of(manifest).pruning.method
 
 
 def is_of_single_weights(manifest: Manifest) -> bool:
     """Whether weights were pruned one by one, so that shapes are the base model's."""
-    return method(manifest) != "structured"
+    return method(manifest) is not PruningMethod.STRUCTURED
 
 
 def is_compressed(manifest: Manifest) -> bool:
-    return _recipe(manifest).get("storage") == "compressed"
+    return recipe_of(manifest).pruning.storage is Storage.COMPRESSED
 
 
 def loads_anywhere(manifest: Manifest) -> bool:
     """Whether transformers loads the checkpoint without this package."""
-    if (manifest.recipe.get("quantization") or {}).get("include_embeddings"):
+    recipe = recipe_of(manifest)
+    if recipe.quantization.include_embeddings:
         return False
     if is_of_single_weights(manifest):
         return not is_compressed(manifest)
-    return _recipe(manifest).get("layout") == "uniform"
+    return recipe.pruning.layout is Layout.UNIFORM
 
 
 def calibration_corpora(manifest: Manifest) -> set[str]:
     """Whose text importance was measured on."""
-    criterion = _criterion(manifest)
-    reads_text = criterion is not None and criterion_spec(criterion).reads_text
-    return corpus_names(_recipe(manifest).get("calibration") or {}) if reads_text else set()
-
-
-def corpus_names(part: Mapping[str, Any]) -> set[str]:
-    """The corpora that a part of the recipe names, one as `corpus` or several as `corpora`."""
-    several = {corpus["name"] for corpus in part.get("corpora", ())}
-    return several | ({part["corpus"]} if part.get("corpus") else set())
+    pruning = recipe_of(manifest).pruning
+    reads_text = criterion_spec(pruning.criterion).reads_text
+    return set(pruning.calibration.shares) if pruning.calibration and reads_text else set()
 
 
 def pruning(manifest: Manifest) -> str:
@@ -65,12 +65,12 @@ def _of_units(manifest: Manifest) -> Iterator[str]:
 
 
 def _of_weights(manifest: Manifest) -> Iterator[str]:
-    recipe = _recipe(manifest)
-    if method(manifest) == "semi_structured":
-        kept, _, of = str(recipe.get("pattern", "2:4")).partition(":")
+    recipe = recipe_of(manifest).pruning
+    if recipe.method is PruningMethod.SEMI_STRUCTURED:
+        kept, of = recipe.pattern.kept, recipe.pattern.of
         what = f"Semi-structured pruning kept {kept} of every {of} neighbouring weights in each row"
     else:
-        what = f"Unstructured pruning removed {float(recipe['ratio']):.0%} of the weights"
+        what = f"Unstructured pruning removed {recipe.ratio:.0%} of the weights"
     yield f"{what} of the pruned layers' matrices, chosen by {_chosen_by(manifest)}."
     yield (
         "Shapes are the base model's, with zeros where weights were pruned: loading and training take as much memory "
@@ -81,20 +81,9 @@ def _of_weights(manifest: Manifest) -> Iterator[str]:
     yield "`pruning_masks.safetensors` says which weights were kept. Updates have to be masked with it."
 
 
-def _criterion(manifest: Manifest) -> Criterion | None:
-    """None for one that this version of the publisher does not know."""
-    name = _recipe(manifest).get("criterion")
-    return Criterion(name) if name in list(Criterion) else None
-
-
 def _chosen_by(manifest: Manifest) -> str:
-    criterion = _criterion(manifest)
-    return str(_recipe(manifest).get("criterion")) if criterion is None else criterion_spec(criterion).words
+    return criterion_spec(recipe_of(manifest).pruning.criterion).words
 
 
 def _listed(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part) or "nothing"
-
-
-def _recipe(manifest: Manifest) -> dict[str, Any]:
-    return dict(manifest.recipe.get("pruning") or {})

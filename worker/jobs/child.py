@@ -63,8 +63,9 @@ class JobProcess:
         store = StageStore(self._settings.stages_dir)
         folders = run_pipeline(request, store, self._reporter.context, on_stage=self._reporter.on_stage)
         done = read_outcome(folders)
+        publication, manifest = done.publication.model_dump(mode="json"), done.manifest.model_dump(mode="json")
         self._reporter.finish(
-            lambda session: transitions.succeed(session, self._lease, done.publication, done.manifest, done.files)
+            lambda session: transitions.succeed(session, self._lease, publication, manifest, done.files)
         )
 
     def _request(self) -> BuildRequest:

@@ -15,6 +15,7 @@ from publisher.corpus.source import CorpusSource, DatasetShelf
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.jobs.tokens import sign_job_token
 from publisher.recipe import Recipe
+from publisher.recipe.stored import stored_recipe
 from publisher.settings import Settings
 from publisher.store.models import BaseModel, Corpus, Job, Variant
 from publisher.store.tenancy import readable_by
@@ -34,11 +35,11 @@ def read_request(
 ) -> BuildRequest:
     """`devices`: what the align stage may use, all else runs on `device`; without any, nobody asks whether it fits.
 
-    Raises RequestFault if a corpus that the recipe names is gone or the devices cannot hold the align stage,
-    InfrastructureFault without a token to publish.
+    Raises RequestFault if the recipe is of another version and cannot be read, a corpus that it names is gone or the
+    devices cannot hold the align stage, InfrastructureFault without a token to publish.
     """
     job = session.get_one(Job, job_id)
-    recipe = Recipe.model_validate(job.variant.recipe)
+    recipe = stored_recipe(job.variant.recipe, job.variant.recipe_version)
     if devices:
         refuse_too_large(BaseModelFacts.model_validate(job.variant.base_model.facts).geometry, recipe, devices)
     return BuildRequest(

@@ -19,14 +19,15 @@ from publisher.base_model.files import CONFIG_FILE, INDEX_FILE, FolderFiles, is_
 from publisher.base_model.tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
 from publisher.families.describe import describe
 from publisher.files.json_object import MAX_BYTES, parse_object, read_object
+from publisher.manifest.manifest import FileRecord
 from worker.text.tokenizer import load_tokenizer
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def make_readable(folder: Path, facts: BaseModelFacts) -> dict[str, dict[str, int | str]]:
+def make_readable(folder: Path, facts: BaseModelFacts) -> dict[str, FileRecord]:
     """Write anew what has to be; name → size in bytes and sha256 of each file that is not as it was fetched."""
-    rewritten: dict[str, dict[str, int | str]] = {}
+    rewritten: dict[str, FileRecord] = {}
     for name in sorted(facts.files):
         path = folder / name
         if not name.endswith((".json", ".jinja")) or is_document(name) or path.stat().st_size > MAX_BYTES:
@@ -36,7 +37,7 @@ def make_readable(folder: Path, facts: BaseModelFacts) -> dict[str, dict[str, in
         if readable != content:
             path.unlink()  # it may be a link to the owner's file
             path.write_bytes(readable)
-            rewritten[name] = {"size": len(readable), "sha256": hashlib.sha256(readable).hexdigest()}
+            rewritten[name] = FileRecord(size=len(readable), sha256=hashlib.sha256(readable).hexdigest())
     return rewritten
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from publisher.corpus.source import CorpusSource
 from publisher.errors import RequestFault
+from publisher.manifest import reports
 from publisher.manifest.evaluation import EvaluationReport, Perplexities, WeightBytes
 from publisher.recipe import STRENGTHS, Evaluation
 from publisher.recipe.stages import Stage
@@ -171,10 +172,11 @@ def _perplexities(measured: Mapping[str, Mapping[str, DocumentLosses]]) -> dict[
 
 
 def _by_document(measuring: Measuring, base: Mapping[str, DocumentLosses]) -> dict[str, object]:
-    return {
-        corpus: {"tokens": list(losses.tokens), "nats": measuring.document_nats[corpus]}
+    found = {
+        corpus: reports.DocumentLosses(tokens=list(losses.tokens), nats=measuring.document_nats[corpus])
         for corpus, losses in base.items()
     }
+    return {corpus: losses.model_dump(mode="json") for corpus, losses in found.items()}
 
 
 def _weight_bytes(inputs: EvaluateInputs) -> WeightBytes:

@@ -13,6 +13,8 @@ from pathlib import Path
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.base_model.files import is_document
 from publisher.errors import InfrastructureFault, RequestFault, UnsupportedModel
+from publisher.manifest.manifest import FileRecord
+from publisher.manifest.reports import FetchedBase
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
 from worker.request import BaseModelSource, BuildRequest
@@ -52,8 +54,10 @@ def run(request: BuildRequest, inputs: FetchInputs, output: Path, context: Stage
     for note in dict.fromkeys([*facts.notes, *_token_notes(request, folder, facts, context)]):
         context.log(f"Note: {note}.")
     model = {name: found for name, found in files.items() if not is_document(name)}
-    record = {"repo_id": request.base.repo_id, "revision": request.base.revision, "files": model}
-    write_json(output / "base.json", record | ({"rewritten": rewritten} if rewritten else {}))
+    fetched = FetchedBase(
+        repo_id=request.base.repo_id, revision=request.base.revision, files=model, rewritten=rewritten
+    )
+    write_json(output / "base.json", fetched.content())
 
 
 def _token_notes(request: BuildRequest, folder: Path, facts: BaseModelFacts, context: StageContext) -> list[str]:
@@ -88,7 +92,7 @@ def _link(source: Path, facts: BaseModelFacts, folder: Path) -> None:
         (folder / name).symlink_to((source / name).resolve())
 
 
-def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict[str, dict[str, int | str]]:
+def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict[str, FileRecord]:
     total, done = sum(sizes.values()), 0
 
     def advance(count: int) -> None:
@@ -97,18 +101,16 @@ def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict
         context.progress(done, total, "bytes")
 
     return {
-        name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name, advance)}
+        name: FileRecord(size=(folder / name).stat().st_size, sha256=hash_file(folder / name, advance))
         for name in sorted(sizes)
     }
 
 
-def _refuse_other_content(
-    base: BaseModelSource, files: Mapping[str, Mapping[str, int | str]], expected: Mapping[str, str]
-) -> None:
+def _refuse_other_content(base: BaseModelSource, files: Mapping[str, FileRecord], expected: Mapping[str, str]) -> None:
     for name, sha256 in expected.items():
-        if files[name]["sha256"] != sha256:
+        if files[name].sha256 != sha256:
             raise InfrastructureFault(
-                f"{name} of {base.repo_id} arrived with sha256 {files[name]['sha256']}; the Hub lists {sha256}.",
+                f"{name} of {base.repo_id} arrived with sha256 {files[name].sha256}; the Hub lists {sha256}.",
                 way_out="Try again; if it repeats, a proxy or the disk changes files.",
             )
 

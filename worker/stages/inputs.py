@@ -100,7 +100,7 @@ class PackageInputs:
     """`alignment`, `evaluation`, `probe_losses` and `document_losses` are their stages' JSON files, None for what was
     not done; `stage_seconds` maps stage name to seconds.
 
-    `base_json` is {"repo_id", "revision", "files": {name: {"size": bytes, "sha256": hex}}}.
+    `base_json`: fetch's. All of them are types of publisher.manifest.reports.
     """
 
     base: Path

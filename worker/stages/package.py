@@ -6,15 +6,12 @@ Model files are hard links where the disk allows it, so that packaging costs no 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 from publisher.architecture.geometry import LayerWidths
 from publisher.base_model.facts import INDEX_FILE
@@ -27,16 +24,15 @@ from publisher.errors import RequestFault
 from publisher.manifest import manifest
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import (
-    AlignmentRecord,
     BaseModelRecord,
     Counts,
     FileRecord,
     Manifest,
-    ReconstructionRecord,
     Sizes,
     TextRecord,
     Widths,
 )
+from publisher.manifest.reports import AlignmentReport, FetchedBase, read_document_losses, read_probe_losses
 from publisher.manifest.verdict import Verdict
 from publisher.recipe.stages import Stage
 from worker.card import card
@@ -55,8 +51,6 @@ from worker.text.tokenizer import load_tokenizer
 VERSION = 9
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
-#: of alignment.json, what the manifest does not repeat
-_IN_DETAIL = {"loss", "gradient_cosine", "reconstruction"}
 #: Of the base model's files, those that are the model and so come from the quantized folder instead.
 _REPLACED = (INDEX_FILE, "config.json", card.FILE_NAME)
 
@@ -80,15 +74,15 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
     """Writes the checkpoint into `output`, the manifest last."""
     _place_files(inputs, output, context)
     evaluation = _evaluation(inputs.evaluation)
-    alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else None
+    alignment = AlignmentReport.read(inputs.alignment) if inputs.alignment else None
     described = _describe(request, inputs, output, alignment, evaluation)
     measured = Measured(
         kept=open_masks(inputs.masks).kept_shares(described),
-        alignment_loss=alignment["loss"] if alignment else (),
-        gradient_cosine=alignment["gradient_cosine"] if alignment else (),
+        alignment_loss=alignment.loss if alignment else (),
+        gradient_cosine=alignment.gradient_cosine if alignment else (),
         evaluation=evaluation,
-        probe_losses=json.loads(inputs.probe_losses.read_bytes()) if inputs.probe_losses else {},
-        document_losses=json.loads(inputs.document_losses.read_bytes()) if inputs.document_losses else {},
+        probe_losses=read_probe_losses(inputs.probe_losses),
+        document_losses=read_document_losses(inputs.document_losses),
     )
     plots = draw_plots(output, measured)
     _warn_of_certificate(described, context)
@@ -141,16 +135,14 @@ def _describe(
     request: BuildRequest,
     inputs: PackageInputs,
     output: Path,
-    alignment: dict[str, Any] | None,
+    alignment: AlignmentReport | None,
     evaluation: EvaluationReport | None,
 ) -> Manifest:
     """The manifest without the files' digests."""
     geometry = read_geometry(inputs.base)
     masks = open_masks(inputs.masks)
     widths, parameters = masks.left(geometry)
-    base_files = {
-        name: FileRecord(**facts) for name, facts in json.loads(inputs.base_json.read_bytes())["files"].items()
-    }
+    base_files = FetchedBase.read(inputs.base_json).files
     return Manifest(
         base=_base_record(request.base, base_files),
         recipe=request.recipe.model_dump(mode="json"),
@@ -159,7 +151,7 @@ def _describe(
         bytes=Sizes(base=_weight_bytes(base_files), checkpoint=_checkpoint_bytes(output, masks)),
         base_widths=[_as_record(width) for width in geometry.full_widths],
         widths=[_as_record(width) for width in widths],
-        alignment=_alignment_summary(alignment),
+        alignment=alignment.summary() if alignment else None,
         text=_text_record(inputs.base),
         evaluation=evaluation,
         software={name: version(name) for name in _SOFTWARE},
@@ -182,32 +174,6 @@ def _text_record(base: Path) -> TextRecord | None:
         return None
     before, close = (tokenizer.convert_ids_to_tokens(list(ids)) for ids in (framing.before, framing.close))
     return TextRecord(before=before, close=close)
-
-
-def _alignment_summary(alignment: dict[str, Any] | None) -> AlignmentRecord | None:
-    """Without the numbers of every step; the plot shows the loss."""
-    if alignment is None:
-        return None
-    losses = alignment["loss"]
-    summary = {name: value for name, value in alignment.items() if name not in _IN_DETAIL}
-    return AlignmentRecord(
-        **summary,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
-        reconstruction=_reconstruction_summary(alignment.get("reconstruction")),
-    )
-
-
-def _reconstruction_summary(reconstruction: dict[str, Any] | None) -> ReconstructionRecord | None:
-    """Without the errors of each matrix; None as well where no matrix could be solved for, as with experts alone."""
-    matrices = reconstruction["matrices"] if reconstruction else ()
-    if reconstruction is None or not matrices:
-        return None
-    return ReconstructionRecord(
-        **{name: value for name, value in reconstruction.items() if name != "matrices"},
-        error_before=fmean(matrix["before"] for matrix in matrices),
-        error_after=fmean(matrix["after"] for matrix in matrices),
-    )
 
 
 def _as_record(width: LayerWidths) -> Widths:

@@ -7,7 +7,6 @@ worker that dies between the commit and its own record publishes once.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub_client.faults import hub_faults
 from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.manifest import FILE_NAME as MANIFEST
-from publisher.manifest.manifest import FileRecord, Manifest, record
+from publisher.manifest.manifest import FileRecord, Manifest, files_named_in, record
+from publisher.manifest.reports import PublicationReport
 from publisher.manifest.verdict import MORE_DOCUMENTS, Verdict, withholds
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
@@ -77,19 +77,20 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
         endpoint=target.endpoint, token=target.token, library_name="loram-publisher", library_version=__version__
     )
     with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
-        publication = Publication.of(api, target, inputs.checkpoint, context)
+        publishing = Publishing.of(api, target, inputs.checkpoint, context)
         if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write
             api.create_repo(target.repo_id, private=target.private, exist_ok=True)
-        commit = publication.make()
-        publication.compare(commit)
+        commit = publishing.make()
+        publishing.compare(commit)
     url = f"{target.endpoint}/{target.repo_id}"
-    files = {name: facts.model_dump() for name, facts in publication.files.items()}
-    facts = {"endpoint": target.endpoint, "repo_id": target.repo_id, "commit": commit, "url": url, "files": files}
-    write_json(output / "publication.json", facts)
+    report = PublicationReport(
+        endpoint=target.endpoint, repo_id=target.repo_id, commit=commit, url=url, files=dict(publishing.files)
+    )
+    write_json(output / "publication.json", report.model_dump(mode="json"))
 
 
 @dataclass
-class Publication:
+class Publishing:
     """A checkpoint on its way into a repository. `files`: what its manifest names, and the manifest."""
 
     api: HfApi
@@ -100,7 +101,7 @@ class Publication:
     done_bytes: int = field(default=0, init=False)
 
     @classmethod
-    def of(cls, api: HfApi, target: PublishTarget, checkpoint: Path, context: StageContext) -> Publication:
+    def of(cls, api: HfApi, target: PublishTarget, checkpoint: Path, context: StageContext) -> Publishing:
         files = {**Manifest.read(checkpoint).files, MANIFEST: record(checkpoint / MANIFEST)}
         return cls(api, target, checkpoint, context, files)
 
@@ -184,11 +185,7 @@ class Publication:
 
     def _listed(self, head: ModelInfo) -> set[str]:
         """What the head's manifest names; nothing if it is not a manifest at all."""
-        text = b"".join(received(self.api, self.target.repo_id, MANIFEST, str(head.sha)))
-        try:
-            return set(json.loads(text)["files"])
-        except (ValueError, KeyError, TypeError):
-            return set()
+        return files_named_in(b"".join(received(self.api, self.target.repo_id, MANIFEST, str(head.sha))))
 
     def _advance(self, count: int) -> None:
         self.done_bytes += count

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 from publisher.checkpoint.compression import compress_folder
 from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.manifest.reports import AlignmentReport
 from publisher.recipe import Scheme, Storage
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
@@ -34,14 +34,14 @@ def run(request: BuildRequest, inputs: QuantizeInputs, output: Path, context: St
         case Scheme.NF4:
             from worker.quantization.nf4 import quantize_nf4
 
-            alignment = json.loads(inputs.alignment.read_bytes()) if inputs.alignment else {}
+            aligned = AlignmentReport.read(inputs.alignment) if inputs.alignment else None
             quantize_nf4(
                 inputs.model,
                 output / "model",
                 request.device,
                 context,
                 include_embeddings=request.recipe.quantization.include_embeddings,
-                bf16=alignment.get("bf16_modules", []),
+                bf16=aligned.bf16_modules if aligned else [],
             )
         case Scheme.NONE if request.recipe.pruning.storage is Storage.COMPRESSED:
             (output / "model").mkdir()

@@ -260,8 +260,7 @@ def _weights(model: str, revision: str | None) -> ModelWeights:
 def _origins(checkpoint: Path, repository: Repository | None, base: ModelWeights, manifest: Manifest) -> Origins:
     here = ModelWeights(checkpoint)
     own = here if here.here or repository is None else ModelWeights(repository)
-    scheme = (manifest.recipe.get("quantization") or {}).get("scheme", "none")
-    return Origins(own, base, equal=manifest.alignment is None and scheme == "none")
+    return Origins(own, base, equal=manifest.alignment is None and not manifest.is_quantized)
 
 
 def _resized(shapes: Mapping[str, Shape], places: AdapterPlaces | None) -> int | None:

@@ -16,12 +16,20 @@ from rich.console import Console
 
 from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
-from publisher.client.demo.table import Measured, certificate_line, results_table, speed_line
+from publisher.client.demo.table import (
+    Measured,
+    UserPerplexity,
+    UserTraining,
+    certificate_line,
+    results_table,
+    speed_line,
+)
 from publisher.client.plan import plan_table
 from publisher.client.progress import JobProgress, working
 from publisher.client.rest import ServiceClient
 from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import InfrastructureFault
+from publisher.manifest.manifest import Manifest
 from publisher.plan.plan import Plan
 
 
@@ -61,10 +69,10 @@ def demo(data_dir: Path, keep: bool, device: str) -> None:
         console.print(speed_line(measured))
         console.print(f"The whole demo took {(time.monotonic() - started) / 60:.1f} minutes.")
         _say_where(service, console, keep)
-    if measured.recovered >= measured.base:
+    if measured.user.recovered >= measured.user.base:
         raise InfrastructureFault(
-            f"the recovered adapter does not help: held-out perplexity {measured.recovered:.2f} with it, "
-            f"{measured.base:.2f} without.",
+            f"the recovered adapter does not help: held-out perplexity {measured.user.recovered:.2f} with it, "
+            f"{measured.user.base:.2f} without.",
             way_out="Align on more tokens (publisher/client/demo/recipe.py).",
         )
 
@@ -79,7 +87,8 @@ def _main_job(
         _plan(client, base["id"], console)
         variant = _make_variant(client, base["id"], console)
     user = _be_the_user(service, model, corpora["novel"], user_dir, console)
-    return Measured.of(variant["manifest"], variant["publication"], user.training, user.perplexity)
+    manifest = Manifest.parse(variant["manifest"], f"the manifest of {variant['id']}")
+    return Measured.of(manifest, user.training, user.perplexity)
 
 
 def _register(client: ServiceClient, model: Path, corpora: dict[str, Path], console: Console) -> Any:
@@ -118,8 +127,8 @@ def _make_variant(client: ServiceClient, base_id: str, console: Console) -> Any:
 
 @dataclass(frozen=True)
 class DownstreamResult:
-    training: dict[str, Any]
-    perplexity: dict[str, Any]
+    training: UserTraining
+    perplexity: UserPerplexity
 
 
 def _be_the_user(service: RunningService, model: Path, novel: Path, folder: Path, console: Console) -> DownstreamResult:
@@ -142,7 +151,7 @@ def _be_the_user(service: RunningService, model: Path, novel: Path, folder: Path
     limits = ["--limit", str(recipe.HELD_OUT_TOKENS), "--length", str(recipe.WINDOW), *device]
     held_out, adapter = str(folder / f"{Split.HELD_OUT}.jsonl"), str(folder / "out" / "recovered")
     perplexity = downstream(console, "measure", ["measure", str(model), adapter, held_out, *limits], environment)
-    return DownstreamResult(training, perplexity)
+    return DownstreamResult(UserTraining.model_validate(training), UserPerplexity.model_validate(perplexity))
 
 
 def _say_where(service: RunningService, console: Console, keep: bool) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from publisher.checkpoint.compression import compress_folder
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import Manifest, TextRecord, Widths
 from publisher.manifest.verdict import Requirement, Verdict
-from tests.checkpoint.pruned import make_pair, manifest, save_checkpoint
+from tests.checkpoint.pruned import STRUCTURED, make_pair, manifest, save_checkpoint, written
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 from worker.card.card import CardSubject, model_card
@@ -66,7 +67,10 @@ def older(recovered: float) -> EvaluationReport:
     return EvaluationReport.model_validate(written | {"certificate": written["certificate"] | {"improves": True}})
 
 
-def described(tmp_path: Path, **changes: object) -> Manifest:
+def described(tmp_path: Path, recipe: Mapping[str, object] | None = None, **changes: object) -> Manifest:
+    """`recipe`: what is not said of pruning is as in STRUCTURED."""
+    if recipe is not None:
+        changes["recipe"] = written({"pruning": STRUCTURED} | dict(recipe))
     return manifest(tmp_path, "org/base", "c" * 40).model_copy(update=changes)
 
 
@@ -198,7 +202,7 @@ def test_card_says_what_else_read_the_text_that_the_probe_trains_on(
     alignment: dict[str, Any] | None,
     readers: str | None,
 ) -> None:
-    pruning = {"criterion": criterion, "calibration": calibration}
+    pruning = {"ratio": 0.5, "criterion": criterion, "calibration": calibration}
     recipe = {"pruning": pruning, "alignment": alignment, "evaluation": {"corpora": ["moby"]}}
     card = model_card(CardSubject(described(tmp_path, evaluation=evaluation(64.0), recipe=recipe), "org/small"))
     if readers is None:
@@ -263,9 +267,10 @@ def test_base_model_on_another_hub_than_the_checkpoint_is_loaded_from_there(tmp_
         assert "another Hub" not in same
 
 
-STRUCTURED = {"method": "structured", "criterion": "taylor", "ratio": 0.5}
-SEMI = {"method": "semi_structured", "criterion": "sparsegpt", "ratio": 0.5, "pattern": "4:8"}
-UNSTRUCTURED = {"method": "unstructured", "criterion": "wanda", "ratio": 0.6}
+TEXT = {"calibration": {"corpus": "text"}}
+UNIFORM = STRUCTURED | {"layout": "uniform", "protect_first": 0, "protect_last": 0}
+SEMI = {"method": "semi_structured", "criterion": "sparsegpt", "ratio": 0.5, "pattern": "4:8"} | TEXT
+UNSTRUCTURED = {"method": "unstructured", "criterion": "wanda", "ratio": 0.6} | TEXT
 COMPRESSED = UNSTRUCTURED | {"storage": "compressed"}
 
 
@@ -289,7 +294,7 @@ def test_card_says_what_was_pruned_and_how(tmp_path: Path, pruning: dict[str, ob
     card = card_of(tmp_path, pruning, widths=[whole, cut, cut, whole])
     assert said in card
     assert unsaid not in card
-    assert f"- {str(pruning['method']).replace('_', '-')}-pruning" in card
+    assert f"- {str(pruning.get('method', 'structured')).replace('_', '-')}-pruning" in card
 
 
 def test_memory_of_a_checkpoint_that_lost_single_weights_is_not_praised(tmp_path: Path) -> None:
@@ -302,7 +307,7 @@ def test_memory_of_a_checkpoint_that_lost_single_weights_is_not_praised(tmp_path
 
 def test_one_width_loads_without_this_package_and_the_card_says_so(tmp_path: Path) -> None:
     assert "import publisher.checkpoint " in card_of(tmp_path, STRUCTURED)
-    card = card_of(tmp_path, STRUCTURED | {"layout": "uniform"})
+    card = card_of(tmp_path, UNIFORM)
     assert "import publisher.checkpoint " not in card
     assert "transformers loads it as it is" in card
 
@@ -360,7 +365,7 @@ def test_code_for_compressed_single_weights_runs_as_pasted(
 @pytest.mark.parametrize("include_embeddings", [False, True])
 def test_one_width_loads_anywhere_unless_embeddings_are_in_four_bits(tmp_path: Path, include_embeddings: bool) -> None:
     quantization = {"scheme": "nf4", "include_embeddings": include_embeddings}
-    recipe = {"pruning": {"layout": "uniform"}, "quantization": quantization}
+    recipe = {"pruning": UNIFORM, "quantization": quantization}
     card = model_card(CardSubject(described(tmp_path, recipe=recipe), "org/small"))
     assert ("transformers loads it as it is" in card) != include_embeddings
     assert ("import publisher.checkpoint  #" in card) == include_embeddings

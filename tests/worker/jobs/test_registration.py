@@ -45,7 +45,7 @@ def test_living_worker_is_seen_again_and_again(database: Database, settings: Set
     registration.stop()
     with database.read() as session:
         worker = session.get_one(Worker, "w1")
-        assert (worker.models.device, worker.memory_bytes) == ("cpu", 2**30)
+        assert (worker.device, worker.memory_bytes) == ("cpu", 2**30)
         assert (worker.flops_per_second, worker.fp32_flops_per_second) == (1e9, 5e8)
 
 

@@ -20,6 +20,7 @@ from publisher.store.models import Corpus, Job, Variant
 from tests.dataset_hub import COMMIT
 from tests.jobs import rows
 from tests.models import tiny_llama
+from tests.recipe.history import HISTORY, REMOVED
 from tests.worker.stages.building import prose
 from worker.jobs.failures import failure_of
 from worker.jobs.request import read_request, secrets_of
@@ -45,6 +46,28 @@ def add_corpus(database: Database, tenant_id: str, path: str) -> None:
 def read(database: Database, settings: Settings, job: Job) -> BuildRequest:
     with database.read() as session:
         return read_request(session, settings, job.id, "cpu")
+
+
+def test_recipe_of_an_older_version_is_built_as_it_was_meant(database: Database, settings: Settings) -> None:
+    job = add_job(database)
+    oldest = HISTORY[0].recipe | {"evaluation": None, "alignment": None}
+    pruning = {"criterion": "magnitude", "calibration": None}
+    with database.write() as session:
+        row = session.get_one(Variant, job.variant_id)
+        row.recipe, row.recipe_version = oldest | {"pruning": oldest["pruning"] | pruning}, 1
+    assert read(database, settings, job).recipe.pruning.scope == "uniform"
+
+
+def test_recipe_of_another_version_that_cannot_be_read_is_the_request_s_fault(
+    database: Database, settings: Settings
+) -> None:
+    job = add_job(database)
+    with database.write() as session:
+        row = session.get_one(Variant, job.variant_id)
+        row.recipe, row.recipe_version = REMOVED.recipe, REMOVED.version
+    with pytest.raises(RequestFault, match="this recipe was written by another version: ") as fault:
+        read(database, settings, job)
+    assert failure_of(fault.value, None).blame is Blame.REQUEST
 
 
 def test_corpora_are_those_of_the_tenant(database: Database, settings: Settings) -> None:

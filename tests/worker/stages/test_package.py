@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,23 @@ from worker.stages.inputs import PackageInputs
 
 Output = Callable[[], Path]
 
-ALIGNMENT = {"steps": 3, "tokens": 300, "seconds": 1.5, "peak_memory_bytes": 2**30, "gradient_matching": 2.0}
-STEP_BY_STEP = {"loss": [3.0, 2.5, 2.25], "gradient_cosine": [0.3, 0.35, 0.4]}
+ALIGNMENT: dict[str, Any] = {
+    "objective": "distillation",
+    "optimizer": "adamw",
+    "steps": 3,
+    "step": 2,
+    "skipped_steps": 1,
+    "checks": [{"step": 2, "loss": 2.5}],
+    "tokens": 300,
+    "seconds": 1.5,
+    "tokens_per_second": 200.0,
+    "data_wait_share": 0.25,
+    "peak_memory_bytes": 2**30,
+    "optimizer_state_bytes": 2**20,
+    "gradient_matching": 2.0,
+}
+#: of alignment.json, what the manifest does not repeat
+STEP_BY_STEP = {"quantization_aware": False, "loss": [3.0, 2.5, 2.25], "gradient_cosine": [0.3, 0.35, 0.4]}
 
 
 @pytest.fixture

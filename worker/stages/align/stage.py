@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from publisher.manifest.manifest import CheckRecord
+from publisher.manifest.reports import AlignmentReport, ReconstructionReport
 from publisher.recipe import STRENGTHS, Stop
 from publisher.recipe.stages import Stage
 from worker.alignment.distributed.recipe import refuse_for_several
@@ -68,36 +70,35 @@ def run(
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    report = _report(work, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": work.bf16}
-    write_json(output / REPORT, report)
+    report = _report(work, trained, checks, reconstruction)
+    write_json(output / REPORT, report.model_dump(mode="json"))
 
 
-def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
-    """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
-
-    `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;
-    `step` is the one whose weights came out. `gradient_cosine`: one number a step, with gradient matching.
-    """
+def _report(
+    work: AlignWork, trained: Trained, checks: Sequence[Check], reconstruction: ReconstructionReport | None
+) -> AlignmentReport:
     progress, alignment = trained.progress, work.alignment
     tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
-    return {
-        "objective": alignment.objective.value,
-        "optimizer": alignment.optimizer.value,
-        "quantization_aware": work.trains_quantized,
-        "optimizer_state_bytes": trained.optimizer_bytes,
-        "steps": progress.steps,
-        "skipped_steps": progress.skipped_steps,
-        "step": progress.steps if best is None else best.step,
-        "checks": [check.model_dump() for check in checks],
-        "tokens": tokens,
-        "loss": progress.losses,
-        "gradient_matching": work.gradient_matching,
-        "gradient_cosine": progress.gradient_cosines,
-        "seconds": progress.seconds,
-        "tokens_per_second": tokens / progress.seconds if tokens else None,
-        "data_wait_share": progress.waited_seconds / progress.seconds if tokens else None,
-        "peak_memory_bytes": progress.peak_memory_bytes,
-    }
+    return AlignmentReport(
+        objective=alignment.objective.value,
+        optimizer=alignment.optimizer.value,
+        quantization_aware=work.trains_quantized,
+        optimizer_state_bytes=trained.optimizer_bytes,
+        steps=progress.steps,
+        skipped_steps=progress.skipped_steps,
+        step=progress.steps if best is None else best.step,
+        checks=[CheckRecord.model_validate(check.model_dump()) for check in checks],
+        tokens=tokens,
+        loss=progress.losses,
+        gradient_matching=work.gradient_matching,
+        gradient_cosine=progress.gradient_cosines,
+        seconds=progress.seconds,
+        tokens_per_second=tokens / progress.seconds if tokens else None,
+        data_wait_share=progress.waited_seconds / progress.seconds if tokens else None,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        bf16_modules=work.bf16,
+        reconstruction=reconstruction,
+    )
 
 
 ALIGN = StageSpec(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.weight_masks import WeightMasks
+from publisher.manifest.reports import MatrixErrors, ReconstructionReport
 from publisher.plan.choices import gradient_matching_of
 from publisher.recipe import Alignment, Objective, Scheme, Stop
 from worker.alignment.distributed.crew import run_on_devices
@@ -114,7 +114,7 @@ class AlignWork:
         """Names of the linear modules that will not be in 4 bits."""
         return chosen_bf16(self.state)
 
-    def reconstruct(self, text: Text) -> dict[str, object] | None:
+    def reconstruct(self, text: Text) -> ReconstructionReport | None:
         """Solve for what is left of the layers, unless that is done or not asked for; what there is to say of it."""
         count = min(len(text.training), self.alignment.reconstruction_tokens // self.alignment.sequence_length)
         if not self._is_structured or not count:
@@ -123,8 +123,7 @@ class AlignWork:
             # the last of the text: layers know it by heart, and training that came from it to new text would take the
             # change for a spike
             self._reconstruct(text.training[-count:])
-        report: dict[str, object] = json.loads((self.state / _ERRORS).read_bytes())
-        return report
+        return ReconstructionReport.read(self.state / _ERRORS)
 
     def _reconstruct(self, sequences: Tensor) -> None:
         started, partial = time.perf_counter(), self._reconstructed.with_suffix(".partial")
@@ -147,16 +146,14 @@ class AlignWork:
                 four_bit=four_bit,
             )
         shutil.rmtree(scratch)
-        write_json(
-            self.state / _ERRORS,
-            {
-                "tokens": sequences.numel(),
-                "seconds": time.perf_counter() - started,
-                "peak_memory_bytes": peak.bytes,
-                "quantization_aware": bool(four_bit),
-                "matrices": [error._asdict() for error in errors],
-            },
+        report = ReconstructionReport(
+            tokens=sequences.numel(),
+            seconds=time.perf_counter() - started,
+            peak_memory_bytes=peak.bytes,
+            quantization_aware=bool(four_bit),
+            matrices=[MatrixErrors.model_validate(error._asdict()) for error in errors],
         )
+        write_json(self.state / _ERRORS, report.model_dump(mode="json"))
         partial.rename(self._reconstructed)
 
     @property
