@@ -17,8 +17,9 @@ from rich.console import Console
 from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
 from publisher.client.demo.table import Measured, certificate_line, results_table, speed_line
+from publisher.client.job_progress import JobProgress
 from publisher.client.plan import plan_table
-from publisher.client.progress import JobProgress, working
+from publisher.client.progress import working
 from publisher.client.rest import ServiceClient
 from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import InfrastructureFault
