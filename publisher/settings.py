@@ -1,15 +1,24 @@
-"""Every setting of every process, from PUBLISHER_* variables. The defaults are the embedded form."""
+"""Every setting of every process, from PUBLISHER_* variables. The defaults are the embedded form.
+
+PUBLISHER_X_FILE names a file that holds setting x: how containers and service managers hand over secrets, which an
+environment shows to whoever may look at the process.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+_PREFIX = "PUBLISHER_"
 
 _SEVERAL = re.compile(r"cpu(,cpu)+|cuda:\d+(,cuda:\d+)+")
 
@@ -25,14 +34,46 @@ def device_names(text: str) -> tuple[str, ...]:
     return names
 
 
+class _FilesOfTheEnvironment(PydanticBaseSettingsSource):
+    """PUBLISHER_X_FILE=path: the text of the file, without white space around it; an empty file sets nothing."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            text, _, is_complex = self.get_field_value(field, name)
+            if text:
+                found[name] = self.prepare_field_value(name, field, text, is_complex)
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{_PREFIX}{field_name}".upper()
+        path = os.environ.get(f"{variable}_FILE")
+        if path and os.environ.get(variable):
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one of them")
+        text = _text_of(path, f"{variable}_FILE") if path else None
+        return text, field_name, self.field_is_complex(field)
+
+
+def _text_of(path: str, variable: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        why = error.strerror
+    except UnicodeDecodeError:
+        why = "it is not UTF-8 text"
+    raise SettingsError(f"{variable} names {path}, which cannot be read by user {os.geteuid()}: {why}")
+
+
 class Settings(BaseSettings):
     """One machine by default: SQLite, a filesystem broker and the embedded Hub, all below `data_dir`."""
 
-    model_config = SettingsConfigDict(env_prefix="PUBLISHER_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
 
     data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
+    database_password: SecretStr | None = Field(default=None, description="goes into database_url, which has none then")
     broker_url: str = Field(default="filesystem://", description="Celery broker; filesystem:// lies in data_dir")
+    broker_password: SecretStr | None = Field(default=None, description="goes into broker_url, which has none then")
     public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")
     secret: SecretStr | None = Field(default=None, description="signs links and job tokens; empty: a file in data_dir")
 
@@ -67,6 +108,17 @@ class Settings(BaseSettings):
         default="", description="devices that align together, as in cuda:0,cuda:1; empty: worker_device alone"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _FilesOfTheEnvironment(settings_cls), env_settings
+
     @field_validator("worker_devices")
     @classmethod
     def _devices_that_can_work_together(cls, names: str) -> str:
@@ -96,9 +148,29 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _passwords_for_servers_that_have_none_yet(self) -> Self:
+        for name in ("database", "broker"):
+            url = urlsplit(getattr(self, f"{name}_url"))
+            if getattr(self, f"{name}_password") is None:
+                continue
+            if not url.hostname:
+                raise ValueError(f"{name}_password is set, and {name}_url names no server that it could be for")
+            if url.password is not None:
+                raise ValueError(f"{name}_password is set, and {name}_url has a password too: leave one of them out")
+        return self
+
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{(self.data_dir / 'publisher.db').absolute()}"
+        """With the password."""
+        if not self.database_url:
+            return f"sqlite:///{(self.data_dir / 'publisher.db').absolute()}"
+        return _with_password(self.database_url, self.database_password)
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """With the password."""
+        return _with_password(self.broker_url, self.broker_password)
 
     @property
     def resolved_hub_endpoint(self) -> str:
@@ -138,6 +210,15 @@ class Settings(BaseSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             _create_private(path, secrets.token_urlsafe(48))
         return path.read_bytes()
+
+
+def _with_password(url: str, password: SecretStr | None) -> str:
+    """postgresql://user@host → postgresql://user:password@host, whatever characters the password has."""
+    if password is None:
+        return url
+    scheme, _, rest = url.partition("://")
+    user, _, place = rest.rpartition("@")
+    return f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{place}"
 
 
 def _create_private(path: Path, text: str) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
+from redis import Redis
+from sqlalchemy.engine import make_url
 
 from publisher.settings import Settings, device_names
 
@@ -66,3 +69,84 @@ def test_an_empty_hub_endpoint_is_the_embedded_hub(monkeypatch: pytest.MonkeyPat
 def test_a_hub_elsewhere_makes_no_address_the_embedded_hubs() -> None:
     settings = Settings(hub_endpoint="https://huggingface.co")
     assert not settings.is_embedded_hub("https://huggingface.co")
+
+
+def in_file(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_a_secret_comes_from_the_file_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBLISHER_SECRET_FILE", in_file(tmp_path, "secret", "from a file\n"))
+    assert Settings().secret_bytes() == b"from a file"
+
+
+def test_any_setting_may_lie_in_a_file_also_one_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_LOCAL_ROOTS_FILE", in_file(tmp_path, "roots", '["/models", "/corpora"]'))
+    monkeypatch.setenv("PUBLISHER_LEASE_SECONDS_FILE", in_file(tmp_path, "lease", "42"))
+    assert Settings().local_roots == [Path("/models"), Path("/corpora")]
+    assert Settings().lease_seconds == 42
+
+
+def test_an_empty_file_is_a_secret_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_HUB_TOKEN_FILE", in_file(tmp_path, "token", "\n"))
+    assert Settings().hub_token is None
+
+
+def test_a_value_and_a_file_for_one_setting_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_SECRET_FILE", in_file(tmp_path, "secret", "one"))
+    monkeypatch.setenv("PUBLISHER_SECRET", "another")
+    with pytest.raises(SettingsError, match="PUBLISHER_SECRET and PUBLISHER_SECRET_FILE are both set"):
+        Settings()
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"\xff\xfe", "not UTF-8")])
+def test_a_file_that_cannot_be_read_is_named_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    monkeypatch.setenv("PUBLISHER_SECRET_FILE", str(tmp_path / "secret"))
+    with pytest.raises(SettingsError, match=rf"PUBLISHER_SECRET_FILE names {tmp_path}/secret.*{why}"):
+        Settings()
+
+
+def test_passwords_go_into_the_addresses_whatever_characters_they_have() -> None:
+    settings = Settings(
+        database_url="postgresql://loram@db:5432/loram?sslmode=require",
+        database_password=SecretStr("p@ss:/w?rd"),
+        broker_url="redis://redis:6379/0",
+        broker_password=SecretStr("pass@word"),
+    )
+    url = make_url(settings.resolved_database_url)
+    assert (url.username, url.password, url.host, url.port, url.database) == (
+        "loram",
+        "p@ss:/w?rd",
+        "db",
+        5432,
+        "loram",
+    )
+    assert url.query == {"sslmode": "require"}
+    assert Redis.from_url(settings.resolved_broker_url).connection_pool.connection_kwargs["password"] == "pass@word"
+    assert "p@ss" not in repr(settings)
+
+
+def test_addresses_without_a_password_stay_as_they_are() -> None:
+    settings = Settings(database_url="postgresql://me:mine@db/loram", broker_url="filesystem://")
+    assert settings.resolved_database_url == "postgresql://me:mine@db/loram"
+    assert settings.resolved_broker_url == "filesystem://"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"database_password": "x"}, "database_url names no server"),
+        ({"broker_password": "x"}, "broker_url names no server"),
+        ({"database_password": "x", "database_url": "postgresql://me:mine@db/loram"}, "has a password too"),
+    ],
+)
+def test_a_password_that_belongs_nowhere_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate(values)

@@ -4,6 +4,12 @@ import logging
 import os
 import warnings
 
+from publisher import IDLE_THREADS
+
+# Read once, when torch loads OpenMP: what computes here imports this package first, and hands it on to its children.
+for _name, _value in IDLE_THREADS.items():
+    os.environ.setdefault(_name, _value)
+
 # huggingface_hub decides on Xet alone, when it is imported; a Hub without Xet then takes no upload (DESIGN 5.6).
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import click
 
@@ -10,7 +11,7 @@ import click
 def announced(name: str) -> click.Command:
     """The command ("families-check": what --check of families does); ClickException if only the client is installed."""
     found = entry_points(group="publisher.commands", name=name)
-    if not found:
+    if not found or find_spec("worker") is None:  # an image of the API has the entry point and no worker/
         typed = name.replace("-", " --")
         raise click.ClickException(f"`publisher {typed}` needs the worker's code, which is not installed here.")
     loaded = found[name].load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from publisher.client.progress import JobProgress
+from publisher.client.job_progress import JobProgress
 from publisher.client.rest import ServiceClient
 from publisher.errors import RequestFault
 

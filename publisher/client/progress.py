@@ -1,10 +1,13 @@
-"""A job's events as progress bars, one per stage; plain lines where there is no terminal."""
+"""Progress of work that takes a while: bars at a terminal; where there is none, a line now and then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -21,28 +24,63 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from publisher.client.rest import FINISHED, Event
+#: no more than one line about a piece of work within this time
+LINE_SECONDS = 30.0
+
+
+class Shown(Protocol):
+    """Shows pieces of work by their names. `at`: seconds, by whatever clock the work goes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+    def started(self, name: str, at: float) -> None: ...
+
+    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None: ...
+
+    def note(self, name: str, text: str) -> None:
+        """What else is to be known of it now, in place of the last note."""
+
+    def ended(self, name: str, outcome: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def shown_on(console: Console) -> Shown:
+    """To be entered while the work goes on."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+@contextmanager
+def working(console: Console, title: str) -> Iterator[None]:
+    """For work that cannot say how far it is."""
+    with shown_on(console) as shown:
+        shown.started(title, time.monotonic())
+        yield
+        shown.ended(title, "done")
+
+
+def loss_note(name: str, step: int, value: float | None) -> str | None:
+    """A metric in a few words, if it is one that people watch; `value`: None is one that is no number."""
+    if name not in {"loss", "probe_loss", "direct_loss"}:
+        return None
+    return f"step {step}, {name.replace('_', ' ')} {'not finite' if value is None else f'{value:.3f}'}"
 
 
 class AmountColumn(ProgressColumn):
     """`12,288/16,384 tokens`; bytes in kB, MB and so on."""
 
     def render(self, task: Task) -> Text:
-        if task.total is None:
-            return Text("")
-        unit = task.fields["unit"]
-        if unit == "bytes":
-            return Text(f"{decimal(int(task.completed))}/{decimal(int(task.total))}")
-        return Text(f"{task.completed:,.0f}/{task.total:,.0f} {unit}")
+        return Text("" if task.total is None else _amount(task.completed, task.total, task.fields["unit"]))
 
 
-@contextmanager
-def working(console: Console, title: str) -> Iterator[None]:
-    """A bar without an end, for work that cannot say how far it is."""
-    with progress_bars(console) as bars:
-        task = bars.add_task(title, total=None, unit="", note="")
-        yield
-        bars.update(task, total=1, completed=1, unit="done")
+def _amount(done: float, total: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{decimal(int(done))}/{decimal(int(total))}"
+    return f"{done:,.0f}/{total:,.0f} {unit}".rstrip()
 
 
 def progress_bars(console: Console) -> Progress:
@@ -58,55 +96,102 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
-class JobProgress:
-    """Draws events as they come; `state` and `failure` are the job's last."""
+class Bars:
+    """One for each piece of work."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = progress_bars(console)
-        self.state = "queued"
-        self.failure: dict[str, Any] | None = None
+        self._bars = progress_bars(console)
         self._tasks: dict[str, TaskID] = {}
-        self._stage: str | None = None
 
-    def show(self, events: Iterable[Event]) -> str:
-        """Draw until the events end; answers the job's last state."""
-        with self.bars:
-            for event in events:
-                getattr(self, f"_on_{event.kind}", self._ignore)(event.data)
-        return self.state
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
 
-    def _ignore(self, data: dict[str, Any]) -> None:
-        """A kind of event that is newer than this client."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bars.stop()
 
-    def _on_state(self, data: dict[str, Any]) -> None:
-        self.state, self.failure = data["state"], data.get("failure")
-        if self.state not in FINISHED and data.get("attempt", 0) > 1:
-            self.console.print(f"attempt {data['attempt']}: {self.state}")
+    def started(self, name: str, at: float) -> None:
+        self._task(name)
 
-    def _on_stage(self, data: dict[str, Any]) -> None:
-        self._stage = data["stage"]
-        task = self._task(data["stage"])
-        if data["state"] != "started":
-            total = self.bars.tasks[task].total or 1
-            seconds = data.get("seconds")
-            note = "reused" if data["state"] == "reused" else f"{seconds:.1f} s" if seconds is not None else ""
-            self.bars.update(task, total=total, completed=total, note=note)
-            self.bars.stop_task(task)
-            if not self.console.is_terminal:
-                self.console.print(f"{data['stage']}: {data['state']} {note}")
+    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None:
+        self._bars.update(self._task(name), completed=done, total=total, unit=unit)
 
-    def _on_progress(self, data: dict[str, Any]) -> None:
-        self.bars.update(self._task(data["stage"]), total=data["total"], completed=data["done"], unit=data["unit"])
+    def note(self, name: str, text: str) -> None:
+        self._bars.update(self._task(name), note=text)
 
-    def _on_metric(self, data: dict[str, Any]) -> None:
-        if self._stage and data["name"] in {"loss", "probe_loss", "direct_loss"}:
-            self.bars.update(self._task(self._stage), note=f"{data['name'].replace('_', ' ')} {data['value']:.3f}")
+    def ended(self, name: str, outcome: str) -> None:
+        task = self._task(name)
+        total = self._bars.tasks[task].total or 1
+        self._bars.update(task, total=total, completed=total, note=outcome)
+        self._bars.stop_task(task)
 
-    def _on_log(self, data: dict[str, Any]) -> None:
-        self.console.print(f"  {data['message']}", highlight=False, markup=False)
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, markup=False)
 
-    def _task(self, stage: str) -> TaskID:
-        if stage not in self._tasks:
-            self._tasks[stage] = self.bars.add_task(stage, total=None, unit="", note="")
-        return self._tasks[stage]
+    def _task(self, name: str) -> TaskID:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=None, unit="", note="")
+        return self._tasks[name]
+
+
+class Lines:
+    """For logs: a line about a piece of work every LINE_SECONDS of its clock, and one when it has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._paces: dict[str, _Pace] = {}
+        self._notes: dict[str, str] = {}
+        self._written_at: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def started(self, name: str, at: float) -> None:
+        self._written_at[name] = at
+
+    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None:
+        pace = self._paces.get(name)
+        if pace is None or not pace.goes_on(done, total, unit):
+            pace = self._paces[name] = _Pace(done, total, unit, at)
+        if at - self._written_at.setdefault(name, at) < LINE_SECONDS:
+            return
+        self._written_at[name] = at
+        parts = (_amount(done, total, unit), self._notes.get(name), pace.left(done, at))
+        self._write(name, ", ".join(part for part in parts if part))
+
+    def note(self, name: str, text: str) -> None:
+        self._notes[name] = text
+
+    def ended(self, name: str, outcome: str) -> None:
+        self._notes.pop(name, None)
+        self._write(name, outcome)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _write(self, name: str, text: str) -> None:
+        self.say(f"{name:<10} {text}")
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """From where on something is counted: a job that goes on in the middle has been there for no time."""
+
+    done: float
+    total: float
+    unit: str
+    at: float
+
+    def goes_on(self, done: float, total: float, unit: str) -> bool:
+        return (total, unit) == (self.total, self.unit) and done >= self.done
+
+    def left(self, done: float, at: float) -> str | None:
+        """`12:05 left`, if it goes on as since the start."""
+        if done <= self.done or at <= self.at:
+            return None
+        minutes, seconds = divmod(round((self.total - done) * (at - self.at) / (done - self.done)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from publisher import IDLE_THREADS
 from publisher.architecture.geometry import Geometry
 from publisher.errors import InfrastructureFault, UnsupportedModel
 from publisher.families.known import refusal
@@ -91,6 +93,7 @@ def _elsewhere(text: str) -> Geometry:
             input=text,
             capture_output=True,
             text=True,
+            env=IDLE_THREADS | os.environ,
             timeout=_TIMEOUT_SECONDS,
             check=True,
         )

@@ -15,7 +15,7 @@ QUEUE = "publisher"
 
 def create_celery(settings: Settings) -> Celery:
     """A Celery app for the broker of these settings; connects when first used."""
-    app = Celery("publisher", broker=settings.broker_url, set_as_current=False)
+    app = Celery("publisher", broker=settings.resolved_broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -1,4 +1,7 @@
-"""Bring a database to the tables that this version of the code expects. Safe to run from every process at its start."""
+"""Bring a database to the tables that this version of the code expects. Safe to run from every process at its start.
+
+As a step of its own, before any of them: python -m publisher.store.migrate
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from alembic.config import Config
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, text
 
+from publisher.settings import settings
 from publisher.store.database import create_database_engine
 
 #: PostgreSQL's advisory locks are numbers; this one is "loram" in ASCII.
@@ -63,3 +67,7 @@ def _scripts() -> Path:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+if __name__ == "__main__":
+    upgrade(settings().resolved_database_url)

@@ -69,3 +69,12 @@ def test_up_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_command_of_the_worker_says_so_where_there_is_no_worker() -> None:
+    """As in the image of the API: the package's entry points are there, the worker's code is not."""
+    code = "import sys; sys.modules['worker'] = None; from publisher.client.main import main; main()"
+    command = [sys.executable, "-c", code, "build", "base", "out", "--recipe", "recipe.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: `publisher build` needs the worker's code, which is not installed here.\n"

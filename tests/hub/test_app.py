@@ -35,6 +35,7 @@ def settings_of(tmp_path: Path, **more: str) -> Settings:
         (None, "hub.lan", "http://hub.lan:{port}/default/x"),
         # what `up` sets must not lead other machines of the network to themselves
         ("http://127.0.0.1:1", "hub.lan", "http://hub.lan:{port}/default/x"),
+        ("http://loram.localhost:1", "hub.lan", "http://hub.lan:{port}/default/x"),
         ("https://hub.example.org", "10.0.0.7", "https://hub.example.org/default/x"),
     ],
 )

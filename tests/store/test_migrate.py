@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.engine import make_url
 
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
@@ -86,3 +88,16 @@ def test_processes_that_upgrade_at_once_do_not_disturb_each_other(empty_database
 def test_other_databases_are_refused_with_the_supported_ones() -> None:
     with pytest.raises(ValueError, match=r"'mysql'.*sqlite.*postgresql.*PUBLISHER_DATABASE_URL"):
         Database("mysql://localhost/x")
+
+
+def test_migrating_is_a_step_of_its_own_whose_password_lies_in_a_file(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url(postgresql_url)
+    (tmp_path / "password").write_text(f"{url.password or 'none is asked for'}\n")
+    monkeypatch.setenv("PUBLISHER_DATABASE_URL", url._replace(password=None).render_as_string())
+    monkeypatch.setenv("PUBLISHER_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    subprocess.run([sys.executable, "-m", "publisher.store.migrate"], check=True)
+    database = Database(postgresql_url)
+    assert set(inspect(database.engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
+    database.close()

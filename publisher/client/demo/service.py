@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from publisher import IDLE_THREADS
 from publisher.client.processes import end_with_parent
-from publisher.client.progress import progress_bars, working
+from publisher.client.progress import shown_on, working
 from publisher.client.rest import ServiceClient
 from publisher.client.up import is_ready
 from publisher.errors import InfrastructureFault
@@ -99,24 +101,31 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def downstream(console: Console, title: str, arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Run publisher.client.demo.downstream with a progress bar; answers its result."""
+    """Run publisher.client.demo.downstream and show how far it is; answers its result."""
     command = [sys.executable, "-m", "publisher.client.demo.downstream", *arguments]
     result: dict[str, Any] | None = None
     with (
-        progress_bars(console) as bars,
+        shown_on(console) as shown,
         subprocess.Popen(
-            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=IDLE_THREADS | os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process,
     ):
-        task = bars.add_task(title, total=None, unit="", note="")
+        shown.started(title, time.monotonic())
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
             said = json.loads(line)
             result = said.get("result", result)
             if "done" in said:
-                bars.update(task, completed=said["done"], total=said["total"], note=said["note"])
+                shown.note(title, said["note"])
+                shown.progress(title, said["done"], said["total"], "", time.monotonic())
         errors = process.stderr.read()
+        if result is not None:
+            shown.ended(title, "done")
     if process.returncode or result is None:
         raise InfrastructureFault(f"{title} failed:\n{errors[-2000:]}")
     return result

@@ -51,6 +51,8 @@ def _kill_all() -> None:
 
 
 def _kill_one() -> None:
+    for process in _ranks():  # before torch was loaded: tests/worker/test_idle_threads.py says why
+        assert b"OMP_WAIT_POLICY=PASSIVE" in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
     os.kill(_ranks()[1], signal.SIGKILL)
 
 

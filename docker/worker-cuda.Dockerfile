@@ -1,0 +1,44 @@
+# A worker that computes on NVIDIA GPUs. PyTorch's wheels bring CUDA's libraries along; the base brings what the
+# container runtime needs to hand the driver in, and refuses one that is too old. Its tag has the CUDA version of torch
+# in constraints.txt.
+ARG BASE=nvidia/cuda:13.0.3-base-ubuntu24.04
+
+FROM ${BASE} AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+ARG TORCH_INDEX=https://pypi.org/simple
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+RUN python3 -m venv /opt/publisher
+ENV PATH=/opt/publisher/bin:$PATH
+COPY docker/constraints.txt docker/constraints.txt
+RUN pip install --index-url "${TORCH_INDEX}" --constraint docker/constraints.txt torch
+# dependencies first: a change in the code then costs none of them
+COPY pyproject.toml ./
+RUN touch README.md && pip install --constraint docker/constraints.txt '.[service,lm-eval]'
+COPY LICENSE README.md ./
+COPY migrations migrations
+COPY publisher publisher
+COPY worker worker
+RUN pip install --no-deps --force-reinstall .
+
+FROM ${BASE}
+# torch.compile (alignment.compile in a recipe) goes through Triton, which compiles its launchers against Python
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ libc6-dev python3 python3-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN groupadd --gid 10001 publisher \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin publisher \
+    && install -d -o publisher -g publisher /data
+COPY --from=build /opt/publisher /opt/publisher
+ENV PATH=/opt/publisher/bin:$PATH \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HF_HUB_DISABLE_XET=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HOME=/data/huggingface \
+    MPLCONFIGDIR=/tmp/matplotlib TORCHINDUCTOR_CACHE_DIR=/data/compiled TRITON_CACHE_DIR=/data/compiled/triton \
+    PUBLISHER_DATA_DIR=/data PUBLISHER_WORKER_DEVICE=cuda
+WORKDIR /data
+USER 10001:10001
+CMD ["celery", "--quiet", "-A", "worker.celery", "worker", "--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"]
