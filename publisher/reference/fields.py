@@ -48,7 +48,8 @@ def rows(model: type[BaseModel]) -> list[Row]:
 
 
 def _alternatives(value: Schema) -> Sequence[Schema]:
-    return value.get("anyOf", [value])
+    alternatives: Sequence[Schema] = value.get("anyOf", [value])
+    return alternatives
 
 
 def _types(value: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:

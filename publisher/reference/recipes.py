@@ -53,7 +53,7 @@ def _criteria() -> str:
 
 
 def _verdict(method: PruningMethod, criterion: Criterion) -> str:
-    """Empty where they do not go together."""
+    """A dash where they do not go together."""
     needs: Mapping[str, Mapping[str, object]] = {"without text": {}, "reads text": {"calibration": {"corpus": "text"}}}
     return next((words for words, text in needs.items() if _is_valid(method, criterion, text)), "–")
 
