@@ -8,7 +8,7 @@ from publisher.settings import Settings
 
 _INTRODUCTION = """
 Every process of the service (API, Hub, workers) reads these variables once, when it starts. The defaults are the
-embedded form: one machine, nothing to install. A wrong value ends the process at its start, with the variable's name.
+embedded form: one machine, nothing to install. A wrong value ends the process at its start, with the setting's name.
 Lists are JSON: `PUBLISHER_LOCAL_ROOTS='["/srv/models", "/srv/corpora"]'`. [operations.md](operations.md) says which
 ones several machines need.
 """
