@@ -103,7 +103,11 @@ class Settings(BaseSettings):
     lm_eval_tasks: Path | None = Field(
         default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"
     )
-    worker_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    worker_device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="where a worker computes; auto: cuda where it is present",
+    )
     worker_devices: str = Field(
         default="", description="devices that align together, as in cuda:0,cuda:1; empty: worker_device alone"
     )

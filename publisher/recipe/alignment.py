@@ -43,7 +43,7 @@ class Stop(StrEnum):
 
 
 class Alignment(RecipePart):
-    corpora: WeightedCorpora = Field(min_length=1)
+    corpora: WeightedCorpora = Field(min_length=1, description="text, mixed by weight; held-out documents stay out")
     tokens: int = Field(
         default=200_000, ge=0, description="tokens trained on in total; 0: layers are only reconstructed"
     )

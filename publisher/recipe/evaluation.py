@@ -19,18 +19,18 @@ STRENGTH_TOKENS = 8192
 class ProbeBudget(RecipePart):
     """The fixed LoRA training of the certificate."""
 
-    steps: int = Field(default=40, ge=1, le=10_000)
+    steps: int = Field(default=40, ge=1, le=10_000, description="optimizer steps")
     batch_size: int = Field(default=4, ge=1, le=1024, description="sequences per step")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="tokens per sequence")
-    rank: int = Field(default=8, ge=1, le=1024)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    rank: int = Field(default=8, ge=1, le=1024, description="of the LoRA")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="peak")
 
 
 class Evaluation(RecipePart):
     """Perplexity on the held-out documents of `corpora`; the probe trains on the first one's other documents."""
 
-    corpora: list[CorpusName] = Field(min_length=1)
-    probe: bool = True
+    corpora: list[CorpusName] = Field(min_length=1, description="measured on their held-out documents")
+    probe: bool = Field(default=True, description="train a LoRA, recover it and measure it: the certificate")
     tokens: int = Field(default=16_384, ge=8, description="held-out tokens per corpus, at most")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="tokens per window")
     stride: int | None = Field(

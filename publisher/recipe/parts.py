@@ -16,7 +16,7 @@ class RecipePart(BaseModel):
 
 
 class WeightedCorpus(RecipePart):
-    name: CorpusName
+    name: CorpusName = Field(description="as it was registered, or as `--corpus` names it")
     weight: float = Field(default=1.0, gt=0, le=1e6, description="share of the text, relative to the other corpora")
 
     @model_validator(mode="before")

@@ -19,7 +19,7 @@ class Scheme(StrEnum):
 
 
 class Quantization(RecipePart):
-    scheme: Scheme = Scheme.NF4
+    scheme: Scheme = Field(default=Scheme.NF4, description="nf4: linear layers in 4 bits with double quantization")
     include_embeddings: bool = Field(default=False, description="nf4: embeddings and LM head in 4 bits as well")
     bf16_share: float = Field(
         default=0.0,

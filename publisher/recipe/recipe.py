@@ -16,11 +16,15 @@ from publisher.recipe.quantization import Quantization, Scheme
 
 
 class Recipe(RecipePart):
-    pruning: Pruning
-    alignment: Alignment | None = None
-    quantization: Quantization = Field(default_factory=Quantization)
-    evaluation: Evaluation | None = None
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    pruning: Pruning = Field(description="what goes, and how it is chosen")
+    alignment: Alignment | None = Field(
+        default=None, description="how what is left is brought back to what the base model does; null: not"
+    )
+    quantization: Quantization = Field(default_factory=Quantization, description="how weights are stored")
+    evaluation: Evaluation | None = Field(
+        default=None, description="what is measured, and what has to be shown before it is published; null: nothing"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything that is drawn by chance")
 
     @model_validator(mode="after")
     def _compressed_alone(self) -> Self:

@@ -43,6 +43,7 @@ from publisher.plan.plan import Plan
     type=click.Path(file_okay=False, path_type=Path),
     help="folder that keeps the model, the text and the service's data",
 )
+@click.option("--prepare", is_flag=True, help="only make the model and the text, and stop")
 @click.option("--keep", is_flag=True, help="leave the service running at the end, until Ctrl-C")
 @click.option(
     "--device",
@@ -51,7 +52,7 @@ from publisher.plan.plan import Plan
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="what the worker and the downstream user compute on; auto: a GPU if there is one",
 )
-def demo(data_dir: Path, keep: bool, device: str) -> None:
+def demo(data_dir: Path, prepare: bool, keep: bool, device: str) -> None:
     """The product's main job on a real model (SmolLM2-135M-Instruct), start to finish, on this machine."""
     # a stop that is asked for, by whatever signal, takes the service along
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -63,6 +64,8 @@ def demo(data_dir: Path, keep: bool, device: str) -> None:
         model = data.prepare_model(data_dir / "models")
     with working(console, "text"):
         corpora = data.prepare_corpora(data_dir / "corpora")
+    if prepare:
+        return
     with running_service(data_dir, console, device) as service:
         measured = _main_job(service, model, corpora, data_dir / "downstream", console)
         console.print(results_table(measured))

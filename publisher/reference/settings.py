@@ -1,0 +1,22 @@
+"""docs/settings.md: every PUBLISHER_* variable, from the settings class."""
+
+from __future__ import annotations
+
+from publisher.reference.fields import rows
+from publisher.reference.markdown import page, table
+from publisher.settings import Settings
+
+_INTRODUCTION = """
+Every process of the service (API, Hub, workers) reads these variables once, when it starts. The defaults are the
+embedded form: one machine, nothing to install. A wrong value ends the process at its start, with the setting's name.
+Lists are JSON: `PUBLISHER_LOCAL_ROOTS='["/srv/models", "/srv/corpora"]'`. [operations.md](operations.md) says which
+ones several machines need.
+"""
+
+
+def settings_page() -> str:
+    prefix = Settings.model_config["env_prefix"]
+    lines = [
+        [f"`{prefix}{row.name.upper()}`", row.type, row.range, row.default, row.description] for row in rows(Settings)
+    ]
+    return page("Settings", _INTRODUCTION, table(["variable", "type", "range", "default", "what it is"], lines))
