@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
+from publisher.recipe import Criterion, PruningMethod
 from publisher.recipe.alignment import Alignment
 from publisher.recipe.evaluation import Evaluation, ProbeBudget
 from publisher.recipe.parts import WeightedCorpus
-from publisher.recipe.pruning import Calibration, Criterion, Pruning, PruningMethod
+from publisher.recipe.pruning import Calibration, Pruning
 from publisher.recipe.quantization import Quantization
 from publisher.recipe.recipe import Recipe
 from publisher.reference.fields import rows
