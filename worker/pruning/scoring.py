@@ -10,6 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry
+from publisher.recipe.criteria.spec import CriterionSpec
+from publisher.recipe.declared import NotDeclared
 from worker.models.measure import compute_dtype
 from worker.pruning.input_sums import Weigh, sums_by_inputs
 from worker.pruning.scores import scored_tensors, square_sums
@@ -20,19 +22,33 @@ from worker.streaming.model import LayerStream
 
 @dataclass(frozen=True)
 class ScoringWork:
-    """The base model in the folder `base`, to be scored on `device`.
+    """The base model in the folder `base`, to be scored by `criterion` on `device`.
 
-    `read_text` reads the calibration text, int64 `(samples, length)`, for criteria that read it. What is large lies in
-    the folder `scratch`. `progress` is told (done, in all, of what) and may raise to end the work.
+    `text` reads the calibration text, int64 `(samples, length)`. What is large lies in the folder `scratch`. `progress`
+    is told (done, in all, of what) and may raise to end the work. Scores are kept for all recipes that agree in what
+    the criterion declares to depend on, so it is handed nothing else: `seed` and `read_text` raise NotDeclared.
     """
 
+    criterion: CriterionSpec
     base: Path
     geometry: Geometry
-    seed: int
+    recipe_seed: int
     device: str
     scratch: Path
-    read_text: Callable[[], Tensor]
+    text: Callable[[], Tensor]
     progress: Callable[[int, int, str], None]
+
+    @property
+    def seed(self) -> int:
+        if not self.criterion.depends_on_seed:
+            raise NotDeclared(f"criterion {self.criterion.name} asks for the seed and declares neither draws nor text")
+        return self.recipe_seed
+
+    def read_text(self) -> Tensor:
+        """int64 `(samples, length)`"""
+        if not self.criterion.reads_text:
+            raise NotDeclared(f"criterion {self.criterion.name} asks for text and does not declare reads_text")
+        return self.text()
 
     def stream(self) -> LayerStream:
         """The model, a layer in memory at a time."""

@@ -50,7 +50,7 @@ def digest(request: BuildRequest, digests: Digests) -> str:
         "fetch": digests[Stage.FETCH],
         "criterion": pruning.criterion if pruning.method.removes_units else None,
     }
-    if criterion.draws or criterion.reads_text:
+    if criterion.depends_on_seed:
         dependencies["seed"] = request.recipe.seed
     if criterion.reads_text:
         calibration = _calibration(request)
@@ -73,16 +73,18 @@ def run(request: BuildRequest, inputs: CalibrateInputs, output: Path, context: S
 
 
 def _importance(request: BuildRequest, base: Path, output: Path, context: StageContext) -> dict[str, Tensor]:
-    score: Score = resolve_name(criterion_spec(request.recipe.pruning.criterion).scoring.score)
+    criterion = criterion_spec(request.recipe.pruning.criterion)
+    score: Score = resolve_name(criterion.scoring.score)
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=output) as scratch:
         return score(
             ScoringWork(
+                criterion,
                 base,
                 read_geometry(base),
                 request.recipe.seed,
                 request.device,
                 Path(scratch),
-                read_text=lambda: _sequences(request, base, context),
+                text=lambda: _sequences(request, base, context),
                 progress=context.progress,
             )
         )

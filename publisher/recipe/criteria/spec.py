@@ -106,6 +106,10 @@ class CriterionSpec:
     units: UnitScoring | None = None
     weights: WeightPruning | None = None
 
+    @property
+    def depends_on_seed(self) -> bool:
+        return self.draws or self.reads_text
+
     def serves(self, method: PruningMethod) -> bool:
         return (self.units if method.removes_units else self.weights) is not None
 

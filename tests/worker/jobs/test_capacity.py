@@ -45,6 +45,22 @@ def test_a_smaller_optimizer_makes_it_fit() -> None:
     refuse_too_large(describe(LLAMA_2_13B), modest, [H100])
 
 
+def test_smaller_optimizers_are_named_if_the_devices_can_have_them() -> None:
+    """Muon keeps half of what AdamW does; two devices train with AdamW alone; none halves what Adafactor keeps."""
+    geometry, gpu = describe(LLAMA_2_13B), Device("cuda:0", "small", 24 * GIB)
+
+    def way_out(optimizer: str, devices: int) -> str:
+        with pytest.raises(RequestFault) as fault:
+            refuse_too_large(geometry, recipe(optimizer=optimizer), [gpu] * devices)
+        return str(fault.value.way_out)
+
+    assert '"adamw_8bit", "galore_adamw", "galore_adamw_8bit", "apollo_adamw", "adafactor"' in way_out("adamw", 1)
+    assert "muon" not in way_out("adamw", 1)
+    assert "galore_adamw" in way_out("adamw_8bit", 1)
+    assert "smaller states" not in way_out("adamw", 2)
+    assert "smaller states" not in way_out("adafactor", 1)
+
+
 def test_the_teacher_counts() -> None:
     modest = recipe(trainable="low_rank", batch_tokens=512)
     with pytest.raises(RequestFault, match=r"base model as teacher 24\.2"):
