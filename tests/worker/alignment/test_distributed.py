@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
-from publisher.recipe import Optimizer
+from publisher.recipe import Optimizer, PruningMethod
 from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, STEPS, prepare, request
 from worker.context import RecordingContext
 from worker.stages.align import stage as align
@@ -163,7 +163,7 @@ def test_compiled_layers_are_refused(tmp_path: Path) -> None:
 
 def test_weights_pruned_one_by_one_are_refused(tmp_path: Path) -> None:
     inputs, asked = prepare(tmp_path), request(tmp_path)
-    pruning = asked.recipe.pruning.model_copy(update={"method": "unstructured"})
+    pruning = asked.recipe.pruning.model_copy(update={"method": PruningMethod.UNSTRUCTURED})
     recipe = asked.recipe.model_copy(update={"pruning": pruning})
     with pytest.raises(RequestFault, match="removes single weights, and 2 devices"):
         align.run(replace(asked, recipe=recipe, devices=TWO), inputs, tmp_path / "out", RecordingContext())
