@@ -221,7 +221,9 @@ class _Recovery:
         return sorted([*self.update.entries, *wholes], key=lambda entry: entry.name)
 
     def tensor(self, name: str) -> Tensor:
-        return self._whole(name) if name in self.adapter.tensors.wholes else self.update.tensor(name)
+        tensors = self.adapter.tensors
+        own = name in tensors.names and tensors.naming.is_whole(name)
+        return self._whole(name) if own else self.update.tensor(name)
 
     def _whole(self, name: str) -> Tensor:
         if self.adapter.whole is None:
