@@ -27,7 +27,7 @@ from worker.models.device import Device
 from worker.probe.probe import train_probe
 from worker.probe.text import certificate_text
 from worker.request import BuildRequest
-from worker.stages.evaluate import digest, evaluate
+from worker.stages.evaluate import EVALUATE, digest, evaluate
 from worker.stages.inputs import EvaluateInputs
 from worker.stages.pipeline import run_pipeline
 from worker.storage.store import StageStore
@@ -207,9 +207,9 @@ def test_without_memory_for_it_the_certificate_has_no_upper_bound_and_says_so(tm
 
 
 def test_nothing_is_measured_again_because_a_certificate_is_or_is_not_required(tmp_path: Path) -> None:
-    stages = ("fetch", "prune", None, "quantize")
+    before = {stage: stage.value for stage in EVALUATE.needs if stage is not Stage.ALIGN}
     required, waived, other = (
-        digest(request, *stages)
+        digest(request, before)
         for request in (
             _request(tmp_path),
             _request(tmp_path, require_certificate=False),
