@@ -18,7 +18,7 @@ from publisher.errors import RequestFault
 from publisher.files.json_object import read_object
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest, Widths
-from publisher.weights.folder import SINGLE_FILE
+from publisher.weights.index import SINGLE_FILE
 
 CONFIG = "config.json"
 #: What families call the number of a layer's units. A name that is not here is not compared.

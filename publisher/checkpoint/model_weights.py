@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,10 @@ from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from torch import Tensor
 
 from publisher.errors import InfrastructureFault, NotFound, RequestFault
+from publisher.files.json_object import parse_object
 from publisher.hub_client.faults import hub_faults
-from publisher.weights.folder import INDEX_FILE, SINGLE_FILE, opened
+from publisher.weights.folder import opened
+from publisher.weights.index import INDEX_FILE, SINGLE_FILE, weight_map
 
 #: of the name of what bitsandbytes stores beside a weight in 4 bits
 QUANT_STATE = ".quant_state.bitsandbytes__"
@@ -72,11 +73,8 @@ class ModelWeights:
         path = self._index_file()
         if path is None:
             return None
-        try:
-            index: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestFault(f"{INDEX_FILE} of {self} is not an index of weights: {error!r}.") from error
-        return index
+        where = f"{INDEX_FILE} of {self}"
+        return weight_map(parse_object(path.read_bytes(), where), where)
 
     def _index_file(self) -> Path | None:
         try:

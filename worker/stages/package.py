@@ -18,7 +18,6 @@ from statistics import fmean
 from typing import Any
 
 from publisher.architecture.geometry import Geometry, LayerWidths
-from publisher.base_model.facts import INDEX_FILE
 from publisher.base_model.files import belongs_to_model
 from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.masks import FILE_NAME as MASKS
@@ -40,6 +39,7 @@ from publisher.manifest.manifest import (
 )
 from publisher.manifest.verdict import Verdict
 from publisher.recipe.stages import Stage
+from publisher.weights.index import INDEX_FILE
 from worker.card import card
 from worker.card.kept_shares import kept_shares
 from worker.card.plots import Measured, draw_plots
