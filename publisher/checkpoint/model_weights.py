@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from torch import Tensor
 
 from publisher.errors import InfrastructureFault, NotFound, RequestFault
 from publisher.files.json_object import parse_object
-from publisher.hub_client.faults import hub_faults
+from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.repo_id import is_repo_id
 from publisher.weights.folder import opened
 from publisher.weights.index import INDEX_FILE, SINGLE_FILE, weight_map
 
@@ -89,11 +90,10 @@ class ModelWeights:
         if isinstance(self._place, Path):
             return self._place / name if (self._place / name).is_file() else None
         where = self._place
-        try:
-            with hub_faults(where.repo_id, where.endpoint, setting="HF_TOKEN"):
-                return _fetched(where, name)
-        except HFValidationError as error:
-            raise NotFound(f"{where.repo_id} is neither a folder nor a repository's name.") from error
+        if not is_repo_id(where.repo_id):
+            raise NotFound(f"{where.repo_id} is neither a folder nor a repository's name.")
+        with hub_faults(Asked(where.repo_id, where.endpoint, "HF_TOKEN", revision=where.revision)):
+            return _fetched(where, name)
 
     def __str__(self) -> str:
         return str(self._place) if isinstance(self._place, Path) else self._place.repo_id
