@@ -12,13 +12,14 @@ from pathlib import Path
 
 from publisher.recipe import STRENGTHS, Stop
 from publisher.recipe.stages import Stage
+from worker.alignment.checkpoint_selection import best_check
 from worker.alignment.distributed.recipe import refuse_for_several
-from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
 from worker.context import StageContext
 from worker.request import BuildRequest
 from worker.stages.align.bf16 import choose_bf16
+from worker.stages.align.setup import AlignSetup
 from worker.stages.align.work import AlignWork, Trained
 from worker.stages.inputs import AlignInputs
 from worker.stages.spec import Digests, StageSpec
@@ -68,22 +69,22 @@ def run(
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    report = _report(work, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": work.bf16}
+    report = _report(work.setup, trained, checks) | {"reconstruction": reconstruction, "bf16_modules": work.setup.bf16}
     write_json(output / REPORT, report)
 
 
-def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
+def _report(setup: AlignSetup, trained: Trained, checks: Sequence[Check]) -> dict[str, object]:
     """`loss` is in nats per token, one number a step; `seconds` counts training alone, over all attempts.
 
     `checks` are those of the recipe's way to stop: held-out losses of the model, or the base model's with a probe;
     `step` is the one whose weights came out. `gradient_cosine`: one number a step, with gradient matching.
     """
-    progress, alignment = trained.progress, work.alignment
+    progress, alignment = trained.progress, setup.alignment
     tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
     return {
         "objective": alignment.objective.value,
         "optimizer": alignment.optimizer.value,
-        "quantization_aware": work.trains_quantized,
+        "quantization_aware": setup.trains_quantized,
         "optimizer_state_bytes": trained.optimizer_bytes,
         "steps": progress.steps,
         "skipped_steps": progress.skipped_steps,
@@ -91,7 +92,7 @@ def _report(work: AlignWork, trained: Trained, checks: Sequence[Check]) -> dict[
         "checks": [check.model_dump() for check in checks],
         "tokens": tokens,
         "loss": progress.losses,
-        "gradient_matching": work.gradient_matching,
+        "gradient_matching": setup.gradient_matching,
         "gradient_cosine": progress.gradient_cosines,
         "seconds": progress.seconds,
         "tokens_per_second": tokens / progress.seconds if tokens else None,
