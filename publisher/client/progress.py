@@ -101,7 +101,8 @@ class JobProgress:
 
     def _on_metric(self, data: dict[str, Any]) -> None:
         if self._stage and data["name"] in {"loss", "probe_loss", "direct_loss"}:
-            self.bars.update(self._task(self._stage), note=f"{data['name'].replace('_', ' ')} {data['value']:.3f}")
+            value = "not finite" if data["value"] is None else f"{data['value']:.3f}"
+            self.bars.update(self._task(self._stage), note=f"{data['name'].replace('_', ' ')} {value}")
 
     def _on_log(self, data: dict[str, Any]) -> None:
         self.console.print(f"  {data['message']}", highlight=False, markup=False)
