@@ -18,8 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from publisher.api.service import CurrentService, Service
 from publisher.hub.storage import HubStorage
 from publisher.store.database import Database
-from publisher.store.job_queries import count_by_state
-from publisher.store.resources import live_workers
+from publisher.store.resources import count_by_state, live_workers
 
 router = APIRouter(tags=["health"])
 

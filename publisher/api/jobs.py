@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
-from publisher.api.jobs_schema import JobAnswer, JobMetrics, MetricPoint
+from publisher.api.jobs_schema import JobAnswer, JobMetrics
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
-from publisher.jobs import events
 from publisher.jobs import service as job_service
-from publisher.store.job_queries import list_jobs
-from publisher.store.models import Job, JobEvent
+from publisher.store.job_history import metric_series
+from publisher.store.models import Job
+from publisher.store.paging import newest_first
 from publisher.store.states import JobState
-from publisher.store.tenancy import owned
+from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -32,17 +30,14 @@ def get_jobs(
     variant_id: Annotated[str | None, Query(max_length=64, description="only this variant's")] = None,
 ) -> Page[JobAnswer]:
     """List jobs."""
+    mine = readable_by(caller.tenant_id, Job)
+    if state is not None:
+        mine = mine.where(Job.state.in_(state))
+    if variant_id is not None:
+        mine = mine.where(Job.variant_id == variant_id)
     with service.database.read() as session:
-        found = list_jobs(
-            session,
-            caller.tenant_id,
-            states=state,
-            variant_id=variant_id,
-            before=page.cursor,
-            limit=page.limit + 1,
-        )
-    items = [JobAnswer.model_validate(row) for row in found[: page.limit]]
-    return Page(items=items, next_cursor=items[-1].id if len(found) > page.limit else None)
+        rows = newest_first(session, mine, Job, page.cursor, page.limit)
+    return Page(items=[JobAnswer.model_validate(row) for row in rows.items], next_cursor=rows.next_cursor)
 
 
 @router.get("/{id}", responses=documented(401, 404))
@@ -74,16 +69,5 @@ def retry_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAns
 def get_metrics(id: str, service: CurrentService, caller: CurrentCaller) -> JobMetrics:
     """Get what a job has measured so far, as series."""
     with service.database.read() as session:
-        owned(session, Job, caller.tenant_id, id)
-        return JobMetrics(series=metric_series(events.metrics(session, id)))
-
-
-def metric_series(reported: Iterable[JobEvent]) -> dict[str, list[MetricPoint]]:
-    """Points by rising step; a step that was reported again, by a stage that ran again, counts as last reported."""
-    series: dict[str, dict[int, MetricPoint]] = {}
-    for event in reported:
-        value = event.data["value"]
-        number = value if value is not None and math.isfinite(value) else None
-        point = MetricPoint(step=event.data["step"], value=number, at=event.at)
-        series.setdefault(event.data["name"], {})[point.step] = point
-    return {name: [points[step] for step in sorted(points)] for name, points in series.items()}
+        job = owned(session, Job, caller.tenant_id, id)
+        return JobMetrics.model_validate({"series": metric_series(session, id, job.event_seq)})

@@ -39,6 +39,8 @@ class JobAnswer(BaseModel):
 
 
 class MetricPoint(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     step: int
     value: float | None = Field(description="null where it was not a number")
     at: float = Field(description="seconds since 1970")

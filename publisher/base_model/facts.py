@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from publisher.architecture.geometry import Geometry
 from publisher.base_model.files import (
     CONFIG_FILE,
-    INDEX_FILE,
-    SINGLE_FILE,
     FolderFiles,
     ModelFiles,
     belongs_to_model,
@@ -32,8 +30,6 @@ from publisher.hub_client.repo_id import check_repo_id
 from publisher.weights.header import TensorEntry, WeightHeader
 
 __all__ = [
-    "INDEX_FILE",
-    "SINGLE_FILE",
     "TOKENIZER_FILES",
     "BaseModelFacts",
     "inspect_folder",

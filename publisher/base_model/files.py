@@ -10,9 +10,8 @@ from typing import Any, Protocol
 from publisher.errors import PublisherError, UnsupportedModel
 from publisher.files.faults import fault_of
 from publisher.files.json_object import MAX_BYTES, parse_object, refuse_pointer
+from publisher.weights.index import INDEX_FILE
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 #: transformers looks for a tokenizer's further chat templates in this folder, and nowhere else below the model's

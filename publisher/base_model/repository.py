@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
-import httpx2
 from huggingface_hub import HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
 from publisher.base_model.files import is_in_place
 from publisher.errors import InfrastructureFault, UnsupportedModel
+from publisher.hub_client.faults import Asked, hub_faults
 
 _SECONDS = 20.0
 
@@ -39,7 +28,7 @@ class HubFiles:
     def resolve(cls, repo_id: str, revision: str | None, endpoint: str | None, token: str | None) -> Self:
         """Pin `revision` to the commit that it points to now."""
         api = HfApi(endpoint=endpoint, token=token or False)
-        with _refusals(repo_id, revision, api.endpoint):
+        with hub_faults(_asked(repo_id, revision, api.endpoint)):
             info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=_SECONDS)
         if info.sha is None:
             raise UnsupportedModel(f"repository {repo_id} on {api.endpoint} has no commit.", field="repo_id")
@@ -53,7 +42,7 @@ class HubFiles:
             return b""
         url = hf_hub_url(self._repo_id, name, revision=self.commit, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token or False) | {"range": f"bytes={start}-{end - 1}"}
-        with _refusals(self._repo_id, self.commit, self._endpoint):
+        with hub_faults(_asked(self._repo_id, self.commit, self._endpoint)):
             response = get_session().get(url, headers=headers, timeout=_SECONDS, follow_redirects=True)
             hf_raise_for_status(response)
         if len(response.content) != end - start:
@@ -64,35 +53,14 @@ class HubFiles:
         return response.content
 
 
-@contextmanager
-def _refusals(repo_id: str, revision: str | None, endpoint: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into the publisher's own errors."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise UnsupportedModel(f"{repo_id!r} is not a repository id: {error}.", field="repo_id") from error
-    except GatedRepoError as error:
-        raise UnsupportedModel(
-            f"repository {repo_id} on {endpoint} is gated and this service has no access.",
-            field="repo_id",
-            way_out="Ask for access and set PUBLISHER_BASE_MODEL_TOKEN.",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UnsupportedModel(
-            f"there is no model repository {repo_id} on {endpoint}, or it is private.",
-            field="repo_id",
-            way_out="Check the name; for a private one set PUBLISHER_BASE_MODEL_TOKEN.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UnsupportedModel(
-            f"repository {repo_id} on {endpoint} has no revision {revision!r}.",
-            field="revision",
-            way_out="Name a branch, tag or commit.",
-        ) from error
-    except RemoteEntryNotFoundError as error:
-        raise UnsupportedModel(f"repository {repo_id} on {endpoint} lacks a file it lists: {error}.") from error
-    except (HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled) as error:
-        raise InfrastructureFault(
-            f"the Hub {endpoint} did not answer for {repo_id}: {type(error).__name__}: {error}.",
-            way_out="Check PUBLISHER_BASE_MODEL_ENDPOINT and the network, then try again.",
-        ) from error
+def _asked(repo_id: str, revision: str | None, endpoint: str) -> Asked:
+    return Asked(
+        repo_id,
+        endpoint,
+        "PUBLISHER_BASE_MODEL_TOKEN",
+        kind="model repository",
+        revision=revision,
+        field="repo_id",
+        fault=UnsupportedModel,
+        missing=UnsupportedModel,
+    )

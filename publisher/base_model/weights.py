@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publisher.architecture.geometry import Geometry
-from publisher.base_model.files import INDEX_FILE, SINGLE_FILE, ModelFiles, json_object
+from publisher.base_model.files import ModelFiles, json_object
 from publisher.errors import UnsupportedModel
 from publisher.weights.header import ITEM_BYTES, TensorEntry, WeightHeader, read_header
+from publisher.weights.index import INDEX_FILE, SINGLE_FILE, weight_map
 
 #: safetensors' names of the types that weights may have
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -48,16 +49,8 @@ def _weight_map(files: ModelFiles, sizes: Mapping[str, int]) -> dict[str, str]:
         return {}
     if INDEX_FILE not in sizes:
         raise _no_safetensors(files.where, sizes)
-    placed = json_object(files, sizes, INDEX_FILE).get("weight_map")
-    if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
-        raise UnsupportedModel(f"{INDEX_FILE} in {files.where} has no weight_map of tensor names to files.")
+    placed = weight_map(json_object(files, sizes, INDEX_FILE), f"{INDEX_FILE} in {files.where}", UnsupportedModel)
     shards = set(placed.values())
-    outside = sorted(name for name in shards if "/" in name or "\\" in name)
-    if outside:
-        raise UnsupportedModel(
-            f"{INDEX_FILE} in {files.where} names {outside[0]!r}, which is not a file beside it.",
-            way_out="Put every shard beside the index, and name it there without a folder.",
-        )
     other = sorted(name for name in shards if not name.endswith(".safetensors"))
     if other:
         raise UnsupportedModel(

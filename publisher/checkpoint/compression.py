@@ -23,8 +23,9 @@ from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, mask_name
 from publisher.errors import RequestFault
 from publisher.loading.notice import with_notice
-from publisher.weights.folder import INDEX_FILE, SINGLE_FILE, StoredWeights, write_index
-from publisher.weights.writing import Entry, write_tensors
+from publisher.weights.folder import StoredWeights
+from publisher.weights.index import INDEX_FILE, SINGLE_FILE
+from publisher.weights.writing import Entry, write_index, write_tensors
 
 #: `quantization_config.quant_method` in config.json
 METHOD = "loram_sparse"
@@ -87,7 +88,7 @@ def compress_folder(model_folder: Path, masks: WeightMasks, output: Path) -> Non
         write_tensors(output / written, files[written], lambda weight: _compressed(stored, masks, weight))
     files[MASKS_FILE] = [_mask_entry(weight, masks) for weight in masks.weights]
     shutil.copyfile(masks.path, output / MASKS_FILE)
-    write_index(output, files)
+    write_index(output, files, count=False)
     _copy_others(model_folder, output)
 
 

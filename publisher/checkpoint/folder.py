@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from publisher.checkpoint import masks
 from publisher.errors import NotFound, RequestFault
-from publisher.hub_client.faults import hub_faults
+from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.repo_id import is_repo_id
 from publisher.manifest import manifest
 
 _CONFIG = "config.json"
@@ -45,11 +44,9 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _download(repo_id: str, revision: str | None, endpoint: str | None, weights: bool) -> Path:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise NotFound(f"{repo_id} is neither a folder nor a repository's name.") from error
-    with hub_faults(repo_id, endpoint, setting="HF_TOKEN"):
+    if not is_repo_id(repo_id):
+        raise NotFound(f"{repo_id} is neither a folder nor a repository's name.")
+    with hub_faults(Asked(repo_id, endpoint, "HF_TOKEN", revision=revision)):
         return Path(
             snapshot_download(
                 repo_id,

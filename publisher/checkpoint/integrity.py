@@ -17,7 +17,7 @@ from publisher.errors import RequestFault
 from publisher.files.json_object import read_object
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest
-from publisher.weights.folder import SINGLE_FILE
+from publisher.weights.index import SINGLE_FILE
 
 CONFIG = "config.json"
 #: What transformers takes where it stands beside other weights: a LoRA is applied, one file goes before several.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from torch import Tensor
 
 from publisher.errors import InfrastructureFault, NotFound, RequestFault
-from publisher.hub_client.faults import hub_faults
-from publisher.weights.folder import INDEX_FILE, SINGLE_FILE, opened
+from publisher.files.json_object import parse_object
+from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.repo_id import is_repo_id
+from publisher.weights.folder import opened
+from publisher.weights.index import INDEX_FILE, SINGLE_FILE, weight_map
 
 #: of the name of what bitsandbytes stores beside a weight in 4 bits
 QUANT_STATE = ".quant_state.bitsandbytes__"
@@ -72,11 +74,8 @@ class ModelWeights:
         path = self._index_file()
         if path is None:
             return None
-        try:
-            index: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestFault(f"{INDEX_FILE} of {self} is not an index of weights: {error!r}.") from error
-        return index
+        where = f"{INDEX_FILE} of {self}"
+        return weight_map(parse_object(path.read_bytes(), where), where)
 
     def _index_file(self) -> Path | None:
         try:
@@ -91,11 +90,10 @@ class ModelWeights:
         if isinstance(self._place, Path):
             return self._place / name if (self._place / name).is_file() else None
         where = self._place
-        try:
-            with hub_faults(where.repo_id, where.endpoint, setting="HF_TOKEN"):
-                return _fetched(where, name)
-        except HFValidationError as error:
-            raise NotFound(f"{where.repo_id} is neither a folder nor a repository's name.") from error
+        if not is_repo_id(where.repo_id):
+            raise NotFound(f"{where.repo_id} is neither a folder nor a repository's name.")
+        with hub_faults(Asked(where.repo_id, where.endpoint, "HF_TOKEN", revision=where.revision)):
+            return _fetched(where, name)
 
     def __str__(self) -> str:
         return str(self._place) if isinstance(self._place, Path) else self._place.repo_id

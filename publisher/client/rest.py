@@ -59,24 +59,27 @@ class ServiceClient:
             raise _problem(response)
         return response.json() if response.content else None
 
-    def follow(self, job_id: str, *, after: int = 0, patience: float = 60) -> Iterator[Event]:
+    def follow(self, job_id: str, *, after: int = 0, patience: float = 60, pause: float = 1) -> Iterator[Event]:
         """Every event of a job from number `after` + 1 to its end, each once, across reconnects.
 
-        Gives up with InfrastructureFault when the service stays away for `patience` seconds.
+        A service that restarts breaks streams off, ends them early, or leaves the answer to a proxy: it is asked again
+        after `pause` seconds. Gives up with InfrastructureFault when no event has come for `patience` seconds since.
         """
         lost_at: float | None = None
         while True:
+            why = "it ends the stream before the job has ended"
             try:
                 for event in self._stream(job_id, after):
                     lost_at, after = None, event.id
                     yield event
                     if event.kind == "state" and event.data.get("state") in FINISHED:
                         return
-            except httpx.TransportError as error:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > patience:
-                    raise InfrastructureFault(f"{self.url} is away since {patience:.0f} seconds: {error}.") from error
-                time.sleep(1)
+            except (httpx.TransportError, InfrastructureFault) as error:
+                why = str(error).rstrip(".")
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > patience:
+                raise InfrastructureFault(f"{self.url} is away since {patience:.0f} seconds: {why}.")
+            time.sleep(pause)
 
     def _stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
@@ -108,6 +111,8 @@ def _problem(response: httpx.Response) -> PublisherError:
     try:
         problem = response.json()
     except json.JSONDecodeError:
+        problem = None
+    if not isinstance(problem, dict):  # of a proxy, not of the service
         return fault(f"{response.request.method} {response.url.path}: HTTP {response.status_code}.")
     errors = [f"{entry['field']}: {entry['message']}" for entry in problem.get("errors", [])]
     return fault("; ".join(errors) or str(problem.get("detail") or problem.get("title")))

@@ -18,19 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import httpx2
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.hub_client.faults import Asked, hub_faults
 
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$"
 DOCUMENTS, MOST_DOCUMENTS = 20_000, 1_000_000
@@ -63,7 +55,16 @@ class HubAccess:
     def pin(self, repo_id: str, revision: str | None) -> str:
         """The commit that `revision` (None: the main branch) points to now."""
         api = HfApi(endpoint=self.endpoint, token=self.token or False)
-        with _refusals(repo_id, revision, api.endpoint):
+        asked = Asked(
+            repo_id,
+            api.endpoint,
+            "PUBLISHER_BASE_MODEL_TOKEN",
+            kind="dataset",
+            revision=revision,
+            field="dataset",
+            missing=RequestFault,
+        )
+        with hub_faults(asked):
             commit = api.dataset_info(repo_id, revision=revision, timeout=_SECONDS).sha
         if commit is None:
             raise RequestFault(f"dataset {repo_id} on {api.endpoint} has no commit.", field="dataset")
@@ -140,35 +141,3 @@ def _broken_off(dataset: HubDataset, errors: IO[str], seconds: float | None) -> 
     return InfrastructureFault(
         f"reading {dataset} was broken off{within}: {last or 'the process was killed'}.", way_out="Try again."
     )
-
-
-@contextmanager
-def _refusals(repo_id: str, revision: str | None, endpoint: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into the publisher's own errors."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise RequestFault(f"{repo_id!r} is not a dataset's id: {error}.", field="dataset") from error
-    except GatedRepoError as error:
-        raise RequestFault(
-            f"dataset {repo_id} on {endpoint} is gated and this service has no access.",
-            field="dataset",
-            way_out="Ask for access and set PUBLISHER_BASE_MODEL_TOKEN.",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise RequestFault(
-            f"there is no dataset {repo_id} on {endpoint}, or it is private.",
-            field="dataset",
-            way_out="Check the name; for a private one set PUBLISHER_BASE_MODEL_TOKEN.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise RequestFault(
-            f"dataset {repo_id} on {endpoint} has no revision {revision!r}.",
-            field="revision",
-            way_out="Name a branch, tag or commit.",
-        ) from error
-    except (HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled) as error:
-        raise InfrastructureFault(
-            f"the Hub {endpoint} did not answer for dataset {repo_id}: {type(error).__name__}: {error}.",
-            way_out="Check PUBLISHER_BASE_MODEL_ENDPOINT and the network, then try again.",
-        ) from error

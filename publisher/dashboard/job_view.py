@@ -12,6 +12,7 @@ from publisher.dashboard.charts import Chart, Point, draw
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage, planned_stages
 from publisher.store import job_history
+from publisher.store.job_history import MetricPoint
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import EventKind, JobState
 from publisher.store.variant_content import Unreadable, recipe_of
@@ -97,9 +98,9 @@ def read_view(session: Session, job: Job) -> JobView:
     told = job_history.of_kinds(session, job.id, [EventKind.STATE, EventKind.STAGE], until)
     steps = fold_steps(told, job, skipped_stages(recipe_of(job.variant)))
     running = next((step.stage for step in steps if step.state is StepState.STARTED), None)
-    metrics = job_history.metric_points(session, job.id, until)
+    series = job_history.metric_series(session, job.id, until)
     growing = not job.state.finished
-    drawn = [draw(name, points, growing=growing) for name, points in series(metrics).items()]
+    drawn = [draw(name, _numbers(series[name]), growing=growing) for name in sorted(series, key=_loss_first)]
     return JobView(
         last_seq=until,
         steps=steps,
@@ -143,13 +144,12 @@ def skipped_stages(recipe: Recipe | Unreadable) -> frozenset[str]:
     return frozenset(Stage) - frozenset(planned_stages(recipe, publishes=True))
 
 
-def series(points: Iterable[tuple[str, int, float | None]]) -> dict[str, list[Point]]:
-    """Metric name → points by step, `loss` first. A stage that ran again told its steps again: the last one counts."""
-    found: dict[str, dict[int, float | None]] = {}
-    for name, step, value in points:
-        found.setdefault(name, {})[step] = value
-    names = sorted(found, key=lambda name: (name != "loss", name))
-    return {name: [(step, value) for step, value in sorted(found[name].items()) if value is not None] for name in names}
+def _loss_first(name: str) -> tuple[bool, str]:
+    return name != "loss", name
+
+
+def _numbers(points: Iterable[MetricPoint]) -> list[Point]:
+    return [(point.step, point.value) for point in points if point.value is not None]
 
 
 def read_progress(session: Session, job: Job, stage: str | None) -> Progress | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from publisher.signing.signer import Signer, same
 
 SESSION_COOKIE = "publisher_session"
 #: exists only between the sign-in form and its answer, so that the form has a CSRF token, too
@@ -30,30 +30,30 @@ class Sessions:
     """Writes and reads the cookies. `secure`: only over https."""
 
     def __init__(self, secret: bytes, *, secure: bool) -> None:
-        self._secret = secret
+        self._session, self._csrf = Signer(secret, "dashboard session"), Signer(secret, "dashboard csrf")
         self._secure = secure
 
     def seal(self, key_id: str, expires: float | None = None) -> str:
         """The session cookie's value; `expires` in seconds since 1970, 12 hours from now by default."""
         until = int(time.time() + SESSION_SECONDS if expires is None else expires)
         claims = f"{key_id}.{until}"
-        return f"{claims}.{self._mac('session', claims)}"
+        return f"{claims}.{self._session.sign(claims).hex()}"
 
     def open(self, value: str) -> Session | None:
         """None if the value is none of ours, changed, or over."""
         claims, _, mac = value.rpartition(".")
-        if not _same(mac, self._mac("session", claims)):
+        if not same(mac, self._session.sign(claims).hex()):
             return None
         key_id, _, until = claims.rpartition(".")
         return Session(key_id, self.csrf(value)) if time.time() < int(until) else None
 
     def csrf(self, cookie: str) -> str:
         """The token that a form must carry beside this cookie: no other site can read or compute it."""
-        return self._mac("csrf", cookie)
+        return self._csrf.sign(cookie).hex()
 
     def is_genuine(self, token: str, cookie: str | None) -> bool:
         """Whether a form came from a page that was served together with this cookie."""
-        return bool(cookie) and _same(token, self.csrf(cookie or ""))
+        return bool(cookie) and same(token, self.csrf(cookie or ""))
 
     def begin(self, response: Response, key_id: str) -> None:
         """Sign in."""
@@ -78,11 +78,3 @@ class Sessions:
         response.set_cookie(
             name, value, max_age=seconds, path=path, httponly=True, samesite="strict", secure=self._secure
         )
-
-    def _mac(self, purpose: str, text: str) -> str:
-        # the label keeps these signatures apart from whatever else the secret signs
-        return hmac.digest(self._secret, f"dashboard {purpose}:{text}".encode(), hashlib.sha256).hex()
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())

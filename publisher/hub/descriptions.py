@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
 
+from publisher.errors import UnsupportedModel
 from publisher.hub.card import CardError, read_metadata, tags
 from publisher.hub.commits import Commit, CommittedFile
 from publisher.hub.faults import Damaged
 from publisher.hub.protocol import ModelDescription, ParameterCounts, Sibling, SiblingPointer
+from publisher.hub.reading import StoredContent
 from publisher.hub.references import DEFAULT_BRANCH
 from publisher.hub.repositories import Repository
-from publisher.hub.weights import count_parameters
+from publisher.weights.header import read_header
 
 _logger = logging.getLogger(__name__)
 
@@ -97,8 +102,30 @@ def _weights(commit: Commit) -> dict[str, CommittedFile]:
 
 
 def _parameters(repository: Repository, commit: Commit) -> ParameterCounts | None:
-    counts = count_parameters(repository.content(path, file) for path, file in _weights(commit).items())
+    counts = _elements(repository.content(path, file) for path, file in _weights(commit).items())
     return ParameterCounts(parameters=counts, total=sum(counts.values())) if counts else None
+
+
+def _elements(files: Iterable[StoredContent]) -> Counter[str]:
+    """Per type ("BF16", "U8") over all files. Raises Damaged."""
+    total: Counter[str] = Counter()
+    for content in files:
+        content.require()
+        total.update(_elements_of(content))
+    return total
+
+
+@lru_cache(maxsize=4096)
+def _elements_of(content: StoredContent) -> Counter[str]:
+    """Remembered by content; none of a file that is not safetensors."""
+
+    def read(start: int, end: int) -> bytes:
+        return b"".join(content.blocks(start, end))
+
+    try:
+        return read_header(content.name, content.size, read).elements()
+    except UnsupportedModel:
+        return Counter()
 
 
 def _sibling(path: str, file: CommittedFile, *, with_sizes: bool) -> Sibling:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
 from urllib.parse import urlencode, urlsplit
 
@@ -11,6 +9,7 @@ from starlette.requests import Request
 
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
+from publisher.signing.signer import Signer, same
 
 # Long enough for a shard of 50 GB over a slow line, since the link is checked when the upload starts.
 _LIFETIME_SECONDS = 6 * 3600
@@ -43,7 +42,7 @@ class UploadLinks:
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"publisher.hub upload link", hashlib.sha256)
+        self._signer = Signer(secret, "hub upload link")
 
     def path(self, id: RepositoryId, sha256: str, size: int, *, expires: int | None = None) -> str:
         """Path and query below the Hub. `expires` is in seconds since 1970; six hours from now by default."""
@@ -53,12 +52,10 @@ class UploadLinks:
 
     def check(self, id: RepositoryId, sha256: str, *, size: int, expires: int, signature: str) -> None:
         """Raises Forbidden for a link that was changed, made for something else, or has expired."""
-        expected = self._sign(id, sha256, size, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode()):
+        if not same(signature, self._sign(id, sha256, size, expires)):
             raise Forbidden("This upload link is not genuine.", way_out=_NEW_LINK)
         if expires < time.time():
             raise Forbidden("This upload link has expired.", way_out=_NEW_LINK)
 
     def _sign(self, id: RepositoryId, sha256: str, size: int, expires: int) -> str:
-        text = f"{id}\n{sha256}\n{size}\n{expires}".encode()
-        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
+        return self._signer.sign(f"{id}\n{sha256}\n{size}\n{expires}").hex()

@@ -1,10 +1,11 @@
-"""What went wrong with a Hub, in the words of the one exception tree."""
+"""What went wrong with a Hub, in the words of the one exception tree: the only place that knows huggingface_hub's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import httpx2
@@ -12,6 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -20,39 +22,83 @@ from huggingface_hub.errors import (
 
 from publisher.errors import InfrastructureFault, NotFound, PublisherError, RequestFault
 
+_AGAIN = "Check the Hub's address and the network, then try again."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a Hub is asked for. `setting` is where the reader sets the token, `field` what in a request named it.
+
+    `missing` is raised where there is no such repository or revision, `fault` for what else the request is to blame
+    for.
+    """
+
+    repo_id: str
+    endpoint: str | None
+    setting: str
+    kind: str = "repository"
+    revision: str | None = None
+    field: str | None = None
+    fault: type[RequestFault] = RequestFault
+    missing: type[RequestFault] = NotFound
+
+    @property
+    def hub(self) -> str:
+        return self.endpoint or constants.ENDPOINT
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.repo_id} on {self.hub}"
+
 
 @contextmanager
-def hub_faults(repo_id: str, endpoint: str | None, *, setting: str) -> Iterator[None]:
+def hub_faults(asked: Asked) -> Iterator[None]:
     """Turn errors of huggingface_hub and its HTTP client into PublisherErrors that name the Hub and the repository.
 
-    `setting` is where the reader sets the token. Tokens never appear in a message:
-    of the Hub's own errors only the status and the server's sentence are passed on.
+    Tokens never appear in a message: of the Hub's own errors only the status and the server's sentence are passed on.
     """
-    where = f"{repo_id} at {endpoint or constants.ENDPOINT}"
     try:
         yield
+    except HFValidationError as error:
+        raise asked.missing(f"{asked.repo_id!r} is not a repository id: {error}.", field=asked.field) from error
     except HfHubHTTPError as error:
-        raise _from_answer(error, where, setting) from error
+        raise _from_answer(error, asked) from error
     except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
-            raise _from_answer(error.__cause__, where, setting) from error
-        raise InfrastructureFault(f"Hub not reachable for {where}: {_first_line(error)}") from error
+            raise _from_answer(error.__cause__, asked) from error
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise InfrastructureFault(
+            f"the Hub {asked.hub} did not answer for {asked.repo_id}: {what}.", way_out=_AGAIN
+        ) from error
 
 
-def _from_answer(error: HfHubHTTPError, where: str, setting: str) -> PublisherError:
+def _from_answer(error: HfHubHTTPError, asked: Asked) -> PublisherError:
     status = error.response.status_code
     if isinstance(error, RevisionNotFoundError):
-        return NotFound(f"{where} does not have that revision.")
-    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return NotFound(f"{where} does not exist, or {setting} may not see it.")
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return RequestFault(
-            f"The Hub refuses {where} with {status}: {_said(error)}",
-            way_out=f"Set {setting} to a token that may use it.",
+        return asked.missing(
+            f"{asked} has no revision {asked.revision!r}." if asked.revision else f"{asked} has not that revision.",
+            field=asked.field and "revision",
+            way_out="Name a branch, tag or commit.",
+        )
+    if isinstance(error, GatedRepoError):
+        return asked.fault(
+            f"{asked} is gated and there is no access to it.",
+            field=asked.field,
+            way_out=f"Ask for access and set {asked.setting} to a token that has it.",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return asked.missing(
+            f"there is no {asked}, or it is private.",
+            field=asked.field,
+            way_out=f"Check the name; for a private one set {asked.setting} to a token that may see it.",
         )
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500:
-        return InfrastructureFault(f"The Hub answered {status} for {where}: {_said(error)}")
-    return RequestFault(f"The Hub refuses {where} with {status}: {_said(error)}")
+        return InfrastructureFault(f"the Hub answered {status} for {asked}: {_said(error)}", way_out=_AGAIN)
+    refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return asked.fault(
+        f"the Hub refuses {asked} with {status}: {_said(error)}",
+        field=asked.field,
+        way_out=f"Set {asked.setting} to a token that may use it." if refused else None,
+    )
 
 
 def _said(error: HfHubHTTPError) -> str:

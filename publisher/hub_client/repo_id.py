@@ -10,6 +10,15 @@ from publisher.errors import RequestFault
 _FIELD = "publish.repo_id"
 
 
+def is_repo_id(name: str) -> bool:
+    """Whether a Hub takes `name` for a repository, with a namespace or without."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_repo_id(repo_id: str, field: str = _FIELD) -> str:
     """Return `repo_id` if a Hub takes it as `namespace/name`; raises RequestFault: the field and what is wrong."""
     word = field.rpartition(".")[2]

@@ -85,9 +85,3 @@ def read_after(session: Session, job_id: str, seq: int, limit: int = 500) -> lis
     """The events with a number above `seq`, oldest first, `limit` at most."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq)
     return list(session.scalars(statement.order_by(JobEvent.seq).limit(limit)))
-
-
-def metrics(session: Session, job_id: str) -> list[JobEvent]:
-    """All `metric` events, oldest first. A stage that ran again reported its steps again: the last one counts."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.METRIC.value)
-    return list(session.scalars(statement.order_by(JobEvent.seq)))

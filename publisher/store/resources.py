@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from publisher.base_model.facts import BaseModelFacts
 from publisher.store.database import database_now
-from publisher.store.models import BaseModel, Corpus, Variant, VariantFile, Worker
+from publisher.store.models import BaseModel, Corpus, Job, Variant, VariantFile, Worker
+from publisher.store.states import JobState
 from publisher.store.tenancy import readable_by
 
 
@@ -59,3 +60,10 @@ def live_workers(session: Session, patience: float) -> int:
 def latest_worker(session: Session) -> Worker | None:
     """The worker seen last; None if none ever came."""
     return session.scalar(select(Worker).order_by(Worker.seen_at.desc()).limit(1))
+
+
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """How many jobs of all tenants are in each state; for Prometheus."""
+    rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    counted = dict(rows.all())
+    return {state: counted.get(state, 0) for state in JobState}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TypeGuard
 
 from publisher.errors import UnsupportedModel
@@ -49,6 +51,13 @@ class WeightHeader:
         """The byte of the file from which `begin` and `end` of its tensors count."""
         return _LENGTH_BYTES + len(self.raw)
 
+    def elements(self) -> Counter[str]:
+        """Values by safetensors' name of their type ("BF16", "U8")."""
+        counts: Counter[str] = Counter()
+        for entry in self.tensors.values():
+            counts[entry.dtype] += prod(entry.shape)
+        return counts
+
 
 def read_header(name: str, size: int, read: ReadRange) -> WeightHeader:
     """Read and check the header of file `name` of `size` bytes.
@@ -69,6 +78,17 @@ def read_header(name: str, size: int, read: ReadRange) -> WeightHeader:
     tensors = {key: _entry(name, key, value) for key, value in _parse(name, raw).items() if key != "__metadata__"}
     _check_layout(name, tensors, size - _LENGTH_BYTES - length)
     return WeightHeader(raw, tensors)
+
+
+def read_file_header(path: Path) -> WeightHeader:
+    """`read_header` of a file here. Raises OSError, too."""
+    with path.open("rb") as file:
+
+        def read(start: int, end: int) -> bytes:
+            file.seek(start)
+            return file.read(end - start)
+
+        return read_header(path.name, path.stat().st_size, read)
 
 
 def _parse(name: str, raw: bytes) -> dict[str, object]:

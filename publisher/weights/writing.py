@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-#: safetensors' own names, and bytes per element
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-               "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+from publisher.weights.header import ITEM_BYTES
+from publisher.weights.index import INDEX_FILE
 
 #: bytes that one call writes. For larger ones the kernel looks for large pieces of free memory to cache them in, which
 #: a virtual machine has to fetch from its host: that took up to ten times as long as the write
@@ -47,7 +46,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes."""
-        return prod(self.shape) * _ITEM_BYTES[self.dtype]
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 class PlacedFile:
@@ -65,7 +64,7 @@ class PlacedFile:
         metadata: Mapping[str, str] | None = None,
         late: Sequence[str] = (),
     ) -> None:
-        self.entries = sorted(entries, key=lambda entry: (-_ITEM_BYTES[entry.dtype], entry.name))
+        self.entries = sorted(entries, key=lambda entry: (-ITEM_BYTES[entry.dtype], entry.name))
         self._metadata, self._late = metadata, {name: torch.empty(0, dtype=torch.uint8) for name in late}
         self._places: dict[str, tuple[Entry, int]] = {}
         self._missing: dict[str, int] = {}
@@ -99,10 +98,10 @@ class PlacedFile:
         entry, position = self._places[name]
         assert tuple(rows.shape[1:]) == entry.shape[1:], (name, tuple(rows.shape), entry.shape)
         content = rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        assert content.nbytes == prod(rows.shape) * _ITEM_BYTES[entry.dtype], (name, rows.dtype, entry.dtype)
+        assert content.nbytes == prod(rows.shape) * ITEM_BYTES[entry.dtype], (name, rows.dtype, entry.dtype)
         self._missing[name] -= content.nbytes
         assert self._missing[name] >= 0, f"{name} was written before"
-        position += first * prod(entry.shape[1:]) * _ITEM_BYTES[entry.dtype]
+        position += first * prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
         while content:
             written = os.pwrite(self._descriptor, content[:_AT_ONCE], position)
             content, position = content[written:], position + written
@@ -162,10 +161,14 @@ def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None, 
     return len(text).to_bytes(8, "little") + text
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Tensor name → `dtype`, `shape` and `data_offsets`, and the byte from which these count."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        content: dict[str, Any] = json.loads(file.read(size))
-    content.pop("__metadata__", None)
-    return content, 8 + size
+def write_index(folder: Path, files: Mapping[str, Sequence[Entry]], *, count: bool = True) -> None:
+    """The index of a model in several files (file name → its tensors), as transformers writes it.
+
+    `count`: say how many parameters there are, too, which entries of weights stored compressed do not tell.
+    """
+    entries = {entry.name: entry for held in files.values() for entry in held}
+    metadata = {"total_parameters": sum(prod(entry.shape) for entry in entries.values())} if count else {}
+    metadata["total_size"] = sum(entry.size for entry in entries.values())
+    placed = {entry.name: name for name, held in files.items() for entry in held}
+    text = json.dumps({"metadata": metadata, "weight_map": dict(sorted(placed.items()))}, indent=2)
+    (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from publisher.base_model.facts import INDEX_FILE, SINGLE_FILE, BaseModelFacts, inspect_folder, inspect_repository
+from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.errors import InfrastructureFault, UnsupportedModel
+from publisher.weights.index import INDEX_FILE, SINGLE_FILE
 from tests.models import byte_tokenizer, tiny_llama
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
-from publisher.base_model.facts import INDEX_FILE
 from publisher.families.describe import describe
+from publisher.weights.index import INDEX_FILE
 from tests.models import byte_tokenizer
 
 #: LLaMA-2-70B's widths

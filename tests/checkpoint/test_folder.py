@@ -27,5 +27,5 @@ def test_neither_folder_nor_repository(tmp_path: Path) -> None:
 
 
 def test_hub_that_does_not_answer_is_infrastructure() -> None:
-    with pytest.raises(InfrastructureFault, match="not reachable for org/nothing"):
+    with pytest.raises(InfrastructureFault, match="did not answer for org/nothing"):
         open_checkpoint("org/nothing", endpoint=f"http://127.0.0.1:{free_port()}")

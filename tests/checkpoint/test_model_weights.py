@@ -56,9 +56,17 @@ def test_folder_without_weights_says_so(tmp_path: Path) -> None:
         ModelWeights(tmp_path).read("lm_head.weight")
 
 
-def test_index_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(RequestFault, match="is not an index of weights"):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "is not a JSON object"),
+        ("{}", "is not an index of weights"),
+        ('{"weight_map": {"lm_head.weight": "../other.safetensors"}}', "which is not a file beside it"),
+    ],
+)
+def test_index_that_is_none_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(RequestFault, match=words):
         ModelWeights(tmp_path).read("lm_head.weight")
 
 

@@ -75,14 +75,3 @@ def test_state_changes_are_events_in_their_order(database: Database) -> None:
     with database.write() as session:
         service.cancel(session, job_id)
     assert rows.states(database, job_id) == ["queued", "running", "cancelling"]
-
-
-def test_metrics_are_read_apart_from_the_rest(database: Database) -> None:
-    job_id = rows.add_job(database)
-    lease = rows.claim(database, job_id)
-    point = {"name": "loss", "step": 1, "value": 2.5}
-    with database.write() as session:
-        batch = [NewEvent(EventKind.LOG, {"message": "x"}), NewEvent(EventKind.METRIC, point)]
-        events.append(session, job_id, lease.token, batch)
-    with database.read() as session:
-        assert [event.data for event in events.metrics(session, job_id)] == [point]

@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect, select, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import JSON, Boolean, Column, Connection, Engine, Float, MetaData, inspect, select, text
+from sqlalchemy import Table as SomeTable
 from sqlalchemy.engine import make_url
+from sqlalchemy.types import Integer
 
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
 from publisher.store import migrate
-from publisher.store.database import Database
+from publisher.store.database import Database, create_database_engine
 from publisher.store.models import Table, Variant, Worker
 from publisher.store.variant_content import recipe_of
 from tests.recipe.history import HISTORY
@@ -101,3 +105,79 @@ def test_migrating_is_a_step_of_its_own_whose_password_lies_in_a_file(
     database = Database(postgresql_url)
     assert set(inspect(database.engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
     database.close()
+
+
+def revisions() -> list[str]:
+    """From the first to the newest."""
+    found = ScriptDirectory(str(migrate._scripts())).walk_revisions()
+    return [script.revision for script in found][::-1]
+
+
+def filled(connection: Connection) -> dict[str, dict[str, Any]]:
+    """One row in every table that there is at this revision, whatever its columns; table → row."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    rows = {}
+    for table in metadata.sorted_tables:
+        if table.name == "alembic_version":
+            continue
+        row = {column.name: _value(table, column) for column in table.columns}
+        connection.execute(table.insert(), row)
+        rows[table.name] = row
+    return rows
+
+
+def _value(table: SomeTable, column: Column[Any]) -> Any:
+    for key in column.foreign_keys:
+        return f"{key.column.table.name}-{key.column.name}"
+    if isinstance(column.type, JSON):
+        return {"text": "ü", "number": 0.1}
+    if isinstance(column.type, Boolean):
+        return True
+    if isinstance(column.type, Float):
+        return 1234.5
+    if isinstance(column.type, Integer):
+        return 7
+    return "queued" if (table.name, column.name) == ("jobs", "state") else f"{table.name}-{column.name}"
+
+
+def stored(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    metadata = MetaData()
+    with engine.connect() as connection:
+        metadata.reflect(connection)
+        return {
+            table.name: [dict(row) for row in connection.execute(table.select()).mappings()]
+            for table in metadata.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+
+@pytest.mark.parametrize("revision", revisions())
+def test_rows_of_every_revision_survive_the_way_up_and_back(empty_database_url: str, revision: str) -> None:
+    """What was there keeps its values; columns that are new have some, since the models read every row."""
+    migrate.upgrade(empty_database_url, revision)
+    engine = create_database_engine(empty_database_url)
+    try:
+        with engine.begin() as connection:
+            rows = filled(connection)
+        before = stored(engine)
+        migrate.upgrade(empty_database_url)
+        with engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+        for table, (row,) in stored(engine).items():
+            assert before[table][0].items() <= row.items() if table in rows else True
+        _read_by_the_models(empty_database_url)
+        migrate.downgrade(empty_database_url, revision)
+        assert stored(engine) == before
+    finally:
+        engine.dispose()
+
+
+def _read_by_the_models(url: str) -> None:
+    database = Database(url)
+    try:
+        with database.read() as session:
+            for mapper in Table.registry.mappers:
+                assert len(session.query(mapper.class_).all()) == 1, mapper
+    finally:
+        database.close()

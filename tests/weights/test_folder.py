@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from publisher.errors import RequestFault
-from publisher.weights.folder import INDEX_FILE, StoredWeights
+from publisher.weights.folder import StoredWeights
+from publisher.weights.index import INDEX_FILE
 from tests.checkpoint.pruned import make_pair
 
 

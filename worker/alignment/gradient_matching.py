@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.recovery.methods.lora_placement import cut_matrix
-from worker.alignment.practice import PracticeAdapter
+from worker.alignment.reference_adapter import ReferenceAdapter
 from worker.alignment.state import random_state, restore_random_state
 from worker.models.causal import hidden_states
 from worker.models.head import head_of
@@ -53,9 +53,9 @@ class Matched:
 class GradientMatching:
     """Gradients of distillation by `terms` and of `weight` times the distance between gradients.
 
-    `model`, in fp32, was cut out of `base` by `masks`. With `practice` steps both wear an adapter (practice.py). Within
-    `accumulate` the weights named in `moved` are moved, and left so: whoever calls it brings them back
-    (worker.alignment.rounding).
+    `model`, in fp32, was cut out of `base` by `masks`. With `practice` steps both wear an adapter
+    (reference_adapter.py). Within `accumulate` the weights named in `moved` are moved, and left so: whoever calls it
+    brings them back (worker.alignment.rounding).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GradientMatching:
         self._base_matched = {f"{name}.weight": base_layers[name].weight for name in layers if name in base_layers}
         self._masks = masks
         worn = {name: base_layers[name.removesuffix(".weight")] for name in self._matched}
-        self._practice = PracticeAdapter(self._matched, worn, masks, practice)
+        self._reference = ReferenceAdapter(self._matched, worn, masks, practice)
 
     @property
     def moved(self) -> set[str]:
@@ -84,11 +84,11 @@ class GradientMatching:
 
     def state(self) -> dict[str, Tensor]:
         """What the next batch needs of those before it, by name, to be kept with the state of training."""
-        return self._practice.state()
+        return self._reference.state()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """The opposite of `state`; other tensors may be among them."""
-        self._practice.restore(tensors)
+        self._reference.restore(tensors)
 
     def accumulate(self, batch: Tensor, pause: Callable[[], None]) -> Matched:
         """Set gradients to those of the loss over `batch` (rows, length), whatever they were; `pause` is called before
@@ -97,17 +97,17 @@ class GradientMatching:
         parts = torch.split(batch, rows_at_once(batch.device, batch.shape[1]))
         positions = self._next_token.positions(batch)
         with _fp32():
-            self._practice.put_on()
-            with self._practice.on_base():
+            self._reference.put_on()
+            with self._reference.on_base():
                 wanted, words = self._ask(parts, positions, pause)
-            self._practice.learn(wanted)
+            self._reference.learn(wanted)
             chance = random_state(batch.device)
             language = self._accumulated(self._next_token, parts, positions, pause)
             step, cosine = self._move(wanted)
             restore_random_state(batch.device, chance)  # another dropout would be all that the difference shows
             both, scale = self._objective(words, step, batch.numel() / positions)
             found = self._accumulated(both, parts, batch.numel() / scale, pause)
-        self._practice.advance()
+        self._reference.advance()
         # v is at right angles to the gradient, so cross-entropy is what it was before the weights moved
         loss = found - (scale - 1) * language * positions / batch.numel()
         return Matched(float(loss), float(cosine))

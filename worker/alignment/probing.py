@@ -19,7 +19,7 @@ from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.manifest.evaluation import chosen_strength
 from publisher.recipe import ProbeBudget
-from worker.alignment.endings import candidate_file
+from worker.alignment.checkpoint_selection import candidate_file
 from worker.alignment.state import Check
 from worker.context import StageContext
 from worker.probe.probe import load_with_adapter, train_probe

@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from publisher.errors import PublisherError
+from worker.alignment.checkpoint_selection import CheckpointSelection, LastWeights
 from worker.alignment.distributed.ranks import Alone, Ranks
 from worker.alignment.distributed.tensors import gathered
-from worker.alignment.endings import Ending, LastWeights
 from worker.alignment.gradient_matching import GradientMatching, Matched
 from worker.alignment.rounding import Rounding, no_rounding
 from worker.alignment.spikes import take_step
@@ -45,7 +45,7 @@ class Training:
     """One alignment of `model`, whose parameters that require a gradient `optimizer` trains in place.
 
     `sequences` is int32 (steps * batch_sequences, length): step i trains on the i-th batch of rows. The state is
-    saved to `state_file` every `save_seconds`, when `ending` looked at the weights, and when the job is cancelled or
+    saved to `state_file` every `save_seconds`, when `selection` looked at the weights, and when the job is cancelled or
     the process is asked to end. With several `ranks` each runs this loop. `rounding` is what the loss sees of weights;
     with `matching`, which takes the place of `batch_loss`, it brings back all weights that are moved.
     """
@@ -60,7 +60,7 @@ class Training:
         schedule: Schedule,
         context: StageContext,
         state_file: Path,
-        ending: Ending | None = None,
+        selection: CheckpointSelection | None = None,
         ranks: Ranks | None = None,
         rounding: Rounding | None = None,
         matching: GradientMatching | None = None,
@@ -69,14 +69,14 @@ class Training:
         self.model, self.optimizer, self.batch_loss = model, optimizer, batch_loss
         self.sequences, self.schedule = sequences, schedule
         self.context, self.state_file, self.save_seconds = context, state_file, save_seconds
-        self.ending = ending or LastWeights()
+        self.selection = selection or LastWeights()
         self.device = model.device
         self.ranks = ranks or Alone(self.device)
         self.rounding, self.matching = rounding or no_rounding(), matching
         self.progress = TrainingProgress()
 
     def run(self) -> TrainingProgress:
-        """Train the steps that are missing, and leave the model with the weights that `ending` chose.
+        """Train the steps that are missing, and leave the model with the weights that `selection` chose.
 
         Raises RequestFault when too many steps have no usable loss or gradient (spikes.py), and what the context
         raises when it is checked.
@@ -87,11 +87,11 @@ class Training:
         self._save_at = time.monotonic() + self.save_seconds
         with DeferredSigterm() as self._sigterm:
             self._look_if_due()
-            while self.progress.steps < self.schedule.steps and not self.ending.is_over(self.progress):
+            while self.progress.steps < self.schedule.steps and not self.selection.is_over(self.progress):
                 self._step()
                 self._look_if_due()
         self.model.eval()
-        self.ending.finish(self.progress)
+        self.selection.finish(self.progress)
         return self.progress
 
     def _resume(self) -> None:
@@ -105,8 +105,8 @@ class Training:
         self.context.log(f"Alignment goes on after step {self.progress.steps} of {self.schedule.steps}.")
 
     def _look_if_due(self) -> None:
-        if self.ending.is_due(self.progress):
-            self.progress.checks.append(self.ending.look(self.progress, self._pause_point))
+        if self.selection.is_due(self.progress):
+            self.progress.checks.append(self.selection.look(self.progress, self._pause_point))
             self._save()
 
     def _step(self) -> None:

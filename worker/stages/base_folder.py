@@ -15,11 +15,12 @@ from pathlib import Path
 from torch import Tensor
 
 from publisher.base_model.facts import BaseModelFacts, usable_config
-from publisher.base_model.files import CONFIG_FILE, INDEX_FILE, FolderFiles, is_document
+from publisher.base_model.files import CONFIG_FILE, FolderFiles, is_document
 from publisher.base_model.tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
 from publisher.families.describe import describe
 from publisher.files.json_object import MAX_BYTES, parse_object, read_object
 from publisher.manifest.manifest import FileRecord
+from publisher.weights.index import INDEX_FILE
 from worker.text.tokenizer import load_tokenizer
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"

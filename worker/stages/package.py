@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from publisher.architecture.geometry import LayerWidths
-from publisher.base_model.facts import INDEX_FILE
 from publisher.base_model.files import belongs_to_model
 from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.masks import FILE_NAME as MASKS
@@ -35,6 +34,7 @@ from publisher.manifest.manifest import (
 from publisher.manifest.reports import AlignmentReport, FetchedBase, read_document_losses, read_probe_losses
 from publisher.manifest.verdict import Verdict
 from publisher.recipe.stages import Stage
+from publisher.weights.index import INDEX_FILE
 from worker.card import card
 from worker.card.plots import Measured, draw_plots
 from worker.context import StageContext

@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from publisher import __version__
 from publisher.errors import InfrastructureFault, RequestFault
-from publisher.hub_client.faults import hub_faults
+from publisher.hub_client.faults import Asked, hub_faults
 from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.manifest import FILE_NAME as MANIFEST
 from publisher.manifest.manifest import FileRecord, Manifest, files_named_in, record
@@ -76,7 +76,7 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
     api = HfApi(
         endpoint=target.endpoint, token=target.token, library_name="loram-publisher", library_version=__version__
     )
-    with hub_faults(target.repo_id, target.endpoint, setting=_SETTING):
+    with hub_faults(Asked(target.repo_id, target.endpoint, _SETTING)):
         publishing = Publishing.of(api, target, inputs.checkpoint, context)
         if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write
             api.create_repo(target.repo_id, private=target.private, exist_ok=True)

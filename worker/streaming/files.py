@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.errors import RequestFault
-from publisher.weights.writing import read_header
-from worker.streaming.weights import weight_files
+from publisher.weights.header import read_file_header
+from publisher.weights.index import weight_files
 
 #: safetensors' names of the types that weights may have
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -50,10 +50,9 @@ class TensorFiles:
         tensors: dict[str, StoredTensor] = {}
         for path in paths:
             with _damage_as_fault(path), safe_open(path, framework="pt"):
-                entries, start = read_header(path)  # opening it has looked whether the header fits the file
-            for name, entry in entries.items():
-                begin, _ = entry["data_offsets"]
-                tensors[name] = StoredTensor(path, entry["dtype"], tuple(entry["shape"]), start + begin)
+                header = read_file_header(path)  # opening it has looked whether the header fits the file
+            for name, entry in header.tensors.items():
+                tensors[name] = StoredTensor(path, entry.dtype, entry.shape, header.start + entry.begin)
         return cls(tensors)
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from torch import Tensor
 
-from publisher.base_model.facts import INDEX_FILE
-from publisher.weights.writing import Entry, PlacedFile
-from worker.storage.folder import write_json
+from publisher.weights.writing import Entry, PlacedFile, write_index
 
 
 class ShardWriter:
@@ -60,15 +57,4 @@ class ShardWriter:
     ) -> None:
         self._open.__exit__(kind, error, trace)
         if kind is None and len(self._placed) > 1:
-            write_json(self._folder / INDEX_FILE, _index({name: file.entries for name, file in self._placed.items()}))
-
-
-def _index(files: Mapping[str, Sequence[Entry]]) -> dict[str, object]:
-    placed = {entry.name: (name, entry) for name, entries in files.items() for entry in entries}
-    return {
-        "metadata": {
-            "total_parameters": sum(prod(entry.shape) for _, entry in placed.values()),
-            "total_size": sum(entry.size for _, entry in placed.values()),
-        },
-        "weight_map": {tensor: name for tensor, (name, _) in sorted(placed.items())},
-    }
+            write_index(self._folder, {name: file.entries for name, file in self._placed.items()})

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import tqdm
 
-from publisher.errors import InfrastructureFault
+from publisher.hub_client.faults import Asked, hub_faults
 from worker.context import StageContext
 from worker.request import BaseModelSource
 
@@ -21,10 +19,10 @@ def download(base: BaseModelSource, sizes: Mapping[str, int], folder: Path, cont
     """Download the files named by `sizes` (bytes) into `folder`, going on where an earlier attempt stopped.
 
     Returns the sha256 of those that the Hub knows one for (large files). Raises InfrastructureFault if the Hub
-    does not answer.
+    does not answer (what has arrived is kept), NotFound or RequestFault if it refuses.
     """
     total, done = sum(sizes.values()), 0
-    try:
+    with hub_faults(Asked(base.repo_id, base.endpoint, "PUBLISHER_BASE_MODEL_TOKEN", revision=base.revision)):
         digests = _listed_digests(base)
         for name, size in sizes.items():
             hf_hub_download(
@@ -38,11 +36,6 @@ def download(base: BaseModelSource, sizes: Mapping[str, int], folder: Path, cont
             )
             done += size
             context.progress(done, total, "bytes")
-    except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise InfrastructureFault(
-            f"{base.repo_id} could not be downloaded: {type(error).__name__}: {error}.",
-            way_out="What has arrived is kept; try again when the Hub answers.",
-        ) from error
     shutil.rmtree(folder / ".cache")
     return {name: digests[name] for name in sizes if name in digests}
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from publisher.checkpoint.integrity import CONFIG
 from publisher.checkpoint.pruning_masks import PruningMasks
-from publisher.errors import RequestFault, UnsupportedModel
+from publisher.errors import PublisherError, RequestFault, UnsupportedModel
 from publisher.families.describe import describe
 from publisher.files.json_object import parse_object
+from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.repo_id import is_repo_id
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest, record
 
@@ -75,14 +75,12 @@ def _refuse_no_model(given: str) -> None:
                 f"{given} is no model: it has no {CONFIG}.", field="base_model", way_out="Name the base model's folder."
             )
         return
-    try:
-        validate_repo_id(given)
-    except HFValidationError as error:
+    if not is_repo_id(given):
         raise RequestFault(
             f"{given or 'An empty name'} is neither a folder nor a repository's name.",
             field="base_model",
             way_out="Name the base model's folder, or its repository.",
-        ) from error
+        )
 
 
 def _refuse_checkpoint(given: str, manifest: Manifest) -> None:
@@ -117,8 +115,9 @@ def _config_of(name: str) -> bytes | None:
     if folder.is_dir():
         return (folder / CONFIG).read_bytes() if (folder / CONFIG).is_file() else None
     try:
-        return Path(hf_hub_download(name, CONFIG)).read_bytes()
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError):
+        with hub_faults(Asked(name, None, "HF_TOKEN")):
+            return Path(hf_hub_download(name, CONFIG)).read_bytes()
+    except (PublisherError, OSError):
         return None
 
 

@@ -299,7 +299,7 @@ def test_on_a_gpu_as_on_a_cpu(tmp_path: Path) -> None:
         terms = DistillationTerms()
         matching = GradientMatching(model.to(device), base.to(device), masks, terms, WEIGHT, practice=2)
         rounding = nf4_rounding(model, set(), matching.moved)
-        for batch in (BATCH[:, :LENGTH], BATCH[:, LENGTH : 2 * LENGTH]):  # the second with a practice adapter on
+        for batch in (BATCH[:, :LENGTH], BATCH[:, LENGTH : 2 * LENGTH]):  # the second with a reference adapter on
             with rounding.rounded():
                 matched = matching.accumulate(batch.to(device), lambda: None)
         found.append((matched, {name: gradient.cpu() for name, gradient in _gradients(model).items()}))

@@ -1,4 +1,4 @@
-"""Cut at any step and gone on with: the same bits as in one go, whatever the optimizer and the ending."""
+"""Cut at any step and gone on with: the same bits as in one go, whatever the optimizer and the checkpoint selection."""
 
 from __future__ import annotations
 

@@ -14,13 +14,14 @@ from publisher.manifest.manifest import CheckRecord
 from publisher.manifest.reports import AlignmentReport, ReconstructionReport
 from publisher.recipe import STRENGTHS, Stop
 from publisher.recipe.stages import Stage
+from worker.alignment.checkpoint_selection import best_check
 from worker.alignment.distributed.recipe import refuse_for_several
-from worker.alignment.endings import best_check
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
 from worker.context import StageContext
 from worker.request import BuildRequest
 from worker.stages.align.bf16 import choose_bf16
+from worker.stages.align.setup import AlignSetup
 from worker.stages.align.work import AlignWork, Trained
 from worker.stages.inputs import AlignInputs
 from worker.stages.spec import Digests, StageSpec
@@ -70,19 +71,19 @@ def run(
     reconstruction = work.reconstruct(text)
     trained = work.train(text, save_seconds)
     checks = trained.progress.checks if text.probe is None else work.probe(text.probe, trained)
-    report = _report(work, trained, checks, reconstruction)
+    report = _report(work.setup, trained, checks, reconstruction)
     write_json(output / REPORT, report.model_dump(mode="json"))
 
 
 def _report(
-    work: AlignWork, trained: Trained, checks: Sequence[Check], reconstruction: ReconstructionReport | None
+    setup: AlignSetup, trained: Trained, checks: Sequence[Check], reconstruction: ReconstructionReport | None
 ) -> AlignmentReport:
-    progress, alignment = trained.progress, work.alignment
+    progress, alignment = trained.progress, setup.alignment
     tokens, best = progress.steps * alignment.batch_tokens, best_check(list(checks))
     return AlignmentReport(
         objective=alignment.objective.value,
         optimizer=alignment.optimizer.value,
-        quantization_aware=work.trains_quantized,
+        quantization_aware=setup.trains_quantized,
         optimizer_state_bytes=trained.optimizer_bytes,
         steps=progress.steps,
         skipped_steps=progress.skipped_steps,
@@ -90,13 +91,13 @@ def _report(
         checks=[CheckRecord.model_validate(check.model_dump()) for check in checks],
         tokens=tokens,
         loss=progress.losses,
-        gradient_matching=work.gradient_matching,
+        gradient_matching=setup.gradient_matching,
         gradient_cosine=progress.gradient_cosines,
         seconds=progress.seconds,
         tokens_per_second=tokens / progress.seconds if tokens else None,
         data_wait_share=progress.waited_seconds / progress.seconds if tokens else None,
         peak_memory_bytes=progress.peak_memory_bytes,
-        bf16_modules=work.bf16,
+        bf16_modules=setup.bf16,
         reconstruction=reconstruction,
     )
 

@@ -22,8 +22,8 @@ from tests.models import byte_tokenizer, tiny_llama
 from tests.worker.alignment.builds import BATCH_TOKENS, LENGTH, STEPS, prepare, request
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.alignment import probing
+from worker.alignment.checkpoint_selection import BestHeldOut, best_check, check_steps
 from worker.alignment.distributed.ranks import Alone
-from worker.alignment.endings import BestHeldOut, best_check, check_steps
 from worker.alignment.state import Check, TrainingProgress
 from worker.context import RecordingContext
 from worker.models.causal import load_causal
@@ -85,7 +85,7 @@ def test_the_first_of_the_lowest_losses_is_the_best() -> None:
 )
 def test_checks_without_a_better_one_end_training(tmp_path: Path, losses: list[float | None], over: bool) -> None:
     model = load_causal(tiny_llama(tmp_path), "cpu")
-    ending = BestHeldOut(
+    selection = BestHeldOut(
         model,
         _Unused(),
         torch.empty(0),
@@ -97,7 +97,7 @@ def test_checks_without_a_better_one_end_training(tmp_path: Path, losses: list[f
         ranks=Alone(torch.device("cpu")),
     )
     checks = [Check(step=step + 1, loss=loss) for step, loss in enumerate(losses)]
-    assert ending.is_over(TrainingProgress(checks=checks)) == over
+    assert selection.is_over(TrainingProgress(checks=checks)) == over
 
 
 class _Unused:

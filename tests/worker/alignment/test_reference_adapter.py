@@ -15,7 +15,7 @@ from publisher.checkpoint.masks import Masks, load_masks
 from publisher.checkpoint.recovery import recover_state
 from tests.worker.alignment.builds import prepare
 from worker.alignment.gradient_matching import GradientMatching
-from worker.alignment.practice import PracticeAdapter
+from worker.alignment.reference_adapter import ReferenceAdapter
 from worker.alignment.rounding import nf4_rounding
 from worker.models.causal import load_causal
 from worker.probe.probe import linear_layers
@@ -33,17 +33,17 @@ def _models(folder: Path) -> tuple[PreTrainedModel, PreTrainedModel, Masks]:
     return model.train(), base.requires_grad_(False), load_masks(inputs.masks)
 
 
-def _practice(model: PreTrainedModel, base: PreTrainedModel, masks: Masks, steps: int) -> PracticeAdapter:
+def _adapter(model: PreTrainedModel, base: PreTrainedModel, masks: Masks, steps: int) -> ReferenceAdapter:
     weights = {f"{name}.weight": layer.weight for name, layer in linear_layers(model).items()}
     layers = {f"{name}.weight": layer for name, layer in linear_layers(base).items()}
-    return PracticeAdapter(weights, layers, masks, steps)
+    return ReferenceAdapter(weights, layers, masks, steps)
 
 
-def _learnt(practice: PracticeAdapter, model: PreTrainedModel, seed: int = 0) -> None:
+def _learnt(reference: ReferenceAdapter, model: PreTrainedModel, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     shapes = {f"{name}.weight": layer.weight.shape for name, layer in linear_layers(model).items()}
-    practice.learn({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()})
-    practice.advance()
+    reference.learn({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()})
+    reference.advance()
 
 
 def _logits(model: torch.nn.Module) -> Tensor:
@@ -51,10 +51,10 @@ def _logits(model: torch.nn.Module) -> Tensor:
     return logits
 
 
-def _worn(practice: PracticeAdapter) -> dict[str, Tensor]:
+def _worn(reference: ReferenceAdapter) -> dict[str, Tensor]:
     """As PEFT would save it."""
     found = {}
-    for part, tensors in {"A": practice._a, "B": practice._b}.items():
+    for part, tensors in {"A": reference._a, "B": reference._b}.items():
         for name, tensor in tensors.items():
             found[f"{PREFIX}{name.removesuffix('.weight')}.lora_{part}.weight"] = tensor
     return found
@@ -69,15 +69,15 @@ def _with_peft(model: PreTrainedModel, state: Mapping[str, Tensor]) -> torch.nn.
 
 def test_both_models_wear_one_adapter_which_is_recovered_on_the_base_model(tmp_path: Path) -> None:
     model, base, masks = _models(tmp_path)
-    practice = _practice(model, base, masks, steps=3)
-    practice.put_on()
-    _learnt(practice, model)
-    state = {name: tensor.clone() for name, tensor in _worn(practice).items()}
+    reference = _adapter(model, base, masks, steps=3)
+    reference.put_on()
+    _learnt(reference, model)
+    state = {name: tensor.clone() for name, tensor in _worn(reference).items()}
     alone = _logits(base)
-    with torch.no_grad(), practice.on_base():
+    with torch.no_grad(), reference.on_base():
         on_base = _logits(base)
     assert torch.equal(_logits(base), alone)
-    practice.put_on()
+    reference.put_on()
     on_model = _logits(model.eval())
     fresh, fresh_base, _ = _models(tmp_path)
     torch.testing.assert_close(on_model, _logits(_with_peft(fresh, state)), rtol=1e-4, atol=1e-5)
@@ -89,13 +89,13 @@ def test_both_models_wear_one_adapter_which_is_recovered_on_the_base_model(tmp_p
 
 def test_after_so_many_batches_another_adapter_starts_untrained(tmp_path: Path) -> None:
     model, base, masks = _models(tmp_path)
-    practice, worn, first = _practice(model, base, masks, steps=2), [], []
+    reference, worn, first = _adapter(model, base, masks, steps=2), [], []
     for batch in range(5):
         before = {name: layer.weight.clone() for name, layer in linear_layers(model).items()}
-        practice.put_on()
+        reference.put_on()
         worn.append(any(not torch.equal(layer.weight, before[name]) for name, layer in linear_layers(model).items()))
-        first.append(next(iter(practice._a.values())).clone())
-        _learnt(practice, model, batch)
+        first.append(next(iter(reference._a.values())).clone())
+        _learnt(reference, model, batch)
     assert worn == [False, True, False, True, False]
     assert [torch.equal(first[batch], first[batch + 1]) for batch in range(4)] == [True, False, True, False]
 
@@ -108,8 +108,8 @@ def test_it_learns_by_the_base_model_s_gradients_what_lowers_its_loss(tmp_path: 
     for _ in range(8):
         with rounding.rounded():
             matching.accumulate(BATCH, lambda: None)
-        assert matching._practice is not None
-        with torch.no_grad(), matching._practice.on_base():
+        assert matching._reference is not None
+        with torch.no_grad(), matching._reference.on_base():
             logits = _logits(base)[:, :-1]
             losses.append(float(functional.cross_entropy(logits.flatten(0, 1), BATCH[:, 1:].flatten().long())))
     assert losses == sorted(losses, reverse=True)
@@ -119,15 +119,15 @@ def test_it_learns_by_the_base_model_s_gradients_what_lowers_its_loss(tmp_path: 
 def test_it_goes_on_where_it_was(tmp_path: Path, batches: int) -> None:
     """In the middle of an adapter's way, and where another starts."""
     model, base, masks = _models(tmp_path)
-    practice = _practice(model, base, masks, steps=3)
+    reference = _adapter(model, base, masks, steps=3)
     for batch in range(batches):
-        practice.put_on()
-        _learnt(practice, model, batch)
-    resumed = _practice(model, base, masks, steps=3)
-    resumed.restore({name: tensor.clone() for name, tensor in practice.state().items()} | {"weights.x": torch.ones(1)})
+        reference.put_on()
+        _learnt(reference, model, batch)
+    resumed = _adapter(model, base, masks, steps=3)
+    resumed.restore({name: tensor.clone() for name, tensor in reference.state().items()} | {"weights.x": torch.ones(1)})
     for batch in range(batches, batches + 3):
-        for each in (practice, resumed):
+        for each in (reference, resumed):
             each.put_on()
             _learnt(each, model, batch)
-        assert practice.state().keys() == resumed.state().keys()
-        assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in practice.state().items())
+        assert reference.state().keys() == resumed.state().keys()
+        assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in reference.state().items())

@@ -41,15 +41,15 @@ def run_on_devices(work: Work[T], devices: Sequence[str], folder: Path, context:
     `context` raises. No process is left when this returns or raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _Crew(work, devices, folder) as crew, DeferredSigterm() as sigterm:
-        while crew.is_working():
-            for said in crew.listen(_LOOK_SECONDS):
+    with _Launcher(work, devices, folder) as launcher, DeferredSigterm() as sigterm:
+        while launcher.is_working():
+            for said in launcher.listen(_LOOK_SECONDS):
                 said.repeat(context)
             if sigterm.received:
-                crew.stop()
+                launcher.stop()
                 sigterm.deliver()
             context.check()
-    return crew.result()
+    return launcher.result()
 
 
 def _start_method(devices: Sequence[str]) -> str:
@@ -59,7 +59,7 @@ def _start_method(devices: Sequence[str]) -> str:
     return "forkserver" if on_cpu and "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-class _Crew(Generic[T]):
+class _Launcher(Generic[T]):
     """The processes, and what they said of how they ended."""
 
     def __init__(self, work: Work[T], devices: Sequence[str], folder: Path) -> None:

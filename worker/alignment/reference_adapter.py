@@ -1,4 +1,4 @@
-"""A practice adapter: what somebody's LoRA would become, trained a few steps on the base model while the pruned one
+"""A reference adapter: what somebody's LoRA would become, trained a few steps on the base model while the pruned one
 learns.
 
 Adapters are trained on the pruned model for many steps, and what they learn has to be right on the base model all the
@@ -26,7 +26,7 @@ _RANK, _SCALE, _STEP = 8, 2.0, 5e-4
 _STATE = "practice."
 
 
-class PracticeAdapter:
+class ReferenceAdapter:
     """`weights` of the pruned model and `layers` of the base model, by the name of the weight; both (out, in).
 
     With less than two `steps` no batch could wear what another one taught: then nothing is worn.

@@ -1,4 +1,4 @@
-"""When training looks at its weights, and which of them it ends with.
+"""Checkpoint selection: when training looks at its weights, and which of them it ends with.
 
 What was looked at is kept in the progress, and weights in files beside the training state: both survive a kill. Weights
 of a step that is trained again after one are the same to the last bit, so that writing them again changes nothing.
@@ -33,7 +33,7 @@ def best_check(checks: list[Check]) -> Check | None:
     return min(measured, key=lambda check: check.loss or 0.0, default=None)
 
 
-class Ending(Protocol):
+class CheckpointSelection(Protocol):
     """Training asks `is_due` between steps, and if so `look`s; it ends early when it `is_over`."""
 
     def is_due(self, progress: TrainingProgress) -> bool: ...

@@ -1,0 +1,74 @@
+"""`publisher follow`: what a job tells, as lines, and an exit status that scripts can go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from publisher.client.follow import follow
+from tests.client.service import Scripted, Stream, scripted_service
+
+STAGES: list[tuple[str, dict[str, Any]]] = [
+    ("state", {"state": "running", "attempt": 1}),
+    ("stage", {"stage": "fetch", "state": "reused"}),
+    ("stage", {"stage": "align", "state": "started"}),
+    ("progress", {"stage": "align", "done": 512, "total": 1024, "unit": "tokens"}),
+    ("metric", {"name": "loss", "step": 1, "value": 2.5}),
+    ("metric", {"name": "loss", "step": 2, "value": None}),
+    ("metric", {"name": "tokens_per_second", "step": 2, "value": 99.0}),
+    ("log", {"message": "[bold]Held-out[/bold] loss: 2.0"}),
+    ("newer", {"kind": "than this client"}),
+    ("stage", {"stage": "align", "state": "finished", "seconds": 12.34}),
+]
+
+
+@pytest.fixture
+def service() -> Iterator[Scripted]:
+    with scripted_service() as service:
+        yield service
+
+
+def run(service: Scripted, *events: tuple[str, dict[str, Any]]) -> Result:
+    service.answers = [Stream(tuple((id, kind, data) for id, (kind, data) in enumerate(events, 1)))]
+    return CliRunner().invoke(follow, ["job_1", "--url", service.url, "--key", "k"])
+
+
+def test_job_that_succeeds_is_told_stage_by_stage(service: Scripted) -> None:
+    result = run(service, *STAGES, ("state", {"state": "succeeded"}))
+    assert result.exit_code == 0, result.output
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert "fetch: reused reused" in lines
+    assert "align: finished 12.3 s" in lines
+    assert "  [bold]Held-out[/bold] loss: 2.0" in lines, "what a stage says is no markup"
+    assert lines[-1] == "job job_1 succeeded"
+
+
+def test_step_without_a_finite_loss_is_said_to_be_one(service: Scripted) -> None:
+    """Where the stage stops there the bar still shows its last note."""
+    result = run(service, *STAGES[:6], ("state", {"state": "cancelled"}))
+    assert "loss not finite" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        ({"state": "failed", "failure": {"message": "the Hub refuses"}}, "job job_1 failed: the Hub refuses"),
+        ({"state": "cancelled"}, "job job_1 cancelled: no reason given"),
+    ],
+)
+def test_job_that_does_not_succeed_is_an_error_with_its_reason(
+    service: Scripted, last: dict[str, Any], says: str
+) -> None:
+    result = run(service, *STAGES, ("state", last))
+    assert result.exit_code == 1
+    assert str(result.exception) == says
+
+
+def test_another_attempt_is_announced(service: Scripted) -> None:
+    again = ("state", {"state": "running", "attempt": 2})
+    result = run(service, *STAGES, again, ("state", {"state": "succeeded", "attempt": 2}))
+    assert "attempt 2: running" in result.stdout
+    assert "attempt 1" not in result.stdout

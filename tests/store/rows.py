@@ -1,0 +1,57 @@
+"""Rows of a tenant, one of each kind that belongs to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from publisher.store.keys import add_key, add_tenant
+from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Variant
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A tenant's id, and its rows' ids."""
+
+    tenant_id: str
+    key: str
+    base_model: str
+    corpus: str
+    variant: str
+    job: str
+
+
+def add_owner(session: Session, name: str, *, idempotency_key: str | None = None) -> Owner:
+    """Every tenant's rows look alike: nothing but the tenant tells them apart."""
+    tenant = add_tenant(session, name).id
+    base = BaseModel(tenant_id=tenant, repo_id="org/base", revision="0" * 40, facts={"published_as": "org/base"})
+    corpus = Corpus(tenant_id=tenant, name="novels", source={"path": "/text"}, facts={"documents": 3})
+    session.add_all([base, corpus])
+    session.flush()
+    variant = add_variant(session, tenant, base.id, idempotency_key)
+    job = Job(tenant_id=tenant, variant_id=variant.id)
+    session.add(job)
+    session.flush()
+    key = add_key(session, tenant, "ci", f"loram_key-of-{name}")
+    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id)
+
+
+def add_variant(session: Session, tenant: str, base_model: str, idempotency_key: str | None = None) -> Variant:
+    variant = Variant(
+        tenant_id=tenant,
+        base_model_id=base_model,
+        recipe={"pruning": {"criterion": "random", "ratio": 0.5}},
+        recipe_digest="0" * 64,
+        publish_repo_id="org/small",
+        publish_private=False,
+        idempotency_key=idempotency_key,
+        request_digest="0" * 64,
+    )
+    session.add(variant)
+    session.flush()
+    return variant
+
+
+#: what belongs to a tenant, and which of an owner's ids is its row's
+OWNED = [(ApiKey, "key"), (BaseModel, "base_model"), (Corpus, "corpus"), (Variant, "variant"), (Job, "job")]

@@ -1,0 +1,129 @@
+"""Keys: kept as digests, good until they are revoked, and the first one made once."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from publisher.store import keys
+from publisher.store.database import Database, database_now
+from publisher.store.models import ApiKey, Tenant
+from tests.store.rows import Owner, add_owner
+
+KEY = "loram_key-of-mine"
+
+
+@pytest.fixture
+def owner(database: Database) -> Owner:
+    with database.write() as session:
+        add_owner(session, "other")
+        return add_owner(session, "mine")
+
+
+def revoke(database: Database, id: str) -> None:
+    with database.write() as session:
+        keys.revoke(session, session.get_one(ApiKey, id))
+
+
+def test_key_opens_its_tenant(database: Database, owner: Owner) -> None:
+    with database.read() as session:
+        tenant, row = keys.tenant_of(session, KEY), keys.find_key(session, KEY)
+        assert tenant is not None
+        assert row is not None
+        assert (tenant.id, row.id) == (owner.tenant_id, owner.key)
+        active = keys.active_key(session, owner.key)
+        assert active is not None
+        assert active.id == owner.key
+
+
+@pytest.mark.parametrize(
+    "key", ["", "loram_", KEY[:-1], KEY.upper(), f"{KEY} ", hashlib.sha256(KEY.encode()).hexdigest()]
+)
+def test_any_other_text_opens_nothing(database: Database, owner: Owner, key: str) -> None:
+    """Not the digest either, by which the table knows the key."""
+    with database.read() as session:
+        assert keys.tenant_of(session, key) is None
+        assert keys.find_key(session, key) is None
+
+
+def test_revoked_key_opens_nothing_and_others_stay(database: Database, owner: Owner) -> None:
+    with database.write() as session:
+        keys.add_key(session, owner.tenant_id, "second", "loram_second")
+        assert keys.active_keys(session, owner.tenant_id) == 2
+    revoke(database, owner.key)
+    with database.read() as session:
+        assert keys.tenant_of(session, KEY) is None
+        assert keys.find_key(session, KEY) is None
+        assert keys.active_key(session, owner.key) is None
+        assert keys.tenant_of(session, "loram_second") is not None
+        assert keys.active_keys(session, owner.tenant_id) == 1
+        revoked_at = session.get_one(ApiKey, owner.key).revoked_at
+        assert revoked_at == pytest.approx(session.scalar(select(database_now())), abs=60)
+
+
+def test_revoked_key_cannot_be_given_out_again(database: Database, owner: Owner) -> None:
+    revoke(database, owner.key)
+    with pytest.raises(IntegrityError), database.write() as session:
+        keys.add_key(session, owner.tenant_id, "again", KEY)
+
+
+def test_of_a_key_its_sha256_and_first_letters_are_kept(database: Database, owner: Owner) -> None:
+    with database.read() as session:
+        row = session.get_one(ApiKey, owner.key)
+    assert row.digest == hashlib.sha256(KEY.encode()).hexdigest()
+    assert KEY.startswith(row.prefix)
+    assert len(row.prefix) < len(KEY) / 2 + 4
+
+
+def test_new_keys_are_long_and_never_alike() -> None:
+    made = {keys.new_key() for _ in range(100)}
+    assert len(made) == 100
+    assert all(key.startswith("loram_") and len(key) >= 6 + 43 for key in made)
+
+
+def test_first_key_is_made_once(database: Database) -> None:
+    first = keys.ensure_first_key(database)
+    assert first is not None
+    assert keys.ensure_first_key(database) is None
+    with database.read() as session:
+        tenant = keys.tenant_of(session, first)
+        assert tenant is not None
+        assert tenant.name == keys.FIRST_TENANT
+        assert session.scalar(select(func.count()).select_from(ApiKey)) == 1
+
+
+def test_no_first_key_where_there_is_a_tenant(database: Database, owner: Owner) -> None:
+    assert keys.ensure_first_key(database) is None
+    with database.read() as session:
+        assert session.scalar(select(Tenant.id).where(Tenant.name == keys.FIRST_TENANT)) is None
+
+
+def test_chosen_key_joins_the_first_tenant_once_and_stays_revoked(database: Database) -> None:
+    first = keys.ensure_first_key(database)
+    assert first is not None
+    for _ in range(2):
+        assert keys.ensure_first_key(database, "loram_chosen") is None
+    with database.read() as session:
+        chosen, row = keys.tenant_of(session, "loram_chosen"), keys.find_key(session, "loram_chosen")
+        before = keys.tenant_of(session, first)
+        assert chosen is not None
+        assert before is not None
+        assert row is not None
+        assert chosen.id == before.id
+        assert keys.active_keys(session, chosen.id) == 2
+    revoke(database, row.id)
+    assert keys.ensure_first_key(database, "loram_chosen") is None
+    with database.read() as session:
+        assert keys.tenant_of(session, "loram_chosen") is None
+
+
+def test_processes_that_start_at_once_make_one_tenant(database: Database) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: keys.ensure_first_key(database), range(4)))
+    assert len([key for key in made if key is not None]) == 1
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Tenant)) == 1
