@@ -24,9 +24,12 @@ def test_tensors_of_all_shards_are_read_by_name(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, stored[name]) for name, tensor in files.read(stored).items())
 
 
-def test_places_follow_the_disk(tmp_path: Path) -> None:
+def test_places_follow_the_disk_and_are_where_the_values_lie(tmp_path: Path) -> None:
     files = TensorFiles.open(tiny_llama(tmp_path, max_shard_size="20KB"))
     ordered = sorted(files.tensors, key=files.place)
+    for name, tensor in files.read(ordered).items():
+        stored, values = files.tensors[name], tensor.numpy().tobytes()
+        assert stored.path.read_bytes()[stored.position :][: len(values)] == values
     for before, after in pairwise(ordered):
         one, other = files.tensors[before], files.tensors[after]
         if one.path == other.path:
