@@ -67,6 +67,7 @@ def test_a_pruned_model_that_loads_with_its_masks(base: Path, tmp_path: Path) ->
     assert {layer for layer, _ in load_masks(out / "pruning_masks.safetensors").kept} == {1, 2}
 
 
+@pytest.mark.long
 def test_finished_stages_in_a_work_folder_serve_the_next_build(base: Path, tmp_path: Path) -> None:
     work = ("--until", "prune", "--work", str(tmp_path / "work"))
     call(arguments(base, tmp_path / "one", *work))
