@@ -1,6 +1,7 @@
 # make setup   .venv with everything; leaves a working .venv/bin/publisher
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
-# make test    lint, types, tests
+# make test    lint, types, tests: at most 25 minutes on 2 cores
+# make test-long   the tests that are marked long; before a change of the method or of a stage is done
 # make docs    docs/recipes.md and docs/settings.md anew, from the code
 # make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
@@ -9,7 +10,7 @@ BIN := .venv/bin
 # What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup gpu-check demo test lint types unit docs bench clean
+.PHONY: setup test-setup gpu-check demo test test-long lint types unit docs bench clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -56,7 +57,10 @@ types:
 
 # two processes of one thread each, for the 2 cores that the tests are written for
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: test-setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 docs: setup
 	@$(BIN)/python -m publisher.reference docs

@@ -78,7 +78,7 @@ class ApiKey(Table):
 
 
 class BaseModel(Table):
-    """`facts` is publisher.base_model.BaseModelFacts as JSON."""
+    """`facts` is publisher.base_model.facts.BaseModelFacts as JSON."""
 
     __tablename__ = "base_models"
 
@@ -92,7 +92,7 @@ class BaseModel(Table):
 
 
 class Corpus(Table):
-    """`source` is publisher.corpus.CorpusSource as JSON, `facts` what was counted at registration."""
+    """`source` is publisher.corpus.source.CorpusSource as JSON, `facts` what was counted at registration."""
 
     __tablename__ = "corpora"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
@@ -175,7 +175,7 @@ class Job(Table):
 
 
 class JobEvent(Table):
-    """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.jobs.states.EventKind."""
+    """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.store.states.EventKind."""
 
     __tablename__ = "job_events"
 

@@ -49,7 +49,7 @@ class LayerStream:
     """The model saved in `folder`, computing in `dtype` on `device`. Not for use by several threads at once.
 
     `skeleton` is the whole model without weights. Weights of linear layers stay in the type that they are stored in
-    and are cast while they are multiplied (worker.streaming.linear); all others are cast when they are read.
+    and are cast while they are multiplied (worker.streaming.casting); all others are cast when they are read.
     On a GPU the next layer is read while one computes, which takes the memory of two. Raises RequestFault naming the
     file or tensor if weights are missing, damaged or do not fit the config.
     """

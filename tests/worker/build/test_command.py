@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
@@ -23,7 +24,7 @@ from tests.dataset_hub import serve_datasets
 from tests.models import tiny_llama
 from tests.worker.card.test_card import described, evaluation
 from tests.worker.stages.building import prose, recipe
-from worker.build.command import say_certificate
+from worker.build.command import build, say_certificate
 from worker.storage.store import StageStore
 from worker.streaming.weights import read_geometry
 
@@ -46,6 +47,13 @@ def call(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+def call_here(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The same within this process, which has loaded torch: for what is refused before work."""
+    result = CliRunner().invoke(build, command[3:])
+    assert isinstance(result.exception, SystemExit), result.exception
+    return subprocess.CompletedProcess(command, result.exit_code, result.stdout, result.stderr)
+
+
 def test_a_pruned_model_that_loads_with_its_masks(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = call(arguments(base, out, "--until", "prune"))
@@ -59,6 +67,7 @@ def test_a_pruned_model_that_loads_with_its_masks(base: Path, tmp_path: Path) ->
     assert {layer for layer, _ in load_masks(out / "pruning_masks.safetensors").kept} == {1, 2}
 
 
+@pytest.mark.long
 def test_finished_stages_in_a_work_folder_serve_the_next_build(base: Path, tmp_path: Path) -> None:
     work = ("--until", "prune", "--work", str(tmp_path / "work"))
     call(arguments(base, tmp_path / "one", *work))
@@ -93,7 +102,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_work(base: Path, tmp_path:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").touch()
-    done = call(arguments(base, out))
+    done = call_here(arguments(base, out))
     assert done.returncode == 1
     assert done.stderr == f"Error: {out} is not empty. Name a new folder; nothing is overwritten.\n"
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
@@ -112,16 +121,15 @@ def test_a_folder_that_is_not_empty_is_refused_before_work(base: Path, tmp_path:
 def test_wrong_options_are_refused_before_work(
     base: Path, tmp_path: Path, more: tuple[str, ...], status: int, message: str
 ) -> None:
-    done = call(arguments(base, tmp_path / "out", *more))
+    done = call_here(arguments(base, tmp_path / "out", *more))
     assert done.returncode == status
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_corpus_that_the_recipe_names_and_nobody_gives_is_named(base: Path, tmp_path: Path) -> None:
     command = arguments(base, tmp_path / "out", calibration={"corpus": "fineweb", "samples": 4, "sequence_length": 32})
-    done = call(command)
+    done = call_here(command)
     assert done.returncode == 1
     assert "corpus fineweb, which no --corpus option gives. Add --corpus fineweb=PATH. Given: prose." in done.stderr
     assert not (tmp_path / "out").exists()
@@ -162,17 +170,16 @@ def test_a_damaged_corpus_is_refused_before_work(
     base: Path, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    done = call(arguments(base, tmp_path / "out", "--corpus", f"prose={tmp_path / name}"))
+    done = call_here(arguments(base, tmp_path / "out", "--corpus", f"prose={tmp_path / name}"))
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) -> None:
     command = arguments(base, tmp_path / "out")
     (tmp_path / "recipe.json").write_text('{"pruning": {"ratio": 1.5, "criterion": "random"}}')
-    done = call(command)
+    done = call_here(command)
     assert done.returncode == 1
     assert "recipe.pruning.ratio: 1.5 is not valid: it should be less than 1" in done.stderr
 
@@ -189,10 +196,9 @@ def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) ->
 def test_a_recipe_that_cannot_be_had_is_refused_before_work(
     base: Path, tmp_path: Path, pruning: dict[str, Any], message: str
 ) -> None:
-    done = call(arguments(base, tmp_path / "out", "--until", "prune", **pruning))
+    done = call_here(arguments(base, tmp_path / "out", "--until", "prune", **pruning))
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -81,6 +81,7 @@ def test_every_sequence_that_any_stage_gives_a_model_begins_with_bos(tmp_path: P
     assert all((tokens[:, 0] == BOS).all() for tokens in read)
 
 
+@pytest.mark.long
 def test_a_family_that_has_no_bos_is_given_none(tmp_path: Path) -> None:
     request = _request(tmp_path, RECIPES["structured"])
     with sequences_read() as read:
