@@ -13,7 +13,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from publisher.settings import settings
 from publisher.store.database import create_database_engine
@@ -34,11 +36,33 @@ def downgrade(url: str, revision: str) -> None:
 
 def _run(url: str, work: Callable[[Config], None]) -> None:
     engine = create_database_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _without_foreign_keys)
     try:
         with _alone(engine), engine.begin() as connection:
             work(_config(connection))
+            _refuse_broken_references(connection)
     finally:
         engine.dispose()
+
+
+def _without_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """SQLite changes a table by a copy that takes its place. To drop the old one counts as deleting its rows, which
+    others refer to; and what is enforced cannot be changed within a transaction."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = OFF")
+    cursor.close()
+
+
+def _refuse_broken_references(connection: Connection) -> None:
+    """Before anything is committed."""
+    if connection.dialect.name != "sqlite":
+        return
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        raise RuntimeError(
+            f"the migration would leave rows that refer to nothing, in {sorted({row[0] for row in broken})}"
+        )
 
 
 @contextmanager

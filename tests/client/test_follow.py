@@ -32,7 +32,7 @@ def service() -> Iterator[Scripted]:
 
 
 def run(service: Scripted, *events: tuple[str, dict[str, Any]]) -> Result:
-    service.answers = [Stream(tuple((id, kind, data) for id, (kind, data) in enumerate(events, 1)))]
+    service.answers = [Stream(tuple((id, kind, {"at": float(id)} | data) for id, (kind, data) in enumerate(events, 1)))]
     return CliRunner().invoke(follow, ["job_1", "--url", service.url, "--key", "k"])
 
 
@@ -40,16 +40,16 @@ def test_job_that_succeeds_is_told_stage_by_stage(service: Scripted) -> None:
     result = run(service, *STAGES, ("state", {"state": "succeeded"}))
     assert result.exit_code == 0, result.output
     lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert "fetch: reused reused" in lines
-    assert "align: finished 12.3 s" in lines
+    assert "fetch      reused" in lines
+    assert "align      finished in 12.3 s" in lines
     assert "  [bold]Held-out[/bold] loss: 2.0" in lines, "what a stage says is no markup"
     assert lines[-1] == "job job_1 succeeded"
 
 
 def test_step_without_a_finite_loss_is_said_to_be_one(service: Scripted) -> None:
-    """Where the stage stops there the bar still shows its last note."""
-    result = run(service, *STAGES[:6], ("state", {"state": "cancelled"}))
-    assert "loss not finite" in result.stdout
+    later = ("progress", {"stage": "align", "done": 768, "total": 1024, "unit": "tokens", "at": 100.0})
+    result = run(service, *STAGES[:6], later, ("state", {"state": "cancelled"}))
+    assert "step 2, loss not finite" in result.stdout
 
 
 @pytest.mark.parametrize(
