@@ -128,7 +128,7 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason(change: dict[str, Any]
 
 def test_a_process_without_torch_gets_the_same_from_another_one() -> None:
     asked = (
-        "import sys, json; from dataclasses import asdict; from publisher.architecture import describe\n"
+        "import sys, json; from dataclasses import asdict; from publisher.families.describe import describe\n"
         "geometry = describe(json.load(sys.stdin)); assert 'torch' not in sys.modules\n"
         "print(json.dumps(asdict(geometry)))"
     )
@@ -140,7 +140,7 @@ def test_a_process_without_torch_gets_the_same_from_another_one() -> None:
 
 def test_a_refusal_crosses_the_process_border() -> None:
     asked = (
-        "import sys, json; from publisher.architecture import describe; from publisher.errors import UnsupportedModel\n"
+        "import sys, json; from publisher.families.describe import describe; from publisher.errors import UnsupportedModel\n"
         "try: describe(json.load(sys.stdin))\n"
         "except UnsupportedModel as refusal: print(refusal.message)"
     )
