@@ -140,7 +140,8 @@ def test_a_process_without_torch_gets_the_same_from_another_one() -> None:
 
 def test_a_refusal_crosses_the_process_border() -> None:
     asked = (
-        "import sys, json; from publisher.families.describe import describe; from publisher.errors import UnsupportedModel\n"
+        "import sys, json; from publisher.families.describe import describe\n"
+        "from publisher.errors import UnsupportedModel\n"
         "try: describe(json.load(sys.stdin))\n"
         "except UnsupportedModel as refusal: print(refusal.message)"
     )
