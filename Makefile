@@ -38,7 +38,7 @@ test-setup: .venv/.test-setup
 # the gpu tests and the whole demo on a GPU: throughput and memory in its last lines
 gpu-check: test-setup
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
-		{ echo "PyTorch sees no CUDA device. With a GPU here: make setup TORCH='torch>=2.13' gets a CUDA build."; exit 1; }
+		{ echo "PyTorch sees no CUDA device. With a GPU here: make clean; make setup TORCH='torch>=2.13' gets a CUDA build."; exit 1; }
 	$(BIN)/python -m pytest -m gpu
 	@$(BIN)/publisher demo --device cuda --data data/gpu-check
 

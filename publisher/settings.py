@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from publisher.errors import RequestFault
 
 _PREFIX = "PUBLISHER_"
 
@@ -42,8 +44,14 @@ class _FilesOfTheEnvironment(PydanticBaseSettingsSource):
         for name, field in self.settings_cls.model_fields.items():
             text, _, is_complex = self.get_field_value(field, name)
             if text:
-                found[name] = self.prepare_field_value(name, field, text, is_complex)
+                found[name] = self._value(name, field, text, is_complex=is_complex)
         return found
+
+    def _value(self, name: str, field: FieldInfo, text: str, *, is_complex: bool) -> Any:
+        try:
+            return self.prepare_field_value(name, field, text, is_complex)
+        except ValueError as error:
+            raise SettingsError(f"{_PREFIX}{name.upper()}_FILE names a file that holds no JSON: {error}") from None
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         variable = f"{_PREFIX}{field_name}".upper()
@@ -67,7 +75,7 @@ def _text_of(path: str, variable: str) -> str:
 class Settings(BaseSettings):
     """One machine by default: SQLite, a filesystem broker and the embedded Hub, all below `data_dir`."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", hide_input_in_errors=True)
 
     data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
@@ -123,6 +131,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, _FilesOfTheEnvironment(settings_cls), env_settings
 
+    @field_validator("database_url")
+    @classmethod
+    def _of_a_known_kind(cls, url: str) -> str:
+        if url and re.fullmatch(r"(sqlite|postgresql)(\+\w+)?://.*", url, re.DOTALL) is None:
+            raise ValueError("this is neither sqlite:///… nor postgresql://…")
+        return url
+
     @field_validator("worker_devices")
     @classmethod
     def _devices_that_can_work_together(cls, names: str) -> str:
@@ -140,7 +155,7 @@ class Settings(BaseSettings):
         if url is None:
             return None
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is not an http(s) URL")
+            raise ValueError("this is not an http(s) URL")  # not quoted: it may hold a password
         return url.rstrip("/")
 
     @model_validator(mode="after")
@@ -158,6 +173,8 @@ class Settings(BaseSettings):
             url = urlsplit(getattr(self, f"{name}_url"))
             if getattr(self, f"{name}_password") is None:
                 continue
+            if ";" in getattr(self, f"{name}_url"):
+                raise ValueError(f"{name}_password is for one server, and {name}_url names several: put it into them")
             if not url.hostname:
                 raise ValueError(f"{name}_password is set, and {name}_url names no server that it could be for")
             if url.password is not None:
@@ -221,8 +238,9 @@ def _with_password(url: str, password: SecretStr | None) -> str:
     if password is None:
         return url
     scheme, _, rest = url.partition("://")
-    user, _, place = rest.rpartition("@")
-    return f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{place}"
+    server = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, place = server.rpartition("@")
+    return f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{place}{rest[len(server) :]}"
 
 
 def _create_private(path: Path, text: str) -> None:
@@ -240,4 +258,16 @@ def _create_private(path: Path, text: str) -> None:
 
 @lru_cache
 def settings() -> Settings:
-    return Settings()
+    """Raises RequestFault naming every variable of the environment that is wrong, and no value: some are secret."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(_problem(tuple(each["loc"]), each["msg"]) for each in error.errors())
+    except SettingsError as error:
+        problems = str(error)
+    raise RequestFault(f"Wrong settings: {problems}.", way_out="docs/settings.md lists them all.")
+
+
+def _problem(place: tuple[int | str, ...], message: str) -> str:
+    said = message.removeprefix("Value error, ").rstrip(".")
+    return f"PUBLISHER_{str(place[0]).upper()}: {said}" if place else said

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from pydantic_settings import SettingsError
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from publisher.settings import Settings, device_names
+from publisher.errors import RequestFault
+from publisher.settings import Settings, device_names, settings
 
 
 def test_everything_lies_below_the_data_folder_by_default(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_secrets_do_not_show_when_settings_are_printed(tmp_path: Path) -> None:
 
 
 def test_an_address_without_a_scheme_is_refused() -> None:
-    with pytest.raises(ValidationError, match="is not an http"):
+    with pytest.raises(ValidationError, match="not an http"):
         Settings(public_url="localhost:8000")
 
 
@@ -150,3 +154,48 @@ def test_addresses_without_a_password_stay_as_they_are() -> None:
 def test_a_password_that_belongs_nowhere_is_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate(values)
+
+
+def test_wrong_settings_are_named_by_their_variables_and_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_LEASE_SECONDS", "s3cret")
+    monkeypatch.setenv("PUBLISHER_DATABASE_URL", "mysql://root:s3cret@host/x")
+    settings.cache_clear()
+    with pytest.raises(RequestFault, match=r"PUBLISHER_DATABASE_URL: .*PUBLISHER_LEASE_SECONDS: ") as fault:
+        settings()
+    assert "s3cret" not in str(fault.value)
+    assert fault.value.__cause__ is None
+
+
+def test_wrong_settings_start_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "publisher.client.main", "up", "--data", str(tmp_path / "data")]
+    environment = os.environ | {"PUBLISHER_LEASE_SECONDS": "abc"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Wrong settings: PUBLISHER_LEASE_SECONDS: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("postgresql://u@h/d?application_name=a@b", "postgresql://u:p%40w@h/d?application_name=a@b"),
+        ("postgresql://h/d", "postgresql://:p%40w@h/d"),
+    ],
+)
+def test_a_password_goes_to_the_server_and_nowhere_else(url: str, whole: str) -> None:
+    assert Settings(database_url=url, database_password=SecretStr("p@w")).resolved_database_url == whole
+
+
+def test_no_password_is_in_what_is_said_of_wrong_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_DATABASE_PASSWORD", "s3cret")
+    with pytest.raises(ValidationError) as error:
+        Settings()
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_file_that_holds_no_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "roots").write_text("/tmp")
+    monkeypatch.setenv("PUBLISHER_LOCAL_ROOTS_FILE", str(tmp_path / "roots"))
+    with pytest.raises(SettingsError, match="PUBLISHER_LOCAL_ROOTS_FILE names a file that holds no JSON"):
+        Settings()

@@ -19,6 +19,7 @@ import httpx
 
 from publisher.client.processes import end_with_parent
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.settings import settings
 
 START_SECONDS = 120
 #: a process that ends sooner than this after its start, so many times in a row, is not started again
@@ -51,6 +52,7 @@ SETTLED_SECONDS, QUICK_ENDS = 5, 3
 )
 def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[Path, ...]) -> None:
     """Start the service with a worker and keep both running until Ctrl-C."""
+    settings()  # what is wrong with them is said once, and not by every process
     refuse_taken_port(host, port, "--port")
     own_port = port_of_hub(host, port, hub_port)
     environment = service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
@@ -62,7 +64,7 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
         signal.signal(number, supervisor.stop)
     supervisor.start()
     try:
-        address = environment["PUBLISHER_PUBLIC_URL"]
+        address = environment.get("PUBLISHER_PUBLIC_URL") or settings().public_url
         wait_until_ready(address, supervisor, None if own_port is None else address_of(host, own_port))
         click.echo(f"dashboard: {address}   Hub: {hub_address(environment)}")
         click.echo("Ctrl-C stops the service; finished stages of running jobs are kept.")
@@ -73,7 +75,7 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
 
 def port_of_hub(host: str, port: int, chosen: int | None) -> int | None:
     """The port of the embedded Hub's own address; None where it has none beside /hub."""
-    if chosen == 0 or os.environ.get("PUBLISHER_HUB_ENDPOINT"):
+    if chosen == 0 or _is_set("PUBLISHER_HUB_ENDPOINT"):
         return None
     if chosen is not None:
         refuse_taken_port(host, chosen, "--hub-port")
@@ -88,10 +90,12 @@ def port_of_hub(host: str, port: int, chosen: int | None) -> int | None:
 
 def hub_address(environment: Mapping[str, str]) -> str:
     """Where the service publishes to: what HF_ENDPOINT has to be."""
+    if environment.get("PUBLISHER_HUB_ENDPOINT_FILE"):
+        return settings().resolved_hub_endpoint
     for name in ("PUBLISHER_HUB_ENDPOINT", "PUBLISHER_HUB_URL"):
         if environment.get(name):
             return environment[name]
-    return f"{environment['PUBLISHER_PUBLIC_URL']}/hub"
+    return f"{environment.get('PUBLISHER_PUBLIC_URL') or settings().public_url}/hub"
 
 
 def refuse_taken_port(host: str, port: int, option: str) -> None:
@@ -128,7 +132,12 @@ def service_environment(
     if roots:
         all_roots = [data_dir / "models", data_dir / "corpora", *roots]
         environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in all_roots])
-    return environment | os.environ
+    return {name: value for name, value in environment.items() if not _is_set(name)} | os.environ
+
+
+def _is_set(name: str) -> bool:
+    """As it is, or by a file."""
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def server_command(application: str, host: str, port: int) -> list[str]:

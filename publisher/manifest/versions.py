@@ -6,10 +6,14 @@ changes or removes some: an older one is upgraded on reading by one function per
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from publisher.errors import RequestFault
+
+#: few digits: Python refuses to read numbers of thousands
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 
 
 class FormatVersion(NamedTuple):
@@ -22,8 +26,8 @@ class FormatVersion(NamedTuple):
     @classmethod
     def parse(cls, text: object) -> FormatVersion | None:
         """None for what is no version, as `next`."""
-        major, _, minor = str(text).partition(".")
-        return cls(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+        found = _VERSION.fullmatch(str(text))
+        return cls(int(found[1]), int(found[2])) if found else None
 
 
 #: Minor version of this major one → keys that each manifest from it on has, as `part.key`; `[]` stands for the parts of

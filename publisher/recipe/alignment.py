@@ -53,7 +53,7 @@ class Alignment(RecipePart):
         default=131_072,
         ge=0,
         description="structured pruning: before training, layers' matrices are solved anew by least squares on so much "
-        "text (the last of `tokens`), so that layers put out what the base model's do; 0: not",
+        "text (the last of `tokens`; with tokens 0 all of it), so that layers put out what the base model's do; 0: not",
     )
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="peak, after warm-up")
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of the steps; cosine after it")

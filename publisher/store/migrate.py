@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -40,8 +41,9 @@ def _run(url: str, work: Callable[[Config], None]) -> None:
         event.listen(engine, "connect", _without_foreign_keys)
     try:
         with _alone(engine), engine.begin() as connection:
+            before = _broken_references(connection)
             work(_config(connection))
-            _refuse_broken_references(connection)
+            _refuse_broken_references(_broken_references(connection) - before)
     finally:
         engine.dispose()
 
@@ -54,15 +56,18 @@ def _without_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEnt
     cursor.close()
 
 
-def _refuse_broken_references(connection: Connection) -> None:
-    """Before anything is committed."""
+def _broken_references(connection: Connection) -> set[tuple[Any, ...]]:
+    """Rows that refer to nothing, in SQLite: (table, rowid, …)."""
     if connection.dialect.name != "sqlite":
-        return
-    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return set()
+    return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
+
+
+def _refuse_broken_references(broken: set[tuple[Any, ...]]) -> None:
+    """Before anything is committed."""
     if broken:
-        raise RuntimeError(
-            f"the migration would leave rows that refer to nothing, in {sorted({row[0] for row in broken})}"
-        )
+        tables = ", ".join(sorted({str(row[0]) for row in broken}))
+        raise RuntimeError(f"the migration would leave {len(broken)} rows that refer to nothing, in {tables}; undone")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 
-from publisher.client.up import is_ready, port_of_hub
+from publisher.client.up import is_ready, port_of_hub, service_environment
 from publisher.errors import RequestFault
 from tests.e2e.conftest import KEY, Service, start_service, wait_ready
 
@@ -92,3 +92,13 @@ def test_the_port_of_the_hub_is_given_up_where_it_is_taken(monkeypatch: pytest.M
     assert port_of_hub("127.0.0.1", port - 1, 0) is None
     monkeypatch.setenv("PUBLISHER_HUB_ENDPOINT", "https://huggingface.co")
     assert port_of_hub("127.0.0.1", port - 1, None) is None
+
+
+def test_settings_that_lie_in_files_win_as_those_in_variables_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PUBLISHER_PUBLIC_URL", raising=False)
+    monkeypatch.setenv("PUBLISHER_PUBLIC_URL_FILE", str(tmp_path / "url"))
+    environment = service_environment("127.0.0.1", 8000, None, tmp_path, [])
+    assert "PUBLISHER_PUBLIC_URL" not in environment
+    assert environment["PUBLISHER_DATA_DIR"] == str(tmp_path)

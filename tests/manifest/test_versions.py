@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from publisher.manifest.manifest import Manifest
-from publisher.manifest.versions import CAME_WITH
+from publisher.manifest.versions import CAME_WITH, FormatVersion
 from tests.manifest.contents import certificate, content, evaluation
 
 Json = dict[str, Any]
@@ -153,3 +153,8 @@ def test_older_minor_version_lacks_what_came_later_and_is_read() -> None:
     assert read is not None
     assert read.certificate is not None
     assert (read.certificate.differences, read.certificate.strength, read.tasks) == ({}, 1.0, {})
+
+
+@pytest.mark.parametrize("text", [f"{'9' * 5000}.0", "2.²", "٢.٠", "2", "2.0.1", " 2.0", ""])
+def test_what_is_no_version_is_none(text: str) -> None:
+    assert FormatVersion.parse(text) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -181,3 +182,17 @@ def _read_by_the_models(url: str) -> None:
                 assert len(session.query(mapper.class_).all()) == 1, mapper
     finally:
         database.close()
+
+
+def test_rows_that_referred_to_nothing_before_do_not_stop_a_migration(tmp_path: Path) -> None:
+    """The check is of what the migration does."""
+    url = f"sqlite:///{tmp_path / 'publisher.db'}"
+    migrate.upgrade(url, "0001")
+    engine = create_database_engine(url)
+    with engine.begin() as connection:
+        filled(connection)
+    engine.dispose()
+    with sqlite3.connect(tmp_path / "publisher.db") as by_hand:  # which enforces no foreign keys
+        by_hand.execute("DELETE FROM jobs")
+    migrate.upgrade(url)
+    assert len(stored(create_database_engine(url))["job_events"]) == 1
