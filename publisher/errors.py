@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str) -> str:
     """`text` with its half surrogates escaped: names of files and fields may hold them, and no answer, database or
     terminal takes them."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`"""
+    *first, final = [*words] or ["none"]
+    return f"{', '.join(first)} {last} {final}" if first else final
 
 
 class PublisherError(Exception):

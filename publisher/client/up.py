@@ -55,18 +55,19 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
     settings()  # what is wrong with them is said once, and not by every process
     refuse_taken_port(host, port, "--port")
     own_port = port_of_hub(host, port, hub_port)
-    environment = service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
+    os.environ |= service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
+    settings.cache_clear()
     commands = {"api": server_command("publisher.app:app", host, port)}
     if own_port is not None:
         commands["hub"] = server_command("publisher.hub.app:app", host, own_port)
-    supervisor = Supervisor(commands | {"worker": worker_command()}, environment)
+    supervisor = Supervisor(commands | {"worker": worker_command()}, os.environ)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, supervisor.stop)
     supervisor.start()
     try:
-        address = environment.get("PUBLISHER_PUBLIC_URL") or settings().public_url
+        address = settings().public_url
         wait_until_ready(address, supervisor, None if own_port is None else address_of(host, own_port))
-        click.echo(f"dashboard: {address}   Hub: {hub_address(environment)}")
+        click.echo(f"dashboard: {address}   Hub: {settings().resolved_hub_endpoint}")
         click.echo("Ctrl-C stops the service; finished stages of running jobs are kept.")
         supervisor.supervise()
     finally:
@@ -86,16 +87,6 @@ def port_of_hub(host: str, port: int, chosen: int | None) -> int | None:
         click.echo(f"The Hub has no port of its own: {taken} It answers under /hub.", err=True)
         return None
     return port + 1
-
-
-def hub_address(environment: Mapping[str, str]) -> str:
-    """Where the service publishes to: what HF_ENDPOINT has to be."""
-    if environment.get("PUBLISHER_HUB_ENDPOINT_FILE"):
-        return settings().resolved_hub_endpoint
-    for name in ("PUBLISHER_HUB_ENDPOINT", "PUBLISHER_HUB_URL"):
-        if environment.get(name):
-            return environment[name]
-    return f"{environment.get('PUBLISHER_PUBLIC_URL') or settings().public_url}/hub"
 
 
 def refuse_taken_port(host: str, port: int, option: str) -> None:
@@ -120,7 +111,7 @@ def address_of(host: str, port: int) -> str:
 def service_environment(
     host: str, port: int, hub_port: int | None, data_dir: Path, roots: list[Path]
 ) -> dict[str, str]:
-    """This process's environment with what all processes must agree on; settings already there win."""
+    """What all processes must agree on; settings that are in the environment already win."""
     environment = {
         "PUBLISHER_DATA_DIR": str(data_dir),
         "PUBLISHER_PUBLIC_URL": address_of(host, port),
@@ -132,7 +123,7 @@ def service_environment(
     if roots:
         all_roots = [data_dir / "models", data_dir / "corpora", *roots]
         environment["PUBLISHER_LOCAL_ROOTS"] = json.dumps([str(root) for root in all_roots])
-    return {name: value for name, value in environment.items() if not _is_set(name)} | os.environ
+    return {name: value for name, value in environment.items() if not _is_set(name)}
 
 
 def _is_set(name: str) -> bool:

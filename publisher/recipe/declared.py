@@ -7,7 +7,6 @@ named in it as `module:name` and is looked up by whoever runs it: declarations a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from importlib import import_module
 from typing import TypeVar
@@ -36,9 +35,3 @@ def declaration(package: str, word: StrEnum, kind: type[Spec]) -> Spec:
     if getattr(found, "name", None) is not word:
         raise NotDeclared(f"{module} is about {word.value}, and its {constant} declares another name")
     return found
-
-
-def listed(words: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`"""
-    *first, final = [*words] or ["none"]
-    return f"{', '.join(first)} {last} {final}" if first else final

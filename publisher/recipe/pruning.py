@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from publisher.errors import listed
 from publisher.recipe.criteria.register import criteria_for, criterion_spec
 from publisher.recipe.criteria.spec import Criterion, CriterionSpec, PruningMethod
-from publisher.recipe.declared import listed
 from publisher.recipe.parts import CorpusName, RecipePart, WeightedCorpora, shares_of
 
 

@@ -15,7 +15,7 @@ from publisher.recipe import criteria as criteria_package
 from publisher.recipe import optimizers as optimizers_package
 from publisher.recipe.criteria.register import criteria_for, criterion_spec
 from publisher.recipe.criteria.spec import CriterionSpec
-from publisher.recipe.declared import NotDeclared, declaration, listed
+from publisher.recipe.declared import NotDeclared, declaration
 from publisher.recipe.optimizers.register import optimizer_spec
 
 
@@ -88,8 +88,3 @@ def test_declarations_are_read_without_torch() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
-
-
-@pytest.mark.parametrize(("words", "said"), [("a", "a"), ("ab", "a and b"), ("abc", "a, b and c"), ("", "none")])
-def test_words_are_listed_as_people_do(words: str, said: str) -> None:
-    assert listed(words) == said

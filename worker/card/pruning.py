@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from publisher.errors import listed
 from publisher.manifest.manifest import Manifest
 from publisher.recipe import Layout, PruningMethod, Recipe, Storage
 from publisher.recipe.criteria.register import criterion_spec
@@ -57,7 +58,7 @@ def _of_units(manifest: Manifest) -> Iterator[str]:
     changed = sum(base != left for base, left in pairs)
     units = [words for unit, words in _UNITS.items() if any(getattr(a, unit) != getattr(b, unit) for a, b in pairs)]
     yield (
-        f"Structured pruning removed {_listed(units)} from {changed} of its {len(pairs)} layers, chosen by "
+        f"Structured pruning removed {listed(units)} from {changed} of its {len(pairs)} layers, chosen by "
         f"{_chosen_by(manifest)}, so matrices are smaller, and so is the memory that training takes."
     )
     if loads_anywhere(manifest):
@@ -83,7 +84,3 @@ def _of_weights(manifest: Manifest) -> Iterator[str]:
 
 def _chosen_by(manifest: Manifest) -> str:
     return criterion_spec(recipe_of(manifest).pruning.criterion).words
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part) or "nothing"

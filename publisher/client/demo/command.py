@@ -159,10 +159,10 @@ def _be_the_user(service: RunningService, model: Path, novel: Path, folder: Path
 
 
 def _say_where(service: RunningService, console: Console, keep: bool) -> None:
-    console.print(f"Dashboard: {service.url} (sign in with the key {service.key})")
     if not keep:
         console.print("The service stops now. `make demo KEEP=1` leaves it running; nothing is made twice.")
         return
+    console.print(f"Dashboard: {service.url} (sign in with the key {service.key})")
     console.print("The service keeps running; Ctrl-C stops it.")
     with suppress(KeyboardInterrupt):
         service.process.wait()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from publisher.errors import RequestFault
+from publisher.errors import RequestFault, listed
 from publisher.recipe import Alignment, Recipe
-from publisher.recipe.declared import listed
 from publisher.recipe.optimizers.register import optimizer_spec, optimizers
 
 _ONE_DEVICE = "have a worker with one device build it (PUBLISHER_WORKER_DEVICES empty, or no --devices)"
