@@ -13,6 +13,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -41,9 +42,10 @@ def _run(url: str, work: Callable[[Config], None]) -> None:
         event.listen(engine, "connect", _without_foreign_keys)
     try:
         with _alone(engine), engine.begin() as connection:
-            before = _broken_references(connection)
+            before = _revisions(connection)
             work(_config(connection))
-            _refuse_broken_references(_broken_references(connection) - before)
+            if _revisions(connection) != before:
+                _refuse_broken_references(engine, connection)
     finally:
         engine.dispose()
 
@@ -63,11 +65,19 @@ def _broken_references(connection: Connection) -> set[tuple[Any, ...]]:
     return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
 
 
-def _refuse_broken_references(broken: set[tuple[Any, ...]]) -> None:
-    """Before anything is committed."""
+def _refuse_broken_references(engine: Engine, connection: Connection) -> None:
+    """Before anything is committed. What another connection sees broken was so before."""
+    broken = _broken_references(connection)
+    if broken:
+        with engine.connect() as before:
+            broken -= _broken_references(before)
     if broken:
         tables = ", ".join(sorted({str(row[0]) for row in broken}))
         raise RuntimeError(f"the migration would leave {len(broken)} rows that refer to nothing, in {tables}; undone")
+
+
+def _revisions(connection: Connection) -> tuple[str, ...]:
+    return MigrationContext.configure(connection).get_current_heads()
 
 
 @contextmanager

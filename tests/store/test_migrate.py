@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Boolean, Column, Connection, Engine, Float, MetaData, inspect, select, text
@@ -196,3 +198,22 @@ def test_rows_that_referred_to_nothing_before_do_not_stop_a_migration(tmp_path: 
         by_hand.execute("DELETE FROM jobs")
     migrate.upgrade(url)
     assert len(stored(create_database_engine(url))["job_events"]) == 1
+
+
+def test_a_migration_that_breaks_references_is_undone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'publisher.db'}"
+    migrate.upgrade(url)
+    engine = create_database_engine(url)
+    with engine.begin() as connection:
+        filled(connection)
+
+    def work(config: Config) -> None:
+        config.attributes["connection"].execute(text("DELETE FROM jobs"))
+        command.downgrade(config, "0002")
+
+    with pytest.raises(RuntimeError, match="rows that refer to nothing, in job_events"):
+        migrate._run(url, work)
+    kept = stored(engine)
+    assert len(kept["jobs"]) == 1
+    assert "recipe_version" in kept["variants"][0]
+    engine.dispose()
