@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from publisher.jobs.waiting import WaitKind
 from publisher.store.states import JobState
 
 
@@ -16,6 +17,15 @@ class FailureAnswer(BaseModel):
     stage: str | None
     message: str
     way_out: str | None = None
+
+
+class WaitingAnswer(BaseModel):
+    """What a queued job waits for besides its turn; no try is counted meanwhile."""
+
+    kind: WaitKind
+    message: str = Field(description="what is missing")
+    stage: str | None = Field(description="where the job goes on")
+    way_out: str | None = Field(description="what a person can do to end it sooner")
 
 
 class JobAnswer(BaseModel):
@@ -31,6 +41,9 @@ class JobAnswer(BaseModel):
     attempt: int = Field(description="tries so far")
     worker: str | None
     failure: FailureAnswer | None
+    waiting: WaitingAnswer | None = Field(description="what a queued job waits for besides its turn")
+    waiting_since: float | None
+    claimable_at: float = Field(description="a queued job is not taken before; 0 if at any time")
     event_seq: int = Field(description="number of the last event")
     created_at: float
     started_at: float | None

@@ -68,6 +68,8 @@ def move(
     data = {"state": to.value, "attempt": moved.attempt}
     if values.get("failure") is not None:
         data["failure"] = moved.failure
+    if values.get("waiting") is not None:
+        data["waiting"] = values["waiting"]
     _insert(session, job_id, moved.event_seq, [NewEvent(EventKind.STATE, data)])
     return True
 

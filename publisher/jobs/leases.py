@@ -17,7 +17,7 @@ from publisher.errors import LeaseLost
 from publisher.jobs import events
 from publisher.store.database import database_now
 from publisher.store.models import Job
-from publisher.store.states import ACTIVE, JobState
+from publisher.store.states import ACTIVE, EventKind, JobState
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
         stages={},
         started_at=now,
         failure=None,
+        waiting=None,
     )
     if not claimed:
         return None
@@ -100,15 +101,20 @@ def report(
 ) -> None:
     """Append events and show where the job is: `stages` maps a stage to {"state", "seconds"}. Raises LeaseLost."""
     events.append(session, lease.job_id, lease.token, new_events)
+    goes_on = {"waiting_since": None} if any(_ends_a_stage(event) for event in new_events) else {}
     shown = session.scalar(
         update(Job)
         .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-        .values(stage=stage, stages=dict(stages))
+        .values(stage=stage, stages=dict(stages), **goes_on)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     )
     if shown is None:
         raise lost(lease)
+
+
+def _ends_a_stage(event: events.NewEvent) -> bool:
+    return event.kind is EventKind.STAGE and event.data["state"] == "finished"
 
 
 def lost(lease: Lease) -> LeaseLost:

@@ -30,7 +30,7 @@ def cancel(session: Session, job_id: str) -> Job:
     Cancelling twice changes nothing; Conflict if the job already succeeded or failed.
     """
     now = database_now()
-    at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now}
+    at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None}
     if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], **at_once):
         return _reload(session, job_id)
     if events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.RUNNING], cancel_requested_at=now):
@@ -54,6 +54,8 @@ def retry(session: Session, job_id: str) -> Job:
         "stage": None,
         "stages": {},
         "failure": None,
+        "waiting": None,
+        "waiting_since": None,
         "worker": None,
         "dispatched_at": None,
         "claimable_at": 0.0,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from publisher.jobs import events
 from publisher.jobs.leases import Lease, hold, lost
+from publisher.jobs.waiting import Waiting
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, VariantFile
@@ -112,8 +113,18 @@ def release(session: Session, lease: Lease) -> JobState:
     return _requeue(session, lease, 0.0, attempt=Job.attempt - 1)
 
 
+def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> JobState:
+    """Give the job back until what it waits for may be there, in `seconds` at the earliest: no try is counted."""
+    job = hold(session, lease)
+    if job.state is JobState.CANCELLING:
+        return _end(session, lease, JobState.CANCELLED)
+    since = database_now() if job.waiting_since is None else Job.waiting_since
+    values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
+    return _requeue(session, lease, seconds, **values)
+
+
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
-    return _move(session, lease, state, finished_at=database_now(), **values)
+    return _move(session, lease, state, finished_at=database_now(), waiting_since=None, **values)
 
 
 def _requeue(session: Session, lease: Lease, delay: float, **values: Any) -> JobState:

@@ -147,6 +147,8 @@ class Job(Table):
 
     `failure` is {blame: "request" | "infrastructure", stage, message, way_out}. `event_seq` is the number of the
     last event. `claimable_at` puts off a retry. `stages` maps a stage to its state and seconds, for display.
+    `waiting` is publisher.jobs.waiting.Waiting while a queued job waits for something; `waiting_since` outlives claims,
+    so that patience is counted from the first time that it had to, until a stage is finished.
     """
 
     __tablename__ = "jobs"
@@ -167,6 +169,8 @@ class Job(Table):
     cancel_requested_at: Mapped[float | None]
     event_seq: Mapped[int] = mapped_column(default=0)
     failure: Mapped[dict[str, Any] | None]
+    waiting: Mapped[dict[str, Any] | None]
+    waiting_since: Mapped[float | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

@@ -23,7 +23,7 @@ ACTIVE = (JobState.RUNNING, JobState.CANCELLING)
 
 
 class EventKind(StrEnum):
-    """`state` {state, attempt, failure?}; `stage` {stage, state: started|finished|reused, seconds?};
+    """`state` {state, attempt, failure?, waiting?}; `stage` {stage, state: started|finished|reused, seconds?};
     `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message}."""
 
     STATE = "state"

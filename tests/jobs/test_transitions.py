@@ -8,10 +8,12 @@ import pytest
 
 from publisher.errors import Conflict
 from publisher.jobs import leases, service, transitions
+from publisher.jobs.events import NewEvent
 from publisher.jobs.transitions import Blame, Failure, PublishedFile, RetryPolicy
+from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.store.database import Database
 from publisher.store.models import Variant
-from publisher.store.states import JobState
+from publisher.store.states import EventKind, JobState
 from tests.jobs import rows
 
 LOST_DISK = Failure(Blame.INFRASTRUCTURE, "prune", "disk full", "free some space")
@@ -54,6 +56,44 @@ def test_fault_of_the_request_is_not_tried_again(database: Database) -> None:
     assert job.failure is not None
     assert (job.failure["blame"], job.attempt) == ("request", 1)
     assert rows.read_events(database, job_id)[-1].data["failure"]["message"] == "folder changed"
+
+
+def test_waiting_is_not_a_try_and_says_for_what_and_since_when(database: Database) -> None:
+    job_id = rows.add_job(database)
+    wanted = Waiting(WaitKind.HUB, "the Hub answered 503", "publish", "nothing to do")
+    since = set()
+    for _ in range(5):  # more often than there are tries
+        lease = rows.claim(database, job_id)
+        with database.write() as session:
+            assert transitions.wait(session, lease, wanted, 60) is JobState.QUEUED
+        job = rows.load(database, job_id)
+        since.add(job.waiting_since)
+        assert (job.attempt, job.failure, job.waiting) == (0, None, wanted.as_json())
+        assert job.claimable_at - time.time() == pytest.approx(60, abs=5)
+        rows.let_pass(database, job_id, 3600)
+    assert len(since) == 1
+    assert rows.read_events(database, job_id)[-1].data["waiting"]["kind"] == "hub"
+
+
+def test_job_that_goes_on_waits_no_more_and_is_patient_anew_after_a_stage(database: Database) -> None:
+    job_id = rows.add_job(database)
+    with database.write() as session:
+        transitions.wait(session, rows.claim(database, job_id), Waiting(WaitKind.HUB, "away"), 0)
+    lease = rows.claim(database, job_id)
+    assert rows.load(database, job_id).waiting is None
+    assert rows.load(database, job_id).waiting_since is not None
+    finished = NewEvent(EventKind.STAGE, {"stage": "fetch", "state": "finished"})
+    with database.write() as session:
+        leases.report(session, lease, [finished], "fetch", {})
+    assert rows.load(database, job_id).waiting_since is None
+
+
+def test_waiting_job_that_was_to_be_cancelled_is_cancelled(database: Database) -> None:
+    job_id = rows.add_job(database)
+    lease = rows.claim(database, job_id)
+    with database.write() as session:
+        service.cancel(session, job_id)
+        assert transitions.wait(session, lease, Waiting(WaitKind.HUB, "away"), 0) is JobState.CANCELLED
 
 
 def test_queued_job_is_cancelled_at_once_and_never_claimed(database: Database) -> None:
