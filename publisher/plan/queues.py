@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from publisher.plan.needs import Needs
 from publisher.plan.sizes import GIB
+from publisher.settings import NO_GPU_QUEUE, QUEUE_SIZES
 
-#: of jobs without anything that a GPU would do faster
-NO_GPU = "cpu"
-#: GiB; the last also takes what needs more
-SIZES = tuple(2**power for power in range(13))
-NAMES = (NO_GPU, *(str(size) for size in SIZES))
+NAMES = (NO_GPU_QUEUE, *(str(size) for size in QUEUE_SIZES))
 
 
 def queue_of(needs: Needs | None) -> str:
     """The queue of a job: `cpu`, or the GiB that hold it on some kind of worker, rounded up to a power of two. Where
     nothing is known of it, the first that every worker looks at."""
     if needs is None:
-        return str(SIZES[0])
-    return _size(least_bytes(needs)) if needs.gpu else NO_GPU
+        return str(QUEUE_SIZES[0])
+    return _size(least_bytes(needs)) if needs.gpu else NO_GPU_QUEUE
 
 
 def queues_up_to(held: float) -> list[str]:
     """Every queue that may have jobs for devices which hold `held` bytes together."""
-    return [NO_GPU, *(str(size) for size in SIZES if size <= int(_size(held)))]
+    return [NO_GPU_QUEUE, *(str(size) for size in QUEUE_SIZES if size <= int(_size(held)))]
 
 
 def least_bytes(needs: Needs) -> int:
@@ -34,4 +31,4 @@ def least_bytes(needs: Needs) -> int:
 
 
 def _size(held: float) -> str:
-    return str(next((size for size in SIZES if held <= size * GIB), SIZES[-1]))
+    return str(next((size for size in QUEUE_SIZES if held <= size * GIB), QUEUE_SIZES[-1]))

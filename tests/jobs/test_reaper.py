@@ -11,8 +11,7 @@ from publisher.jobs import leases, service
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings
-from publisher.store.database import Database, database_now
-from publisher.store.models import Worker
+from publisher.store.database import Database
 from publisher.store.states import JobState
 from tests import servers
 from tests.jobs import rows
@@ -30,10 +29,7 @@ def settings(settings: Settings, broker_url: str) -> Settings:
 
 def messages(settings: Settings) -> int:
     """How many messages wait in the broker."""
-    if settings.broker_url.startswith("redis"):
-        with redis.Redis.from_url(settings.broker_url) as client:
-            return int(client.llen("publisher"))
-    return len(list((settings.data_dir / "broker" / "messages").iterdir()))
+    return sum(rows.waiting_messages(settings).values())
 
 
 def wipe(settings: Settings) -> None:
@@ -44,20 +40,6 @@ def wipe(settings: Settings) -> None:
     else:
         for message in (settings.data_dir / "broker" / "messages").iterdir():
             message.unlink()
-
-
-def add_worker(database: Database, name: str) -> None:
-    with database.write() as session:
-        session.add(
-            Worker(
-                id=name,
-                device="cpu",
-                flops_per_second=1e9,
-                fp32_flops_per_second=1e9,
-                memory_bytes=2**30,
-                seen_at=database_now(),
-            )
-        )
 
 
 def test_job_of_a_silent_worker_is_queued_again_and_claimed_by_another(database: Database, settings: Settings) -> None:
@@ -113,7 +95,7 @@ def test_message_lost_by_the_broker_is_sent_again_when_a_worker_is_idle(database
     assert Dispatcher(database, settings).send(job_id)
     assert messages(settings) == 1
     wipe(settings)
-    add_worker(database, "idle")
+    rows.add_worker(database, "idle")
     reaper = Reaper(database, settings)
     reaper.run_once()
     assert messages(settings) == 0
@@ -123,7 +105,7 @@ def test_message_lost_by_the_broker_is_sent_again_when_a_worker_is_idle(database
 
 
 def test_busy_workers_do_not_fill_the_broker_with_repeats(database: Database, settings: Settings) -> None:
-    add_worker(database, "busy")
+    rows.add_worker(database, "busy")
     rows.claim(database, rows.add_job(database), "busy")
     waiting = rows.add_job(database)
     reaper = Reaper(database, settings)
