@@ -50,7 +50,9 @@ class Dispatcher:
         """Take the queue of a worker that is gone out of the broker, with what is left in it."""
         try:
             with self._celery.connection_for_write() as connection:
-                celery_queue(own_queue(worker))(connection.default_channel).delete()
+                queue = celery_queue(own_queue(worker))(connection.default_channel)
+                queue.declare()  # a connection deletes what it knows to be bound
+                queue.delete()
         except (OperationalError, OSError) as error:
             logger.warning("broker is down, the queue of %s stays: %s", worker, error)
 
