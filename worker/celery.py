@@ -5,11 +5,14 @@ The process never imports torch: it claims jobs and watches over the processes t
 
 from __future__ import annotations
 
+import secrets
+
 from celery.apps.worker import Worker as CeleryWorker
-from celery.signals import worker_init, worker_ready, worker_shutdown
+from celery.signals import celeryd_init, worker_init, worker_ready, worker_shutdown
+from celery.utils.nodenames import default_nodename
 
 from publisher.errors import InfrastructureFault
-from publisher.jobs.broker import create_celery
+from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_queue
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -17,6 +20,12 @@ from worker.jobs.registration import Registration, measure
 
 app = create_celery(settings())
 app.conf.imports = ("worker.tasks",)
+
+
+def name_uniquely(instance: CeleryWorker, **_: object) -> None:
+    """Two workers on one host would have one name, and the database one row for both, unless -n names them."""
+    if instance.hostname == default_nodename(None):
+        instance.hostname = f"{instance.hostname}-{secrets.token_hex(3)}"
 
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
@@ -27,9 +36,13 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
     except InfrastructureFault as error:
         # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
         raise SystemExit(str(error)) from error
-    registration = Registration(Database(settings().resolved_database_url), settings(), str(sender.hostname), measured)
+    name = str(sender.hostname)
+    for queue in (own_queue(name), *map(sized_queue, measured.capacity(settings()).consumed)):
+        sender.app.amqp.queues.select_add(celery_queue(queue))
+    registration = Registration(Database(settings().resolved_database_url), settings(), name, measured)
     worker_ready.connect(lambda **_: registration.start(), weak=False)
     worker_shutdown.connect(lambda **_: registration.stop(), weak=False)
 
 
+celeryd_init.connect(name_uniquely)
 worker_init.connect(prepare)

@@ -8,7 +8,7 @@ from functools import cache
 from celery import Task
 from celery.worker import state as celery_state
 
-from publisher.jobs import leases
+from publisher.jobs import turns
 from publisher.jobs.broker import RUN_JOB
 from publisher.settings import settings
 from publisher.store.database import Database
@@ -30,12 +30,12 @@ def is_stopping() -> bool:
 
 @app.task(name=RUN_JOB, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def run_job(self: Task, job_id: str) -> None:
-    """Run the job to its end if it is to be had; otherwise another worker has it, or it is over."""
+    """Run the job whose turn it is on this worker, `job_id` or another, to its end, if there is one."""
     if is_stopping():
         return
     with database().write() as session:
-        lease = leases.claim(session, job_id, str(self.request.hostname), settings().lease_seconds)
+        lease = turns.take(session, job_id, str(self.request.hostname), settings().lease_seconds)
     if lease is None:
-        logger.info("%s is not to be claimed: running elsewhere, over, or not due", job_id)
+        logger.info("nothing is to be claimed; %s runs elsewhere, is over, not due or not for this worker", job_id)
         return
     Supervision(database(), settings(), lease, is_stopping).run()

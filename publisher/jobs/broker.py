@@ -6,11 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu import Exchange, Queue
 
 from publisher.settings import Settings
 
 RUN_JOB = "publisher.run_job"
+#: the one queue that there was before: what is left in it is done, too
 QUEUE = "publisher"
+
+
+def sized_queue(name: str | None) -> str:
+    """What the broker calls a queue of publisher.plan.queues."""
+    return QUEUE if name is None else f"{QUEUE}-{name}"
+
+
+def own_queue(worker: str) -> str:
+    """The queue that this worker alone looks at: for a job that others might take the message of and be too small."""
+    return f"{QUEUE}-at-{worker}"
+
+
+def celery_queue(name: str) -> Queue:
+    """By the broker's name for it, declared alike on both sides."""
+    return Queue(name, Exchange(QUEUE, "direct"), routing_key=name)
 
 
 def create_celery(settings: Settings) -> Celery:

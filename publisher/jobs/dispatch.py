@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from kombu.exceptions import OperationalError
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
-from publisher.jobs.broker import RUN_JOB, create_celery
+from publisher.jobs.broker import RUN_JOB, celery_queue, create_celery, own_queue, sized_queue
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job
@@ -25,22 +27,34 @@ class Dispatcher:
 
     def send(self, job_id: str) -> bool:
         """Send a committed job; False, and no error, while the broker is down (the reaper tries again)."""
-        if not self.publish(job_id):
-            return False
         with self._database.write() as session:
-            # not if a worker was faster: a finished try clears the field for the next one
-            statement = update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED)
-            session.execute(statement.values(dispatched_at=database_now()))
-        return True
+            queues = mark_sent(session, [job_id])
+        if not queues:  # a worker was faster
+            return True
+        if self.publish(job_id, queues[job_id]):
+            return True
+        with self._database.write() as session:
+            mark_unsent(session, [job_id])
+        return False
 
-    def publish(self, job_id: str) -> bool:
-        """Only the message; whoever calls keeps `dispatched_at`."""
+    def publish(self, job_id: str, queue: str) -> bool:
+        """Only the message, into a queue of the broker; whoever calls keeps `dispatched_at`."""
         try:
-            self._celery.send_task(RUN_JOB, args=[job_id], retry=False)
+            self._celery.send_task(RUN_JOB, args=[job_id], retry=False, queue=celery_queue(queue))
         except (OperationalError, OSError) as error:
             logger.warning("broker is down, %s waits for the reaper: %s", job_id, error)
             return False
         return True
+
+    def forget(self, worker: str) -> None:
+        """Take the queue of a worker that is gone out of the broker, with what is left in it."""
+        try:
+            with self._celery.connection_for_write() as connection:
+                queue = celery_queue(own_queue(worker))(connection.default_channel)
+                queue.declare()  # a connection deletes what it knows to be bound
+                queue.delete()
+        except (OperationalError, OSError) as error:
+            logger.warning("broker is down, the queue of %s stays: %s", worker, error)
 
     def is_reachable(self) -> bool:
         """Whether the broker answers now; for readiness."""
@@ -53,3 +67,19 @@ class Dispatcher:
 
     def close(self) -> None:
         self._celery.close()
+
+
+def mark_sent(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+    """Say of those that are still queued that they are sent now; job → the queue of the broker that it goes to.
+
+    Before the message goes out: whoever claims a job by it finds the mark, and a finished try clears it for the next.
+    """
+    statement = update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED)
+    marked = statement.values(dispatched_at=database_now()).returning(Job.id, Job.queue)
+    rows = session.execute(marked.execution_options(synchronize_session=False))
+    return {job_id: sized_queue(queue) for job_id, queue in rows}
+
+
+def mark_unsent(session: Session, job_ids: Sequence[str]) -> None:
+    """The broker is down: the reaper sends them."""
+    session.execute(update(Job).where(Job.id.in_(job_ids)).values(dispatched_at=None))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import JobCancelled, LeaseLost
@@ -37,9 +37,9 @@ class LeaseStatus:
     publishing: bool
 
 
-def claimable() -> ColumnElement[bool]:
-    """Queued, or to be cancelled as soon as somebody has found out whether it has published already."""
-    return or_(Job.state == JobState.QUEUED, and_(Job.state == JobState.CANCELLING, Job.lease_expires_at.is_(None)))
+def unsettled() -> ColumnElement[bool]:
+    """To be cancelled as soon as somebody has found out whether it has published already; nobody does so now."""
+    return and_(Job.state == JobState.CANCELLING, Job.lease_expires_at.is_(None))
 
 
 def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease | None:

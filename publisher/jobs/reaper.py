@@ -8,22 +8,29 @@ from __future__ import annotations
 import logging
 import threading
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from publisher.jobs.dispatch import Dispatcher
-from publisher.jobs.leases import Lease, claimable
+from publisher.jobs.broker import QUEUE, own_queue
+from publisher.jobs.dispatch import Dispatcher, mark_sent, mark_unsent
+from publisher.jobs.fleet import Fleet, live_fleet
+from publisher.jobs.leases import Lease, unsettled
+from publisher.jobs.placement import keep_waiting_true
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
+from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job, Worker
+from publisher.store.resources import latest_worker
 from publisher.store.states import ACTIVE
 
 logger = logging.getLogger(__name__)
 
 #: jobs per round, so that no transaction holds many rows for long
 BATCH = 100
+#: after a day a worker that was not seen again is gone: each start has a name of its own
+FORGET_SECONDS = 86_400.0
 
 
 class Reaper:
@@ -55,6 +62,7 @@ class Reaper:
     def run_once(self) -> None:
         self._reap_lost()
         self._send(self._take_due())
+        self._keep_true()
 
     def _reap_lost(self) -> None:
         with self._database.write() as session:
@@ -65,21 +73,32 @@ class Reaper:
                 state = fail(session, Lease(job.id, job.lease_token), failure, RetryPolicy.of(self._settings))
                 logger.warning("%s: %s It is %s now.", job.id, silent, state)
 
-    def _take_due(self) -> list[str]:
-        """Mark as sent, and return, the jobs that are to be sent now."""
+    def _take_due(self) -> dict[str, str]:
+        """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""
         with self._database.write() as session:
-            forgotten = _forgotten(session, self._settings.redispatch_seconds, self._settings.lease_seconds)
-            ids = [*_never_sent(session), *forgotten]
-            session.execute(update(Job).where(Job.id.in_(ids)).values(dispatched_at=database_now()))
-        return ids
+            fleet = live_fleet(session, self._settings.lease_seconds)
+            patience = self._settings.redispatch_seconds
+            return (
+                mark_sent(session, _never_sent(session))
+                | _forgotten(session, fleet, patience)
+                | _unsettled(session, fleet, patience)
+            )
 
-    def _send(self, ids: list[str]) -> None:
-        unsent = list(ids)
-        while unsent and self._dispatcher.publish(unsent[0]):
+    def _send(self, queues: dict[str, str]) -> None:
+        unsent = list(queues)
+        while unsent and self._dispatcher.publish(unsent[0], queues[unsent[0]]):
             unsent.pop(0)
         if unsent:
             with self._database.write() as session:
-                session.execute(update(Job).where(Job.id.in_(unsent)).values(dispatched_at=None))
+                mark_unsent(session, unsent)
+
+    def _keep_true(self) -> None:
+        """What jobs say they wait for, and which workers there are."""
+        with self._database.write() as session:
+            keep_waiting_true(session, live_fleet(session, self._settings.lease_seconds))
+            gone = _gone_workers(session)
+        for worker in gone:
+            self._dispatcher.forget(worker)
 
 
 def _lost_jobs(session: Session) -> list[Job]:
@@ -88,25 +107,45 @@ def _lost_jobs(session: Session) -> list[Job]:
 
 
 def _never_sent(session: Session) -> list[str]:
-    due = select(Job.id).where(claimable(), Job.claimable_at <= database_now(), Job.dispatched_at.is_(None))
-    return list(session.scalars(due.order_by(Job.id).limit(BATCH).with_for_update(skip_locked=True)))
+    unsent = select(Job.id).where(*due(), Job.dispatched_at.is_(None)).order_by(Job.priority.desc(), Job.id)
+    return list(session.scalars(unsent.limit(BATCH).with_for_update(skip_locked=True)))
 
 
-def _forgotten(session: Session, patience: float, worker_patience: float) -> list[str]:
-    """Sent long ago and still queued, though a worker is idle: one job per idle worker, the oldest first.
+def _forgotten(session: Session, fleet: Fleet, patience: float) -> dict[str, str]:
+    """Sent long ago and still queued, though a worker that they are for is idle: one job for each, whose turn it is,
+    into the worker's own queue.
 
     While all workers are busy, waiting is nothing unusual, and sending again would only fill the broker.
     """
-    waiting = select(Job.id).where(
-        claimable(),
-        Job.claimable_at <= database_now(),
-        Job.dispatched_at < database_now() - patience,
-    )
-    idle = min(_idle_workers(session, worker_patience), BATCH)
-    return list(session.scalars(waiting.order_by(Job.id).limit(idle).with_for_update(skip_locked=True)))
+    found: dict[str, str] = {}
+    for worker in fleet.idle:
+        unheard = Job.dispatched_at < database_now() - patience
+        for job_id in turns(session, worker, fleet, unheard):
+            # another reaper may have been faster
+            again = update(Job).where(Job.id == job_id, *due(), unheard).values(dispatched_at=database_now())
+            if session.scalar(again.returning(Job.id).execution_options(synchronize_session=False)):
+                found[job_id] = _heard_by(worker)
+                break
+    return found
 
 
-def _idle_workers(session: Session, patience: float) -> int:
-    busy = select(Job.id).where(Job.state.in_(ACTIVE), Job.worker == Worker.id).exists()
-    alive = select(func.count()).select_from(Worker).where(Worker.seen_at > database_now() - patience)
-    return session.scalar(alive.where(~busy)) or 0
+def _unsettled(session: Session, fleet: Fleet, patience: float) -> dict[str, str]:
+    """Jobs of which the Hub has to be asked, never sent or sent long ago: any worker can, whatever it holds."""
+    unheard = Job.dispatched_at.is_(None) | (Job.dispatched_at < database_now() - patience)
+    jobs = select(Job.id).where(unsettled(), Job.claimable_at <= database_now(), unheard).order_by(Job.id)
+    ids = list(session.scalars(jobs.limit(BATCH).with_for_update(skip_locked=True)))
+    session.execute(update(Job).where(Job.id.in_(ids)).values(dispatched_at=database_now()))
+    return dict.fromkeys(ids, _heard_by(fleet.idle[0]) if fleet.idle else QUEUE)
+
+
+def _heard_by(worker: Worker) -> str:
+    """A queue of the broker that this worker looks at."""
+    return QUEUE if worker.queues is None else own_queue(worker.id)
+
+
+def _gone_workers(session: Session) -> list[str]:
+    """Take them out; the last one that was seen stays, since plans take their speed from it."""
+    latest = latest_worker(session)
+    long_ago = Worker.seen_at < database_now() - FORGET_SECONDS
+    gone = delete(Worker).where(long_ago, Worker.id != (latest.id if latest else "")).returning(Worker.id)
+    return list(session.scalars(gone.execution_options(synchronize_session=False)))

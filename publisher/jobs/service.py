@@ -8,15 +8,16 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.jobs import events
+from publisher.jobs.shapes import shape_of
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
 
 
-def enqueue(session: Session, variant: Variant) -> Job:
-    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`."""
-    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id)
+def enqueue(session: Session, variant: Variant, priority: int = 0) -> Job:
+    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first."""
+    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id, priority=priority, **shape_of(session, variant))
     session.add(job)
     session.flush()
     # queued → queued: the first event, so that a listener sees the job from its start
@@ -50,8 +51,10 @@ def retry(session: Session, job_id: str) -> Job:
     Conflict in any other state, and for a recipe of another version that cannot be read. After the commit hand its id
     to `Dispatcher.send`.
     """
-    _refuse_unreadable(_reload(session, job_id))
+    job = _reload(session, job_id)
+    _refuse_unreadable(job)
     fresh: dict[str, Any] = {
+        **shape_of(session, job.variant),
         "attempt": 0,
         "stage": None,
         "stages": {},

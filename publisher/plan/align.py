@@ -153,10 +153,9 @@ def _activations(
     length = alignment.sequence_length
     tokens = min(alignment.batch_tokens, max(length, machine.tokens_at_once // length * length))
     hidden, size = (9, BF16) if (precision or machine) is Machine.GPU else (2, FP32)
-    layers = [
-        2 * layer_outputs(geometry, geometry.kinds[kind], width) + hidden * geometry.hidden_size
-        for kind, width in zip(geometry.kind_of, widths, strict=True)
-    ]
+    pairs = list(zip(geometry.kind_of, widths, strict=True))
+    outputs = {(kind, width): layer_outputs(geometry, geometry.kinds[kind], width) for kind, width in set(pairs)}
+    layers = [2 * outputs[pair] + hidden * geometry.hidden_size for pair in pairs]
     if alignment.activation_checkpointing:
         # on a GPU the residual stream is in fp32, whatever products are in
         kept = max(layers) * size + geometry.layers * geometry.hidden_size * FP32

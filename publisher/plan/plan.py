@@ -9,6 +9,7 @@ from publisher.architecture.sparsity import parameters_of
 from publisher.architecture.widths import pruned_widths
 from publisher.plan.align import CARDS, align_memory
 from publisher.plan.minutes import Speed, StageSizes, expected_minutes
+from publisher.plan.needs import Needs, job_needs
 from publisher.plan.notes import certificate_notes, plan_notes
 from publisher.plan.sizes import (
     BF16,
@@ -30,6 +31,7 @@ __all__ = [
     "Reduction",
     "certificate_notes",
     "make_plan",
+    "needs_of_recipe",
     "stored_weight_bytes",
 ]
 
@@ -76,6 +78,7 @@ class Plan(BaseModel):
         description="memory of a GPU in GiB → how many of these hold the align stage, sharing states and teacher; "
         "null: one sequence's activations are too much for one"
     )
+    needs: Needs = Field(description="what a worker has to hold: a job waits for one that does")
     minutes: dict[str, float] = Field(description="expected minutes per stage, from the workers' measured speed")
     base_widths: list[LayerWidths] = Field(description="of every layer; 0 is what cannot be removed or is not there")
     widths: list[LayerWidths]
@@ -87,10 +90,12 @@ def make_plan(
     recipe: Recipe,
     *,
     base_bytes: int | None = None,
+    is_local: bool = False,
     flops_per_second: float,
     fp32_flops_per_second: float | None = None,
 ) -> Plan:
-    """Plan `recipe` for a base model. `base_bytes`: size of its weight files (bf16 is assumed if unknown);
+    """Plan `recipe` for a base model. `base_bytes`: size of its weight files (bf16 is assumed if unknown), which are
+    not copied if it `is_local`;
     `flops_per_second`: what a worker measured; in fp32 the same if left out, as on a CPU. Raises RequestFault for a
     recipe that leaves nothing of a layer."""
     widths = pruned_widths(geometry, recipe.pruning)
@@ -114,6 +119,7 @@ def make_plan(
         ),
         align_gpus_80gib=align and align.gpus(80),
         align_gpus=align and {str(gib): align.gpus(gib) for gib in CARDS},
+        needs=_needs(geometry, widths, recipe, sizes, is_local=is_local),
         minutes=expected_minutes(
             geometry,
             widths,
@@ -125,6 +131,19 @@ def make_plan(
         widths=list(widths),
         notes=plan_notes(geometry, recipe),
     )
+
+
+def needs_of_recipe(geometry: Geometry, recipe: Recipe, *, base_bytes: int, is_local: bool) -> Needs:
+    """The part of a plan that every job keeps. Raises RequestFault as `make_plan`."""
+    widths = pruned_widths(geometry, recipe.pruning)
+    return _needs(geometry, widths, recipe, _bytes(geometry, widths, recipe, base_bytes), is_local=is_local)
+
+
+def _needs(
+    geometry: Geometry, widths: tuple[LayerWidths, ...], recipe: Recipe, sizes: Bytes, *, is_local: bool
+) -> Needs:
+    downloaded = 0 if is_local else sizes.base
+    return job_needs(geometry, widths, recipe, downloaded=downloaded, pruned=sizes.pruned, checkpoint=sizes.checkpoint)
 
 
 def _bytes(geometry: Geometry, widths: tuple[LayerWidths, ...], recipe: Recipe, base_bytes: int | None) -> Bytes:

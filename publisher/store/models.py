@@ -150,10 +150,15 @@ class Job(Table):
     `waiting` is publisher.jobs.waiting.Waiting while a queued job waits for something; `waiting_since` outlives claims,
     so that patience is counted from the first time that it had to, until a stage is finished.
     `publishing` is publisher.jobs.publishing.Intent from just before a commit is sent until its outcome is known.
+    `needs` is publisher.plan.needs.Needs, the same for all jobs of one `needs_digest`; `queue` is one of
+    publisher.plan.queues; jobs of one `likeness` take equally long. Higher `priority` comes first, then the oldest.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"),)
+    __table_args__ = (
+        Index("ix_jobs_state", "state", "lease_expires_at"),
+        Index("ix_jobs_turn", "state", "priority", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
@@ -173,6 +178,11 @@ class Job(Table):
     waiting: Mapped[dict[str, Any] | None]
     waiting_since: Mapped[float | None]
     publishing: Mapped[dict[str, Any] | None]
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    needs: Mapped[dict[str, Any] | None]
+    needs_digest: Mapped[str | None]
+    queue: Mapped[str | None]
+    likeness: Mapped[str | None] = mapped_column(index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
@@ -193,7 +203,11 @@ class JobEvent(Table):
 
 
 class Worker(Table):
-    """What a worker process measured of itself when it started; plans take their speed from it."""
+    """What a worker process measured of itself when it started, from which plans take their speed, and what it holds:
+    `memory_bytes` of each of `devices` that align together, `free_disk_bytes` for its stages as of `seen_at`. `kind` is
+    a publisher.plan.align.Machine; None: written by a version that did not tell. `queues`: those whose jobs it may
+    take; None: it knows of the one alone that there was before.
+    """
 
     __tablename__ = "workers"
 
@@ -203,3 +217,9 @@ class Worker(Table):
     fp32_flops_per_second: Mapped[float]
     memory_bytes: Mapped[int]
     seen_at: Mapped[float]
+    kind: Mapped[str | None]
+    devices: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    free_disk_bytes: Mapped[int | None]
+    host: Mapped[str | None]
+    started_at: Mapped[float | None]
+    queues: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import redis
 from sqlalchemy import update
 
 from publisher.jobs import events, leases, service
 from publisher.jobs.leases import Lease
-from publisher.store.database import Database
-from publisher.store.models import BaseModel, Job, Tenant, Variant
+from publisher.plan.needs import Needs, StageNeeds
+from publisher.plan.queues import NAMES, queue_of
+from publisher.settings import Settings
+from publisher.store.database import Database, database_now
+from publisher.store.models import BaseModel, Job, Tenant, Variant, Worker
 
 
 def add_variant(database: Database) -> Variant:
@@ -41,6 +47,30 @@ def add_job(database: Database) -> str:
     variant = add_variant(database)
     with database.write() as session:
         return service.enqueue(session, variant).id
+
+
+def add_sized_job(database: Database, memory_bytes: int, *, gpu: bool = True, priority: int = 0) -> str:
+    """A queued job with a stage that needs so much memory, and computes if `gpu`; returns its id."""
+    job_id = add_job(database)
+    needs = sized_needs(memory_bytes, gpu=gpu)
+    digest = f"{memory_bytes}-{gpu}"
+    values = {"needs": needs.model_dump(mode="json"), "needs_digest": digest, "queue": queue_of(needs)}
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(priority=priority, **values))
+    return job_id
+
+
+def sized_needs(memory_bytes: int, *, gpu: bool = True) -> Needs:
+    align = StageNeeds(gpu_bytes=memory_bytes, cpu_bytes=memory_bytes, gpu=gpu)
+    return Needs(
+        gpu_bytes=memory_bytes, cpu_bytes=memory_bytes, gpu=gpu, disk_bytes=0, several=None, stages={"align": align}
+    )
+
+
+def last_seen(database: Database, worker: str, seconds: float) -> None:
+    """Have the worker be seen so long ago."""
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker).values(seen_at=database_now() - seconds))
 
 
 def claim(database: Database, job_id: str, worker: str = "w1", seconds: float = 60) -> Lease:
@@ -83,5 +113,26 @@ def read_events(database: Database, job_id: str, after: int = 0) -> list[Event]:
 
 
 def states(database: Database, job_id: str) -> list[str]:
-    """The states that the job went through, as its events tell."""
-    return [event.data["state"] for event in read_events(database, job_id) if event.kind == "state"]
+    """The states that the job went through, as its events tell; what it waits for in one makes no new one."""
+    told = [event.data["state"] for event in read_events(database, job_id) if event.kind == "state"]
+    return [state for state, _ in groupby(told)]
+
+
+def waiting_messages(settings: Settings) -> Counter[str]:
+    """Queue of the broker → how many messages wait in it."""
+    if settings.broker_url.startswith("redis"):
+        with redis.Redis.from_url(settings.broker_url) as client:
+            names = [key.decode() for key in client.scan_iter("publisher*", _type="list")]
+            return Counter({name: int(client.llen(name)) for name in names})
+    return Counter(
+        path.name.partition(".")[2].removesuffix(".msg")
+        for path in (settings.data_dir / "broker" / "messages").iterdir()
+    )
+
+
+def add_worker(database: Database, name: str, memory_bytes: int = 2**30, **values: Any) -> None:
+    """Seen now, on a CPU; `values`: columns of its row."""
+    row = {"device": "cpu", "flops_per_second": 1e9, "fp32_flops_per_second": 1e9, "memory_bytes": memory_bytes}
+    row |= {"kind": "cpu", "queues": list(NAMES)}
+    with database.write() as session:
+        session.add(Worker(id=name, seen_at=database_now(), **(row | values)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import redis
-
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings
@@ -16,8 +14,7 @@ from tests.jobs import rows
 
 
 def messages(settings: Settings) -> int:
-    with redis.Redis.from_url(settings.broker_url) as client:
-        return int(client.llen("publisher"))
+    return sum(rows.waiting_messages(settings).values())
 
 
 def test_job_created_while_the_broker_is_down_is_sent_when_it_is_back(

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+from sqlalchemy import select
 
 from publisher.jobs import leases, service
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
+from publisher.plan.sizes import GIB
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Worker
@@ -30,10 +32,7 @@ def settings(settings: Settings, broker_url: str) -> Settings:
 
 def messages(settings: Settings) -> int:
     """How many messages wait in the broker."""
-    if settings.broker_url.startswith("redis"):
-        with redis.Redis.from_url(settings.broker_url) as client:
-            return int(client.llen("publisher"))
-    return len(list((settings.data_dir / "broker" / "messages").iterdir()))
+    return sum(rows.waiting_messages(settings).values())
 
 
 def wipe(settings: Settings) -> None:
@@ -44,20 +43,6 @@ def wipe(settings: Settings) -> None:
     else:
         for message in (settings.data_dir / "broker" / "messages").iterdir():
             message.unlink()
-
-
-def add_worker(database: Database, name: str) -> None:
-    with database.write() as session:
-        session.add(
-            Worker(
-                id=name,
-                device="cpu",
-                flops_per_second=1e9,
-                fp32_flops_per_second=1e9,
-                memory_bytes=2**30,
-                seen_at=database_now(),
-            )
-        )
 
 
 def test_job_of_a_silent_worker_is_queued_again_and_claimed_by_another(database: Database, settings: Settings) -> None:
@@ -113,7 +98,7 @@ def test_message_lost_by_the_broker_is_sent_again_when_a_worker_is_idle(database
     assert Dispatcher(database, settings).send(job_id)
     assert messages(settings) == 1
     wipe(settings)
-    add_worker(database, "idle")
+    rows.add_worker(database, "idle")
     reaper = Reaper(database, settings)
     reaper.run_once()
     assert messages(settings) == 0
@@ -122,8 +107,94 @@ def test_message_lost_by_the_broker_is_sent_again_when_a_worker_is_idle(database
     assert messages(settings) == 1
 
 
+def test_it_is_sent_to_an_idle_worker_that_holds_it_and_to_no_other(database: Database, settings: Settings) -> None:
+    """Others might use the message up, and take nothing."""
+    job_id = rows.add_sized_job(database, 40 * GIB)
+    rows.add_worker(database, "small", 24 * GIB)
+    rows.add_worker(database, "busy", 80 * GIB)
+    rows.claim(database, rows.add_job(database), "busy")
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    wipe(settings)
+    rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
+    reaper.run_once()
+    assert messages(settings) == 0
+    rows.add_worker(database, "idle", 80 * GIB)
+    reaper.run_once()
+    assert rows.waiting_messages(settings) == {"publisher-at-idle": 1}
+
+
+def test_idle_workers_get_a_job_each_the_most_urgent_ones(database: Database, settings: Settings) -> None:
+    jobs = [rows.add_sized_job(database, GIB, priority=priority) for priority in (0, 2, 1)]
+    for name in ("one", "two"):
+        rows.add_worker(database, name, 80 * GIB)
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    wipe(settings)
+    for job_id in jobs:
+        rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
+    reaper.run_once()
+    assert rows.waiting_messages(settings) == {"publisher-at-one": 1, "publisher-at-two": 1}
+    late = [job_id for job_id in jobs if (rows.load(database, job_id).dispatched_at or 0) < now(database) - 10]
+    assert late == [jobs[0]]
+
+
+def test_a_worker_of_another_version_gets_them_by_the_one_queue_that_it_knows(
+    database: Database, settings: Settings
+) -> None:
+    job_id = rows.add_sized_job(database, GIB)
+    rows.add_worker(database, "old", kind=None, queues=None)
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    wipe(settings)
+    rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
+    reaper.run_once()
+    assert rows.waiting_messages(settings) == {"publisher": 1}
+
+
+def test_jobs_go_to_the_queue_of_their_size(database: Database, settings: Settings) -> None:
+    for memory, gpu in ((40 * GIB, True), (3 * GIB, True), (3 * GIB, False)):
+        rows.add_sized_job(database, memory, gpu=gpu)
+    Reaper(database, settings).run_once()
+    assert rows.waiting_messages(settings) == {"publisher-64": 1, "publisher-4": 1, "publisher-cpu": 1}
+
+
+def test_a_worker_that_is_long_gone_leaves_nothing_but_the_last_one_its_speed(
+    database: Database, settings: Settings
+) -> None:
+    job_id = rows.add_sized_job(database, GIB)
+    for name in ("older", "last"):
+        rows.add_worker(database, name, 80 * GIB)
+    reaper = Reaper(database, settings)
+    reaper.run_once()
+    wipe(settings)
+    rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
+    rows.last_seen(database, "last", 60)
+    reaper.run_once()
+    assert rows.waiting_messages(settings) == {"publisher-at-older": 1}
+    rows.last_seen(database, "older", 3 * 86_400)
+    rows.last_seen(database, "last", 2 * 86_400)
+    reaper.run_once()
+    with database.read() as session:
+        assert list(session.scalars(select(Worker.id))) == ["last"]
+    assert rows.waiting_messages(settings)["publisher-at-older"] == 0
+
+
+def test_a_round_tells_jobs_what_they_wait_for(database: Database, settings: Settings) -> None:
+    job_id = rows.add_sized_job(database, GIB)
+    Reaper(database, settings).run_once()
+    waiting = rows.load(database, job_id).waiting
+    assert waiting is not None
+    assert waiting["message"] == "no worker is running."
+
+
+def now(database: Database) -> float:
+    with database.read() as session:
+        return session.scalars(select(database_now())).one()
+
+
 def test_busy_workers_do_not_fill_the_broker_with_repeats(database: Database, settings: Settings) -> None:
-    add_worker(database, "busy")
+    rows.add_worker(database, "busy")
     rows.claim(database, rows.add_job(database), "busy")
     waiting = rows.add_job(database)
     reaper = Reaper(database, settings)

@@ -1,4 +1,4 @@
-"""Refusing what cannot fit, before any work: the align stage takes more memory than all others."""
+"""Refusing what cannot fit, before any work, where there is no other worker to wait for: `publisher build`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from publisher.architecture.geometry import Geometry
 from publisher.architecture.widths import pruned_widths
 from publisher.errors import RequestFault
 from publisher.plan.align import AlignMemory, Machine, align_memory, optimizer_bytes
+from publisher.plan.capacity import SLACK
 from publisher.plan.plan import GIB
+from publisher.plan.several import refuse_for_several
 from publisher.recipe import Alignment, Recipe, Trainable
 from publisher.recipe.optimizers.register import optimizers
-from worker.alignment.distributed.recipe import refuse_for_several
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
     from worker.models.device import Device
 
-#: an estimate may be this much above what is there: it must not refuse what works
-_SLACK = 1.1
 #: what optimizers are compared by: a projection of a 7B model
 _MATRIX = (4096, 4096)
 
@@ -34,7 +33,7 @@ def refuse_too_large(geometry: Geometry, recipe: Recipe, devices: Sequence[Devic
     needed = memory.on(len(devices))
     memories = [device.memory for device in devices]
     present = max(memories) if machine is Machine.CPU else sum(memories)  # processes on the CPU share one memory
-    if needed > _SLACK * present:
+    if needed > SLACK * present:
         where = devices[0].name if len(devices) == 1 else f"{len(devices)} devices"
         raise RequestFault(
             f"aligning needs about {needed / GIB:.1f} GiB ({_parts(memory, len(devices))}), and {where} has "

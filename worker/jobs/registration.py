@@ -1,18 +1,25 @@
-"""A worker's row: what it measured of itself when it started, and when it was last seen."""
+"""A worker's row: what it measured of itself when it started, what it holds, and when it was last seen."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.errors import InfrastructureFault
-from publisher.settings import Settings
+from publisher.plan.align import Machine
+from publisher.plan.capacity import Capacity
+from publisher.plan.queues import NAMES
+from publisher.settings import Settings, device_names, queue_names
 from publisher.store.database import Database, database_now
 from publisher.store.models import Worker
 
@@ -21,12 +28,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measurement:
-    """`device` for people; floating-point operations per second in the type that it computes in, and in fp32; bytes."""
+    """`device` for people, `kind` of Machine; floating-point operations per second in the type that it computes in, and
+    in fp32; bytes of each of `devices`, which align together."""
 
     device: str
     flops_per_second: float
     fp32_flops_per_second: float
     memory_bytes: int
+    kind: str = Machine.CPU.value
+    devices: int = 1
+
+    def capacity(self, settings: Settings) -> Capacity:
+        """What it holds, of the jobs that its operator lets it take."""
+        queues = frozenset(queue_names(settings.worker_queues))
+        return Capacity(Machine(self.kind), self.memory_bytes, self.devices, queues or None)
 
 
 def measure(settings: Settings) -> Measurement:
@@ -34,7 +49,8 @@ def measure(settings: Settings) -> Measurement:
 
     Raises InfrastructureFault if this machine cannot compute.
     """
-    command = [sys.executable, "-m", "worker.jobs.registration", settings.worker_device]
+    together = device_names(settings.worker_devices)
+    command = [sys.executable, "-m", "worker.jobs.registration", settings.worker_device, *together]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -50,6 +66,7 @@ class Registration:
         self._settings = settings
         self._name = name
         self._measured = measured
+        self._started_at = time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
@@ -72,22 +89,48 @@ class Registration:
 
     def refresh(self) -> None:
         """Write the row, seen now."""
+        row = Worker(
+            id=self._name,
+            **asdict(self._measured),
+            seen_at=0.0,
+            free_disk_bytes=_free_disk(self._settings.stages_dir),
+            host=socket.gethostname(),
+            started_at=self._started_at,
+            queues=list(queue_names(self._settings.worker_queues) or NAMES),
+        )
         with self._database.write() as session:
-            session.merge(Worker(id=self._name, **asdict(self._measured), seen_at=0.0)).seen_at = database_now()
+            session.merge(row).seen_at = database_now()
+
+
+def _free_disk(folder: Path) -> int | None:
+    """Bytes that this process may still write below `folder`, which need not be there yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        return shutil.disk_usage(existing).free
+    except OSError:
+        return None
 
 
 def main() -> None:
-    """Print the measurement of the device named by the first argument as JSON."""
+    """Print the measurement of the device named by the first argument as JSON; further ones align together."""
     import torch
 
     from worker.models.device import choose_device
     from worker.models.measure import compute_dtype, measure_flops
 
     device = choose_device(sys.argv[1])
+    together = [choose_device(name) for name in sys.argv[2:]]
     speed = fp32 = measure_flops(device.name)
     if compute_dtype(device.name) is not torch.float32:
         fp32 = measure_flops(device.name, torch.float32)
-    measured = Measurement(f"{device.name} ({device.model})", speed, fp32, device.memory)
+    measured = Measurement(
+        device=f"{device.name} ({device.model})",
+        flops_per_second=speed,
+        fp32_flops_per_second=fp32,
+        memory_bytes=min(each.memory for each in (device, *together)),
+        kind=(Machine.CPU if device.name == "cpu" else Machine.GPU).value,
+        devices=len(together) or 1,
+    )
     sys.stdout.write(json.dumps(asdict(measured)) + "\n")
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from publisher.base_model.facts import BaseModelFacts
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.source import CorpusSource, DatasetShelf
 from publisher.errors import RequestFault
@@ -18,7 +17,6 @@ from publisher.recipe.stored import stored_recipe
 from publisher.settings import Settings
 from publisher.store.models import BaseModel, Corpus, Job
 from publisher.store.tenancy import readable_by
-from worker.jobs.capacity import refuse_too_large
 from worker.jobs.target import publish_target
 from worker.request import BaseModelSource, BuildRequest
 from worker.storage.store import StageStore
@@ -30,15 +28,14 @@ if TYPE_CHECKING:  # its module imports torch, which takes seconds
 def read_request(
     session: Session, settings: Settings, lease: Lease, device: str, devices: Sequence[Device] = ()
 ) -> BuildRequest:
-    """`devices`: what the align stage may use, all else runs on `device`; without any, nobody asks whether it fits.
+    """`devices`: what the align stage may use, all else runs on `device`. That they hold the job was seen when it was
+    claimed.
 
-    Raises RequestFault if the recipe is of another version and cannot be read, a corpus that it names is gone or the
-    devices cannot hold the align stage, CredentialFault without a token to publish.
+    Raises RequestFault if the recipe is of another version and cannot be read or a corpus that it names is gone,
+    CredentialFault without a token to publish.
     """
     job = session.get_one(Job, lease.job_id)
     recipe = stored_recipe(job.variant.recipe, job.variant.recipe_version)
-    if devices:
-        refuse_too_large(BaseModelFacts.model_validate(job.variant.base_model.facts).geometry, recipe, devices)
     return BuildRequest(
         base=_base(job.variant.base_model, settings),
         recipe=recipe,

@@ -14,9 +14,9 @@ from publisher.checkpoint.masks import Masks, load_masks
 from publisher.corpus.source import Split
 from publisher.errors import JobCancelled, RequestFault
 from publisher.plan.choices import gradient_matching_of
+from publisher.plan.several import refuse_for_several
 from publisher.recipe import Recipe
 from tests.worker.alignment.builds import LENGTH, STEPS, CancellingContext, prepare, request
-from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.rounding import nf4_rounding
 from worker.alignment.state import load_state

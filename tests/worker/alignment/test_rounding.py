@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from publisher.errors import RequestFault
 from publisher.plan.align import AlignMemory
+from publisher.plan.several import refuse_for_several
 from publisher.recipe import Quantization, Recipe
 from publisher.recipe.stages import Stage
 from tests.worker.alignment.builds import inputs_in, prepare, request
-from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.rounding import Rounding, nf4_rounding
 from worker.context import RecordingContext
 from worker.quantization.nf4 import NF4, quantize_nf4

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from publisher.base_model.facts import inspect_folder
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.facts import count
 from publisher.corpus.source import CorpusSource
@@ -20,12 +19,10 @@ from publisher.store.database import Database
 from publisher.store.models import Corpus, Job, Variant
 from tests.dataset_hub import COMMIT
 from tests.jobs import rows
-from tests.models import tiny_llama
 from tests.recipe.history import HISTORY, REMOVED
 from tests.worker.stages.building import prose
 from worker.jobs.failures import failure_of
 from worker.jobs.request import read_request, secrets_of
-from worker.models.device import Device
 from worker.request import BuildRequest
 
 RECIPE = {"pruning": {"criterion": "random", "ratio": 0.5}, "evaluation": {"corpora": ["prose"]}}
@@ -141,21 +138,3 @@ def test_other_hub_without_a_token_names_the_setting(database: Database, setting
     add_corpus(database, job.tenant_id, "/text")
     with pytest.raises(CredentialFault, match=r"no token for https://hub\.example.*PUBLISHER_HUB_TOKEN"):
         read(database, settings.model_copy(update={"hub_endpoint": "https://hub.example"}), job)
-
-
-def test_a_job_that_its_worker_cannot_hold_is_refused_before_it_begins(
-    database: Database, settings: Settings, tmp_path: Path
-) -> None:
-    job = add_job(database)
-    add_corpus(database, job.tenant_id, "/text")
-    alignment = {"alignment": {"corpora": [{"name": "prose"}]}}
-    facts = inspect_folder(tiny_llama(tmp_path, num_hidden_layers=8)).model_dump(mode="json")
-    with database.write() as session:
-        variant = session.get_one(Variant, job.variant_id)
-        variant.recipe = RECIPE | alignment
-        variant.base_model.facts = facts
-    small, large = (Device("cpu", "x86", memory) for memory in (2**20, 2**34))
-    with database.read() as session:
-        with pytest.raises(RequestFault, match=r"aligning needs about .* and cpu has 0\.0 GiB"):
-            read_request(session, settings, Lease(job.id, 1), "cpu", [small])
-        assert read_request(session, settings, Lease(job.id, 1), "cpu", [large]).recipe.alignment is not None

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from publisher.manifest.manifest import CheckRecord
 from publisher.manifest.reports import AlignmentReport, ReconstructionReport
+from publisher.plan.several import refuse_for_several
 from publisher.recipe import STRENGTHS, Stop
 from publisher.recipe.stages import Stage
 from worker.alignment.checkpoint_selection import best_check
-from worker.alignment.distributed.recipe import refuse_for_several
 from worker.alignment.optimizers import require_packages
 from worker.alignment.state import Check
 from worker.context import StageContext

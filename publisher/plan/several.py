@@ -1,4 +1,4 @@
-"""What a recipe must look like for several devices to align together; asked before any work, without torch."""
+"""What a recipe must look like for several devices to align together."""
 
 from __future__ import annotations
 
