@@ -43,6 +43,8 @@ class JobAnswer(BaseModel):
     failure: FailureAnswer | None
     waiting: WaitingAnswer | None = Field(description="what a queued job waits for besides its turn")
     waiting_since: float | None
+    priority: int = Field(description="higher is taken first, of equal the oldest")
+    queue: str | None = Field(description="cpu for a job that computes nothing, or the GiB that it needs, rounded up")
     claimable_at: float = Field(description="a queued job is not taken before; 0 if at any time")
     event_seq: int = Field(description="number of the last event")
     created_at: float
