@@ -74,6 +74,18 @@ def test_a_variant_s_priority_is_its_job_s(client: httpx.Client, variant_body: B
     refused(client.post("/v1/variants", json=variant_body | {"priority": 101}), 422, "priority")
 
 
+def test_a_job_tells_its_place_and_when_it_is_expected(client: httpx.Client, variant_body: Body) -> None:
+    jobs = [created(client.post("/v1/variants", json=variant_body))["job"]["id"] for _ in range(2)]
+    first, second = (client.get(f"/v1/jobs/{job_id}").json() for job_id in jobs)
+    assert second["queue_position"] == first["queue_position"] + 1
+    assert first["expected_start"] < first["expected_end"] <= second["expected_start"] < second["expected_end"]
+    assert first["needs"]["gpu"] is True
+    for job_id in jobs:
+        client.post(f"/v1/jobs/{job_id}/cancel")
+    over = client.get(f"/v1/jobs/{jobs[0]}").json()
+    assert over["queue_position"] is over["expected_start"] is over["expected_end"] is None
+
+
 def test_a_request_of_before_is_the_same_with_todays_defaults(client: httpx.Client, variant_body: Body) -> None:
     key = {"Idempotency-Key": "once"}
     first = created(client.post("/v1/variants", json=variant_body, headers=key))
