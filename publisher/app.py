@@ -20,6 +20,7 @@ from publisher.api import (
     plans,
     variant_files,
     variants,
+    workers,
 )
 from publisher.api.errors import Problem, add_handlers
 from publisher.api.job_watch import JobWatch
@@ -62,7 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    resources = (base_models, families, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health)
+    resources = (
+        *(base_models, families, corpora, plans, variants, variant_files, jobs, job_events, workers),
+        *(api_keys, health),
+    )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
-from publisher.api.jobs_schema import JobAnswer, JobMetrics
+from publisher.api.jobs_schema import JobAnswer, JobDetail, JobMetrics
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.jobs import service as job_service
+from publisher.jobs.outlook import outlook
 from publisher.store.job_history import metric_series
 from publisher.store.models import Job
 from publisher.store.paging import newest_first
@@ -41,10 +42,11 @@ def get_jobs(
 
 
 @router.get("/{id}", responses=documented(401, 404))
-def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
-    """Get a job."""
+def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobDetail:
+    """Get a job, with its place in the queue and when it is expected to start and to end."""
     with service.database.read() as session:
-        return JobAnswer.model_validate(owned(session, Job, caller.tenant_id, id))
+        row = owned(session, Job, caller.tenant_id, id)
+        return JobDetail.seen(row, outlook(session, row, service.settings.lease_seconds))
 
 
 @router.post("/{id}/cancel", responses=documented(401, 404, 409))

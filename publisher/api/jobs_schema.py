@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from publisher.jobs.outlook import Outlook
+from publisher.jobs.shapes import read_needs
 from publisher.jobs.waiting import WaitKind
+from publisher.plan.needs import Needs
+from publisher.store.models import Job
 from publisher.store.states import JobState
 
 
@@ -44,6 +48,8 @@ class JobAnswer(BaseModel):
     waiting: WaitingAnswer | None = Field(description="what a job without a worker waits for besides its turn")
     waiting_since: float | None
     claimable_at: float = Field(description="a job without a worker is not taken before; 0 if at any time")
+    priority: int = Field(description="higher is taken first, of equal the oldest")
+    queue: str | None = Field(description="cpu for a job that computes nothing, or the GiB that it needs, rounded up")
     event_seq: int = Field(description="number of the last event")
     created_at: float
     started_at: float | None
@@ -54,6 +60,31 @@ class JobAnswer(BaseModel):
     @property
     def cancel_came_too_late(self) -> bool:
         return self.state is JobState.SUCCEEDED and self.cancel_requested_at is not None
+
+
+class JobDetail(JobAnswer):
+    """One job, with what takes a look at the others. Times are seconds since 1970."""
+
+    needs: Needs | None = Field(description="what a worker has to hold; null: nobody knows, each tries")
+    queue_position: int | None = Field(
+        description="1: next of the jobs that the same workers are for; null if it is not queued"
+    )
+    expected_start: float | None = Field(description="null where nothing is known")
+    expected_end: float | None = Field(
+        description="learnt from earlier jobs with this base model and recipe, or as planned; null where neither is"
+    )
+
+    @classmethod
+    def seen(cls, row: Job, ahead: Outlook) -> Self:
+        """Of a row and what was found out about it."""
+        answer = JobAnswer.model_validate(row)
+        return cls(
+            **dict(answer),
+            needs=read_needs(row.needs),
+            queue_position=ahead.position,
+            expected_start=ahead.start,
+            expected_end=ahead.end,
+        )
 
 
 class MetricPoint(BaseModel):

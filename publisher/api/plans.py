@@ -9,9 +9,10 @@ from publisher.api import corpora_schema
 from publisher.api.authentication import CurrentCaller
 from publisher.api.base_models_schema import facts_of
 from publisher.api.errors import documented
-from publisher.api.plans_schema import PlanRequest
+from publisher.api.plans_schema import PlanAnswer, PlannedWorker, PlanRequest
 from publisher.api.service import CurrentService
-from publisher.plan.plan import Plan, certificate_notes, make_plan
+from publisher.jobs.fleet import live_fleet
+from publisher.plan.plan import certificate_notes, make_plan
 from publisher.recipe import Recipe
 from publisher.store.models import BaseModel
 from publisher.store.resources import corpora_by_name, latest_worker
@@ -24,8 +25,8 @@ UNMEASURED_SPEED = 1e11
 
 
 @router.post("", responses=documented(401, 404, 422))
-def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> Plan:
-    """Plan a variant: parameters, bytes, memory, minutes per stage. Nothing is created."""
+def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> PlanAnswer:
+    """Plan a variant: parameters, bytes, memory, minutes per stage, workers that hold it. Nothing is created."""
     with service.database.read() as session:
         facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
         notes = _of_corpora(session, caller.tenant_id, request.recipe)
@@ -33,14 +34,19 @@ def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -
         speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
         if worker:
             speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
+        fleet = live_fleet(session, service.settings.lease_seconds)
     planned = make_plan(
         facts.geometry,
         request.recipe,
         base_bytes=facts.bytes,
+        is_local=facts.path is not None,
         flops_per_second=speed,
         fp32_flops_per_second=fp32_speed,
     )
-    return planned.model_copy(update={"notes": [*facts.notes, *planned.notes, *notes]})
+    planned = planned.model_copy(update={"notes": [*facts.notes, *planned.notes, *notes]})
+    chosen = fleet.suitable_ids(planned.needs)
+    workers = [PlannedWorker.of(worker, planned.needs, chosen=worker.id in chosen) for worker in fleet.workers]
+    return PlanAnswer(**dict(planned), workers=workers, missing=fleet.missing(planned.needs))
 
 
 def _of_corpora(session: Session, tenant_id: str, recipe: Recipe) -> list[str]:

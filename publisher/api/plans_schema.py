@@ -1,12 +1,18 @@
-"""What a plan is asked for."""
+"""What a plan is asked for, and what it answers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from publisher.jobs.fleet import capacity_of
+from publisher.plan.align import Machine
+from publisher.plan.capacity import holds
+from publisher.plan.needs import Needs
+from publisher.plan.plan import Plan
 from publisher.recipe import Recipe
+from publisher.store.models import Worker
 
 RECIPE_EXAMPLE: dict[str, Any] = {
     "pruning": {
@@ -30,3 +36,31 @@ class PlanRequest(BaseModel):
 
     base_model_id: str = Field(min_length=1, max_length=64)
     recipe: Recipe
+
+
+class PlannedWorker(BaseModel):
+    """A worker that is running now."""
+
+    id: str = Field(description="as in GET /v1/workers")
+    kind: Machine = Field(description="what it computes on")
+    memory_bytes: int = Field(description="memory of one device")
+    devices: int = Field(description="devices that align together")
+    holds: bool = Field(description="whether a job of this plan fits, and its operator lets it be taken")
+    takes: bool = Field(description="whether it would get one: of those that hold it GPUs alone, if the job computes")
+
+    @classmethod
+    def of(cls, row: Worker, needs: Needs, *, chosen: bool) -> Self:
+        capacity = capacity_of(row)
+        return cls(
+            id=row.id,
+            kind=capacity.machine,
+            memory_bytes=row.memory_bytes,
+            devices=row.devices,
+            holds=holds(capacity, needs),
+            takes=chosen,
+        )
+
+
+class PlanAnswer(Plan):
+    workers: list[PlannedWorker] = Field(description="those that are running now")
+    missing: str | None = Field(description="what a job would wait for; null: a running worker takes it")

@@ -86,7 +86,7 @@ def _create(
             if found is not None and key is not None:
                 return _answer_again(found, request, key), None
             variant = _add(session, caller, request, key)
-            job = enqueue(session, variant)
+            job = enqueue(session, variant, request.priority)
             session.refresh(variant)
             return VariantAnswer.of(variant), job.id
     except IntegrityError:

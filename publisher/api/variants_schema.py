@@ -44,11 +44,16 @@ class VariantRequest(BaseModel):
     base_model_id: str = Field(min_length=1, max_length=64)
     recipe: Recipe
     publish: PublishRequest
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="jobs of higher priority are taken first, of equal the oldest"
+    )
 
     @property
     def digest(self) -> str:
         """sha256 over what the request means: defaults written out, keys sorted."""
-        meaning = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        # requests of before said nothing of priority, and their keys are remembered
+        since = set() if self.priority else {"priority"}
+        meaning = json.dumps(self.model_dump(mode="json", exclude=since), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(meaning.encode()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_view import Progress, read_progress, read_view
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.jobs import service as job_service
+from publisher.jobs.outlook import outlook
 from publisher.jobs.publishing import TOO_LATE
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
@@ -70,6 +71,7 @@ def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRespon
             view=read_view(session, row),
             max_attempts=service.settings.max_attempts,
             too_late=TOO_LATE,
+            ahead=outlook(session, row, service.settings.lease_seconds),
         )
 
 

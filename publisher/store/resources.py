@@ -57,6 +57,11 @@ def live_workers(session: Session, patience: float) -> int:
     return session.scalar(seen) or 0
 
 
+def all_workers(session: Session) -> list[Worker]:
+    """Of those that are not forgotten yet, the ones seen last at first."""
+    return list(session.scalars(select(Worker).order_by(Worker.seen_at.desc(), Worker.id)))
+
+
 def latest_worker(session: Session) -> Worker | None:
     """The worker seen last; None if none ever came."""
     return session.scalar(select(Worker).order_by(Worker.seen_at.desc()).limit(1))

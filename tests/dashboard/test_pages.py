@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from publisher.jobs import transitions
+from publisher.jobs.fleet import live_fleet
+from publisher.jobs.placement import keep_waiting_true
 from publisher.jobs.publishing import TOO_LATE
 from publisher.jobs.transitions import Blame, Failure
 from publisher.jobs.waiting import Waiting, WaitKind
@@ -53,6 +55,20 @@ def test_command_on_an_empty_page_works_as_it_stands(account: Account, browser: 
     answer = httpx.post(address, headers=sent, json=body, timeout=30)
     assert answer.status_code == 201, answer.text
     assert answer.json()["job"]["id"] in look(browser, "/jobs")
+
+
+def test_queued_job_says_which_worker_is_missing_and_its_place(
+    dashboard: RunningDashboard, account: Account, browser: httpx.Client
+) -> None:
+    first, second = account.job(), account.job()
+    with dashboard.database.write() as session:
+        keep_waiting_true(session, live_fleet(session, 30))
+    page = look(browser, f"/jobs/{second.job_id}")
+    assert "No worker is running. Number" in page
+    before, after = (
+        int(re.findall(r"Number (\d+) in", look(browser, f"/jobs/{work.job_id}"))[0]) for work in (first, second)
+    )
+    assert after == before + 1
 
 
 def test_queued_job_waits_for_a_worker(account: Account, browser: httpx.Client) -> None:

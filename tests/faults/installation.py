@@ -7,14 +7,16 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
 import redis
 from huggingface_hub import HfApi
+from sqlalchemy import delete, select
 
 from publisher.client.rest import ServiceClient
 from publisher.settings import Settings
@@ -85,9 +87,25 @@ class Installation:
         servers.wait_until(lambda: self._was_seen(name, worker), f"registration of {name}", 120)
         return worker
 
-    def _start(self, name: str, module: list[str]) -> psutil.Popen:
+    def start_nameless_worker(self, name: str, **settings: str) -> str:
+        """As people start one, with further PUBLISHER_* variables; `name` is its log's. Returns the name that it gave
+        itself, when it takes jobs."""
+        known = set(self.worker_names())
+        module = ["celery", "-A", "worker.celery", "worker", "--pool", "threads", "--concurrency", "1"]
+        process = self._start(name, module, {f"PUBLISHER_{key.upper()}": value for key, value in settings.items()})
+        assert process.poll() is None
+        servers.wait_until(lambda: bool(set(self.worker_names()) - known), f"registration of {name}", 120)
+        (new,) = set(self.worker_names()) - known
+        return new
+
+    def worker_names(self) -> list[str]:
+        with self.database.read() as session:
+            return list(session.scalars(select(Worker.id)))
+
+    def _start(self, name: str, module: list[str], more: Mapping[str, str] = MappingProxyType({})) -> psutil.Popen:
+        environment = self.environment | dict(more)
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = psutil.Popen([sys.executable, "-m", *module], env=self.environment, stdout=log, stderr=log)
+            process = psutil.Popen([sys.executable, "-m", *module], env=environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -111,6 +129,11 @@ class Installation:
         for process in self.processes[1:]:
             kill_family(process)
         del self.processes[1:]
+
+    def forget_workers(self) -> None:
+        """As if those that were stopped had been silent for long."""
+        with self.database.write() as session:
+            session.execute(delete(Worker))
 
     def stop(self) -> None:
         for process in self.processes:

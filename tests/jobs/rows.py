@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import redis
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from publisher.jobs import events, leases, service
 from publisher.jobs.leases import Lease
@@ -65,6 +65,12 @@ def sized_needs(memory_bytes: int, *, gpu: bool = True) -> Needs:
     return Needs(
         gpu_bytes=memory_bytes, cpu_bytes=memory_bytes, gpu=gpu, disk_bytes=0, several=None, stages={"align": align}
     )
+
+
+def now(database: Database) -> float:
+    """By the database's clock."""
+    with database.read() as session:
+        return session.scalars(select(database_now())).one()
 
 
 def last_seen(database: Database, worker: str, seconds: float) -> None:

@@ -13,7 +13,7 @@ from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.plan.sizes import GIB
 from publisher.settings import Settings
-from publisher.store.database import Database, database_now
+from publisher.store.database import Database
 from publisher.store.models import Worker
 from publisher.store.states import JobState
 from tests import servers
@@ -135,7 +135,7 @@ def test_idle_workers_get_a_job_each_the_most_urgent_ones(database: Database, se
         rows.let_pass(database, job_id, settings.redispatch_seconds + 1)
     reaper.run_once()
     assert rows.waiting_messages(settings) == {"publisher-at-one": 1, "publisher-at-two": 1}
-    late = [job_id for job_id in jobs if (rows.load(database, job_id).dispatched_at or 0) < now(database) - 10]
+    late = [job_id for job_id in jobs if (rows.load(database, job_id).dispatched_at or 0) < rows.now(database) - 10]
     assert late == [jobs[0]]
 
 
@@ -186,11 +186,6 @@ def test_a_round_tells_jobs_what_they_wait_for(database: Database, settings: Set
     waiting = rows.load(database, job_id).waiting
     assert waiting is not None
     assert waiting["message"] == "no worker is running."
-
-
-def now(database: Database) -> float:
-    with database.read() as session:
-        return session.scalars(select(database_now())).one()
 
 
 def test_busy_workers_do_not_fill_the_broker_with_repeats(database: Database, settings: Settings) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 
 import pytest
 
 from publisher.errors import InfrastructureFault
+from publisher.jobs.fleet import capacity_of
+from publisher.plan.align import Machine
+from publisher.plan.capacity import Capacity
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Worker
@@ -51,6 +56,30 @@ def test_living_worker_is_seen_again_and_again(database: Database, settings: Set
 
 def test_worker_that_starts_again_replaces_its_row(database: Database, settings: Settings) -> None:
     Registration(database, settings, "w1", MEASURED).refresh()
-    Registration(database, settings, "w1", Measurement("cuda", 2e12, 1e11, 2**36)).refresh()
+    Registration(database, settings, "w1", Measurement("cuda", 2e12, 1e11, 2**36, "gpu", 2)).refresh()
     with database.read() as session:
         assert session.get_one(Worker, "w1").device == "cuda"
+
+
+def test_a_worker_s_row_says_what_it_holds(database: Database, settings: Settings) -> None:
+    restricted = settings.model_copy(update={"worker_queues": "cpu,8"})
+    Registration(database, restricted, "w1", Measurement("cuda", 2e12, 1e11, 2**36, "gpu", 2)).refresh()
+    with database.read() as session:
+        worker = session.get_one(Worker, "w1")
+    assert capacity_of(worker) == Capacity(Machine.GPU, 2**36, 2, frozenset({"cpu", "8"}))
+    assert worker.free_disk_bytes == pytest.approx(shutil.disk_usage("/tmp").free, rel=0.5)
+    assert worker.host == socket.gethostname()
+    assert worker.started_at is not None
+    assert abs(worker.started_at - worker.seen_at) < 60
+
+
+def test_devices_that_align_together_count(settings: Settings) -> None:
+    measured = measure(settings.model_copy(update={"worker_device": "cpu", "worker_devices": "cpu,cpu"}))
+    assert (measured.kind, measured.devices) == ("cpu", 2)
+
+
+def test_a_worker_looks_at_the_queues_of_what_it_holds(settings: Settings) -> None:
+    measured = Measurement("cuda", 2e12, 1e11, 6 * 2**30, "gpu")
+    assert measured.capacity(settings).consumed == ["cpu", "1", "2", "4", "8"]
+    restricted = settings.model_copy(update={"worker_queues": "8,4096"})
+    assert measured.capacity(restricted).consumed == ["8"]

@@ -1,0 +1,22 @@
+"""Workers: the machines that jobs run on. They are everybody's; which jobs they run is not."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from publisher.api.authentication import CurrentCaller
+from publisher.api.errors import documented
+from publisher.api.service import CurrentService
+from publisher.api.workers_schema import WorkerAnswer, Workers
+from publisher.jobs.fleet import live_fleet
+from publisher.store.resources import all_workers
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+@router.get("", responses=documented(401))
+def list_workers(service: CurrentService, caller: CurrentCaller) -> Workers:
+    """List workers, those that were seen last at first; one that is away for a day is forgotten."""
+    with service.database.read() as session:
+        fleet = live_fleet(session, service.settings.lease_seconds)
+        return Workers(items=[WorkerAnswer.of(row, fleet) for row in all_workers(session)])

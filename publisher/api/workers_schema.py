@@ -1,0 +1,66 @@
+"""Workers in answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from publisher.jobs.fleet import Fleet, capacity_of
+from publisher.plan.align import Machine
+from publisher.plan.queues import NAMES
+from publisher.store.models import Worker
+
+
+class WorkerState(StrEnum):
+    """`away`: not seen for longer than a lease lasts."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    AWAY = "away"
+
+
+class WorkerAnswer(BaseModel):
+    """What a worker measured of itself when it started, and what it holds."""
+
+    id: str = Field(description="its Celery name; each start has another one, unless it is started with -n")
+    state: WorkerState = Field(description="idle, busy with somebody's job, or away")
+    kind: Machine = Field(description="what it computes on")
+    device: str = Field(description="the device's name and model")
+    memory_bytes: int = Field(description="memory of one device")
+    devices: int = Field(description="devices that align together")
+    free_disk_bytes: int | None = Field(description="free for its stages when it was last seen; null: unknown")
+    queues: list[str] = Field(description="those whose jobs it takes, if it holds them: cpu, or GiB that jobs need")
+    flops_per_second: float = Field(description="measured in matrix products, in the type that it computes in")
+    host: str | None = Field(description="the machine that it runs on")
+    started_at: float | None = Field(description="seconds since 1970")
+    seen_at: float = Field(description="seconds since 1970")
+
+    @classmethod
+    def of(cls, row: Worker, fleet: Fleet) -> Self:
+        capacity = capacity_of(row)
+        return cls(
+            id=row.id,
+            state=_state(row, fleet),
+            kind=capacity.machine,
+            device=row.device,
+            memory_bytes=row.memory_bytes,
+            devices=row.devices,
+            free_disk_bytes=row.free_disk_bytes,
+            queues=[name for name in NAMES if capacity.queues is None or name in capacity.queues],
+            flops_per_second=row.flops_per_second,
+            host=row.host,
+            started_at=row.started_at,
+            seen_at=row.seen_at,
+        )
+
+
+class Workers(BaseModel):
+    items: list[WorkerAnswer]
+
+
+def _state(row: Worker, fleet: Fleet) -> WorkerState:
+    if row.id not in {each.id for each in fleet.workers}:
+        return WorkerState.AWAY
+    return WorkerState.BUSY if row.id in fleet.busy else WorkerState.IDLE

@@ -1,0 +1,147 @@
+"""How many jobs are before a queued one, and when it is expected to start and to end: what the database knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from publisher.base_model.facts import BaseModelFacts
+from publisher.errors import PublisherError
+from publisher.jobs.fleet import Fleet, live_fleet
+from publisher.jobs.forecast import StageSeconds, Turn, learn, remaining, start_of
+from publisher.jobs.shapes import read_needs
+from publisher.jobs.turns import due
+from publisher.plan.plan import make_plan
+from publisher.recipe.stored import stored_recipe
+from publisher.store.database import database_now
+from publisher.store.models import Job, Worker
+from publisher.store.resources import latest_worker
+from publisher.store.states import ACTIVE, JobState
+
+#: earlier jobs that are learnt from, the newest
+_EARLIER = 10
+#: with more jobs before it than this nothing is said of when
+_AHEAD = 500
+#: plans are made of so many recipes that nothing has been learnt of, at 20 ms each for a large model
+_PLANS = 10
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """`position` 1 is next of the jobs that the same workers are for; None: not queued. Times in seconds since 1970;
+    None where nothing is known. What is reckoned with is that every stage has to be made."""
+
+    position: int | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+def outlook(session: Session, job: Job, patience: float) -> Outlook:
+    """Of a job in any state. `patience`: seconds after which a silent worker is gone."""
+    if job.state.finished:
+        return Outlook()
+    now = session.scalars(select(database_now())).one()
+    view = _View(session, now, live_fleet(session, patience))
+    if job.state in ACTIVE:
+        left = view.left(job)
+        return Outlook(start=job.started_at, end=None if left is None else now + left)
+    if job.state is not JobState.QUEUED:
+        return Outlook()
+    position, turns = view.ahead(job)
+    begins = None if turns is None else start_of(view.suitable(job), turns, view.free_in())
+    start = None if begins is None else max(now + begins, job.claimable_at)
+    seconds = view.seconds(job)
+    return Outlook(position, start, None if start is None or seconds is None else start + seconds)
+
+
+@dataclass
+class _View:
+    """One look at queue and workers; what was found out for one job serves others of its kind."""
+
+    session: Session
+    now: float
+    fleet: Fleet
+    _expected: dict[str | None, StageSeconds] = field(default_factory=dict)
+    _suitable: dict[str | None, frozenset[str]] = field(default_factory=dict)
+    _plans: int = 0
+
+    def suitable(self, job: Job) -> frozenset[str]:
+        if job.needs_digest not in self._suitable:
+            self._suitable[job.needs_digest] = self.fleet.suitable_ids(read_needs(job.needs))
+        return self._suitable[job.needs_digest]
+
+    def seconds(self, job: Job) -> float | None:
+        return sum(self.expected(job).values()) or None
+
+    def left(self, job: Job) -> float | None:
+        expected = self.expected(job)
+        return remaining(expected, job.stages, self.now - (job.started_at or self.now)) if expected else None
+
+    def expected(self, job: Job) -> StageSeconds:
+        """Learnt from earlier jobs, or else as planned on the speed of a worker; empty: nothing is known."""
+        if job.likeness not in self._expected:
+            self._expected[job.likeness] = self._learnt(job) or self._planned(job)
+        return self._expected[job.likeness]
+
+    def _learnt(self, job: Job) -> StageSeconds:
+        alike = select(Job.stages).where(Job.likeness == job.likeness, Job.state == JobState.SUCCEEDED)
+        return learn(self.session.scalars(alike.order_by(Job.id.desc()).limit(_EARLIER)))
+
+    def _planned(self, job: Job) -> StageSeconds:
+        self._plans += 1
+        return _planned(self.session, job) if self._plans <= _PLANS else {}
+
+    def free_in(self) -> dict[str, float | None]:
+        """Seconds until each worker is free."""
+        running = self.session.scalars(select(Job).where(Job.state.in_(ACTIVE), Job.worker.is_not(None)))
+        ends = {str(job.worker): self.left(job) for job in running}
+        return {worker.id: ends.get(worker.id, 0.0) for worker in self.fleet.workers}
+
+    def ahead(self, job: Job) -> tuple[int, Sequence[Turn] | None]:
+        """The job's place, and the turns before it; None: too many to look at each."""
+        before = (*due(), _comes_before(job))
+        first = func.min(Job.id)
+        groups = self.session.execute(select(first, func.count()).where(*before).group_by(Job.needs_digest)).all()
+        mine = self.suitable(job)
+        counts = {
+            each.needs_digest: count
+            for id, count in groups
+            if _compete(mine, self.suitable(each := self.session.get_one(Job, id)))
+        }
+        if sum(count for _, count in groups) > _AHEAD:
+            return sum(counts.values()) + 1, None
+        rows = self.session.scalars(select(Job).where(*before).order_by(Job.priority.desc(), Job.id))
+        return sum(counts.values()) + 1, [Turn(self.suitable(row), self.seconds(row)) for row in rows]
+
+
+def _comes_before(job: Job) -> ColumnElement[bool]:
+    return or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+
+
+def _compete(mine: frozenset[str], theirs: frozenset[str]) -> bool:
+    """For a worker that is there, or both for one that is to come."""
+    return bool(mine & theirs) or not (mine or theirs)
+
+
+def _planned(session: Session, job: Job) -> StageSeconds:
+    worker: Worker | None = latest_worker(session)
+    if worker is None:
+        return {}
+    variant = job.variant
+    try:
+        facts = BaseModelFacts.model_validate(variant.base_model.facts)
+        recipe = stored_recipe(variant.recipe, variant.recipe_version)
+    except (ValidationError, PublisherError):
+        return {}
+    plan = make_plan(
+        facts.geometry,
+        recipe,
+        base_bytes=facts.bytes,
+        flops_per_second=worker.flops_per_second,
+        fp32_flops_per_second=worker.fp32_flops_per_second,
+    )
+    return {stage: 60 * minutes for stage, minutes in plan.minutes.items()}

@@ -1,0 +1,117 @@
+"""A queued job's place among those for the same workers, and when it is expected to start; on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from publisher.jobs import leases, service, transitions
+from publisher.jobs.outlook import Outlook, outlook
+from publisher.plan.sizes import GIB
+from publisher.store.database import Database
+from publisher.store.models import BaseModel, Job, Variant
+from tests.dashboard.rows import FACTS, RECIPE
+from tests.jobs import rows
+
+STAGES = {"fetch": {"state": "finished", "seconds": 100.0}, "align": {"state": "finished", "seconds": 500.0}}
+
+
+def seen(database: Database, job_id: str) -> Outlook:
+    with database.read() as session:
+        return outlook(session, session.get_one(Job, job_id), 30)
+
+
+def have_taken(database: Database, likeness: str) -> None:
+    """An earlier job of this kind."""
+    job_id = rows.add_job(database)
+    lease = rows.claim(database, job_id)
+    with database.write() as session:
+        leases.report(session, lease, [], "align", STAGES)
+        transitions.succeed(session, lease, {}, {}, [])
+        session.execute(update(Job).where(Job.id == job_id).values(likeness=likeness))
+
+
+def alike(database: Database, likeness: str, *job_ids: str) -> None:
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id.in_(job_ids)).values(likeness=likeness))
+
+
+def test_the_place_is_that_among_jobs_for_the_same_workers(database: Database) -> None:
+    rows.add_worker(database, "small", 24 * GIB)
+    rows.add_worker(database, "large", 80 * GIB)
+    small = rows.add_sized_job(database, GIB)
+    large = [rows.add_sized_job(database, 70 * GIB) for _ in range(2)]
+    too_large = [rows.add_sized_job(database, 500 * GIB) for _ in range(2)]
+    urgent = rows.add_sized_job(database, 60 * GIB, priority=1)
+    assert [seen(database, job_id).position for job_id in (urgent, small, *large, *too_large)] == [1, 2, 3, 4, 1, 2]
+
+
+def test_start_and_end_follow_from_what_earlier_jobs_took(database: Database) -> None:
+    have_taken(database, "llama")
+    rows.add_worker(database, "w", 80 * GIB)
+    running, first, second = (rows.add_sized_job(database, GIB) for _ in range(3))
+    alike(database, "llama", running, first, second)
+    lease = rows.claim(database, running, "w")
+    with database.write() as session:
+        leases.report(session, lease, [], "align", STAGES | {"align": {"state": "started"}})
+        session.execute(update(Job).where(Job.id == running).values(started_at=Job.started_at - 300))
+    now = rows.now(database)
+    ends = now + 500 - 200
+    assert seen(database, running).end == pytest.approx(ends, abs=5)
+    found = seen(database, first)
+    assert (found.position, found.start) == (1, pytest.approx(ends, abs=5))
+    assert found.end == pytest.approx(ends + 600, abs=5)
+    assert seen(database, second).start == pytest.approx(ends + 600, abs=5)
+
+
+def test_what_nobody_has_made_yet_is_expected_as_planned_on_the_measured_speed(database: Database) -> None:
+    rows.add_worker(database, "w", 80 * GIB)
+    variant = rows.add_variant(database)
+    with database.write() as session:
+        session.execute(update(BaseModel).values(facts=FACTS.model_dump(mode="json")))
+        session.execute(update(Variant).values(recipe=RECIPE.model_dump(mode="json")))
+    with database.write() as session:
+        job_id = service.enqueue(session, session.get_one(Variant, variant.id)).id
+    slow = seen(database, job_id)
+    assert slow.start == pytest.approx(rows.now(database), abs=5)
+    assert slow.end is not None
+    assert slow.end > rows.now(database) + 60
+    rows.add_worker(database, "faster", 80 * GIB, flops_per_second=1e13, fp32_flops_per_second=1e13)
+    fast = seen(database, job_id)
+    assert fast.end is not None
+    assert fast.end < slow.end
+
+
+def test_where_nothing_is_known_nothing_is_said(database: Database) -> None:
+    job_id = rows.add_sized_job(database, GIB)
+    assert seen(database, job_id) == Outlook(position=1)
+    rows.add_worker(database, "w", 80 * GIB)
+    assert seen(database, job_id).start is not None
+    assert seen(database, job_id).end is None, "base model and recipe cannot be read"
+
+
+def test_a_retry_is_not_expected_before_it_is_due(database: Database) -> None:
+    rows.add_worker(database, "w", 80 * GIB)
+    job_id = rows.add_sized_job(database, GIB)
+    later = rows.now(database) + 1000
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(claimable_at=later))
+    assert seen(database, job_id).start == later
+
+
+def test_a_job_that_is_over_has_no_outlook(database: Database) -> None:
+    job_id = rows.add_job(database)
+    with database.write() as session:
+        service.cancel(session, job_id)
+    assert seen(database, job_id) == Outlook()
+
+
+def test_jobs_of_one_base_model_and_recipe_are_alike_whatever_their_seed(database: Database) -> None:
+    variant = rows.add_variant(database)
+    likeness = []
+    for recipe in ({"seed": 1}, {"seed": 2}, {"seed": 1, "pruning": {"criterion": "random", "ratio": 0.6}}):
+        with database.write() as session:
+            row = session.get_one(Variant, variant.id)
+            row.recipe = row.recipe | recipe
+            likeness.append(service.enqueue(session, row).likeness)
+    assert likeness[0] == likeness[1] != likeness[2]
