@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from publisher.jobs import events
@@ -15,8 +15,8 @@ from publisher.jobs.leases import Lease, hold, lost
 from publisher.jobs.waiting import Waiting
 from publisher.settings import Settings
 from publisher.store.database import database_now
-from publisher.store.models import Job, Variant, VariantFile
-from publisher.store.states import ACTIVE, JobState
+from publisher.store.models import Job, JobEvent, Variant, VariantFile
+from publisher.store.states import ACTIVE, EventKind, JobState
 
 #: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
@@ -31,12 +31,18 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """`stage` is where it happened, `way_out` what a person can do about it."""
+    """`stage` is where it happened, `way_out` what a person can do about it. `error_id`: of an error that nobody put
+    into words, the same for the same error at the same place."""
 
     blame: Blame
     stage: str | None
     message: str
     way_out: str | None = None
+    error_id: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        return found if self.error_id else {name: value for name, value in found.items() if name != "error_id"}
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,27 @@ def succeed(
 def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy) -> JobState:
     """End a try that failed; returns queued if there will be another.
 
-    The request's fault is final. Infrastructure gets `policy.max_attempts` tries. A job that was to be cancelled
-    is cancelled, whatever else went wrong.
+    The request's fault is final. Infrastructure gets `policy.max_attempts` tries, and an error that nobody foresaw two:
+    the same one twice in a row comes again. A job that was to be cancelled is cancelled, whatever else went wrong.
     """
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _end(session, lease, JobState.CANCELLED)
-    if failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts:
-        return _end(session, lease, JobState.FAILED, failure=asdict(failure))
-    return _requeue(session, lease, policy.delay(job.attempt), failure=asdict(failure))
+    is_final = failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts
+    if is_final or _came_before(session, job.id, failure):
+        return _end(session, lease, JobState.FAILED, failure=failure.as_json())
+    return _requeue(session, lease, policy.delay(job.attempt), failure=failure.as_json())
+
+
+def _came_before(session: Session, job_id: str, failure: Failure) -> bool:
+    """Whether the try before this one ended in the same error."""
+    if failure.error_id is None:
+        return False
+    states = select(JobEvent.data).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.STATE.value)
+    # the last is this try's running; the one before says how the last try ended
+    before = session.scalars(states.order_by(JobEvent.seq.desc()).limit(2)).all()
+    earlier = (before[-1].get("failure") or {}) if before else {}
+    return bool(earlier.get("error_id") == failure.error_id)
 
 
 def finish_cancel(session: Session, lease: Lease) -> None:

@@ -83,7 +83,7 @@ class JobProcess:
         trace = trace_of(error, self._secrets)
         if trace is not None:
             logger.error("%s: %s", self._lease.job_id, trace)
-            self._reporter.emit(EventKind.LOG, {"message": trace})
+            self._reporter.emit(EventKind.LOG, {"message": failure.message})
         policy = RetryPolicy.of(self._settings)
         self._reporter.finish(lambda session: transitions.fail(session, self._lease, failure, policy))
 
