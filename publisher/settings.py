@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -107,6 +107,22 @@ class Settings(BaseSettings):
     cancel_grace_seconds: float = Field(default=30, gt=0, description="then a cancelled job's process is killed")
     max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
     retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
+
+    stages_bytes: ByteSize | None = Field(
+        default=None,
+        description="most that a machine's stages take, as in 500GiB: what no job needs and was unused for the longest "
+        "goes first; empty: as much as the disk holds",
+    )
+    disk_free_bytes: ByteSize | None = Field(
+        default=None,
+        description="what stays free on the disk of data_dir, as in 20GiB; empty: a twentieth of it, 4 GiB at most",
+    )
+    disk_look_seconds: float = Field(
+        default=60, gt=0, description="a job that waits for room on a disk looks again after so long"
+    )
+    disk_patience_seconds: float = Field(
+        default=86400, ge=0, description="a job that has waited so long for room on a disk fails"
+    )
 
     lm_eval_tasks: Path | None = Field(
         default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"

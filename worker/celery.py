@@ -14,6 +14,7 @@ from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from worker.jobs.registration import Registration, measure
+from worker.jobs.upkeep import collect_in_background
 
 app = create_celery(settings())
 app.conf.imports = ("worker.tasks",)
@@ -22,6 +23,7 @@ app.conf.imports = ("worker.tasks",)
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
     migrate.upgrade(settings().resolved_database_url)
+    collect_in_background(Database(settings().resolved_database_url), settings())
     try:
         measured = measure(settings())
     except InfrastructureFault as error:

@@ -57,10 +57,12 @@ class JobProcess:
         request = self._request()
         # imported here, since torch takes seconds and the first heartbeat must not wait for it
         from worker.jobs.outcome import read_outcome
+        from worker.jobs.upkeep import stage_upkeep
         from worker.stages.pipeline import run_pipeline
         from worker.storage.store import StageStore
 
-        store = StageStore(self._settings.stages_dir)
+        upkeep = stage_upkeep(self._database, self._settings)
+        store = StageStore(self._settings.stages_dir, self._lease.job_id, upkeep)
         folders = run_pipeline(request, store, self._reporter.context, on_stage=self._reporter.on_stage)
         done = read_outcome(folders)
         publication, manifest = done.publication.model_dump(mode="json"), done.manifest.model_dump(mode="json")
