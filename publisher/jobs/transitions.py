@@ -18,7 +18,7 @@ from publisher.store.database import database_now
 from publisher.store.models import Job, JobEvent, Variant, VariantFile
 from publisher.store.states import ACTIVE, EventKind, JobState
 
-#: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
+#: What is broken over night is found mended in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
 
 
@@ -139,6 +139,14 @@ def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> Jo
     since = database_now() if job.waiting_since is None else Job.waiting_since
     values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
     return _requeue(session, lease, seconds, **values)
+
+
+def waited_seconds(session: Session, lease: Lease) -> float:
+    """For how long the job has waited since it last finished a stage; 0 if it did not have to. Raises LeaseLost."""
+    job = hold(session, lease)
+    if job.waiting_since is None:
+        return 0.0
+    return float(session.scalar(select(database_now() - Job.waiting_since).where(Job.id == job.id)) or 0.0)
 
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:

@@ -14,10 +14,13 @@ import sys
 import threading
 import time
 
-from publisher.errors import JobCancelled, LeaseLost
+from sqlalchemy.orm import Session
+
+from publisher.errors import JobCancelled, LeaseLost, OutOfDisk
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease
-from publisher.jobs.transitions import RetryPolicy
+from publisher.jobs.transitions import Blame, Failure, RetryPolicy
+from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
 from publisher.store.states import EventKind
@@ -50,6 +53,8 @@ class JobProcess:
             raise
         except JobCancelled:
             self._reporter.finish(lambda session: transitions.finish_cancel(session, self._lease))
+        except OutOfDisk as full:
+            self._wait_for_room(full)
         except Exception as error:  # noqa: BLE001 - the border: whatever a stage raises becomes the job's failure
             self._fail(error)
 
@@ -79,6 +84,19 @@ class JobProcess:
             request = read_request(session, self._settings, self._lease.job_id, device.name, several or [device])
         self._secrets = secrets_of(request)
         return request
+
+    def _wait_for_room(self, full: OutOfDisk) -> None:
+        """No try is counted: whoever frees space lets the job go on, and after `disk_patience_seconds` it fails."""
+        waiting = Waiting(WaitKind.DISK, full.message, self._reporter.stage, full.way_out)
+        failure = Failure(Blame.INFRASTRUCTURE, self._reporter.stage, full.message, full.way_out)
+
+        def end(session: Session) -> None:
+            if transitions.waited_seconds(session, self._lease) < self._settings.disk_patience_seconds:
+                transitions.wait(session, self._lease, waiting, self._settings.disk_look_seconds)
+            else:
+                transitions.fail(session, self._lease, failure, RetryPolicy(max_attempts=1, backoff_seconds=0))
+
+        self._reporter.finish(end)
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error, self._reporter.stage, self._secrets)

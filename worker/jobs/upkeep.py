@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.faults import why_away
 from publisher.store.models import Job
 from worker.storage.collection import Limits, Upkeep, collect, size_text
 from worker.storage.uses import StillWanted
@@ -42,7 +43,7 @@ def going_on(database: Database) -> StillWanted:
             with database.read() as session:
                 rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(jobs))).all()
         except SQLAlchemyError as error:
-            logger.warning("database is away, so no job's stages are collected: %s", error)
+            logger.warning("no job's stages are collected: %s", why_away(error))
             return jobs
         return frozenset(id for id, state in rows if not state.finished)
 

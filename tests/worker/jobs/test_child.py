@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
+from publisher.errors import OutOfDisk
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.models import Job
 from publisher.store.states import JobState
 from tests.jobs import rows
 from worker.jobs.child import JobProcess
 from worker.jobs.reporter import JobReporter
+
+
+class OnAFullDisk(JobProcess):
+    """A build that finds no room."""
+
+    def _build(self) -> None:
+        raise OutOfDisk("stage align needs about 12 GiB under /data, 3.0 GiB are free.", way_out="Free space.")
 
 
 class Breaking(JobProcess):
@@ -21,11 +31,11 @@ class Breaking(JobProcess):
         raise KeyError("layer 7")
 
 
-def run_breaking(database: Database, settings: Settings, job_id: str) -> None:
+def run(kind: type[JobProcess], database: Database, settings: Settings, job_id: str) -> None:
     lease = rows.claim(database, job_id)
     with JobReporter(database, lease, settings) as reporter:
         reporter.stage = "prune"
-        Breaking(database, settings, lease, reporter).run()
+        kind(database, settings, lease, reporter).run()
 
 
 def test_a_traceback_is_in_the_worker_s_log_and_its_number_in_the_job(
@@ -33,7 +43,7 @@ def test_a_traceback_is_in_the_worker_s_log_and_its_number_in_the_job(
 ) -> None:
     job_id = rows.add_job(database)
     with caplog.at_level(logging.ERROR):
-        run_breaking(database, settings, job_id)
+        run(Breaking, database, settings, job_id)
     told = str([event.data for event in rows.read_events(database, job_id)])
     assert "Traceback" not in told
     assert "child.py" not in told
@@ -46,9 +56,43 @@ def test_a_traceback_is_in_the_worker_s_log_and_its_number_in_the_job(
 
 def test_a_mistake_of_ours_is_tried_twice(database: Database, settings: Settings) -> None:
     job_id = rows.add_job(database)
-    run_breaking(database, settings, job_id)
+    run(Breaking, database, settings, job_id)
     rows.let_pass(database, job_id, 3600)
     assert rows.load(database, job_id).state is JobState.QUEUED
-    run_breaking(database, settings, job_id)
+    run(Breaking, database, settings, job_id)
     job = rows.load(database, job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 2)
+
+
+def test_a_job_that_finds_no_room_waits_for_it_and_no_try_is_counted(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    for _ in range(settings.max_attempts + 2):
+        run(OnAFullDisk, database, settings, job_id)
+        rows.let_pass(database, job_id, 3600)
+    job = rows.load(database, job_id)
+    assert (job.state, job.attempt, job.failure) == (JobState.QUEUED, 0, None)
+    assert job.waiting == {
+        "kind": "disk",
+        "message": "stage align needs about 12 GiB under /data, 3.0 GiB are free.",
+        "stage": "prune",
+        "way_out": "Free space.",
+    }
+
+
+def test_a_job_looks_for_room_again_after_a_while(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    run(OnAFullDisk, database, settings, job_id)
+    assert rows.load(database, job_id).claimable_at == pytest.approx(time.time() + settings.disk_look_seconds, abs=5)
+
+
+def test_patience_for_room_ends(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    run(OnAFullDisk, database, settings, job_id)
+    rows.let_pass(database, job_id, 3600)
+    with database.write() as session:
+        session.get_one(Job, job_id).waiting_since = time.time() - settings.disk_patience_seconds - 60
+    run(OnAFullDisk, database, settings, job_id)
+    job = rows.load(database, job_id)
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert (job.failure["blame"], job.failure["way_out"]) == ("infrastructure", "Free space.")
