@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", hide_input_in_errors=True)
 
     data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
+    group_access: bool = Field(
+        default=False,
+        description="what is kept is the owner's alone; true: members of data_dir's group may read and write it, too",
+    )
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
     database_password: SecretStr | None = Field(default=None, description="goes into database_url, which has none then")
     broker_url: str = Field(default="filesystem://", description="Celery broker; filesystem:// lies in data_dir")
@@ -228,6 +232,11 @@ class Settings(BaseSettings):
         return self.data_dir / "hub"
 
     @property
+    def first_key_file(self) -> Path:
+        """Where the first start leaves the first API key, for its owner to read."""
+        return self.data_dir / "first-api-key"
+
+    @property
     def stages_dir(self) -> Path:
         """Finished and half-finished stages; each machine with workers has its own."""
         return self.data_dir / "stages"
@@ -245,7 +254,7 @@ class Settings(BaseSettings):
         path = self.data_dir / "secret"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            _create_private(path, secrets.token_urlsafe(48))
+            _create_private(path, secrets.token_urlsafe(48), 0o660 if self.group_access else 0o600)
         return path.read_bytes()
 
 
@@ -259,10 +268,11 @@ def _with_password(url: str, password: SecretStr | None) -> str:
     return f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{place}{rest[len(server) :]}"
 
 
-def _create_private(path: Path, text: str) -> None:
-    """Write once, readable by the owner only; the first of two processes wins."""
+def _create_private(path: Path, text: str, mode: int) -> None:
+    """Write once, readable by nobody else; the first of two processes wins."""
     candidate = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     candidate.touch(mode=0o600)
+    candidate.chmod(mode)
     candidate.write_text(text)
     try:
         path.hardlink_to(candidate)

@@ -13,6 +13,7 @@ from publisher.jobs.broker import create_celery
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.private import keep_private
 from worker.jobs.registration import Registration, measure
 from worker.jobs.upkeep import collect_in_background
 
@@ -22,6 +23,7 @@ app.conf.imports = ("worker.tasks",)
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
+    keep_private(settings())
     migrate.upgrade(settings().resolved_database_url)
     collect_in_background(Database(settings().resolved_database_url), settings())
     try:

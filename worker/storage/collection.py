@@ -141,7 +141,7 @@ def _out_of_sight(root: Path, path: Path) -> Path | None:
     if path.parent.name == _TRASH:
         return path
     trash = root / _TRASH
-    trash.mkdir(mode=0o700, exist_ok=True)
+    trash.mkdir(exist_ok=True)
     doomed = trash / f"{path.name}.{secrets.token_hex(4)}"
     with suppress(FileNotFoundError):
         path.rename(doomed)

@@ -22,7 +22,7 @@ class HeldLock:
 def try_lock(path: Path, *, wait: bool = False) -> HeldLock | None:
     """The lock of this name; None if another process, or thread, has it. With `wait`, when that one is done."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -46,7 +46,7 @@ class Uses:
     def _opened(self) -> int:
         if self._descriptor is None:
             folder = self._root / _FOLDER
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             held = try_lock(folder / f"{self._user}.{os.getpid()}-{secrets.token_hex(4)}")
             assert held is not None, "the name is its own"
             self._descriptor = held.descriptor
@@ -56,7 +56,7 @@ class Uses:
 
 def alone(root: Path) -> AbstractContextManager[None]:
     """Nobody notes, and nobody collects, within."""
-    (root / _GUARD).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (root / _GUARD).parent.mkdir(parents=True, exist_ok=True)
     return locked(root / _GUARD)
 
 

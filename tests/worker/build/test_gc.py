@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from publisher.errors import RequestFault
 from publisher.recipe.stages import Stage
 from publisher.settings import Settings, settings
 from publisher.store import migrate
@@ -86,6 +88,15 @@ def test_a_folder_of_builds_is_collected_by_its_own_limit(tmp_path: Path) -> Non
 def test_a_mistyped_folder_or_size_is_refused(tmp_path: Path) -> None:
     assert CliRunner().invoke(gc, ["--data", str(tmp_path / "nowhere")]).exit_code != 0
     assert "no size" in CliRunner().invoke(gc, ["--work", str(tmp_path), "--limit", "much"]).output
+
+
+def test_another_user_than_the_service_s_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root leaves there is closed to the service."""
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    refused = CliRunner().invoke(gc, ["--data", str(tmp_path)])
+    assert isinstance(refused.exception, RequestFault)
+    assert f"sudo -u '#{owner}'" in str(refused.exception)
 
 
 def test_limits_are_the_settings_or_a_share_of_the_disk(tmp_path: Path) -> None:
