@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -27,6 +28,7 @@ from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.service import Service
 from publisher.dashboard.router import create_dashboard
+from publisher.files.private import write_private
 from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
@@ -36,6 +38,7 @@ from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import ensure_first_key
+from publisher.store.private import keep_private
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -91,6 +94,7 @@ def _create_service(settings: Settings) -> Service:
 def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        before = await to_thread.run_sync(keep_private, service.settings)
         await to_thread.run_sync(_prepare, service)
         reaper = Reaper(service.database, service.settings)
         reaper.start()
@@ -107,17 +111,20 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             await to_thread.run_sync(reaper.stop)
             service.dispatcher.close()
             service.database.close()
+            os.umask(before)
 
     return lifespan
 
 
 def _prepare(service: Service) -> None:
-    service.settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate.upgrade(service.settings.resolved_database_url)
-    chosen = service.settings.bootstrap_key
-    key = ensure_first_key(service.database, chosen.get_secret_value() if chosen else None)
-    if key is not None:
-        print(f"\nFirst start. Your API key, shown this once:\n\n    {key}\n", file=sys.stderr, flush=True)
+    chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
+    made = ensure_first_key(
+        service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")
+    )
+    if made is not None:
+        # the key itself would stay in whatever keeps this output
+        print(f"\nFirst start. Your API key is in {file.absolute()}; delete it when you have it.\n", file=sys.stderr)
 
 
 def _mount_hub(app: FastAPI, service: Service) -> None:

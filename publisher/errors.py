@@ -77,7 +77,7 @@ class InfrastructureFault(PublisherError):
 
 
 class OutOfDisk(InfrastructureFault):
-    """No space left while writing. Retried with backoff, so freeing space lets the job go on."""
+    """No space left, or too little for what comes. A job waits for it: freeing space lets it go on."""
 
     status = 507
     slug = "out-of-disk"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", hide_input_in_errors=True)
 
     data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
+    group_access: bool = Field(
+        default=False,
+        description="what is kept is the owner's alone; true: members of data_dir's group may read and write it, too",
+    )
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
     database_password: SecretStr | None = Field(default=None, description="goes into database_url, which has none then")
     broker_url: str = Field(default="filesystem://", description="Celery broker; filesystem:// lies in data_dir")
@@ -127,6 +131,21 @@ class Settings(BaseSettings):
     )
     hub_settling_seconds: float = Field(
         default=60, ge=0, description="a commit whose answer was lost, to a Hub elsewhere, may still arrive for so long"
+    )
+    stages_bytes: ByteSize | None = Field(
+        default=None,
+        description="most that a machine's stages take, as in 500GiB: what no job needs and was unused for the longest "
+        "goes first; empty: as much as the disk holds",
+    )
+    disk_free_bytes: ByteSize | None = Field(
+        default=None,
+        description="what stays free on the disk of data_dir, as in 20GiB; empty: a twentieth of it, 4 GiB at most",
+    )
+    disk_look_seconds: float = Field(
+        default=60, gt=0, description="a job that waits for room on a disk looks again after so long"
+    )
+    disk_patience_seconds: float = Field(
+        default=86400, ge=0, description="a job that has waited so long for room on a disk fails"
     )
 
     lm_eval_tasks: Path | None = Field(
@@ -244,6 +263,11 @@ class Settings(BaseSettings):
         return self.data_dir / "hub"
 
     @property
+    def first_key_file(self) -> Path:
+        """Where the first start leaves the first API key, for its owner to read."""
+        return self.data_dir / "first-api-key"
+
+    @property
     def stages_dir(self) -> Path:
         """Finished and half-finished stages; each machine with workers has its own."""
         return self.data_dir / "stages"
@@ -261,7 +285,7 @@ class Settings(BaseSettings):
         path = self.data_dir / "secret"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            _create_private(path, secrets.token_urlsafe(48))
+            _create_private(path, secrets.token_urlsafe(48), 0o660 if self.group_access else 0o600)
         return path.read_bytes()
 
 
@@ -275,10 +299,11 @@ def _with_password(url: str, password: SecretStr | None) -> str:
     return f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{place}{rest[len(server) :]}"
 
 
-def _create_private(path: Path, text: str) -> None:
-    """Write once, readable by the owner only; the first of two processes wins."""
+def _create_private(path: Path, text: str, mode: int) -> None:
+    """Write once, readable by nobody else; the first of two processes wins."""
     candidate = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     candidate.touch(mode=0o600)
+    candidate.chmod(mode)
     candidate.write_text(text)
     try:
         path.hardlink_to(candidate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from huggingface_hub import HfApi
 
 from publisher.settings import Settings
 from publisher.store import migrate
@@ -28,11 +28,15 @@ def test_the_api_process_loads_no_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def start(data: Path, log: Path, port: int) -> subprocess.Popen[bytes]:
+def start(data: Path, log: Path, port: int, umask: int = -1) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "uvicorn", "publisher.app:app", "--port", str(port)]
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, env=os.environ | {"PUBLISHER_DATA_DIR": str(data)}, stdout=output, stderr=output
+            command,
+            env=os.environ | {"PUBLISHER_DATA_DIR": str(data), "HF_HUB_DISABLE_XET": "1"},
+            stdout=output,
+            stderr=output,
+            umask=umask,
         )
 
 
@@ -43,8 +47,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_the_first_start_prints_a_key_that_works_and_the_second_none(tmp_path: Path) -> None:
-    port = free_port()
+def test_the_first_start_leaves_a_key_that_works_in_a_file_and_nowhere_else(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "data" / "first-api-key"
     url, logs = f"http://127.0.0.1:{port}", [tmp_path / "first.log", tmp_path / "second.log"]
     for log in logs:
         process = start(tmp_path / "data", log, port)
@@ -53,8 +57,13 @@ def test_the_first_start_prints_a_key_that_works_and_the_second_none(tmp_path: P
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
-    (key,) = re.findall(r"loram_\S+", logs[0].read_text())
-    assert "loram_" not in logs[1].read_text()
+        if log is logs[0]:
+            key = file.read_text().strip()
+            assert file.stat().st_mode & 0o777 == 0o600
+            file.unlink()
+    assert f"Your API key is in {file}" in logs[0].read_text()
+    assert not file.exists(), "the second start makes none"
+    assert "loram_" not in logs[0].read_text() + logs[1].read_text()
     assert key not in (tmp_path / "data" / "publisher.db").read_bytes().decode("latin-1")
     database = Database(Settings(data_dir=tmp_path / "data").resolved_database_url)
     with database.read() as session:
@@ -62,6 +71,37 @@ def test_the_first_start_prints_a_key_that_works_and_the_second_none(tmp_path: P
     database.close()
     assert tenant is not None
     assert tenant.name == "default"
+
+
+def open_to_others(folder: Path) -> list[str]:
+    """What anybody but the owner may read, write or list."""
+    found = [folder, *folder.rglob("*")]
+    modes = {path: path.lstat().st_mode for path in found if not path.is_symlink()}
+    return [f"{path} {mode:o}" for path, mode in modes.items() if mode & 0o077]
+
+
+def test_everything_that_is_kept_is_the_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
+    """Also what an earlier version left open; what the owner put there is the owner's business."""
+    data, port = tmp_path / "data", free_port()
+    (data / "hub" / "blobs" / "ab").mkdir(parents=True)
+    (data / "hub" / "blobs" / "ab" / "old").touch(mode=0o644)
+    (data / "models").mkdir()
+    (data / "models" / "mine").touch(mode=0o644)
+    process = start(data, tmp_path / "log", port, umask=0)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}"), "start of the API")
+        key = (data / "first-api-key").read_text().strip()
+        api = HfApi(endpoint=f"http://127.0.0.1:{port}/hub", token=key)
+        repo = api.create_repo(f"{api.whoami()['name']}/small")
+        api.upload_file(path_or_fileobj=b"weights" * 100, path_in_repo="w.safetensors", repo_id=repo.repo_id)
+        listed = {path.name for path in data.iterdir()}
+        assert {"publisher.db", "publisher.db-wal", "publisher.db-shm", "hub", "secret", "broker"} <= listed
+        shown = [path for path in open_to_others(data) if "/models" not in path]
+        assert shown == []
+        assert (data / "models" / "mine").stat().st_mode & 0o777 == 0o644
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.private import keep_private
 from worker.jobs.registration import Registration, measure
+from worker.jobs.upkeep import collect_in_background
 
 app = create_celery(settings())
 app.conf.imports = ("worker.tasks",)
@@ -30,7 +32,9 @@ def name_uniquely(instance: CeleryWorker, **_: object) -> None:
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
+    keep_private(settings())
     migrate.upgrade(settings().resolved_database_url)
+    collect_in_background(Database(settings().resolved_database_url), settings())
     try:
         measured = measure(settings())
     except InfrastructureFault as error:

@@ -17,6 +17,7 @@ class BaseModelSource:
     """A base model pinned to a commit of a Hub repository, or a local folder pinned by its files' digests.
 
     For a local folder `repo_id` is the path, which concerns nobody else; `published_as` is what others call it.
+    `bytes`: of all its files, 0 if nobody counted them.
     """
 
     repo_id: str
@@ -25,6 +26,7 @@ class BaseModelSource:
     endpoint: str | None = None
     token: str | None = field(default=None, repr=False)
     published_as: str | None = None
+    bytes: int = 0
 
     @property
     def public_name(self) -> str:

@@ -21,6 +21,9 @@ class FailureAnswer(BaseModel):
     stage: str | None
     message: str
     way_out: str | None = None
+    error_id: str | None = Field(
+        default=None, description="of an error that nobody foresaw: by it the worker's log tells more"
+    )
 
 
 class WaitingAnswer(BaseModel):

@@ -22,6 +22,7 @@ class _Place:
 
 
 _COMMANDS = {
+    "admin": _Place("Free room: stages and remains that no job needs.", "publisher.client.admin"),
     "build": _Place("Make a checkpoint here, without service, database or broker."),
     "demo": _Place("The whole path on a real model, start to finish.", "publisher.client.demo.command"),
     "families": _Place("Which families of models can be pruned, and why not.", "publisher.client.families"),

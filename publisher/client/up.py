@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import httpx
 
 from publisher.client.processes import end_with_parent
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.files.private import umask_of
 from publisher.settings import settings
 
 START_SECONDS = 120
@@ -57,6 +59,7 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
     own_port = port_of_hub(host, port, hub_port)
     os.environ |= service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
     settings.cache_clear()
+    os.umask(umask_of(group=settings().group_access))
     commands = {"api": server_command("publisher.app:app", host, port)}
     if own_port is not None:
         commands["hub"] = server_command("publisher.hub.app:app", host, own_port)
@@ -68,6 +71,8 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
         address = settings().public_url
         wait_until_ready(address, supervisor, None if own_port is None else address_of(host, own_port))
         click.echo(f"dashboard: {address}   Hub: {settings().resolved_hub_endpoint}")
+        if settings().first_key_file.exists():
+            click.echo(f"first API key, to sign in with: cat {shlex.quote(str(settings().first_key_file))}")
         click.echo("Ctrl-C stops the service; finished stages of running jobs are kept.")
         supervisor.supervise()
     finally:

@@ -27,7 +27,7 @@ from publisher.hub_client.faults import Asked, hub_faults
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$"
 DOCUMENTS, MOST_DOCUMENTS = 20_000, 1_000_000
 _SECONDS = 20.0
-_SHOWN_OF_A_TRACEBACK = 400
+_SHOWN_CHARACTERS = 400
 
 
 class HubDataset(BaseModel):
@@ -139,7 +139,8 @@ def _refuse(said: dict[str, Any]) -> None:
 
 def _broken_off(dataset: HubDataset, errors: IO[str], seconds: float | None) -> InfrastructureFault:
     errors.seek(0)
-    last = errors.read()[-_SHOWN_OF_A_TRACEBACK:].strip()
+    # of a traceback the last line is the error; where it was raised is nobody's business outside
+    last = (errors.read().strip().splitlines() or [""])[-1].strip()[:_SHOWN_CHARACTERS]
     within = f" or took more than {seconds:g} s" if seconds is not None else ""
     return InfrastructureFault(
         f"reading {dataset} was broken off{within}: {last or 'the process was killed'}.", way_out="Try again."

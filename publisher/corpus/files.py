@@ -15,6 +15,7 @@ ENDINGS = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
 _NOT_TEXT = {"_temporary", "_spark_metadata", "_delta_log", "__MACOSX", "__pycache__", "lost+found"}
 _NAMED = 5
 
+_NAME_TEXT = "Name a file of one of these kinds, or a folder that holds some."
 _JSON = "A JSON array becomes JSON Lines by `jq -c '.[]' OLD.json > NEW.jsonl`; rename what has one object a line."
 _WAYS_OUT = {
     ".json": _JSON,
@@ -95,7 +96,7 @@ def _hidden(name: str) -> bool:
 
 def _no_text(root: Path, files: list[Path]) -> RequestFault:
     found = f" Found: {', '.join(_name(path, root) for path in files[:_NAMED])}." if files else ""
-    way_out = next((_WAYS_OUT[path.suffix.lower()] for path in files if path.suffix.lower() in _WAYS_OUT), None)
+    way_out = next((_WAYS_OUT[path.suffix.lower()] for path in files if path.suffix.lower() in _WAYS_OUT), _NAME_TEXT)
     what = (
         f"holds no {', '.join(sorted(ENDINGS))} file" if root.is_dir() else f"is none of {', '.join(sorted(ENDINGS))}"
     )

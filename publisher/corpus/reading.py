@@ -13,11 +13,13 @@ from typing import IO, Any
 from publisher.corpus.files import TextFile
 from publisher.errors import RequestFault
 from publisher.files.faults import OTHER_ENCODINGS, POINTERS, Foreign, decoded, file_faults, not_utf8, refuse_foreign
+from publisher.files.reading import reading
 
 #: of a line, a text file or a Parquet value. A document is held in memory and tokenized whole, which takes tens of
 #: bytes for each of its own.
 MOST_BYTES = 256 * 1024 * 1024
 BYTE_ORDER_MARK = "\ufeff"
+_TEXT, _AGAIN = "the corpus", "Fetch or write it again, or remove it."
 _HEAD_BYTES = 512
 #: documents decoded at a time: pyarrow's own default of 65,536 can be gigabytes of long ones
 _ROWS_AT_ONCE = 1024
@@ -45,7 +47,7 @@ def read_documents(file: TextFile, text_field: str) -> Iterator[str]:
     Raises RequestFault for what is wrong with the file, InfrastructureFault if the disk does not answer.
     """
     _refuse_other_content(file)
-    with file_faults(file.name):
+    with reading(_TEXT, file.path, field="path", way_out=_AGAIN), file_faults(file.name):
         yield from _READERS[file.ending](file, text_field)
 
 
@@ -66,7 +68,7 @@ def _refuse_other_content(file: TextFile) -> None:
 
 
 def _damaged(file: TextFile, what: str) -> RequestFault:
-    return RequestFault(f"{file.name} {what}", field="path", way_out="Fetch or write it again, or remove it.")
+    return RequestFault(f"{file.name} {what}", field="path", way_out=_AGAIN)
 
 
 def _too_long(place: str) -> RequestFault:

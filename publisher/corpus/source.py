@@ -94,7 +94,7 @@ class CorpusSource(BaseModel):
         if self.dataset is None:
             return
         path = self._shelved()
-        if not path.exists():
+        if not _is_used(path):
             assert self.shelf is not None, "_shelved() asked"
             texts = self.shelf.access.read(self.dataset, self.text_field)
             _write_jsonl(path, ({self.text_field: text} for text in _checked(texts, check)))
@@ -235,6 +235,15 @@ class CorpusSource(BaseModel):
             if len(seen) == enough:
                 break
         return bool(seen) and math.ceil(len(seen) * self.held_out_fraction) == len(seen)
+
+
+def _is_used(path: Path) -> bool:
+    """Whether it is there; then it was used now, and what was not for long is collected first."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _checked(texts: Iterator[str], check: Callable[[], None]) -> Iterator[str]:

@@ -5,6 +5,7 @@ The API serves the same Hub under /hub. Both work on the same storage, at the sa
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import tenant_of
+from publisher.store.private import keep_private
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -37,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        before = await to_thread.run_sync(keep_private, settings)
         await to_thread.run_sync(migrate.upgrade, settings.resolved_database_url)
         upkeep = Upkeep(storage)
         upkeep.start()
@@ -45,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             upkeep.stop()
             database.close()
+            os.umask(before)
 
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
     app.get("/healthz")(_healthz)

@@ -21,6 +21,7 @@ from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
+from publisher.store.faults import why_away
 from publisher.store.models import Job, Worker
 from publisher.store.resources import latest_worker
 from publisher.store.states import ACTIVE
@@ -57,7 +58,7 @@ class Reaper:
             try:
                 self.run_once()
             except SQLAlchemyError as error:
-                logger.warning("reaper: database is away, trying again: %s", error)
+                logger.warning("reaper tries again: %s", why_away(error))
 
     def run_once(self) -> None:
         self._reap_lost()
@@ -65,13 +66,17 @@ class Reaper:
         self._keep_true()
 
     def _reap_lost(self) -> None:
+        said = []
         with self._database.write() as session:
             for job in _lost_jobs(session):
                 silent = f"worker {job.worker} has been silent for {self._settings.lease_seconds:g} seconds or more."
                 way_out = "It is tried again by itself; see the worker's log if it keeps happening."
                 failure = Failure(Blame.INFRASTRUCTURE, job.stage, silent, way_out)
                 state = fail(session, Lease(job.id, job.lease_token), failure, RetryPolicy.of(self._settings))
-                logger.warning("%s: %s It is %s now.", job.id, silent, state)
+                said.append((job.id, silent, state))
+        # only now: what a full disk rolled back has not happened
+        for job_id, silent, state in said:
+            logger.warning("%s: %s It is %s now.", job_id, silent, state)
 
     def _take_due(self) -> dict[str, str]:
         """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""

@@ -21,10 +21,10 @@ from publisher.jobs.publishing import TOO_LATE, Intent
 from publisher.jobs.waiting import Waiting, pause, span
 from publisher.settings import Settings
 from publisher.store.database import database_now
-from publisher.store.models import Job, Variant, VariantFile
+from publisher.store.models import Job, JobEvent, Variant, VariantFile
 from publisher.store.states import ACTIVE, EventKind, JobState
 
-#: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
+#: What is broken over night is found mended in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
 
 
@@ -37,12 +37,18 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """`stage` is where it happened, `way_out` what a person can do about it."""
+    """`stage` is where it happened, `way_out` what a person can do about it. `error_id`: of an error that nobody put
+    into words, the same for the same error at the same place."""
 
     blame: Blame
     stage: str | None
     message: str
     way_out: str | None = None
+    error_id: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        return found if self.error_id else {name: value for name, value in found.items() if name != "error_id"}
 
 
 @dataclass(frozen=True)
@@ -97,22 +103,35 @@ def succeed(
 def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, *, published: bool = False) -> JobState:
     """End a try that failed; returns queued if there will be another.
 
-    The request's fault is final. Infrastructure gets `policy.max_attempts` tries. A job that was to be cancelled
-    is cancelled, whatever else went wrong. `published`: the Hub has the commit, and something is wrong with it.
+    The request's fault is final. Infrastructure gets `policy.max_attempts` tries, and an error that nobody foresaw two:
+    the same one twice in a row comes again. A job that was to be cancelled is cancelled, whatever else went wrong.
+    `published`: the Hub has the commit, and something is wrong with it.
     """
     job = hold(session, lease)
     final = failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts
+    final = final or _came_before(session, job.id, failure)
     if job.state is JobState.CANCELLING and not published:
         return _stop(session, lease, job)
     if job.state is JobState.CANCELLING or (final and (published or job.publishing is None)):
-        return _end(session, lease, JobState.FAILED, failure=asdict(failure))
+        return _end(session, lease, JobState.FAILED, failure=failure.as_json())
     values: dict[str, Any] = {
-        "failure": asdict(failure),
+        "failure": failure.as_json(),
         "publishing": _unsure(session, job, failure if final else None),
     }
     if final:  # the next claim only asks the Hub, which is no try
         values["attempt"] = Job.attempt - 1
     return _requeue(session, lease, policy.delay(job.attempt), **values)
+
+
+def _came_before(session: Session, job_id: str, failure: Failure) -> bool:
+    """Whether the try before this one ended in the same error."""
+    if failure.error_id is None:
+        return False
+    states = select(JobEvent.data).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.STATE.value)
+    # the last is this try's running; the one before says how the last try ended
+    before = session.scalars(states.order_by(JobEvent.seq.desc()).limit(2)).all()
+    earlier = (before[-1].get("failure") or {}) if before else {}
+    return bool(earlier.get("error_id") == failure.error_id)
 
 
 def finish_cancel(session: Session, lease: Lease) -> JobState:
@@ -161,7 +180,7 @@ def wait_patiently(
     if ends and job.state is not JobState.CANCELLING:
         message = f"{waiting.message} The job waited for {span(waited)}."
         failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
-        return _end(session, lease, JobState.FAILED, failure=asdict(failure))
+        return _end(session, lease, JobState.FAILED, failure=failure.as_json())
     return wait(session, lease, waiting, max(pause(waited), not_before))
 
 
@@ -179,7 +198,7 @@ def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[
     if intent is None:
         return None
     lost_at = _now(session) if intent.lost_at is None else intent.lost_at
-    said = intent.verdict or (None if verdict is None else asdict(verdict))
+    said = intent.verdict or (None if verdict is None else verdict.as_json())
     return intent.model_copy(update={"lost_at": lost_at, "verdict": said}).as_json()
 
 

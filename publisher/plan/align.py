@@ -102,7 +102,9 @@ def _states(geometry: Geometry, widths: Widths, alignment: Alignment, machine: M
     matrices, others, frozen = trained_shapes(geometry, widths)
     if alignment.trainable is Trainable.LOW_RANK:
         base = geometry.parameters(widths) * machine.weight_bytes
-        return base + sum(_trained(shape, alignment, Machine.CPU) for shape in _factors(matrices, alignment.rank))
+        return base + sum(
+            _trained(shape, alignment, Machine.CPU) for shape in low_rank_factors(matrices, alignment.rank)
+        )
     trained = sum(_trained(shape, alignment, machine) for shape in matrices)
     trained += sum(_trained(shape, alignment, machine, matrix=False) for shape in others)
     return trained + frozen * FP32
@@ -133,7 +135,7 @@ def trained_shapes(geometry: Geometry, widths: Widths) -> tuple[list[Shape], lis
     return matrices, others, prod(geometry.outside[head]) if head else 0
 
 
-def _factors(matrices: list[Shape], rank: int) -> Iterator[Shape]:
+def low_rank_factors(matrices: list[Shape], rank: int) -> Iterator[Shape]:
     """LoRA's two matrices for each."""
     for rows, columns in matrices:
         yield from ((rank, columns), (rows, rank))

@@ -96,6 +96,13 @@ def masking_memory(geometry: Geometry, recipe: Recipe) -> int:
     return _mask_bytes(shapes) + 2 * max(map(prod, shapes), default=0) * FP32
 
 
+def masking_bytes(geometry: Geometry, recipe: Recipe) -> int:
+    """A bit per weight where weights are masked; units that stay are counted in a few KiB."""
+    if recipe.pruning.method.removes_units:
+        return 0
+    return _mask_bytes(sparse_matrices(geometry, recipe.pruning).values())
+
+
 def _mask_bytes(shapes: Iterable[Shape]) -> int:
     return sum(rows * ceil(columns / 8) for rows, columns in shapes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -64,26 +65,30 @@ def revoke(session: Session, key: ApiKey) -> None:
     key.revoked_at = session.scalar(select(database_now()))
 
 
-def ensure_first_key(database: Database, chosen: str | None = None) -> str | None:
-    """Make the tenant "default" with a key if there is no tenant yet; the key, to be shown once, or None.
+def ensure_first_key(
+    database: Database, chosen: str | None = None, keep: Callable[[str], None] = lambda key: None
+) -> str | None:
+    """Make the tenant "default" with a key if there is no tenant yet; the key, which `keep` got before it counts, or
+    None.
 
     A `chosen` key (a setting, for containers and scripts) is added to that tenant instead, if it is not known.
     """
     try:
         with database.write() as session:
             if chosen is None:
-                return _add_first(session)
+                return _add_first(session, keep)
             _add_chosen(session, chosen)
     except IntegrityError:
         pass  # another process that started at the same time was faster
     return None
 
 
-def _add_first(session: Session) -> str | None:
+def _add_first(session: Session, keep: Callable[[str], None]) -> str | None:
     if session.scalar(select(Tenant.id).limit(1)) is not None:
         return None
     key = new_key()
     add_key(session, add_tenant(session, FIRST_TENANT).id, "first key", key)
+    keep(key)  # before the commit: a key that nobody could read would be the only one
     return key
 
 

@@ -5,6 +5,7 @@ As a step of its own, before any of them: python -m publisher.store.migrate
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from publisher.files.private import umask_of
 from publisher.settings import settings
 from publisher.store.database import create_database_engine
 
@@ -109,4 +111,5 @@ def _scripts() -> Path:
 
 
 if __name__ == "__main__":
+    os.umask(umask_of(group=settings().group_access))
     upgrade(settings().resolved_database_url)

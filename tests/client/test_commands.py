@@ -55,7 +55,7 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     code = "import sys; from publisher.client.main import cli; cli(['-h'], standalone_mode=False)"
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    for command in ("build", "demo", "families", "follow", "hub", "plan", "recover", "up"):
+    for command in ("admin", "build", "demo", "families", "follow", "hub", "plan", "recover", "up"):
         assert f"  {command} " in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 

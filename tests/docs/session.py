@@ -1,6 +1,6 @@
 """Blocks of a page run in one shell, in order, as somebody would paste them into a clone after `make setup`.
 
-What is replaced: the ports, by free ones; `loram_…`, by the key that the service printed.
+What is replaced: the ports, by free ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def run_page(blocks: Sequence[Block], clone: Path, port: int, hub_port: int) -> 
     for written, free in {"127.0.0.1:8000": f"127.0.0.1:{port}", "127.0.0.1:8001": f"127.0.0.1:{hub_port}"}.items():
         script = script.replace(written, free)
     script = script.replace("publisher up ", f"publisher up --port {port} --hub-port {hub_port} ")
-    script = script.replace("loram_…", f"$(grep -o 'loram_[A-Za-z0-9_-]*' {_LOG} | head -n 1)")
     (clone / "page.sh").write_text(script)
     return _run(["bash", "page.sh"], clone, dict(_environment(clone, port)))
 

@@ -151,3 +151,13 @@ def test_a_certificate_that_does_not_pass_is_the_request_s_fault_and_one_attempt
     assert published["certificate"]["verdict"] in {"negligible", "not_significant", "failed"}
     made_anew = {e.data["stage"] for e in rest if e.kind == "stage" and e.data["state"] == "finished"}
     assert made_anew == {"package", "publish"}
+
+
+def test_what_a_job_leaves_is_the_owner_s_alone(service: Service, variant: dict[str, Any]) -> None:
+    """Database, blobs, stages, messages and locks, of API, Hub and worker."""
+    roots = [
+        path for path in service.data.iterdir() if path.name.startswith(("publisher.db", "hub", "stages", "broker"))
+    ]
+    assert {"hub", "stages", "broker", "publisher.db"} <= {root.name for root in roots}
+    kept = [path for root in roots for path in (root, *root.rglob("*")) if not path.is_symlink()]
+    assert [path for path in kept if path.lstat().st_mode & 0o077] == []

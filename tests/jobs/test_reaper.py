@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 
 from publisher.jobs import leases, service
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.plan.sizes import GIB
 from publisher.settings import Settings
+from publisher.store import migrate
 from publisher.store.database import Database
-from publisher.store.models import Worker
+from publisher.store.faults import is_out_of_disk, why_away
+from publisher.store.models import Job, Worker
 from publisher.store.states import JobState
 from tests import servers
 from tests.jobs import rows
@@ -43,6 +47,38 @@ def wipe(settings: Settings) -> None:
     else:
         for message in (settings.data_dir / "broker" / "messages").iterdir():
             message.unlink()
+
+
+def test_what_a_full_disk_rolled_back_is_not_reported_as_done(
+    sqlite_url: str, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's own refusal: the database may not grow by a single page."""
+    migrate.upgrade(sqlite_url)
+    full = Database(sqlite_url)
+    for number in range(20):
+        job_id = rows.add_job(full)
+        rows.claim(full, job_id, worker=f"w{number}")
+        rows.let_pass(full, job_id, 3600)
+    event.listen(full.engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+    full.engine.dispose()
+    reaper = Reaper(full, settings)
+    with caplog.at_level(logging.WARNING), pytest.raises(OperationalError) as refused:
+        reaper.run_once()
+    assert "It is queued now" not in caplog.text
+    assert is_out_of_disk(refused.value)
+    assert "the disk that holds the database is full" in why_away(refused.value)
+    with full.read() as session:
+        assert set(session.scalars(select(Job.state))) == {JobState.RUNNING}
+    full.close()
+
+
+def test_a_server_that_is_away_is_no_full_disk() -> None:
+    away = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(OperationalError) as refused, away.read() as session:
+        session.execute(select(1))
+    assert not is_out_of_disk(refused.value)
+    assert why_away(refused.value).startswith("database is away: ")
+    away.close()
 
 
 def test_job_of_a_silent_worker_is_queued_again_and_claimed_by_another(database: Database, settings: Settings) -> None:

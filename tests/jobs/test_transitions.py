@@ -45,6 +45,23 @@ def test_infrastructure_is_tried_a_bounded_number_of_times_with_growing_pauses(d
     }
 
 
+def test_the_same_unforeseen_error_twice_in_a_row_is_not_tried_a_third_time(database: Database) -> None:
+    job_id = rows.add_job(database)
+    one, other = (Failure(Blame.INFRASTRUCTURE, "prune", "odd", error_id=number) for number in ("a" * 8, "b" * 8))
+    assert fail(database, job_id, one) is JobState.QUEUED
+    rows.let_pass(database, job_id, 3600)
+    assert fail(database, job_id, other) is JobState.QUEUED, "another error may be gone the next time"
+    with database.write() as session:
+        service.cancel(session, job_id)
+        service.retry(session, job_id)
+    assert fail(database, job_id, other) is JobState.QUEUED, "after a retry tries count anew"
+    rows.let_pass(database, job_id, 3600)
+    assert fail(database, job_id, other) is JobState.FAILED
+    failure = rows.load(database, job_id).failure
+    assert failure is not None
+    assert failure["error_id"] == "b" * 8
+
+
 def test_pauses_do_not_grow_for_ever() -> None:
     assert RetryPolicy(100, 10).delay(90) == 3600
 

@@ -207,7 +207,10 @@ def base_source(
     pruned_parameters(facts.geometry, recipe.pruning)
     if devices:
         refuse_too_large(facts.geometry, recipe, devices)
-    return BaseModelSource(facts.repo_id, facts.revision, facts.path, token=get_token(), published_as=published_as)
+    size = sum(facts.files.values())
+    return BaseModelSource(
+        facts.repo_id, facts.revision, facts.path, token=get_token(), published_as=published_as, bytes=size
+    )
 
 
 if __name__ == "__main__":

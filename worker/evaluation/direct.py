@@ -52,6 +52,7 @@ class DirectAdapter:
     def find(self) -> DirectTraining | None:
         """None if it was not trained yet."""
         try:
+            os.utime(self.folder / _RECORD)  # used now: what was not for long is collected first
             return DirectTraining.model_validate_json((self.folder / _RECORD).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -20,9 +21,12 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from publisher.errors import InfrastructureFault, RequestFault
+from publisher.files.reading import reading
 
 _FIELD = "recipe.evaluation.tasks"
+_MENDED = "Leave the task out, or have its YAML file or its data mended by whoever runs the worker."
 _ROWS_AT_ONCE = 8
+_HTTP = {"httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp"}
 #: The harness's default of 100,000 takes minutes for metrics that are no mean.
 _BOOTSTRAPS = 1000
 #: What the harness calls a metric without a filter: `acc,none`.
@@ -65,10 +69,8 @@ class HarnessTasks:
         for a task that runs code which models write."""
         if not self.names:
             return
-        try:
+        with self._reading():
             loaded = _task_manager(self.folder).load(list(self.names))["tasks"]
-        except OSError as error:
-            raise InfrastructureFault(f"the data of {', '.join(self.names)} cannot be loaded: {error}") from error
         for name, task in loaded.items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise RequestFault(
@@ -76,6 +78,18 @@ class HarnessTasks:
                     field=_FIELD,
                     way_out="Leave it out.",
                 )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Data sets come over the network, which may do better the next time; what a task itself says does not."""
+        named = ", ".join(self.names)
+        try:
+            with reading(f"evaluation.tasks ({named})", self.folder or Path("lm_eval"), field=_FIELD, way_out=_MENDED):
+                yield
+        except RequestFault as fault:
+            if not _is_network(fault.__cause__):
+                raise
+            raise InfrastructureFault(f"the data of {named} cannot be loaded: {fault.__cause__}") from fault
 
     def run(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, check: Callable[[], None]
@@ -110,6 +124,11 @@ class HarnessTasks:
             digest.update(f"{path.relative_to(str(self.folder))}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+def _is_network(error: BaseException | None) -> bool:
+    """What the disk and the Hub say, and HTTP's own libraries, which the harness's data goes through."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _HTTP
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 
-from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, LeaseLost
+from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, LeaseLost, OutOfDisk
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease, lost
@@ -77,9 +77,8 @@ class JobProcess:
         from worker.jobs.outcome import read_outcome
         from worker.stages.pipeline import run_pipeline
         from worker.stages.rights import check_rights
-        from worker.storage.store import StageStore
 
-        store, target = StageStore(self._settings.stages_dir), request.publish
+        store, target = self._store(), request.publish
         assert target is not None, "a job publishes"
         folders = run_pipeline(
             request,
@@ -93,6 +92,13 @@ class JobProcess:
         self._reporter.finish(
             lambda session: transitions.succeed(session, self._lease, publication, manifest, done.files)
         )
+
+    def _store(self) -> StageStore:
+        from worker.jobs.upkeep import stage_upkeep
+        from worker.storage.store import StageStore
+
+        upkeep = stage_upkeep(self._database, self._settings)
+        return StageStore(self._settings.stages_dir, self._lease.job_id, upkeep)
 
     def _request(self) -> BuildRequest:
         from worker.models.device import choose_device
@@ -113,6 +119,9 @@ class JobProcess:
         if isinstance(error, CredentialFault):
             self._refuse_outdated()
             return self._wait(WaitKind.CREDENTIAL, failure, self._patience_for_credential(), 0.0)
+        if isinstance(error, OutOfDisk):
+            patience, not_before = self._settings.disk_patience_seconds, self._settings.disk_look_seconds
+            return self._wait(WaitKind.DISK, failure, patience, not_before)
         return self._end(error, failure)
 
     def _wait(self, kind: WaitKind, failure: Failure, patience: float | None, not_before: float) -> None:
@@ -136,7 +145,7 @@ class JobProcess:
         trace = trace_of(error, self._secrets)
         if trace is not None:
             logger.error("%s: %s", self._lease.job_id, trace)
-            self._reporter.emit(EventKind.LOG, {"message": trace})
+            self._reporter.emit(EventKind.LOG, {"message": failure.message})
         policy, published = RetryPolicy.of(self._settings), isinstance(error, PublishedOtherwise)
         self._reporter.finish(
             lambda session: transitions.fail(session, self._lease, failure, policy, published=published)

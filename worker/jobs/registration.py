@@ -21,6 +21,7 @@ from publisher.plan.capacity import Capacity
 from publisher.plan.queues import NAMES
 from publisher.settings import Settings, device_names, queue_names
 from publisher.store.database import Database, database_now
+from publisher.store.faults import why_away
 from publisher.store.models import Worker
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Registration:
             try:
                 self.refresh()
             except SQLAlchemyError as error:
-                logger.warning("database is away, worker %s is not seen: %s", self._name, error)
+                logger.warning("worker %s is not seen: %s", self._name, why_away(error))
             if self._stop.wait(self._settings.heartbeat_seconds):
                 return
 

@@ -24,6 +24,7 @@ from publisher.jobs.leases import Lease
 from publisher.jobs.publishing import Intent
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.faults import why_away
 from publisher.store.states import EventKind, JobState
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class JobReporter:
                     leases.report(session, self._lease, batch, self.stage, stages)
                 also(session)
         except (OperationalError, InterfaceError) as error:
-            logger.warning("database is away; %d events of %s wait: %s", len(batch), self._lease.job_id, error)
+            logger.warning("%d events of %s wait: %s", len(batch), self._lease.job_id, why_away(error))
             with self._lock:
                 self._events[:0] = batch
             return False

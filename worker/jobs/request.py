@@ -55,11 +55,12 @@ def secrets_of(request: BuildRequest) -> list[str]:
 
 
 def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
+    size = sum(base.facts.get("files", {}).values())
     if base.path is not None:
         published_as = base.facts.get("published_as")
-        return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as)
+        return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as, bytes=size)
     token = _read_token(settings)
-    return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token)
+    return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token, bytes=size)
 
 
 def _read_token(settings: Settings) -> str | None:

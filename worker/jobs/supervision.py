@@ -23,6 +23,7 @@ from publisher.jobs.leases import Lease
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.faults import why_away
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Supervision:
             # its own doing if it just finished: then there is nothing left to kill
             return True
         except (OperationalError, InterfaceError) as error:
-            logger.warning("database is away; %s goes on: %s", self._lease.job_id, error)
+            logger.warning("%s goes on: %s", self._lease.job_id, why_away(error))
             return False
         if found.publishing:  # only the Hub's answer ends it, and every wait for that is bounded
             return False
@@ -83,7 +84,7 @@ class Supervision:
             except LeaseLost:
                 return None
             except (OperationalError, InterfaceError) as error:
-                logger.warning("database is away; outcome of %s waits: %s", self._lease.job_id, error)
+                logger.warning("outcome of %s waits: %s", self._lease.job_id, why_away(error))
                 time.sleep(LOOK_SECONDS)
 
     def _end_try(self, status: int) -> None:
@@ -91,10 +92,10 @@ class Supervision:
             job = leases.hold(session, self._lease)
             if self._asked_at is not None:
                 transitions.release(session, self._lease)
-            else:
-                failure = _death(status, job.stage)
-                logger.error("%s: %s", self._lease.job_id, failure.message)
-                transitions.fail(session, self._lease, failure, RetryPolicy.of(self._settings))
+                return
+            failure = _death(status, job.stage)
+            state = transitions.fail(session, self._lease, failure, RetryPolicy.of(self._settings))
+        logger.error("%s: %s It is %s now.", self._lease.job_id, failure.message, state)
 
 
 def start_child(lease: Lease) -> subprocess.Popen[bytes]:

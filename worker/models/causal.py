@@ -14,18 +14,23 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
+from publisher.files.reading import BASE, reading
 from worker.models.measure import compute_dtype
 
 
 def load_causal(folder: Path, device: torch.device | str, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load from local files only, for inference; `dtype` is the one this device computes in unless given."""
+    """Load from local files only, for inference; `dtype` is the one this device computes in unless given.
+
+    Raises RequestFault if `folder` is the base model, and not one that was made of it, and cannot be loaded.
+    """
     transformers_logging.disable_progress_bar()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype or compute_dtype(device),
-        device_map={"": torch.device(device)},
-        local_files_only=True,
-    )
+    with reading(BASE, folder):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or compute_dtype(device),
+            device_map={"": torch.device(device)},
+            local_files_only=True,
+        )
     return model.eval()
 
 

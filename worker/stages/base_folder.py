@@ -19,6 +19,7 @@ from publisher.base_model.files import CONFIG_FILE, FolderFiles, is_document
 from publisher.base_model.tokens import ROLES, Vocabulary, read_vocabulary, refuse_unknown
 from publisher.families.describe import describe
 from publisher.files.json_object import MAX_BYTES, parse_object, read_object
+from publisher.files.reading import BASE, reading
 from publisher.manifest.manifest import FileRecord
 from publisher.weights.index import INDEX_FILE
 from worker.text.tokenizer import load_tokenizer
@@ -31,9 +32,10 @@ def make_readable(folder: Path, facts: BaseModelFacts) -> dict[str, FileRecord]:
     rewritten: dict[str, FileRecord] = {}
     for name in sorted(facts.files):
         path = folder / name
-        if not name.endswith((".json", ".jinja")) or is_document(name) or path.stat().st_size > MAX_BYTES:
+        if not name.endswith((".json", ".jinja")) or is_document(name) or facts.files[name] > MAX_BYTES:
             continue
-        content = path.read_bytes()
+        with reading(BASE, path):
+            content = path.read_bytes()
         readable = _readable(name, content, facts)
         if readable != content:
             path.unlink()  # it may be a link to the owner's file

@@ -7,12 +7,13 @@ the model as they were fetched, and as they are read where that differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.base_model.files import is_document
 from publisher.errors import InfrastructureFault, RequestFault, UnsupportedModel
+from publisher.files.reading import BASE, reading
 from publisher.manifest.manifest import FileRecord
 from publisher.manifest.reports import FetchedBase
 from publisher.recipe.stages import Stage
@@ -100,10 +101,12 @@ def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict
         done += count
         context.progress(done, total, "bytes")
 
-    return {
-        name: FileRecord(size=(folder / name).stat().st_size, sha256=hash_file(folder / name, advance))
-        for name in sorted(sizes)
-    }
+    return {name: _record(folder / name, advance) for name in sorted(sizes)}
+
+
+def _record(path: Path, advance: Callable[[int], None]) -> FileRecord:
+    with reading(BASE, path):
+        return FileRecord(size=path.stat().st_size, sha256=hash_file(path, advance))
 
 
 def _refuse_other_content(base: BaseModelSource, files: Mapping[str, FileRecord], expected: Mapping[str, str]) -> None:

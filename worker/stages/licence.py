@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from publisher.base_model.files import CARD_FILE, is_document, is_legal
+from publisher.files.reading import BASE, reading
 
 _METADATA = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 #: of a card; metadata stands at its beginning
@@ -35,7 +36,7 @@ def read_licence(folder: Path) -> Licence:
     card = folder / CARD_FILE
     if not card.is_file():
         return Licence(texts=texts)
-    with card.open("rb") as file:
+    with reading(BASE, card), card.open("rb") as file:
         text = file.read(_READ_BYTES).decode("utf-8-sig", errors="replace")
     try:
         metadata = _metadata(text)
@@ -54,7 +55,8 @@ def documents_digest(folder: Path | None) -> str | None:
     """sha256 over the card and licence texts of a local folder, which may change while the model stays the same."""
     if folder is None:
         return None
-    contents = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _documents(folder)}
+    with reading(BASE, folder):
+        contents = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _documents(folder)}
     return hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.errors import RequestFault
 from publisher.manifest.verdict import MORE_DOCUMENTS
+from publisher.plan.disk import disk_bytes
 from publisher.plan.plan import certificate_notes
 from publisher.recipe.stages import Stage, planned_stages
 from worker.context import StageContext
@@ -16,6 +17,7 @@ from worker.request import BuildRequest
 from worker.stages.register import spec_of
 from worker.stages.spec import FinishedStages
 from worker.storage.store import StageStore
+from worker.streaming.weights import read_geometry
 
 
 class StageState(StrEnum):
@@ -118,6 +120,7 @@ class _Build:
             on_stage(stage, StageState.STARTED, None)
             if stage is not Stage.PUBLISH:
                 self._begin_work()
+            self.store.make_room(stage, digest, self._room(stage), context.log)
         folder, reused = self.store.produce(stage, digest, make, inputs=known, check=context.check)
         self._remember(stage, digest, folder)
         on_stage(stage, StageState.REUSED if reused else StageState.FINISHED, self.done.seconds[stage])
@@ -126,6 +129,13 @@ class _Build:
         """Once."""
         before_work, self.before_work = self.before_work, _nothing
         before_work()
+
+    def _room(self, stage: Stage) -> int:
+        """Bytes that it takes on this disk."""
+        base = self.request.base
+        if stage is Stage.FETCH:
+            return 0 if base.path is not None else base.bytes
+        return disk_bytes(read_geometry(self.done.base), self.request.recipe, base.bytes).get(stage, 0)
 
     def _foresee_certificate(self, context: StageContext) -> None:
         """Said as soon as text is there, rather than after hours; once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from publisher.recipe.stages import Stage
 RECORD = "stage.json"
 #: kept between attempts (a download, a training state), removed from the finished folder
 STATE = "state"
+#: what has become of a file, or of one of the base model's owner, that a stage points to; all else is the disk's
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
 _CHUNK_BYTES = 16 * 2**20
 
 
@@ -62,7 +65,11 @@ def read_record(folder: Path) -> StageRecord | None:
         record = StageRecord.model_validate_json((folder / RECORD).read_bytes())
         sizes_agree = all((folder / name).stat().st_size == facts.size for name, facts in record.files.items())
         links_agree = all(LinkFacts.of(facts.target) == facts for facts in record.links.values())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+    except ValidationError:
+        return None
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
         return None
     return record if sizes_agree and links_agree else None
 

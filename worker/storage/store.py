@@ -4,21 +4,23 @@
 <root>/.partial/prune-<digest>/  one that is being written, or was when its process died
 <root>/.kept/                    tokenized text and the like, for whoever needs it again; may be deleted at any time
 <root>/.locks/                   one file lock per digest: two processes do not write the same folder
+<root>/.uses/                    what jobs need that are not over (worker.storage.uses)
+<root>/.trash/                   on its way out (worker.storage.collection)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from publisher.recipe.stages import Stage
+from worker.storage.collection import Upkeep, make_room, size_text
 from worker.storage.disk import full_disk_as_fault
 from worker.storage.folder import (
     RECORD,
@@ -31,8 +33,10 @@ from worker.storage.folder import (
     read_record,
     write_json,
 )
+from worker.storage.locks import try_lock
+from worker.storage.uses import Uses
 
-_LOCK_POLL_SECONDS = 0.5
+_LOCK_POLL_SECONDS = 0.2
 
 
 def stage_digest(stage: Stage, version: int, dependencies: Mapping[str, object]) -> str:
@@ -49,10 +53,15 @@ def _never() -> None:
 
 
 class StageStore:
-    """Stages below `root`. Several processes may share it."""
+    """Stages below `root`. Several processes may share it. `user`: the job that needs what is asked for here.
 
-    def __init__(self, root: Path) -> None:
+    `upkeep`: how there is room for it.
+    """
+
+    def __init__(self, root: Path, user: str = "build", upkeep: Upkeep = Upkeep()) -> None:
         self.root = root
+        self._upkeep = upkeep
+        self._uses = Uses(root, user)
 
     @property
     def kept(self) -> Path:
@@ -81,6 +90,19 @@ class StageStore:
         """Have the stage made again, whether it is there or not."""
         shutil.rmtree(self.folder(stage, digest), ignore_errors=True)
 
+    def make_room(self, stage: Stage, digest: str, needed: int, say: Callable[[str], None]) -> None:
+        """Have room for a stage that is to be made and takes `needed` bytes; `say` hears what was collected for it.
+
+        Raises OutOfDisk if there is too little even so.
+        """
+        name = self.folder(stage, digest).name
+        self._uses.note(name)
+        begun = sum(path.lstat().st_size for path in (self.root / ".partial" / name).rglob("*") if path.is_file())
+        removed = make_room(self.root, stage, max(0, needed - begun), self._upkeep)
+        if removed:
+            freed = size_text(sum(each.freed for each in removed))
+            say(f"Collected {freed} in {len(removed)} stages and remains that no job needs, the longest unused first.")
+
     def produce(
         self,
         stage: Stage,
@@ -92,10 +114,14 @@ class StageStore:
     ) -> tuple[Path, bool]:
         """The finished stage, made by `make(folder)` unless it is there; the flag says whether it was.
 
-        If another process is making it, waits for that one; `check` is called meanwhile and may raise.
+        If another process is making it, waits for that one; `check` is called meanwhile and may raise. It is not
+        collected before its user is done.
         """
+        self._uses.note(self.folder(stage, digest).name)
         found = self.find(stage, digest)
         if found is not None:
+            with suppress(PermissionError):  # another user's store, which this one may only read
+                os.utime(found / RECORD)  # it was used now
             return found, True
         with full_disk_as_fault(stage, self.root), self._exclusive(stage, digest, check):
             found = self.find(stage, digest)
@@ -129,13 +155,10 @@ class StageStore:
     def _exclusive(self, stage: Stage, digest: str, check: Callable[[], None]) -> Iterator[None]:
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{stage}-{digest[:32]}.lock")
-        while not lock.is_locked:
+        check()
+        while (lock := try_lock(locks / f"{stage}-{digest[:32]}.lock")) is None:
+            time.sleep(_LOCK_POLL_SECONDS)
             check()
-            try:
-                lock.acquire(timeout=_LOCK_POLL_SECONDS)
-            except Timeout:
-                continue
         try:
             yield
         finally:

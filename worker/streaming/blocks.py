@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from publisher.errors import RequestFault
+from publisher.files.reading import BASE, reading
 from worker.streaming.files import StoredTensor, TensorFiles
 
 #: bytes of a block: few calls, and what works on it finds it in a core's cache
@@ -59,7 +60,8 @@ class BlockReader:
     def _fill(self, content: Tensor, stored: StoredTensor, offset: int) -> None:
         view, position = content.numpy().data, stored.position + offset
         while view:
-            read = os.preadv(self._descriptors[stored.path].number, [view], position)
+            with reading(BASE, stored.path):
+                read = os.preadv(self._descriptors[stored.path].number, [view], position)
             if read == 0:
                 raise RequestFault(
                     f"{stored.path.name} of the base model ends early.", way_out="Fetch or save the file again."
@@ -85,7 +87,8 @@ class _Descriptor:
     """A file opened for reading, closed with its context."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY)
+        with reading(BASE, path):
+            self.number = os.open(path, os.O_RDONLY)
 
     def __enter__(self) -> Self:
         return self

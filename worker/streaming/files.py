@@ -5,17 +5,17 @@ A mapped tensor takes memory while its pages are looked at and gives it back whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from publisher.errors import RequestFault
+from publisher.files.reading import BASE, reading
 from publisher.weights.header import read_file_header
 from publisher.weights.index import weight_files
 
@@ -45,11 +45,11 @@ class TensorFiles:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Raises RequestFault if a shard is missing or truncated, or holds weights of a type that is none of ours."""
-        with _damage_as_fault(folder):
+        with reading(BASE, folder):
             paths = weight_files(folder)
         tensors: dict[str, StoredTensor] = {}
         for path in paths:
-            with _damage_as_fault(path), safe_open(path, framework="pt"):
+            with reading(BASE, path), safe_open(path, framework="pt"):
                 header = read_file_header(path)  # opening it has looked whether the header fits the file
             for name, entry in header.tensors.items():
                 tensors[name] = StoredTensor(path, entry.dtype, entry.shape, header.start + entry.begin)
@@ -62,7 +62,7 @@ class TensorFiles:
             by_path.setdefault(self.tensors[name].path, []).append(name)
         found: dict[str, Tensor] = {}
         for path, wanted in by_path.items():
-            with _damage_as_fault(path), safe_open(path, framework="pt") as file:
+            with reading(BASE, path), safe_open(path, framework="pt") as file:
                 found |= {name: file.get_tensor(name) for name in wanted}
         return found
 
@@ -88,16 +88,3 @@ def all_finite(tensor: Tensor) -> bool:
         bool(part.to(torch.promote_types(part.dtype, torch.float32)).sum().isfinite()) or bool(part.isfinite().all())
         for part in torch.split(tensor.flatten(), _SUMMED_AT_ONCE)
     )
-
-
-@contextmanager
-def _damage_as_fault(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name if error.filename else path.name
-        raise RequestFault(f"{missing} of the base model is missing.", way_out="Register it again.") from error
-    except SafetensorError as error:
-        raise RequestFault(
-            f"{path.name} of the base model is damaged: {error}.", way_out="Fetch or save the file again."
-        ) from error

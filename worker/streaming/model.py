@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
 from publisher.errors import UnsupportedModel
+from publisher.files.reading import BASE, reading
 from worker.streaming.capture import LayerInputs, Recorder, call_layer, standing_in
 from worker.streaming.casting import cast_in_use
 from worker.streaming.files import TensorFiles
@@ -57,8 +58,9 @@ class LayerStream:
     def __init__(self, folder: Path, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         transformers_logging.disable_progress_bar()
         self.device, self.dtype = torch.device(device), dtype
-        self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        self.skeleton = empty_model(self.config, dtype)
+        with reading(BASE, folder / "config.json"):
+            self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.skeleton = empty_model(self.config, dtype)
         self._path, self._stack = decoder_layers(self.skeleton)
         as_stored = cast_in_use(self.skeleton, dtype)
         self._placement = Placement(self.skeleton, TensorFiles.open(folder), self.device, dtype, as_stored)

@@ -39,6 +39,7 @@ def cached(path: Path, count: int, make: Callable[[], Tensor]) -> Tensor:
     """The first `count` sequences, fewer if the text is at its end; `make` makes them unless `path` has them."""
     found = load(path)
     if found is not None and (found.complete or len(found.tokens) >= count):
+        os.utime(path)  # used now: what was not for long is collected first
         return found.tokens[:count]
     made = make()
     save(path, Sequences(made, complete=len(made) < count))

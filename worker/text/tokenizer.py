@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from publisher.errors import RequestFault
+from publisher.files.reading import is_of_the_machine
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
@@ -16,6 +17,8 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
             base, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the tokenizers library raises no class of its own
+        if is_of_the_machine(error):
+            raise
         raise RequestFault(
             f"the base model's tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}.",
             way_out="Put the tokenizer's files beside the weights, or use a recipe that reads no text.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.truncate(prod(shape) * dtype.itemsize)
+    os.utime(path)  # used now: what was not for long is collected first
     return torch.from_file(str(path), shared=True, size=prod(shape), dtype=dtype).view(shape)
 
 

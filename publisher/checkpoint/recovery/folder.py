@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +80,9 @@ def refuse_occupied(output: Path) -> None:
 def _made_beside(output: Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        partial = output.parent / f".{output.name}.{secrets.token_hex(8)}"
+        partial.mkdir()  # with the mode that the umask gives, which tempfile's would not have
+        return partial
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise RequestFault(
             f"{output} cannot be made: {error.strerror} ({error.filename}).", way_out="Name a folder that can be."
@@ -93,7 +95,6 @@ def renamed_when_whole(output: Path) -> Iterator[Path]:
     partial = _made_beside(output)
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

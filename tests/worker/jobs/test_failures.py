@@ -7,7 +7,7 @@ import torch
 
 from publisher.errors import InfrastructureFault, OutOfDisk, RequestFault, UnsupportedModel
 from publisher.jobs.transitions import Blame
-from worker.jobs.failures import failure_of, redacted, trace_of
+from worker.jobs.failures import failure_of, number_of, redacted, trace_of
 
 TOKEN = "hf_very-secret"
 
@@ -60,3 +60,48 @@ def test_empty_secret_blots_out_nothing() -> None:
 
 def test_error_in_words_needs_no_trace() -> None:
     assert trace_of(RequestFault("bad")) is None
+
+
+def raised(key: str) -> Exception:
+    try:
+        return {}[key]
+    except KeyError as error:
+        return error
+
+
+def raised_elsewhere() -> Exception:
+    try:
+        return {}["a"]
+    except KeyError as error:
+        return error
+
+
+def test_an_unforeseen_error_is_one_sentence_with_a_number_that_the_log_has_too() -> None:
+    error = raised("a")
+    failure, trace = failure_of(error, "prune"), trace_of(error)
+    assert failure.error_id == number_of(error)
+    assert f"error {failure.error_id}" in failure.message
+    assert failure.error_id in str(failure.way_out)
+    assert trace is not None
+    assert f"error {failure.error_id}" in trace
+    for shown in (failure.message, str(failure.way_out)):
+        assert "Traceback" not in shown
+        assert __file__ not in shown
+
+
+def test_a_library_s_stack_in_a_message_stays_in_the_log() -> None:
+    failure = failure_of(ValueError("no such layer\nTraceback (most recent call last):\n  File x"), "prune")
+    assert "no such layer" in failure.message
+    assert "Traceback" not in failure.message
+
+
+def test_the_number_is_the_error_s_and_its_place_s_whatever_its_values() -> None:
+    assert number_of(raised("a")) == number_of(raised("b"))
+    assert number_of(raised("a")) != number_of(raised_elsewhere())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), ConnectionError("reset"), MemoryError(), InfrastructureFault("away")]
+)
+def test_what_may_pass_has_no_number_and_keeps_its_tries(error: Exception) -> None:
+    assert failure_of(error, "align").error_id is None

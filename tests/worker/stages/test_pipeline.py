@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from publisher.corpus.source import CorpusSource
-from publisher.errors import JobCancelled, PublisherError, RequestFault
+from publisher.errors import JobCancelled, OutOfDisk, PublisherError, RequestFault
 from publisher.jobs.transitions import Blame
 from publisher.manifest.verdict import Requirement
 from publisher.recipe import Evaluation, Recipe
@@ -27,6 +27,7 @@ from worker.context import RecordingContext
 from worker.jobs.failures import failure_of
 from worker.request import BuildRequest, PublishTarget
 from worker.stages.pipeline import StageState, foresee_certificate, run_pipeline, stages_of
+from worker.storage.collection import Limits, Upkeep
 from worker.storage.store import StageStore
 
 
@@ -131,6 +132,7 @@ from publisher.recipe.stages import Stage
 from worker.context import RecordingContext
 from worker.stages.pipeline import run_pipeline
 from worker.request import BuildRequest, PublishTarget
+from worker.storage.collection import Limits, Upkeep
 from worker.storage.store import StageStore
 
 class Blocking(RecordingContext):
@@ -306,3 +308,29 @@ def test_a_corpus_that_is_spoilt_later_is_the_request_s_fault(
     with pytest.raises(RequestFault, match=r"corpus prose: .*prose.jsonl") as fault:
         run_pipeline(request, StageStore(tmp_path / "stages"), Watcher().context, Stage.PRUNE)
     assert failure_of(fault.value, "calibrate").blame is Blame.REQUEST
+
+
+def test_a_stage_without_room_is_named_before_it_begins_and_the_build_goes_on_once_there_is(
+    base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    request, watcher = request_for(base, corpus, recipe()), Watcher()
+    full = StageStore(tmp_path / "stages", upkeep=Upkeep(Limits(keep_free=2**60)))
+    with pytest.raises(
+        OutOfDisk, match=r"stage calibrate needs about [\d.]+ KiB under .* are free, .* of which stay free"
+    ):
+        run_pipeline(request, full, watcher.context, Stage.PRUNE, watcher.on_stage)
+    assert failure_of(OutOfDisk("full"), "calibrate").blame is Blame.INFRASTRUCTURE
+    run_pipeline(request, StageStore(tmp_path / "stages"), watcher.context, Stage.PRUNE, watcher.on_stage)
+    assert watcher.outcomes() == [StageState.FINISHED, StageState.REUSED, StageState.FINISHED, StageState.FINISHED]
+
+
+def test_a_build_beyond_the_limit_keeps_its_own_stages_and_collects_those_of_others(
+    base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    stages = tmp_path / "stages"
+    prune(base, corpus, stages, recipe(ratio=0.6))
+    others = {folder.name for folder in stages.glob("prune-*")}
+    store = StageStore(stages, "job_1", Upkeep(Limits(most=0), collects=True))
+    folders = run_pipeline(request_for(base, corpus, recipe()), store, Watcher().context, Stage.PRUNE)
+    assert all(folder.exists() for folder in folders.values())
+    assert not any((stages / name).exists() for name in others)

@@ -1,0 +1,27 @@
+"""The data folder of a process of the service, closed to everybody else before anything is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from publisher.files.private import close_to_others, umask_of
+from publisher.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def keep_private(settings: Settings) -> int:
+    """Make the data folder, close what lies in it, and have all that this process and its children write closed, too.
+
+    Returns the process's umask as it was. What belongs to another user is named in the log.
+    """
+    before = os.umask(umask_of(group=settings.group_access))
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    foreign = close_to_others(settings.data_dir, group=settings.group_access)
+    if foreign:
+        logger.warning(
+            "%d files and folders of another user may be open to others: %s; chown them to user %d",
+            *(len(foreign), foreign[0], os.geteuid()),
+        )
+    return before
