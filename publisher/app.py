@@ -16,6 +16,7 @@ from publisher.api import (
     families,
     health,
     job_events,
+    job_log,
     jobs,
     plans,
     variant_files,
@@ -62,7 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    resources = (base_models, families, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health)
+    resources = (
+        *(base_models, families, corpora, plans, variants, variant_files),
+        *(jobs, job_events, job_log, api_keys, health),
+    )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)

@@ -1,4 +1,4 @@
-"""Jobs: look, cancel, retry, and the numbers they report."""
+"""Jobs: look, pause, resume, cancel, retry, and the numbers they report."""
 
 from __future__ import annotations
 
@@ -49,10 +49,35 @@ def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswe
 
 @router.post("/{id}/cancel", responses=documented(401, 404, 409))
 def cancel_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
-    """Cancel a job. A queued one is cancelled at once; a running one stops within seconds and publishes nothing."""
+    """Cancel a job.
+
+    A queued or paused one is cancelled at once; a running one stops within seconds and publishes nothing.
+    """
     with service.database.write() as session:
         owned(session, Job, caller.tenant_id, id)
         return JobAnswer.model_validate(job_service.cancel(session, id))
+
+
+@router.post("/{id}/pause", responses=documented(401, 404, 409))
+def pause_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
+    """Pause a job. A queued one is paused at once; a running one saves its state and stops within seconds.
+
+    It keeps its place, costs no try, and holds no worker until it is resumed. One that publishes already is not paused.
+    """
+    with service.database.write() as session:
+        owned(session, Job, caller.tenant_id, id)
+        return JobAnswer.model_validate(job_service.pause(session, id))
+
+
+@router.post("/{id}/resume", responses=documented(401, 404, 409))
+def resume_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
+    """Queue a paused job again, in its old place. It goes on from the state that it saved."""
+    with service.database.write() as session:
+        owned(session, Job, caller.tenant_id, id)
+        answer = JobAnswer.model_validate(job_service.resume(session, id))
+    if answer.state is JobState.QUEUED:
+        service.dispatcher.send(id)
+    return answer
 
 
 @router.post("/{id}/retry", responses=documented(401, 404, 409))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.jobs.waiting import WaitKind
-from publisher.store.states import JobState
+from publisher.store import models as tables
+from publisher.store.states import AttemptOutcome, JobState
 
 
 class FailureAnswer(BaseModel):
@@ -49,6 +51,63 @@ class JobAnswer(BaseModel):
     started_at: float | None
     finished_at: float | None
     cancel_requested_at: float | None
+    pause_requested_at: float | None = Field(description="null: it is not to pause")
+
+
+class AttemptAnswer(BaseModel):
+    """A job in one worker's hands. Times are seconds since 1970; `stages` maps a stage to its state and seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int = Field(description="counts from 1 over all retries")
+    attempt: int = Field(description="the try that it counts as; waiting, a pause and a worker's shutdown cost none")
+    worker: str
+    started_at: float
+    finished_at: float | None
+    outcome: AttemptOutcome | None = Field(description="null while it runs")
+    failure: FailureAnswer | None
+    waiting: WaitingAnswer | None = Field(description="what it came to wait for")
+    stages: dict[str, Any]
+    first_event: int = Field(description="number of its first event")
+    last_event: int = Field(description="number of its last event so far")
+
+    @classmethod
+    def of(cls, row: tables.JobAttempt, job: tables.Job) -> Self:
+        """Of one that runs, the job's row knows where it is."""
+        if row.last_event is None and row.number == job.lease_token:
+            row.stages, row.last_event = job.stages, job.event_seq
+        return cls.model_validate(row)
+
+
+class AttemptPage(BaseModel):
+    """Newest first."""
+
+    items: list[AttemptAnswer]
+    next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
+
+
+class LogLine(BaseModel):
+    """A line of a job's log."""
+
+    seq: int = Field(description="number of its event")
+    at: float = Field(description="seconds since 1970")
+    stage: str | None = Field(description="null: of no stage, or written by an older version")
+    message: str
+
+    @classmethod
+    def of(cls, event: tables.JobEvent) -> Self:
+        return cls(seq=event.seq, at=event.at, stage=event.data.get("stage"), message=event.data["message"])
+
+    def __str__(self) -> str:
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        return f"{at.replace('+00:00', 'Z')} [{self.stage or '-'}] {self.message}\n"
+
+
+class LogPage(BaseModel):
+    """Oldest first."""
+
+    items: list[LogLine]
+    next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
 
 
 class MetricPoint(BaseModel):

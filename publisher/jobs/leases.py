@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, case, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
-from publisher.jobs import events
+from publisher.jobs import attempts, events
+from publisher.jobs.publishing import publish_has_begun
 from publisher.store.database import database_now
 from publisher.store.models import Job
 from publisher.store.states import ACTIVE, EventKind, JobState
@@ -28,10 +29,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseStatus:
-    """`cancelling_for`: seconds since somebody asked for the job's end; None if nobody did."""
+    """`stopping_for`: seconds since somebody asked for the job's end, or for a pause that it is to take; None if
+    nobody did."""
 
     state: JobState
-    cancelling_for: float | None
+    stopping_for: float | None
 
 
 def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease | None:
@@ -55,11 +57,11 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
     )
     if not claimed:
         return None
-    return Lease(job_id, session.scalars(select(Job.lease_token).where(Job.id == job_id)).one())
+    return Lease(job_id, attempts.begin(session, job_id))
 
 
 def renew(session: Session, lease: Lease, seconds: float) -> JobState:
-    """Hold the job for `seconds` more; returns running or cancelling. Raises LeaseLost."""
+    """Hold the job for `seconds` more; returns running, pausing or cancelling. Raises LeaseLost."""
     state = session.scalar(
         update(Job)
         .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
@@ -74,13 +76,13 @@ def renew(session: Session, lease: Lease, seconds: float) -> JobState:
 
 def status(session: Session, lease: Lease) -> LeaseStatus:
     """How the job stands, without renewing. Raises LeaseLost."""
-    asked_ago = database_now() - Job.cancel_requested_at
+    pauses = and_(Job.state == JobState.PAUSING, ~publish_has_begun())
+    asked_at = case((pauses, Job.pause_requested_at), else_=Job.cancel_requested_at)
     holds = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-    row = session.execute(select(Job.state, asked_ago).where(*holds)).one_or_none()
+    row = session.execute(select(Job.state, database_now() - asked_at).where(*holds)).one_or_none()
     if row is None:
         raise lost(lease)
-    state, cancelling_for = row
-    return LeaseStatus(state, cancelling_for)
+    return LeaseStatus(*row)
 
 
 def hold(session: Session, lease: Lease) -> Job:

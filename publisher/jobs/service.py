@@ -1,4 +1,4 @@
-"""What a person can do to a job: have one queued, cancel it, retry it. The caller dispatches after the commit."""
+"""What a person can do to a job: have one queued, pause, resume, cancel, retry. The caller dispatches afterwards."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.jobs import events
+from publisher.jobs.publishing import may_have_published, publish_has_begun
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
+
+_WITHOUT_WORKER = (JobState.QUEUED, JobState.PAUSED)
+_WITH_WORKER = (JobState.RUNNING, JobState.PAUSING)
 
 
 def enqueue(session: Session, variant: Variant) -> Job:
@@ -25,20 +29,67 @@ def enqueue(session: Session, variant: Variant) -> Job:
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """Queued: cancelled at once. Running: cancelling, and the worker stops within seconds.
+    """Queued or paused: cancelled at once. Running: cancelling, and the worker stops within seconds.
 
     Cancelling twice changes nothing; Conflict if the job already succeeded or failed.
     """
     now = database_now()
     at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None}
-    if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], **at_once):
+    if events.move(session, job_id, JobState.CANCELLED, only_from=_WITHOUT_WORKER, **at_once):
         return _reload(session, job_id)
-    if events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.RUNNING], cancel_requested_at=now):
+    if events.move(session, job_id, JobState.CANCELLING, only_from=_WITH_WORKER, cancel_requested_at=now):
         return _reload(session, job_id)
     job = _reload(session, job_id)
     if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
-        way_out = "Only a queued or running job can be cancelled."
+        way_out = "Only a job that has not ended can be cancelled."
         raise Conflict(f"job {job_id} has already {job.state}.", way_out=way_out)
+    return job
+
+
+def pause(session: Session, job_id: str) -> Job:
+    """Queued: paused at once. Running: pausing, and the worker stops within seconds with its state saved.
+
+    Pausing twice changes nothing. Conflict if the job has ended, is being cancelled, or publishes already.
+    """
+    now = database_now()
+    aside: dict[str, Any] = {"pause_requested_at": now, "waiting": None, "waiting_since": None, "dispatched_at": None}
+    if events.move(
+        session, job_id, JobState.PAUSED, only_from=[JobState.QUEUED], where=[~publish_has_begun()], **aside
+    ):
+        return _reload(session, job_id)
+    asked = {"pause_requested_at": now}
+    if events.move(
+        session, job_id, JobState.PAUSING, only_from=[JobState.RUNNING], where=[~publish_has_begun()], **asked
+    ):
+        return _reload(session, job_id)
+    job = _reload(session, job_id)
+    if job.state not in {JobState.PAUSING, JobState.PAUSED}:
+        raise _not_paused(session, job)
+    return job
+
+
+def _not_paused(session: Session, job: Job) -> Conflict:
+    if job.state in {JobState.QUEUED, JobState.RUNNING} and may_have_published(session, job.id):
+        way_out = "Publishing takes minutes: wait for its end, or cancel it."
+        return Conflict(f"job {job.id} publishes: what it made may be on the Hub already.", way_out=way_out)
+    return Conflict(f"job {job.id} is {job.state}.", way_out="Only a queued or running job can be paused.")
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """A paused job is queued again in its old place, and goes on from what it saved; one that is still pausing runs on.
+
+    Of one that was queued or running nothing changes. Conflict if it has ended or is being cancelled. After the commit
+    hand its id to `Dispatcher.send`.
+    """
+    anew: dict[str, Any] = {"pause_requested_at": None, "claimable_at": 0.0, "dispatched_at": None}
+    if events.move(session, job_id, JobState.QUEUED, only_from=[JobState.PAUSED], **anew):
+        return _reload(session, job_id)
+    # its worker may have stopped by now: then it gives the job back, as a worker does that shuts down
+    if events.move(session, job_id, JobState.RUNNING, only_from=[JobState.PAUSING], pause_requested_at=None):
+        return _reload(session, job_id)
+    job = _reload(session, job_id)
+    if job.state not in {JobState.QUEUED, JobState.RUNNING}:
+        raise Conflict(f"job {job_id} is {job.state}.", way_out="Only a paused job can be resumed.")
     return job
 
 
@@ -60,6 +111,7 @@ def retry(session: Session, job_id: str) -> Job:
         "dispatched_at": None,
         "claimable_at": 0.0,
         "cancel_requested_at": None,
+        "pause_requested_at": None,
         "started_at": None,
         "finished_at": None,
     }

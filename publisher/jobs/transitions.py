@@ -10,13 +10,14 @@ from typing import Any, Self
 from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
-from publisher.jobs import events
+from publisher.jobs import attempts, events
 from publisher.jobs.leases import Lease, hold, lost
+from publisher.jobs.publishing import may_have_published
 from publisher.jobs.waiting import Waiting
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, VariantFile
-from publisher.store.states import ACTIVE, JobState
+from publisher.store.states import ACTIVE, AttemptOutcome, JobState
 
 #: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
@@ -89,14 +90,16 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy) 
     """End a try that failed; returns queued if there will be another.
 
     The request's fault is final. Infrastructure gets `policy.max_attempts` tries. A job that was to be cancelled
-    is cancelled, whatever else went wrong.
+    is cancelled, whatever else went wrong, and one that was to be paused is paused at the cost of no try.
     """
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _end(session, lease, JobState.CANCELLED)
+    if job.state is JobState.PAUSING and failure.blame is Blame.INFRASTRUCTURE:
+        return _pause(session, lease, failure=asdict(failure))
     if failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts:
         return _end(session, lease, JobState.FAILED, failure=asdict(failure))
-    return _requeue(session, lease, policy.delay(job.attempt), failure=asdict(failure))
+    return _requeue(session, lease, AttemptOutcome.FAILED, policy.delay(job.attempt), failure=asdict(failure))
 
 
 def finish_cancel(session: Session, lease: Lease) -> None:
@@ -106,11 +109,14 @@ def finish_cancel(session: Session, lease: Lease) -> None:
 
 
 def release(session: Session, lease: Lease) -> JobState:
-    """Give the job back because the worker shuts down: not the job's fault, so the try does not count."""
+    """Give the job back because the worker shuts down or the job is to pause: not the job's fault, so the try does not
+    count."""
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _end(session, lease, JobState.CANCELLED)
-    return _requeue(session, lease, 0.0, attempt=Job.attempt - 1)
+    if job.state is JobState.PAUSING:
+        return _pause(session, lease)
+    return _requeue(session, lease, AttemptOutcome.RELEASED, 0.0, attempt=Job.attempt - 1)
 
 
 def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> JobState:
@@ -118,23 +124,35 @@ def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> Jo
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _end(session, lease, JobState.CANCELLED)
+    if job.state is JobState.PAUSING:
+        return _pause(session, lease)
     since = database_now() if job.waiting_since is None else Job.waiting_since
     values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
-    return _requeue(session, lease, seconds, **values)
+    return _requeue(session, lease, AttemptOutcome.WAITING, seconds, **values)
 
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
-    return _move(session, lease, state, finished_at=database_now(), waiting_since=None, **values)
+    outcome = AttemptOutcome(state.value)
+    return _move(session, lease, state, outcome, finished_at=database_now(), waiting_since=None, **values)
 
 
-def _requeue(session: Session, lease: Lease, delay: float, **values: Any) -> JobState:
+def _pause(session: Session, lease: Lease, **values: Any) -> JobState:
+    values |= {"attempt": Job.attempt - 1, "waiting_since": None}
+    if may_have_published(session, lease.job_id):  # the next try finds out, and ends the job
+        return _requeue(session, lease, AttemptOutcome.RELEASED, 0.0, **values, pause_requested_at=None)
+    return _move(session, lease, JobState.PAUSED, AttemptOutcome.PAUSED, dispatched_at=None, worker=None, **values)
+
+
+def _requeue(session: Session, lease: Lease, outcome: AttemptOutcome, delay: float, **values: Any) -> JobState:
     # without dispatched_at the reaper sends the job as soon as it is due
     again = {"claimable_at": database_now() + delay, "dispatched_at": None, "worker": None}
-    return _move(session, lease, JobState.QUEUED, **again, **values)
+    return _move(session, lease, JobState.QUEUED, outcome, **again, **values)
 
 
-def _move(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
+def _move(session: Session, lease: Lease, state: JobState, outcome: AttemptOutcome, **values: Any) -> JobState:
     holds = [Job.lease_token == lease.token]
     if not events.move(session, lease.job_id, state, only_from=ACTIVE, where=holds, lease_expires_at=None, **values):
         raise lost(lease)
+    told = {name: values[name] for name in ("failure", "waiting") if name in values}
+    attempts.end(session, lease.job_id, lease.token, outcome, **told)
     return state

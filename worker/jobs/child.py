@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from publisher.errors import JobCancelled, LeaseLost
+from publisher.errors import JobCancelled, JobPaused, LeaseLost
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease
 from publisher.jobs.transitions import RetryPolicy
@@ -50,6 +50,8 @@ class JobProcess:
             raise
         except JobCancelled:
             self._reporter.finish(lambda session: transitions.finish_cancel(session, self._lease))
+        except JobPaused:
+            self._reporter.finish(lambda session: transitions.release(session, self._lease))
         except Exception as error:  # noqa: BLE001 - the border: whatever a stage raises becomes the job's failure
             self._fail(error)
 
@@ -83,7 +85,7 @@ class JobProcess:
         trace = trace_of(error, self._secrets)
         if trace is not None:
             logger.error("%s: %s", self._lease.job_id, trace)
-            self._reporter.emit(EventKind.LOG, {"message": trace})
+            self._reporter.emit(EventKind.LOG, {"message": trace, "stage": self._reporter.stage})
         policy = RetryPolicy.of(self._settings)
         self._reporter.finish(lambda session: transitions.fail(session, self._lease, failure, policy))
 

@@ -17,10 +17,11 @@ from typing import Any, Self
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from publisher.errors import JobCancelled, LeaseLost, PublisherError
+from publisher.errors import JobCancelled, JobPaused, LeaseLost, PublisherError
 from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
+from publisher.recipe.stages import Stage
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.states import EventKind, JobState
@@ -88,7 +89,7 @@ class JobReporter:
         self._interruption = self._interruption or reason
 
     def check(self) -> None:
-        """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more."""
+        """Raise JobCancelled, JobPaused, LeaseLost or WorkerStopping if the work is not wanted any more."""
         if self._interruption is not None:
             raise self._interruption
         # the thread may hang in a connection that is neither there nor gone
@@ -121,7 +122,7 @@ class JobReporter:
                 return None
 
     def _pulse(self) -> None:
-        """Write what waits, renew if it is time, and see in any case whether somebody cancelled."""
+        """Write what waits, renew if it is time, and see in any case whether somebody cancelled or paused."""
         now = time.monotonic()
         renewing = now - self._renewed_at >= self._settings.heartbeat_seconds
         if not self._try_write(self._renew if renewing else self._look):
@@ -139,6 +140,9 @@ class JobReporter:
     def _obey(self, state: JobState) -> None:
         if state is JobState.CANCELLING:
             self.interrupt(JobCancelled(f"{self._lease.job_id} was cancelled."))
+        # what may be on the Hub already is not put aside
+        elif state is JobState.PAUSING and self.stage != Stage.PUBLISH:
+            self.interrupt(JobPaused(f"{self._lease.job_id} is to pause."))
 
     def _try_write(self, also: Callable[[Session], object]) -> bool:
         """The waiting events and `also`, together; False while the database is away: then they wait on."""
@@ -187,4 +191,4 @@ class JobContext:
         self._reporter.emit(EventKind.METRIC, {"name": name, "step": step, "value": point})
 
     def log(self, message: str) -> None:
-        self._reporter.emit(EventKind.LOG, {"message": message})
+        self._reporter.emit(EventKind.LOG, {"message": message, "stage": str(self._stage)})

@@ -23,6 +23,7 @@ from publisher.jobs.leases import Lease
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.states import JobState
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Supervision:
             return time.monotonic() - self._asked_at > STOP_SECONDS
         try:
             with self._database.read() as session:
-                asked_ago = leases.status(session, self._lease).cancelling_for
+                asked_ago = leases.status(session, self._lease).stopping_for
         except LeaseLost:
             # its own doing if it just finished: then there is nothing left to kill
             return True
@@ -87,7 +88,8 @@ class Supervision:
     def _end_try(self, status: int) -> None:
         with self._database.write() as session:
             job = leases.hold(session, self._lease)
-            if self._asked_at is not None:
+            # a process that is to pause and does not react was killed for that
+            if self._asked_at is not None or job.state is JobState.PAUSING:
                 transitions.release(session, self._lease)
             else:
                 failure = _death(status, job.stage)
