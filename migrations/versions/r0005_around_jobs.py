@@ -20,6 +20,8 @@ def upgrade() -> None:
     _create_attempts()
     _create_labels()
     _create_sweeps()
+    op.create_index("ix_variants_repo", "variants", ["tenant_id", "publish_repo_id"])
+    op.create_index("ix_jobs_tenant_state", "jobs", ["tenant_id", "state", "id"])
     op.create_index(
         "ix_job_events_log", "job_events", ["job_id", "seq"], sqlite_where=_IS_LOG, postgresql_where=_IS_LOG
     )
@@ -27,6 +29,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_job_events_log", "job_events")
+    op.drop_index("ix_jobs_tenant_state", "jobs")
+    op.drop_index("ix_variants_repo", "variants")
     with op.batch_alter_table("variants") as variants:
         variants.drop_index("ix_variants_sweep_id")
         variants.drop_constraint("fk_variants_sweep_id", type_="foreignkey")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from sqlalchemy.orm import joinedload
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
+from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
 from publisher.api.jobs_schema import JobAnswer, JobMetrics
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.jobs import service as job_service
+from publisher.store import filters as filtered
 from publisher.store.job_history import metric_series
-from publisher.store.models import Job
+from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
 from publisher.store.states import JobState
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+#: recipes and manifests are large, and a list shows none
+_WITH_LABELS = joinedload(Job.variant).load_only(Variant.labels)
 
 
 @router.get("", responses=documented(401))
@@ -26,15 +33,24 @@ def get_jobs(
     service: CurrentService,
     caller: CurrentCaller,
     page: RequestedPage,
-    state: Annotated[list[JobState] | None, Query(description="only these states; may be repeated")] = None,
+    filters: ListedFilters,
+    *,
+    state: StateFilter = None,
     variant_id: Annotated[str | None, Query(max_length=64, description="only this variant's")] = None,
+    base_model_id: BaseModelFilter = None,
+    repo_id: RepoFilter = None,
+    sweep_id: SweepFilter = None,
 ) -> Page[JobAnswer]:
     """List jobs."""
-    mine = readable_by(caller.tenant_id, Job)
-    if state is not None:
-        mine = mine.where(Job.state.in_(state))
-    if variant_id is not None:
-        mine = mine.where(Job.variant_id == variant_id)
+    wanted = replace(
+        filters,
+        states=tuple(state or ()),
+        variant_id=variant_id,
+        base_model_id=base_model_id,
+        repo_id=repo_id,
+        sweep_id=sweep_id,
+    )
+    mine = filtered.jobs(caller.tenant_id, wanted).options(_WITH_LABELS)
     with service.database.read() as session:
         rows = newest_first(session, mine, Job, page.cursor, page.limit)
     return Page(items=[JobAnswer.model_validate(row) for row in rows.items], next_cursor=rows.next_cursor)

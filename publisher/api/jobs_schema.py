@@ -47,6 +47,7 @@ class JobAnswer(BaseModel):
     waiting_since: float | None
     claimable_at: float = Field(description="a queued job is not taken before; 0 if at any time")
     event_seq: int = Field(description="number of the last event")
+    labels: dict[str, str] = Field(description="its variant's")
     created_at: float
     started_at: float | None
     finished_at: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response, status
@@ -10,6 +11,8 @@ from sqlalchemy.orm import Session, selectinload
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.errors import documented
+from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
+from publisher.api.labels import LabelChange
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_variant
@@ -17,10 +20,12 @@ from publisher.api.variants_schema import VariantAnswer, VariantRequest, Variant
 from publisher.errors import Conflict
 from publisher.jobs.service import enqueue
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
+from publisher.store import filters as filtered
+from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Variant
 from publisher.store.paging import newest_first
 from publisher.store.resources import find_request
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
@@ -112,16 +117,30 @@ def _add(session: Session, caller: Caller, request: VariantRequest, key: str | N
     )
     session.add(variant)
     session.flush()
+    set_labels(session, variant, request.labels)
     return variant
 
 
 @router.get("", responses=documented(401))
-def list_variants(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[VariantSummary]:
+def list_variants(
+    service: CurrentService,
+    caller: CurrentCaller,
+    page: RequestedPage,
+    filters: ListedFilters,
+    *,
+    state: StateFilter = None,
+    base_model_id: BaseModelFilter = None,
+    repo_id: RepoFilter = None,
+    sweep_id: SweepFilter = None,
+) -> Page[VariantSummary]:
     """List variants."""
+    wanted = replace(
+        filters, states=tuple(state or ()), base_model_id=base_model_id, repo_id=repo_id, sweep_id=sweep_id
+    )
     with service.database.read() as session:
-        mine = readable_by(caller.tenant_id, Variant).options(selectinload(Variant.jobs))
+        mine = filtered.variants(caller.tenant_id, wanted).options(selectinload(Variant.jobs))
         rows = newest_first(session, mine, Variant, page.cursor, page.limit)
-    return Page(items=[VariantSummary.of(row) for row in rows.items], next_cursor=rows.next_cursor)
+        return Page(items=[VariantSummary.of(row) for row in rows.items], next_cursor=rows.next_cursor)
 
 
 @router.get("/{id}", responses=documented(401, 404))
@@ -129,3 +148,12 @@ def get_variant(id: str, service: CurrentService, caller: CurrentCaller) -> Vari
     """Get a variant with its manifest."""
     with service.database.read() as session:
         return VariantAnswer.of(owned(session, Variant, caller.tenant_id, id))
+
+
+@router.patch("/{id}", responses=documented(401, 404, 422))
+def change_variant(id: str, change: LabelChange, service: CurrentService, caller: CurrentCaller) -> VariantAnswer:
+    """Change a variant's labels."""
+    with service.database.write() as session:
+        row = owned(session, Variant, caller.tenant_id, id)
+        change_labels(session, row, change.labels)
+        return VariantAnswer.of(row)

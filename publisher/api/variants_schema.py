@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.api.jobs_schema import JobAnswer
+from publisher.api.labels import Labels
 from publisher.api.plans_schema import RECIPE_EXAMPLE
 from publisher.manifest.manifest import Manifest
 from publisher.manifest.reports import Publication
@@ -44,11 +45,14 @@ class VariantRequest(BaseModel):
     base_model_id: str = Field(min_length=1, max_length=64)
     recipe: Recipe
     publish: PublishRequest
+    labels: Labels = {}
 
     @property
     def digest(self) -> str:
         """sha256 over what the request means: defaults written out, keys sorted."""
-        meaning = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        # without labels as before there were any: keys that were used then go on to name their variants
+        told = self.model_dump(mode="json", exclude=None if self.labels else {"labels"})
+        meaning = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(meaning.encode()).hexdigest()
 
 
@@ -95,11 +99,13 @@ class VariantSummary(BaseModel):
     certificate: CertificateAnswer | None
     manifest_problem: str | None = Field(description="why the stored manifest cannot be read; null: it can")
     job: JobAnswer
+    labels: dict[str, str]
+    sweep_id: str | None = Field(description="the sweep that it was made in; null: none")
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod
     def of(cls, row: tables.Variant) -> Self:
-        """Of a row whose jobs are loaded, or whose session is open."""
+        """Of a row whose session is open."""
         return cls.model_validate(cls._fields(row))
 
     @classmethod
@@ -118,6 +124,8 @@ class VariantSummary(BaseModel):
             "certificate": CertificateAnswer.of(manifest) if isinstance(manifest, Manifest) else None,
             "manifest_problem": manifest.reason if isinstance(manifest, Unreadable) else None,
             "job": JobAnswer.model_validate(row.jobs[-1]),
+            "labels": row.labels,
+            "sweep_id": row.sweep_id,
             "created_at": row.created_at,
         }
 

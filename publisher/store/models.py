@@ -140,7 +140,10 @@ class Variant(Table):
     published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
 
     __tablename__ = "variants"
-    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        Index("ix_variants_repo", "tenant_id", "publish_repo_id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("var"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
@@ -184,7 +187,10 @@ class Job(Table):
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"),)
+    __table_args__ = (
+        Index("ix_jobs_state", "state", "lease_expires_at"),
+        Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
@@ -209,6 +215,11 @@ class Job(Table):
     finished_at: Mapped[float | None]
 
     variant: Mapped[Variant] = relationship(back_populates="jobs")
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Its variant's."""
+        return self.variant.labels
 
 
 class JobAttempt(Table):
