@@ -19,11 +19,12 @@ from publisher.api.service import CurrentService, Service
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.errors import Conflict
 from publisher.settings import Settings
+from publisher.store import deletion
 from publisher.store import filters as filtered
 from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_base_model, variants_of
+from publisher.store.resources import find_base_model
 from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/base-models", tags=["base models"])
@@ -112,13 +113,6 @@ def delete_base_model(id: str, service: CurrentService, caller: CurrentCaller) -
     """Forget a base model that no variant uses. Its files stay where they are."""
     try:
         with service.database.write() as session:
-            row = owned(session, BaseModel, caller.tenant_id, id)
-            if variants_of(session, row.id):
-                raise _in_use(id)
-            session.delete(row)
+            deletion.delete_base_model(session, owned(session, BaseModel, caller.tenant_id, id))
     except IntegrityError as error:  # a variant was made from it at this moment
-        raise _in_use(id) from error
-
-
-def _in_use(id: str) -> Conflict:
-    return Conflict(f"base model {id} is used by variants.", way_out="Their manifests refer to it, so it stays.")
+        raise Conflict(f"base model {id} is used by a variant.", way_out="GET /v1/variants lists it.") from error

@@ -20,6 +20,7 @@ from publisher.corpus.facts import CorpusFacts, count
 from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
 from publisher.settings import Settings
+from publisher.store import deletion
 from publisher.store import filters as filtered
 from publisher.store.labels import change_labels
 from publisher.store.models import Corpus
@@ -140,3 +141,10 @@ def change_corpus(id: str, change: LabelChange, service: CurrentService, caller:
         row = owned(session, Corpus, caller.tenant_id, id)
         change_labels(session, row, change.labels)
         return CorpusAnswer.of(row)
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
+def delete_corpus(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+    """Forget a corpus that no variant's recipe names. Its files stay where they are."""
+    with service.database.write() as session:
+        deletion.delete_corpus(session, owned(session, Corpus, caller.tenant_id, id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, status
 from sqlalchemy.orm import joinedload
 
 from publisher.api.authentication import CurrentCaller
@@ -15,6 +15,7 @@ from publisher.api.jobs_schema import JobAnswer, JobMetrics
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.jobs import service as job_service
+from publisher.jobs.removal import remove_job
 from publisher.store import filters as filtered
 from publisher.store.job_history import metric_series
 from publisher.store.models import Job, Variant
@@ -104,6 +105,13 @@ def retry_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAns
         answer = JobAnswer.model_validate(job_service.retry(session, id))
     service.dispatcher.send(id)
     return answer
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
+def delete_job(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+    """Forget a job that has ended, with its events, attempts and log. Its variant stays, and what it published."""
+    with service.database.write() as session:
+        remove_job(session, owned(session, Job, caller.tenant_id, id))
 
 
 @router.get("/{id}/metrics", responses=documented(401, 404))

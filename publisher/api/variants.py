@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Response, status
+from fastapi import APIRouter, Header, Query, Response, status
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
@@ -14,21 +14,25 @@ from publisher.api.errors import documented
 from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
 from publisher.api.labels import LabelChange
 from publisher.api.paging import Page, RequestedPage
+from publisher.api.publications import refuse_shared, withdraw
 from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_variant
 from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
 from publisher.errors import Conflict
+from publisher.jobs.removal import refuse_live, remove_variant
 from publisher.jobs.service import enqueue
+from publisher.manifest.reports import Publication
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store import filters as filtered
 from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Variant
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_request
+from publisher.store.resources import find_request, keep_corpora
 from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
+PublicationFate = Literal["keep", "delete"]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -103,7 +107,10 @@ def _create(
 
 
 def _add(session: Session, caller: Caller, request: VariantRequest, key: str | None) -> Variant:
-    owned(session, BaseModel, caller.tenant_id, request.base_model_id)  # it may have been deleted since the checks
+    # what it needs may have been deleted since the checks; from now on it stays
+    owned(session, BaseModel, caller.tenant_id, request.base_model_id)
+    for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
+        raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
     variant = Variant(
         tenant_id=caller.tenant_id,
         base_model_id=request.base_model_id,
@@ -157,3 +164,29 @@ def change_variant(id: str, change: LabelChange, service: CurrentService, caller
         row = owned(session, Variant, caller.tenant_id, id)
         change_labels(session, row, change.labels)
         return VariantAnswer.of(row)
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409, 503))
+def delete_variant(
+    id: str,
+    service: CurrentService,
+    caller: CurrentCaller,
+    publication: Annotated[PublicationFate, Query(description="what becomes of its checkpoint on the Hub")] = "keep",
+) -> None:
+    """Forget a variant and its jobs, which must have ended.
+
+    With `publication=delete` its checkpoint goes first: the repository of the embedded Hub, or of another Hub the files
+    that it published, by a commit. That is refused where the repository holds more, or has moved on. Interrupted, the
+    same request again finishes.
+    """
+    with service.database.read() as session:
+        row = owned(session, Variant, caller.tenant_id, id)
+        refuse_live(row.jobs)
+        published = Publication.model_validate(row.publication) if row.publication else None
+        if published is not None and publication == "delete":
+            refuse_shared(session, row, published)
+        paths = [file.path for file in row.files]
+    if published is not None and publication == "delete":
+        withdraw(service.settings, service.hub, published, paths)
+    with service.database.write() as session:
+        remove_variant(session, owned(session, Variant, caller.tenant_id, id))

@@ -98,7 +98,7 @@ class VariantSummary(BaseModel):
     publication: Publication | None
     certificate: CertificateAnswer | None
     manifest_problem: str | None = Field(description="why the stored manifest cannot be read; null: it can")
-    job: JobAnswer
+    job: JobAnswer | None = Field(description="null: it was deleted")
     labels: dict[str, str]
     sweep_id: str | None = Field(description="the sweep that it was made in; null: none")
     created_at: float = Field(description="seconds since 1970")
@@ -123,7 +123,7 @@ class VariantSummary(BaseModel):
             "publication": row.publication,
             "certificate": CertificateAnswer.of(manifest) if isinstance(manifest, Manifest) else None,
             "manifest_problem": manifest.reason if isinstance(manifest, Unreadable) else None,
-            "job": JobAnswer.model_validate(row.jobs[-1]),
+            "job": JobAnswer.model_validate(row.jobs[-1]) if row.jobs else None,
             "labels": row.labels,
             "sweep_id": row.sweep_id,
             "created_at": row.created_at,

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from publisher.errors import Conflict
+from publisher.errors import Conflict, NotFound
 from publisher.jobs import events
 from publisher.jobs.publishing import may_have_published, publish_has_begun
 from publisher.store.database import database_now
@@ -128,4 +128,7 @@ def _refuse_unreadable(job: Job) -> None:
 
 
 def _reload(session: Session, job_id: str) -> Job:
-    return session.get_one(Job, job_id, populate_existing=True)
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise NotFound(f"job {job_id} does not exist.")  # any more
+    return job

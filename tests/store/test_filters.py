@@ -105,7 +105,7 @@ def test_times_bound_from_and_until_before(database: Database, rows: Rows) -> No
 
 def stored(session: Session, id: str) -> dict[str, str]:
     found = session.execute(select(Label.key, Label.value).where(Label.resource_id == id))
-    return dict(found.tuples().all())
+    return {row.key: row.value for row in found}
 
 
 def test_change_sets_and_takes_away_and_leaves_the_rest(database: Database, rows: Rows) -> None:
