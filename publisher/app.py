@@ -19,6 +19,7 @@ from publisher.api import (
     job_log,
     jobs,
     plans,
+    sweeps,
     variant_files,
     variants,
 )
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
     resources = (
-        *(base_models, families, corpora, plans, variants, variant_files),
+        *(base_models, families, corpora, plans, variants, variant_files, sweeps),
         *(jobs, job_events, job_log, api_keys, health),
     )
     for resource in resources:

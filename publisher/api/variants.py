@@ -94,7 +94,7 @@ def _create(
             found = find_request(session, caller.tenant_id, key) if key is not None else None
             if found is not None and key is not None:
                 return _answer_again(found, request, key), None
-            variant = _add(session, caller, request, key)
+            variant = add_variant(session, caller, request, key)
             job = enqueue(session, variant)
             session.refresh(variant)
             return VariantAnswer.of(variant), job.id
@@ -106,7 +106,8 @@ def _create(
         return answer, None
 
 
-def _add(session: Session, caller: Caller, request: VariantRequest, key: str | None) -> Variant:
+def add_variant(session: Session, caller: Caller, request: VariantRequest, key: str | None, **more: str) -> Variant:
+    """A row for a request that was checked; `more`: id, sweep_id. NotFound or Conflict for what has just gone."""
     # what it needs may have been deleted since the checks; from now on it stays
     owned(session, BaseModel, caller.tenant_id, request.base_model_id)
     for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
@@ -121,6 +122,7 @@ def _add(session: Session, caller: Caller, request: VariantRequest, key: str | N
         publish_private=request.publish.private,
         idempotency_key=key,
         request_digest=request.digest,
+        **more,
     )
     session.add(variant)
     session.flush()

@@ -10,7 +10,7 @@ from publisher.errors import Conflict, NotFound
 from publisher.jobs import events
 from publisher.jobs.publishing import may_have_published, publish_has_begun
 from publisher.store.database import database_now
-from publisher.store.models import Job, Variant
+from publisher.store.models import Job, Variant, new_id
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
 
@@ -18,9 +18,9 @@ _WITHOUT_WORKER = (JobState.QUEUED, JobState.PAUSED)
 _WITH_WORKER = (JobState.RUNNING, JobState.PAUSING)
 
 
-def enqueue(session: Session, variant: Variant) -> Job:
-    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`."""
-    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id)
+def enqueue(session: Session, variant: Variant, id: str | None = None) -> Job:
+    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. `id`: a new one, if it matters."""
+    job = Job(id=id or new_id("job"), tenant_id=variant.tenant_id, variant_id=variant.id)
     session.add(job)
     session.flush()
     # queued → queued: the first event, so that a listener sees the job from its start

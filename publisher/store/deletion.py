@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from publisher.errors import Conflict
 from publisher.recipe import Recipe
 from publisher.store.labels import forget_labels
-from publisher.store.models import BaseModel, Corpus, Job, JobAttempt, JobEvent, Variant, VariantFile
+from publisher.store.models import BaseModel, Corpus, Job, JobAttempt, JobEvent, Sweep, Variant, VariantFile
 from publisher.store.variant_content import recipe_of
 
 #: ids that a refusal names
@@ -48,6 +48,13 @@ def delete_corpus(session: Session, row: Corpus) -> None:
     _delete_labelled(session, row)
 
 
+def delete_sweep(session: Session, row: Sweep) -> None:
+    """Conflict while variants of it are there."""
+    refuse_used(f"sweep {row.id}", [variant.id for variant in row.variants])
+    session.delete(row)
+    session.flush()
+
+
 def refuse_used(what: str, variants: Sequence[str]) -> None:
     """Conflict that names the variants, if there are any."""
     if not variants:
@@ -56,7 +63,7 @@ def refuse_used(what: str, variants: Sequence[str]) -> None:
     word = "variant" if len(variants) == 1 else "variants"
     raise Conflict(
         f"{what} is used by {word} {named}.",
-        way_out="DELETE /v1/variants/{id} them first; what they published stays unless you say otherwise.",
+        way_out="Delete them first, by DELETE /v1/variants/{id}; what they published stays unless you say otherwise.",
     )
 
 
