@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Text, cast, delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from publisher.errors import Conflict
 from publisher.recipe import Recipe
@@ -71,15 +71,16 @@ def _variants_that_name(session: Session, corpus: Corpus) -> list[str]:
     """At most one more than are named. The database looks for the name anywhere in the recipe's text, its fields are
     looked at here."""
     naming = cast(Variant.recipe, Text).contains(f'"{corpus.name}"', autoescape=True)
-    rows = session.scalars(select(Variant).where(Variant.tenant_id == corpus.tenant_id, naming).order_by(Variant.id))
+    rows = select(Variant).where(Variant.tenant_id == corpus.tenant_id, naming).order_by(Variant.id)
     found: list[str] = []
-    for row in rows.yield_per(100):
-        recipe = recipe_of(row)
-        # of a recipe that cannot be read nobody knows what it does with the name
-        if not isinstance(recipe, Recipe) or corpus.name in recipe.corpus_names():
-            found.append(row.id)
-        if len(found) > MOST_NAMED:
-            break
+    with session.scalars(rows.options(load_only(Variant.recipe, Variant.recipe_version))) as read:
+        for row in read.yield_per(100):
+            recipe = recipe_of(row)
+            # of a recipe that cannot be read nobody knows what it does with the name
+            if not isinstance(recipe, Recipe) or corpus.name in recipe.corpus_names():
+                found.append(row.id)
+            if len(found) > MOST_NAMED:
+                break
     return found
 
 

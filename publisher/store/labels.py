@@ -18,7 +18,8 @@ Labelled = BaseModel | Corpus | Variant
 
 def set_labels(session: Session, row: Labelled, labels: Mapping[str, str]) -> None:
     """Give a row these labels and no others."""
-    forget_labels(session, row.id)
+    if row.labels:
+        forget_labels(session, row.id)
     row.labels = dict(labels)
     rows = [{"resource_id": row.id, "key": key, "value": value} for key, value in labels.items()]
     if rows:
