@@ -17,8 +17,10 @@ from publisher.api import (
     families,
     health,
     job_events,
+    job_log,
     jobs,
     plans,
+    sweeps,
     variant_files,
     variants,
     workers,
@@ -67,8 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
     resources = (
-        *(base_models, families, corpora, plans, variants, variant_files, jobs, job_events, workers),
-        *(api_keys, health),
+        *(base_models, families, corpora, plans, variants, variant_files, sweeps),
+        *(jobs, job_events, job_log, workers, api_keys, health),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)

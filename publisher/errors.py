@@ -112,6 +112,14 @@ class JobCancelled(PublisherError):
     title = "Cancelled"
 
 
+class JobPaused(PublisherError):
+    """Raised inside a stage when its job is to stop for now and go on later from what it has saved."""
+
+    status = 409
+    slug = "paused"
+    title = "Paused"
+
+
 class LeaseLost(PublisherError):
     """This worker no longer owns the job; whatever it would write is refused."""
 

@@ -122,7 +122,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker renews its lease")
     reaper_seconds: float = Field(default=5, gt=0, description="how often lost and undispatched jobs are looked for")
     redispatch_seconds: float = Field(default=20, gt=0, description="a queued job that no worker took is sent again")
-    cancel_grace_seconds: float = Field(default=30, gt=0, description="then a cancelled job's process is killed")
+    cancel_grace_seconds: float = Field(
+        default=30, gt=0, description="then a cancelled or pausing job's process is killed"
+    )
     max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
     retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
 

@@ -10,7 +10,7 @@ class StageContext(Protocol):
     """Calls are cheap enough for every batch of every loop; whoever listens thins them out."""
 
     def check(self) -> None:
-        """Raise JobCancelled or LeaseLost if the work is not wanted any more."""
+        """Raise JobCancelled, JobPaused or LeaseLost if the work is not wanted any more, or not now."""
 
     def progress(self, done: float, total: float, unit: str) -> None:
         """`done` of `total` `unit` (tokens, bytes, tensors, …) of this stage. Checks, too."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from fastapi import APIRouter, Response, status
 from sqlalchemy.exc import IntegrityError
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.base_models_schema import BaseModelAnswer, BaseModelRequest
 from publisher.api.errors import documented
+from publisher.api.filters import ListedFilters, RepoFilter
+from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.errors import Conflict
 from publisher.settings import Settings
+from publisher.store import deletion
+from publisher.store import filters as filtered
+from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_base_model, variants_of
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.resources import find_base_model
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/base-models", tags=["base models"])
 
@@ -33,7 +41,7 @@ def register(
     another base model.
     """
     facts = _inspect(request, service.settings)
-    row, is_new = _find_or_add(service, caller, facts)
+    row, is_new = _find_or_add(service, caller, facts, request.labels)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return BaseModelAnswer.of(row)
@@ -47,10 +55,14 @@ def _inspect(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
     return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
 
 
-def _find_or_add(service: Service, caller: Caller, facts: BaseModelFacts) -> tuple[BaseModel, bool]:
+def _find_or_add(
+    service: Service, caller: Caller, facts: BaseModelFacts, labels: Mapping[str, str]
+) -> tuple[BaseModel, bool]:
     with service.database.write() as session:
         found = find_base_model(session, caller.tenant_id, facts)
         if found is not None:
+            if labels:
+                change_labels(session, found, labels)
             return found, False
         row = BaseModel(
             tenant_id=caller.tenant_id,
@@ -60,14 +72,22 @@ def _find_or_add(service: Service, caller: Caller, facts: BaseModelFacts) -> tup
             facts=facts.model_dump(mode="json"),
         )
         session.add(row)
+        session.flush()
+        set_labels(session, row, labels)
         return row, True
 
 
 @router.get("", responses=documented(401))
-def list_base_models(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[BaseModelAnswer]:
+def list_base_models(
+    service: CurrentService,
+    caller: CurrentCaller,
+    page: RequestedPage,
+    filters: ListedFilters,
+    repo_id: RepoFilter = None,
+) -> Page[BaseModelAnswer]:
     """List base models."""
+    mine = filtered.base_models(caller.tenant_id, replace(filters, repo_id=repo_id))
     with service.database.read() as session:
-        mine = readable_by(caller.tenant_id, BaseModel)
         rows = newest_first(session, mine, BaseModel, page.cursor, page.limit)
     return Page(items=[BaseModelAnswer.of(row) for row in rows.items], next_cursor=rows.next_cursor)
 
@@ -79,18 +99,20 @@ def get_base_model(id: str, service: CurrentService, caller: CurrentCaller) -> B
         return BaseModelAnswer.of(owned(session, BaseModel, caller.tenant_id, id))
 
 
+@router.patch("/{id}", responses=documented(401, 404, 422))
+def change_base_model(id: str, change: LabelChange, service: CurrentService, caller: CurrentCaller) -> BaseModelAnswer:
+    """Change a base model's labels."""
+    with service.database.write() as session:
+        row = owned(session, BaseModel, caller.tenant_id, id)
+        change_labels(session, row, change.labels)
+        return BaseModelAnswer.of(row)
+
+
 @router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
 def delete_base_model(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Forget a base model that no variant uses. Its files stay where they are."""
     try:
         with service.database.write() as session:
-            row = owned(session, BaseModel, caller.tenant_id, id)
-            if variants_of(session, row.id):
-                raise _in_use(id)
-            session.delete(row)
+            deletion.delete_base_model(session, owned(session, BaseModel, caller.tenant_id, id))
     except IntegrityError as error:  # a variant was made from it at this moment
-        raise _in_use(id) from error
-
-
-def _in_use(id: str) -> Conflict:
-    return Conflict(f"base model {id} is used by variants.", way_out="Their manifests refer to it, so it stays.")
+        raise Conflict(f"base model {id} is used by a variant.", way_out="GET /v1/variants lists it.") from error

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from publisher.api.labels import Labels
 from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import Conflict
 from publisher.store import models as tables
@@ -34,6 +35,7 @@ class BaseModelRequest(BaseModel):
         max_length=200,
         description="with path: namespace/name under which others get this model; what is published calls it so",
     )
+    labels: Labels = {}
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -79,11 +81,13 @@ class BaseModelAnswer(BaseModel):
         default=[],
         description="what is read otherwise than the files say: tensors left out, an LM head that is not tied",
     )
+    labels: dict[str, str]
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod
     def of(cls, row: tables.BaseModel) -> Self:
-        return cls.model_validate(row.facts | {"id": row.id, "created_at": row.created_at})
+        own = {"id": row.id, "labels": row.labels, "created_at": row.created_at}
+        return cls.model_validate(row.facts | own)
 
 
 def facts_of(row: tables.BaseModel) -> BaseModelFacts:

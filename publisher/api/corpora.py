@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Response, status
 from sqlalchemy.exc import IntegrityError
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.corpora_schema import CorpusAnswer, CorpusRequest, source_of
 from publisher.api.errors import documented
+from publisher.api.filters import ListedFilters
+from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
@@ -16,10 +20,13 @@ from publisher.corpus.facts import CorpusFacts, count
 from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
 from publisher.settings import Settings
+from publisher.store import deletion
+from publisher.store import filters as filtered
+from publisher.store.labels import change_labels
 from publisher.store.models import Corpus
 from publisher.store.paging import newest_first
 from publisher.store.resources import find_corpus
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/corpora", tags=["corpora"])
 
@@ -41,7 +48,8 @@ def register(
     _refuse_taken_name(service, caller, source)
     if source.dataset is not None:
         _look_into(source.dataset, source.text_field, access)
-    row, is_new = _save(service, caller, source, None if source.dataset else count(source))
+    facts = None if source.dataset else count(source)
+    row, is_new = _save(service, caller, source, facts, request.labels)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return CorpusAnswer.of(row)
@@ -80,7 +88,9 @@ def _refuse_taken_name(service: Service, caller: Caller, source: CorpusSource) -
         raise _name_taken(source.name)
 
 
-def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts | None) -> tuple[Corpus, bool]:
+def _save(
+    service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts | None, labels: Mapping[str, str]
+) -> tuple[Corpus, bool]:
     try:
         with service.database.write() as session:
             found = find_corpus(session, caller.tenant_id, source.name)
@@ -91,6 +101,9 @@ def _save(service: Service, caller: Caller, source: CorpusSource, facts: CorpusF
                 raise _name_taken(source.name)
             row.facts = facts.model_dump() if facts else {}
             session.add(row)
+            session.flush()
+            if labels:
+                change_labels(session, row, labels)
             return row, found is None
     except IntegrityError as error:
         raise _name_taken(source.name) from error
@@ -105,10 +118,12 @@ def _name_taken(name: str) -> Conflict:
 
 
 @router.get("", responses=documented(401))
-def list_corpora(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[CorpusAnswer]:
+def list_corpora(
+    service: CurrentService, caller: CurrentCaller, page: RequestedPage, filters: ListedFilters
+) -> Page[CorpusAnswer]:
     """List corpora."""
     with service.database.read() as session:
-        rows = newest_first(session, readable_by(caller.tenant_id, Corpus), Corpus, page.cursor, page.limit)
+        rows = newest_first(session, filtered.corpora(caller.tenant_id, filters), Corpus, page.cursor, page.limit)
     return Page(items=[CorpusAnswer.of(row) for row in rows.items], next_cursor=rows.next_cursor)
 
 
@@ -117,3 +132,19 @@ def get_corpus(id: str, service: CurrentService, caller: CurrentCaller) -> Corpu
     """Get a corpus."""
     with service.database.read() as session:
         return CorpusAnswer.of(owned(session, Corpus, caller.tenant_id, id))
+
+
+@router.patch("/{id}", responses=documented(401, 404, 422))
+def change_corpus(id: str, change: LabelChange, service: CurrentService, caller: CurrentCaller) -> CorpusAnswer:
+    """Change a corpus's labels."""
+    with service.database.write() as session:
+        row = owned(session, Corpus, caller.tenant_id, id)
+        change_labels(session, row, change.labels)
+        return CorpusAnswer.of(row)
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
+def delete_corpus(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+    """Forget a corpus that no variant's recipe names. Its files stay where they are."""
+    with service.database.write() as session:
+        deletion.delete_corpus(session, owned(session, Corpus, caller.tenant_id, id))

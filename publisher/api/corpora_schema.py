@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from publisher.api.labels import Labels
 from publisher.corpus.dataset import DOCUMENTS, MOST_DOCUMENTS, REPO_ID
 from publisher.corpus.facts import CorpusFacts
 from publisher.corpus.source import CorpusSource
@@ -46,6 +47,7 @@ class CorpusRequest(BaseModel):
     held_out_fraction: float = Field(
         default=0.1, ge=0, le=1, description="share of the documents that is only ever used for evaluation"
     )
+    labels: Labels = {}
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -69,6 +71,7 @@ class CorpusAnswer(BaseModel):
     text_field: str
     held_out_fraction: float
     facts: CorpusFacts | None = Field(description="null for a dataset: jobs read it, registering does not")
+    labels: dict[str, str]
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod
@@ -77,7 +80,8 @@ class CorpusAnswer(BaseModel):
         told = source.model_dump(exclude={"dataset"})
         if dataset := source.dataset:
             told |= dataset.model_dump(exclude={"repo_id"}) | {"dataset": dataset.repo_id}
-        return cls.model_validate(told | {"id": row.id, "facts": facts_of(row), "created_at": row.created_at})
+        own = {"id": row.id, "facts": facts_of(row), "labels": row.labels, "created_at": row.created_at}
+        return cls.model_validate(told | own)
 
 
 def source_of(row: tables.Corpus) -> CorpusSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -10,8 +11,8 @@ from publisher.jobs.outlook import Outlook
 from publisher.jobs.shapes import read_needs
 from publisher.jobs.waiting import WaitKind
 from publisher.plan.needs import Needs
-from publisher.store.models import Job
-from publisher.store.states import JobState
+from publisher.store import models as tables
+from publisher.store.states import AttemptOutcome, JobState
 
 
 class FailureAnswer(BaseModel):
@@ -54,10 +55,12 @@ class JobAnswer(BaseModel):
     priority: int = Field(description="higher is taken first, of equal the oldest")
     queue: str | None = Field(description="cpu for a job that computes nothing, or the GiB that it needs, rounded up")
     event_seq: int = Field(description="number of the last event")
+    labels: dict[str, str] = Field(description="its variant's")
     created_at: float
     started_at: float | None
     finished_at: float | None
     cancel_requested_at: float | None
+    pause_requested_at: float | None = Field(description="null: it is not to pause")
 
     @computed_field(description="somebody asked for its end when it had published already")  # type: ignore[prop-decorator]
     @property
@@ -78,7 +81,7 @@ class JobDetail(JobAnswer):
     )
 
     @classmethod
-    def seen(cls, row: Job, ahead: Outlook) -> Self:
+    def seen(cls, row: tables.Job, ahead: Outlook) -> Self:
         """Of a row and what was found out about it."""
         answer = JobAnswer.model_validate(row)
         return cls(
@@ -88,6 +91,62 @@ class JobDetail(JobAnswer):
             expected_start=ahead.start,
             expected_end=ahead.end,
         )
+
+
+class AttemptAnswer(BaseModel):
+    """A job in one worker's hands. Times are seconds since 1970; `stages` maps a stage to its state and seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int = Field(description="counts from 1 over all retries")
+    attempt: int = Field(description="the try that it counts as; waiting, a pause and a worker's shutdown cost none")
+    worker: str
+    started_at: float
+    finished_at: float | None
+    outcome: AttemptOutcome | None = Field(description="null while it runs")
+    failure: FailureAnswer | None
+    waiting: WaitingAnswer | None = Field(description="what it came to wait for")
+    stages: dict[str, Any]
+    first_event: int = Field(description="number of its first event")
+    last_event: int = Field(description="number of its last event so far")
+
+    @classmethod
+    def of(cls, row: tables.JobAttempt, job: tables.Job) -> Self:
+        """Of one that runs, the job's row knows where it is."""
+        if row.last_event is None and row.number == job.lease_token:
+            row.stages, row.last_event = job.stages, job.event_seq
+        return cls.model_validate(row)
+
+
+class AttemptPage(BaseModel):
+    """Newest first."""
+
+    items: list[AttemptAnswer]
+    next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
+
+
+class LogLine(BaseModel):
+    """A line of a job's log."""
+
+    seq: int = Field(description="number of its event")
+    at: float = Field(description="seconds since 1970")
+    stage: str | None = Field(description="null: of no stage, or written by an older version")
+    message: str
+
+    @classmethod
+    def of(cls, event: tables.JobEvent) -> Self:
+        return cls(seq=event.seq, at=event.at, stage=event.data.get("stage"), message=event.data["message"])
+
+    def __str__(self) -> str:
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        return f"{at.replace('+00:00', 'Z')} [{self.stage or '-'}] {self.message}\n"
+
+
+class LogPage(BaseModel):
+    """Oldest first."""
+
+    items: list[LogLine]
+    next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
 
 
 class MetricPoint(BaseModel):

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Response, status
+from fastapi import APIRouter, Header, Query, Response, status
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.errors import documented
+from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
+from publisher.api.labels import LabelChange
 from publisher.api.paging import Page, RequestedPage
+from publisher.api.publications import refuse_shared, withdraw
 from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_variant
 from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
 from publisher.errors import Conflict
+from publisher.jobs.removal import refuse_live, remove_variant
 from publisher.jobs.service import enqueue
+from publisher.manifest.reports import Publication
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
+from publisher.store import filters as filtered
+from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Variant
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_request
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.resources import find_request, keep_corpora
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
+PublicationFate = Literal["keep", "delete"]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -85,7 +94,7 @@ def _create(
             found = find_request(session, caller.tenant_id, key) if key is not None else None
             if found is not None and key is not None:
                 return _answer_again(found, request, key), None
-            variant = _add(session, caller, request, key)
+            variant = add_variant(session, caller, request, key)
             job = enqueue(session, variant, request.priority)
             session.refresh(variant)
             return VariantAnswer.of(variant), job.id
@@ -97,8 +106,12 @@ def _create(
         return answer, None
 
 
-def _add(session: Session, caller: Caller, request: VariantRequest, key: str | None) -> Variant:
-    owned(session, BaseModel, caller.tenant_id, request.base_model_id)  # it may have been deleted since the checks
+def add_variant(session: Session, caller: Caller, request: VariantRequest, key: str | None, **more: str) -> Variant:
+    """A row for a request that was checked; `more`: id, sweep_id. NotFound or Conflict for what has just gone."""
+    # what it needs may have been deleted since the checks; from now on it stays
+    owned(session, BaseModel, caller.tenant_id, request.base_model_id)
+    for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
+        raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
     variant = Variant(
         tenant_id=caller.tenant_id,
         base_model_id=request.base_model_id,
@@ -109,19 +122,34 @@ def _add(session: Session, caller: Caller, request: VariantRequest, key: str | N
         publish_private=request.publish.private,
         idempotency_key=key,
         request_digest=request.digest,
+        **more,
     )
     session.add(variant)
     session.flush()
+    set_labels(session, variant, request.labels)
     return variant
 
 
 @router.get("", responses=documented(401))
-def list_variants(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[VariantSummary]:
+def list_variants(
+    service: CurrentService,
+    caller: CurrentCaller,
+    page: RequestedPage,
+    filters: ListedFilters,
+    *,
+    state: StateFilter = None,
+    base_model_id: BaseModelFilter = None,
+    repo_id: RepoFilter = None,
+    sweep_id: SweepFilter = None,
+) -> Page[VariantSummary]:
     """List variants."""
+    wanted = replace(
+        filters, states=tuple(state or ()), base_model_id=base_model_id, repo_id=repo_id, sweep_id=sweep_id
+    )
     with service.database.read() as session:
-        mine = readable_by(caller.tenant_id, Variant).options(selectinload(Variant.jobs))
+        mine = filtered.variants(caller.tenant_id, wanted).options(selectinload(Variant.jobs))
         rows = newest_first(session, mine, Variant, page.cursor, page.limit)
-    return Page(items=[VariantSummary.of(row) for row in rows.items], next_cursor=rows.next_cursor)
+        return Page(items=[VariantSummary.of(row) for row in rows.items], next_cursor=rows.next_cursor)
 
 
 @router.get("/{id}", responses=documented(401, 404))
@@ -129,3 +157,38 @@ def get_variant(id: str, service: CurrentService, caller: CurrentCaller) -> Vari
     """Get a variant with its manifest."""
     with service.database.read() as session:
         return VariantAnswer.of(owned(session, Variant, caller.tenant_id, id))
+
+
+@router.patch("/{id}", responses=documented(401, 404, 422))
+def change_variant(id: str, change: LabelChange, service: CurrentService, caller: CurrentCaller) -> VariantAnswer:
+    """Change a variant's labels."""
+    with service.database.write() as session:
+        row = owned(session, Variant, caller.tenant_id, id)
+        change_labels(session, row, change.labels)
+        return VariantAnswer.of(row)
+
+
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409, 503))
+def delete_variant(
+    id: str,
+    service: CurrentService,
+    caller: CurrentCaller,
+    publication: Annotated[PublicationFate, Query(description="what becomes of its checkpoint on the Hub")] = "keep",
+) -> None:
+    """Forget a variant and its jobs, which must have ended.
+
+    With `publication=delete` its checkpoint goes first: the repository of the embedded Hub, or of another Hub the files
+    that it published, by a commit. That is refused where the repository holds more, or has moved on. Interrupted, the
+    same request again finishes.
+    """
+    with service.database.read() as session:
+        row = owned(session, Variant, caller.tenant_id, id)
+        refuse_live(row.jobs)
+        published = Publication.model_validate(row.publication) if row.publication else None
+        if published is not None and publication == "delete":
+            refuse_shared(session, row, published)
+        paths = [file.path for file in row.files]
+    if published is not None and publication == "delete":
+        withdraw(service.settings, service.hub, published, paths)
+    with service.database.write() as session:
+        remove_variant(session, owned(session, Variant, caller.tenant_id, id))

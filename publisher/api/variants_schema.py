@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.api.jobs_schema import JobAnswer
+from publisher.api.labels import Labels
 from publisher.api.plans_schema import RECIPE_EXAMPLE
 from publisher.manifest.manifest import Manifest
 from publisher.manifest.reports import Publication
@@ -47,12 +48,13 @@ class VariantRequest(BaseModel):
     priority: int = Field(
         default=0, ge=-100, le=100, description="jobs of higher priority are taken first, of equal the oldest"
     )
+    labels: Labels = {}
 
     @property
     def digest(self) -> str:
         """sha256 over what the request means: defaults written out, keys sorted."""
-        # requests of before said nothing of priority, and their keys are remembered
-        since = set() if self.priority else {"priority"}
+        # requests of before said nothing of these, and their keys are remembered
+        since = {name for name in ("priority", "labels") if not getattr(self, name)}
         meaning = json.dumps(self.model_dump(mode="json", exclude=since), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(meaning.encode()).hexdigest()
 
@@ -99,12 +101,14 @@ class VariantSummary(BaseModel):
     publication: Publication | None
     certificate: CertificateAnswer | None
     manifest_problem: str | None = Field(description="why the stored manifest cannot be read; null: it can")
-    job: JobAnswer
+    job: JobAnswer | None = Field(description="null: it was deleted")
+    labels: dict[str, str]
+    sweep_id: str | None = Field(description="the sweep that it was made in; null: none")
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod
     def of(cls, row: tables.Variant) -> Self:
-        """Of a row whose jobs are loaded, or whose session is open."""
+        """Of a row whose session is open."""
         return cls.model_validate(cls._fields(row))
 
     @classmethod
@@ -122,7 +126,9 @@ class VariantSummary(BaseModel):
             "publication": row.publication,
             "certificate": CertificateAnswer.of(manifest) if isinstance(manifest, Manifest) else None,
             "manifest_problem": manifest.reason if isinstance(manifest, Unreadable) else None,
-            "job": JobAnswer.model_validate(row.jobs[-1]),
+            "job": JobAnswer.model_validate(row.jobs[-1]) if row.jobs else None,
+            "labels": row.labels,
+            "sweep_id": row.sweep_id,
             "created_at": row.created_at,
         }
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from publisher.client.progress import Shown, loss_note, shown_on
 from publisher.client.rest import FINISHED, Event
+from publisher.store.states import JobState
 
 
 class JobProgress:
@@ -32,7 +33,9 @@ class JobProgress:
 
     def _on_state(self, data: dict[str, Any]) -> None:
         self.state, self.failure = data["state"], data.get("failure")
-        if self.state not in FINISHED and data.get("attempt", 0) > 1:
+        if self.state in {JobState.PAUSING, JobState.PAUSED}:
+            self._shown.say(f"{self.state}; it goes on when somebody resumes it")
+        elif self.state not in FINISHED and data.get("attempt", 0) > 1:
             self._shown.say(f"attempt {data['attempt']}: {self.state}")
         if waiting := data.get("waiting"):
             self._shown.say(f"waiting: {waiting['message']}")

@@ -132,7 +132,7 @@ def _settle(step: Step, job: Job, skipped: bool) -> Step:
         return Step(step.stage, StepState.SKIPPED)
     if job.state is JobState.FAILED and step.stage == (job.failure or {}).get("stage"):
         return Step(step.stage, StepState.FAILED, step.seconds, step.seq, step.at)
-    if step.state is StepState.STARTED and job.state.finished:
+    if step.state is StepState.STARTED and (job.state.finished or job.state is JobState.PAUSED):
         return Step(step.stage, StepState.STOPPED, step.seconds, step.seq, step.at)
     return step
 

@@ -1,4 +1,4 @@
-"""Pages of jobs: the list, one job, its event stream, cancel and retry."""
+"""Pages of jobs: the list, one job, its event stream, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
@@ -85,6 +85,21 @@ def events(id: str, request: Request, service: CurrentService, visitor: CurrentV
 def cancel(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         job_service.cancel(session, owned(session, Job, visitor.tenant_id, id).id)
+    return see_other(f"/jobs/{id}")
+
+
+@router.post("/{id}/pause")
+def pause(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+    with service.database.write() as session:
+        job_service.pause(session, owned(session, Job, visitor.tenant_id, id).id)
+    return see_other(f"/jobs/{id}")
+
+
+@router.post("/{id}/resume")
+def resume(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+    with service.database.write() as session:
+        job_service.resume(session, owned(session, Job, visitor.tenant_id, id).id)
+    service.dispatcher.send(id)
     return see_other(f"/jobs/{id}")
 
 

@@ -38,10 +38,11 @@ _WITH_LISTED = (joinedload(Variant.base_model), selectinload(Variant.jobs))
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the list; `state` is the latest job's, `pruning` and `numbers` None where they cannot be read."""
+    """A line of the list; `state` is the latest job's, None if it was deleted, `pruning` and `numbers` None where they
+    cannot be read."""
 
     variant: Variant
-    state: JobState
+    state: JobState | None
     pruning: Pruning | None
     numbers: VariantNumbers | None
 
@@ -49,7 +50,7 @@ class Entry:
     def of(cls, row: Variant) -> Entry:
         recipe = recipe_of(row)
         pruning = recipe.pruning if isinstance(recipe, Recipe) else None
-        return cls(row, row.jobs[-1].state, pruning, VariantNumbers.of(row))
+        return cls(row, row.jobs[-1].state if row.jobs else None, pruning, VariantNumbers.of(row))
 
 
 @router.get("")
@@ -79,7 +80,7 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
             visitor=visitor,
             now=session.scalar(select(database_now())),
             variant=row,
-            job=row.jobs[-1],
+            job=row.jobs[-1] if row.jobs else None,
             numbers=VariantNumbers.of(row),
             problems=[part.reason for part in (recipe, manifest) if isinstance(part, Unreadable)],
             files=row.files,

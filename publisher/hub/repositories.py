@@ -257,9 +257,11 @@ class Repository:
             self._publish(first, DEFAULT_BRANCH)
             self._write_settings(settings)
 
-    def delete(self, trash: Path) -> None:
-        """Gone at once for readers and writers. Raises RepositoryMissing."""
+    def delete(self, trash: Path, head: str | None = None) -> None:
+        """Gone at once for readers and writers. Raises RepositoryMissing, or StaleParent if it is not at `head`."""
         with self._writing():
+            if head is not None and self._branch(DEFAULT_BRANCH) != head:
+                raise StaleParent(f"A commit has happened since: {DEFAULT_BRANCH!r} is not at {head}.")
             remove_folder(self._folder, trash)
 
     def set_private(self, private: bool) -> None:

@@ -86,9 +86,12 @@ class HubStorage:
         )
         return repository
 
-    def delete_repository(self, id: RepositoryId) -> None:
-        """Raises RepositoryMissing. Blobs stay until garbage is collected, since others may share them."""
-        self._at(id).delete(self.trash)
+    def delete_repository(self, id: RepositoryId, head: str | None = None) -> None:
+        """Raises RepositoryMissing, and StaleParent if it is no longer at commit `head`, if one is given.
+
+        Blobs stay until garbage is collected, since others may share them.
+        """
+        self._at(id).delete(self.trash, head)
         self.deleted.set()
 
     def namespaces(self) -> list[str]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, case, select, update
 from sqlalchemy.orm import Session
 
-from publisher.errors import JobCancelled, LeaseLost
-from publisher.jobs import events
+from publisher.errors import JobCancelled, JobPaused, LeaseLost
+from publisher.jobs import attempts, events
 from publisher.jobs.publishing import Intent
 from publisher.store.database import database_now
 from publisher.store.models import Job
@@ -29,11 +29,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseStatus:
-    """`cancelling_for`: seconds since somebody asked for the job's end; None if nobody did. `publishing`: its commit
-    may have been sent, so that nothing but the Hub's answer can end it."""
+    """`stopping_for`: seconds since somebody asked for the job's end, or for a pause; None if nobody did. `publishing`:
+    its commit may have been sent, so that nothing but the Hub's answer can end it."""
 
     state: JobState
-    cancelling_for: float | None
+    stopping_for: float | None
     publishing: bool
 
 
@@ -65,11 +65,11 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
     ) or events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, **held)
     if not claimed:
         return None
-    return Lease(job_id, session.scalars(select(Job.lease_token).where(Job.id == job_id)).one())
+    return Lease(job_id, attempts.begin(session, job_id))
 
 
 def renew(session: Session, lease: Lease, seconds: float) -> JobState:
-    """Hold the job for `seconds` more; returns running or cancelling. Raises LeaseLost."""
+    """Hold the job for `seconds` more; returns running, pausing or cancelling. Raises LeaseLost."""
     state = session.scalar(
         update(Job)
         .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
@@ -84,19 +84,20 @@ def renew(session: Session, lease: Lease, seconds: float) -> JobState:
 
 def status(session: Session, lease: Lease) -> LeaseStatus:
     """How the job stands, without renewing. Raises LeaseLost."""
-    asked_ago = database_now() - Job.cancel_requested_at
+    asked_at = case((Job.state == JobState.PAUSING, Job.pause_requested_at), else_=Job.cancel_requested_at)
+    asked_ago = database_now() - asked_at
     holds = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
     row = session.execute(select(Job.state, asked_ago, Job.publishing.is_not(None)).where(*holds)).one_or_none()
     if row is None:
         raise lost(lease)
-    state, cancelling_for, publishing = row
-    return LeaseStatus(state, cancelling_for, bool(publishing))
+    state, stopping_for, publishing = row
+    return LeaseStatus(state, stopping_for, bool(publishing))
 
 
 def intend(session: Session, lease: Lease, intent: Intent) -> None:
     """Write down that this commit is sent next: the point of no return.
 
-    Raises JobCancelled, after which nothing may be sent, if somebody asked for the job's end before; LeaseLost.
+    Raises JobCancelled or JobPaused, after which nothing may be sent, if somebody asked for that before; LeaseLost.
     """
     recorded = session.scalar(
         update(Job)
@@ -108,8 +109,11 @@ def intend(session: Session, lease: Lease, intent: Intent) -> None:
     )
     if recorded is not None:
         return
-    if status(session, lease).state is JobState.RUNNING:
+    state = status(session, lease).state
+    if state is JobState.RUNNING:
         raise lost(lease)
+    if state is JobState.PAUSING:
+        raise JobPaused(f"{lease.job_id} is to pause before anything is published.")
     raise JobCancelled(f"{lease.job_id} was cancelled before anything was published.")
 
 

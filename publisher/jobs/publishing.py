@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement
 
 from publisher.manifest.manifest import FILE_NAME as MANIFEST
 from publisher.manifest.manifest import FileRecord
+from publisher.store.models import Job
 
 TOO_LATE = "The cancel came too late: the commit had been sent, and the checkpoint is published."
 
@@ -44,3 +46,8 @@ class Intent(BaseModel):
     def mark(self) -> str:
         """The line in the commit's description by which it is known again, whoever committed on top of it."""
         return f"{MANIFEST} has sha256 {self.files[MANIFEST].sha256}"
+
+
+def publish_has_begun() -> ColumnElement[bool]:
+    """Of a row of jobs: what it made may be on a Hub already, so that it is not put aside."""
+    return Job.publishing.is_not(None)

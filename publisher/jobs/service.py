@@ -1,4 +1,4 @@
-"""What a person can do to a job: have one queued, cancel it, retry it. The caller dispatches after the commit."""
+"""What a person can do to a job: have one queued, pause, resume, cancel, retry. The caller dispatches afterwards."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from publisher.errors import Conflict
+from publisher.errors import Conflict, NotFound
 from publisher.jobs import events
+from publisher.jobs.publishing import publish_has_begun
 from publisher.jobs.shapes import shape_of
 from publisher.store.database import database_now
-from publisher.store.models import Job, Variant
+from publisher.store.models import Job, Variant, new_id
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
 
+_WITHOUT_WORKER = (JobState.QUEUED, JobState.PAUSED)
+_WITH_WORKER = (JobState.RUNNING, JobState.PAUSING)
 
-def enqueue(session: Session, variant: Variant, priority: int = 0) -> Job:
-    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first."""
-    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id, priority=priority, **shape_of(session, variant))
+
+def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | None = None) -> Job:
+    """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first.
+
+    `id`: a new one, if it matters.
+    """
+    job = Job(
+        id=id or new_id("job"),
+        tenant_id=variant.tenant_id,
+        variant_id=variant.id,
+        priority=priority,
+        **shape_of(session, variant),
+    )
     session.add(job)
     session.flush()
     # queued → queued: the first event, so that a listener sees the job from its start
@@ -26,22 +39,69 @@ def enqueue(session: Session, variant: Variant, priority: int = 0) -> Job:
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """Queued: cancelled at once. Running: cancelling, and the worker stops within seconds.
+    """Queued or paused: cancelled at once. Running: cancelling, and the worker stops within seconds.
 
     A job whose commit may have been sent is cancelling until the Hub was asked: it has succeeded if it was.
     Cancelling twice changes nothing; Conflict if the job already succeeded or failed.
     """
     now = database_now()
     at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None, "waiting_since": None}
-    unsent, states = [Job.publishing.is_(None)], [JobState.RUNNING, JobState.QUEUED]
-    if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], where=unsent, **at_once):
+    unsent, states = [~publish_has_begun()], [*_WITH_WORKER, JobState.QUEUED]
+    if events.move(session, job_id, JobState.CANCELLED, only_from=_WITHOUT_WORKER, where=unsent, **at_once):
         return _reload(session, job_id)
     if events.move(session, job_id, JobState.CANCELLING, only_from=states, cancel_requested_at=now):
         return _reload(session, job_id)
     job = _reload(session, job_id)
     if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
-        way_out = "Only a queued or running job can be cancelled."
+        way_out = "Only a job that has not ended can be cancelled."
         raise Conflict(f"job {job_id} has already {job.state}.", way_out=way_out)
+    return job
+
+
+def pause(session: Session, job_id: str) -> Job:
+    """Queued: paused at once. Running: pausing, and the worker stops within seconds with its state saved.
+
+    Pausing twice changes nothing. Conflict if the job has ended, is being cancelled, or publishes already.
+    """
+    now = database_now()
+    aside: dict[str, Any] = {"pause_requested_at": now, "waiting": None, "waiting_since": None, "dispatched_at": None}
+    if events.move(
+        session, job_id, JobState.PAUSED, only_from=[JobState.QUEUED], where=[~publish_has_begun()], **aside
+    ):
+        return _reload(session, job_id)
+    asked = {"pause_requested_at": now}
+    if events.move(
+        session, job_id, JobState.PAUSING, only_from=[JobState.RUNNING], where=[~publish_has_begun()], **asked
+    ):
+        return _reload(session, job_id)
+    job = _reload(session, job_id)
+    if job.state not in {JobState.PAUSING, JobState.PAUSED}:
+        raise _not_paused(job)
+    return job
+
+
+def _not_paused(job: Job) -> Conflict:
+    if job.state in {JobState.QUEUED, JobState.RUNNING} and job.publishing is not None:
+        way_out = "Publishing takes minutes: wait for its end, or cancel it."
+        return Conflict(f"job {job.id} publishes: what it made may be on the Hub already.", way_out=way_out)
+    return Conflict(f"job {job.id} is {job.state}.", way_out="Only a queued or running job can be paused.")
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """A paused job is queued again in its old place, and goes on from what it saved; one that is still pausing runs on.
+
+    Of one that was queued or running nothing changes. Conflict if it has ended or is being cancelled. After the commit
+    hand its id to `Dispatcher.send`.
+    """
+    anew: dict[str, Any] = {"pause_requested_at": None, "claimable_at": 0.0, "dispatched_at": None}
+    if events.move(session, job_id, JobState.QUEUED, only_from=[JobState.PAUSED], **anew):
+        return _reload(session, job_id)
+    # its worker may have stopped by now: then it gives the job back, as a worker does that shuts down
+    if events.move(session, job_id, JobState.RUNNING, only_from=[JobState.PAUSING], pause_requested_at=None):
+        return _reload(session, job_id)
+    job = _reload(session, job_id)
+    if job.state not in {JobState.QUEUED, JobState.RUNNING}:
+        raise Conflict(f"job {job_id} is {job.state}.", way_out="Only a paused job can be resumed.")
     return job
 
 
@@ -66,6 +126,7 @@ def retry(session: Session, job_id: str) -> Job:
         "dispatched_at": None,
         "claimable_at": 0.0,
         "cancel_requested_at": None,
+        "pause_requested_at": None,
         "started_at": None,
         "finished_at": None,
     }
@@ -82,4 +143,7 @@ def _refuse_unreadable(job: Job) -> None:
 
 
 def _reload(session: Session, job_id: str) -> Job:
-    return session.get_one(Job, job_id, populate_existing=True)
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise NotFound(f"job {job_id} does not exist.")  # any more
+    return job

@@ -14,15 +14,15 @@ from typing import Any, Self
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from publisher.jobs import events
+from publisher.jobs import attempts, events
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease, hold, lost
 from publisher.jobs.publishing import TOO_LATE, Intent
 from publisher.jobs.waiting import Waiting, pause, span
 from publisher.settings import Settings
 from publisher.store.database import database_now
-from publisher.store.models import Job, JobEvent, Variant, VariantFile
-from publisher.store.states import ACTIVE, EventKind, JobState
+from publisher.store.models import Job, JobAttempt, Variant, VariantFile
+from publisher.store.states import ACTIVE, AttemptOutcome, EventKind, JobState
 
 #: What is broken over night is found mended in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
@@ -104,7 +104,8 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     """End a try that failed; returns queued if there will be another.
 
     The request's fault is final. Infrastructure gets `policy.max_attempts` tries, and an error that nobody foresaw two:
-    the same one twice in a row comes again. A job that was to be cancelled is cancelled, whatever else went wrong.
+    the same one twice in a row comes again. A job that was to be cancelled is cancelled, whatever else went wrong, and
+    one that was to be paused is paused at the cost of no try.
     `published`: the Hub has the commit, and something is wrong with it.
     """
     job = hold(session, lease)
@@ -112,6 +113,8 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     final = final or _came_before(session, job.id, failure)
     if job.state is JobState.CANCELLING and not published:
         return _stop(session, lease, job)
+    if job.state is JobState.PAUSING and failure.blame is Blame.INFRASTRUCTURE and not published:
+        return _pause(session, lease, job, failure=failure.as_json())
     if job.state is JobState.CANCELLING or (final and (published or job.publishing is None)):
         return _end(session, lease, JobState.FAILED, failure=failure.as_json())
     values: dict[str, Any] = {
@@ -120,18 +123,16 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     }
     if final:  # the next claim only asks the Hub, which is no try
         values["attempt"] = Job.attempt - 1
-    return _requeue(session, lease, policy.delay(job.attempt), **values)
+    return _requeue(session, lease, AttemptOutcome.FAILED, policy.delay(job.attempt), **values)
 
 
 def _came_before(session: Session, job_id: str, failure: Failure) -> bool:
     """Whether the try before this one ended in the same error."""
     if failure.error_id is None:
         return False
-    states = select(JobEvent.data).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.STATE.value)
-    # the last is this try's running; the one before says how the last try ended
-    before = session.scalars(states.order_by(JobEvent.seq.desc()).limit(2)).all()
-    earlier = (before[-1].get("failure") or {}) if before else {}
-    return bool(earlier.get("error_id") == failure.error_id)
+    ended = (JobAttempt.job_id == job_id, JobAttempt.outcome == AttemptOutcome.FAILED.value)
+    earlier = session.scalar(select(JobAttempt.failure).where(*ended).order_by(JobAttempt.number.desc()).limit(1))
+    return earlier is not None and earlier.get("error_id") == failure.error_id
 
 
 def finish_cancel(session: Session, lease: Lease) -> JobState:
@@ -149,11 +150,16 @@ def end_unpublished(session: Session, lease: Lease) -> JobState:
 
 
 def release(session: Session, lease: Lease) -> JobState:
-    """Give the job back because the worker shuts down: not the job's fault, so the try does not count."""
+    """Give the job back because the worker shuts down or the job is to pause: not the job's fault, so the try does not
+    count."""
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _stop(session, lease, job)
-    return _requeue(session, lease, 0.0, attempt=Job.attempt - 1, publishing=_unsure(session, job))
+    if job.state is JobState.PAUSING:
+        return _pause(session, lease, job)
+    return _requeue(
+        session, lease, AttemptOutcome.RELEASED, 0.0, attempt=Job.attempt - 1, publishing=_unsure(session, job)
+    )
 
 
 def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> JobState:
@@ -161,9 +167,11 @@ def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> Jo
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         return _stop(session, lease, job, seconds, waiting=waiting.as_json())
+    if job.state is JobState.PAUSING:
+        return _pause(session, lease, job)
     since = database_now() if job.waiting_since is None else Job.waiting_since
     values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
-    return _requeue(session, lease, seconds, publishing=_unsure(session, job), **values)
+    return _requeue(session, lease, AttemptOutcome.WAITING, seconds, publishing=_unsure(session, job), **values)
 
 
 def wait_patiently(
@@ -177,7 +185,7 @@ def wait_patiently(
     job = hold(session, lease)
     waited = 0.0 if job.waiting_since is None else max(0.0, _now(session) - job.waiting_since)
     ends = patience is not None and waited >= patience and job.publishing is None
-    if ends and job.state is not JobState.CANCELLING:
+    if ends and job.state is JobState.RUNNING:
         message = f"{waiting.message} The job waited for {span(waited)}."
         failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
         return _end(session, lease, JobState.FAILED, failure=failure.as_json())
@@ -188,7 +196,16 @@ def _stop(session: Session, lease: Lease, job: Job, delay: float = 0.0, **values
     """Cancelled; or cancelling, without a worker, until the Hub was asked."""
     if job.publishing is None:
         return _end(session, lease, JobState.CANCELLED)
-    return _give_back(session, lease, JobState.CANCELLING, delay, publishing=_unsure(session, job), **values)
+    outcome = AttemptOutcome.WAITING if "waiting" in values else AttemptOutcome.RELEASED
+    return _give_back(session, lease, JobState.CANCELLING, outcome, delay, publishing=_unsure(session, job), **values)
+
+
+def _pause(session: Session, lease: Lease, job: Job, **values: Any) -> JobState:
+    values |= {"attempt": Job.attempt - 1, "waiting_since": None}
+    if job.publishing is not None:  # the next try asks the Hub
+        values |= {"publishing": _unsure(session, job), "pause_requested_at": None}
+        return _requeue(session, lease, AttemptOutcome.RELEASED, 0.0, **values)
+    return _move(session, lease, JobState.PAUSED, AttemptOutcome.PAUSED, dispatched_at=None, worker=None, **values)
 
 
 def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[str, Any] | None:
@@ -208,21 +225,25 @@ def _now(session: Session) -> float:
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
     over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
-    return _move(session, lease, state, **over, **values)
+    return _move(session, lease, state, AttemptOutcome(state.value), **over, **values)
 
 
-def _requeue(session: Session, lease: Lease, delay: float, **values: Any) -> JobState:
-    return _give_back(session, lease, JobState.QUEUED, delay, **values)
+def _requeue(session: Session, lease: Lease, outcome: AttemptOutcome, delay: float, **values: Any) -> JobState:
+    return _give_back(session, lease, JobState.QUEUED, outcome, delay, **values)
 
 
-def _give_back(session: Session, lease: Lease, state: JobState, delay: float, **values: Any) -> JobState:
+def _give_back(
+    session: Session, lease: Lease, state: JobState, outcome: AttemptOutcome, delay: float, **values: Any
+) -> JobState:
     # without dispatched_at the reaper sends the job as soon as it is due
     again = {"claimable_at": database_now() + delay, "dispatched_at": None, "worker": None}
-    return _move(session, lease, state, **again, **values)
+    return _move(session, lease, state, outcome, **again, **values)
 
 
-def _move(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
+def _move(session: Session, lease: Lease, state: JobState, outcome: AttemptOutcome, **values: Any) -> JobState:
     holds = [Job.lease_token == lease.token]
     if not events.move(session, lease.job_id, state, only_from=ACTIVE, where=holds, lease_expires_at=None, **values):
         raise lost(lease)
+    told = {name: values[name] for name in ("failure", "waiting") if name in values}
+    attempts.end(session, lease.job_id, lease.token, outcome, **told)
     return state

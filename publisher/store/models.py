@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -78,7 +79,7 @@ class ApiKey(Table):
 
 
 class BaseModel(Table):
-    """`facts` is publisher.base_model.facts.BaseModelFacts as JSON."""
+    """`facts` is publisher.base_model.facts.BaseModelFacts as JSON; `labels` are written by publisher.store.labels."""
 
     __tablename__ = "base_models"
 
@@ -88,6 +89,7 @@ class BaseModel(Table):
     revision: Mapped[str]
     path: Mapped[str | None]
     facts: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
@@ -102,7 +104,35 @@ class Corpus(Table):
     name: Mapped[str]
     source: Mapped[dict[str, Any]]
     facts: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Label(Table):
+    """One label of a base model, a corpus or a variant, to find it by; what it shows are its own `labels`."""
+
+    __tablename__ = "labels"
+    __table_args__ = (Index("ix_labels_key", "key", "value", "resource_id"),)
+
+    resource_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class Sweep(Table):
+    """Variants that were asked for together. `request` is publisher.api.sweeps_schema.SweepRequest as JSON."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("sweep"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    request: Mapped[dict[str, Any]]
+    idempotency_key: Mapped[str | None]
+    request_digest: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+    variants: Mapped[list[Variant]] = relationship(order_by="Variant.id")
 
 
 class Variant(Table):
@@ -110,7 +140,10 @@ class Variant(Table):
     published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
 
     __tablename__ = "variants"
-    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        Index("ix_variants_repo", "tenant_id", "publish_repo_id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("var"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
@@ -124,6 +157,8 @@ class Variant(Table):
     request_digest: Mapped[str]
     publication: Mapped[dict[str, Any] | None]
     manifest: Mapped[dict[str, Any] | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
     base_model: Mapped[BaseModel] = relationship()
@@ -158,6 +193,7 @@ class Job(Table):
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
         Index("ix_jobs_turn", "state", "priority", "id"),
+        Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
@@ -173,6 +209,7 @@ class Job(Table):
     dispatched_at: Mapped[float | None]
     claimable_at: Mapped[float] = mapped_column(default=0.0)
     cancel_requested_at: Mapped[float | None]
+    pause_requested_at: Mapped[float | None]
     event_seq: Mapped[int] = mapped_column(default=0)
     failure: Mapped[dict[str, Any] | None]
     waiting: Mapped[dict[str, Any] | None]
@@ -189,11 +226,45 @@ class Job(Table):
 
     variant: Mapped[Variant] = relationship(back_populates="jobs")
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Its variant's."""
+        return self.variant.labels
+
+
+class JobAttempt(Table):
+    """A job in the hands of one worker, from its claim to the end of its lease; kept over retries.
+
+    `number` is the lease's token, `attempt` the try that it was counted as. `outcome` is
+    publisher.store.states.AttemptOutcome, `failure`, `waiting` and `stages` are as in the job's row when it ended;
+    `first_event` and `last_event` bound its events.
+    """
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    worker: Mapped[str]
+    started_at: Mapped[float]
+    finished_at: Mapped[float | None]
+    outcome: Mapped[str | None]
+    failure: Mapped[dict[str, Any] | None]
+    waiting: Mapped[dict[str, Any] | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    first_event: Mapped[int]
+    last_event: Mapped[int | None]
+
+
+_IS_LOG = text("kind = 'log'")
+
 
 class JobEvent(Table):
     """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.store.states.EventKind."""
 
     __tablename__ = "job_events"
+    # a job of 80,000 metrics has some dozen lines of log
+    __table_args__ = (Index("ix_job_events_log", "job_id", "seq", sqlite_where=_IS_LOG, postgresql_where=_IS_LOG),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)

@@ -23,9 +23,16 @@ def find_base_model(session: Session, tenant_id: str, facts: BaseModelFacts) -> 
     return next((row for row in rows if row.facts.get("published_as") == facts.published_as), None)
 
 
-def variants_of(session: Session, base_model_id: str) -> int:
-    """How many variants were made, or are being made, from this base model."""
-    return session.scalar(select(func.count()).where(Variant.base_model_id == base_model_id)) or 0
+def published_to(session: Session, tenant_id: str, repo_id: str) -> list[Variant]:
+    """The tenant's variants that were published to a repository of this name."""
+    there = readable_by(tenant_id, Variant).where(Variant.publish_repo_id == repo_id, Variant.publication.is_not(None))
+    return list(session.scalars(there))
+
+
+def keep_corpora(session: Session, tenant_id: str, names: Iterable[str]) -> set[str]:
+    """Those of these names that there are; they stay until the transaction ends."""
+    found = select(Corpus.name).where(Corpus.tenant_id == tenant_id, Corpus.name.in_(list(names)))
+    return set(session.scalars(found.with_for_update(read=True)))
 
 
 def find_corpus(session: Session, tenant_id: str, name: str) -> Corpus | None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
@@ -19,12 +21,23 @@ class JobState(StrEnum):
 
 
 #: A worker holds the lease.
-ACTIVE = (JobState.RUNNING, JobState.CANCELLING)
+ACTIVE = (JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING)
+
+
+class AttemptOutcome(StrEnum):
+    """How a job left a worker's hands: `released` when the worker shut down, `waiting` for what is not there yet."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    RELEASED = "released"
+    WAITING = "waiting"
 
 
 class EventKind(StrEnum):
     """`state` {state, attempt, failure?, waiting?}; `stage` {stage, state: started|finished|reused, seconds?};
-    `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message}."""
+    `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message, stage}."""
 
     STATE = "state"
     STAGE = "stage"

@@ -8,9 +8,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from publisher.errors import NotFound
-from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Variant
+from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Sweep, Variant
 
-Owned = TypeVar("Owned", ApiKey, BaseModel, Corpus, Variant, Job)
+Owned = TypeVar("Owned", ApiKey, BaseModel, Corpus, Sweep, Variant, Job)
 
 
 def readable_by(tenant_id: str, model: type[Owned]) -> Select[Owned]:

@@ -240,8 +240,8 @@ def test_somebody_elses_base_model_is_not_found(client: httpx.Client, stranger: 
 def test_a_base_model_can_be_forgotten_until_a_variant_uses_it(
     client: httpx.Client, base_model: Body, variant_body: Body
 ) -> None:
-    created(client.post("/v1/variants", json=variant_body))
-    assert "is used by variants" in refused(client.delete(f"/v1/base-models/{base_model['id']}"), 409)
+    variant = created(client.post("/v1/variants", json=variant_body))
+    assert f"is used by variant {variant['id']}" in refused(client.delete(f"/v1/base-models/{base_model['id']}"), 409)
 
 
 def test_an_unused_base_model_is_forgotten(client: httpx.Client, base_model: Body) -> None:

@@ -52,6 +52,26 @@ def test_a_queued_job_cannot_be_retried(client: httpx.Client, job: Body) -> None
     assert "Only a failed or cancelled job" in refused(client.post(f"/v1/jobs/{job['id']}/retry"), 409)
 
 
+def test_a_queued_job_is_paused_and_resumed(client: httpx.Client, job: Body) -> None:
+    paused = client.post(f"/v1/jobs/{job['id']}/pause").json()
+    assert paused["state"] == "paused"
+    assert paused["pause_requested_at"] is not None
+    assert [found["id"] for found in client.get("/v1/jobs", params={"state": "paused"}).json()["items"]] == [job["id"]]
+    resumed = client.post(f"/v1/jobs/{job['id']}/resume").json()
+    assert (resumed["state"], resumed["pause_requested_at"]) == ("queued", None)
+
+
+def test_a_running_job_is_asked_to_pause(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    claim(api.database, job["id"])
+    assert client.post(f"/v1/jobs/{job['id']}/pause").json()["state"] == "pausing"
+
+
+def test_what_has_ended_is_not_paused(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    fail(api, job["id"])
+    for action in ("pause", "resume"):
+        assert "is failed" in refused(client.post(f"/v1/jobs/{job['id']}/{action}"), 409)
+
+
 def test_jobs_are_filtered_by_state_and_variant(api: RunningApi, client: httpx.Client, variant_body: Body) -> None:
     first, second = (created(client.post("/v1/variants", json=variant_body)) for _ in range(2))
     fail(api, first["job"]["id"])
@@ -86,7 +106,7 @@ def test_somebody_elses_job_is_not_found(stranger: httpx.Client, job: Body, acti
     refused(stranger.get(f"/v1/jobs/{job['id']}{action}"), 404)
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry"])
+@pytest.mark.parametrize("action", ["cancel", "retry", "pause", "resume"])
 def test_somebody_elses_job_cannot_be_changed(
     client: httpx.Client, stranger: httpx.Client, job: Body, action: str
 ) -> None:

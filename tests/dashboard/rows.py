@@ -139,6 +139,12 @@ class Work:
         told += [stage_event(running, "started")] if running else []
         return self.report(*told, stage=running)
 
+    def release(self) -> Work:
+        assert self.lease is not None
+        with self.database.write() as session:
+            transitions.release(session, self.lease)
+        return self
+
     def fail(self, failure: Failure, tries: int = 1) -> Work:
         assert self.lease is not None
         with self.database.write() as session:

@@ -14,10 +14,12 @@ from publisher.jobs import transitions
 from publisher.jobs.fleet import live_fleet
 from publisher.jobs.placement import keep_waiting_true
 from publisher.jobs.publishing import TOO_LATE
+from publisher.jobs.removal import remove_job
 from publisher.jobs.transitions import Blame, Failure
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.recipe.pruning import Scope
+from publisher.store.models import Job
 from tests.dashboard.conftest import RunningDashboard, csrf
 from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account, Work, log, manifest, metric, progress, stage_event
 from tests.worker.card.test_card import evaluation
@@ -122,6 +124,35 @@ def test_failed_job_says_who_is_to_blame_and_what_to_do(account: Account, browse
     assert "data-events" not in page
     wrong = account.job().start().stages(running="prune").fail(Failure(Blame.REQUEST, "prune", "Ratio too high."))
     assert "The request is to blame" in look(browser, f"/jobs/{wrong.job_id}")
+
+
+def test_job_is_paused_and_resumed_on_its_page(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", running="align")
+    work.report(progress("align", 1000, 4000), stage="align")
+    address = f"/jobs/{work.job_id}"
+    token = {"csrf": csrf(browser.get(address))}
+    assert browser.post(f"{address}/pause", data=token).status_code == 303
+    page = look(browser, address)
+    assert "Pausing: the worker saves its state." in page
+    assert steps(page)["align"] == "started"
+    work.release()
+    page = look(browser, address)
+    assert "Paused: it keeps its place" in page
+    assert (steps(page)["fetch"], steps(page)["align"]) == ("finished", "stopped")
+    assert f'action="{address}/resume"' in page
+    assert f'action="{address}/cancel"' in page
+    assert f"{address}/events?after=" in page  # the page goes on when the job does
+    assert browser.post(f"{address}/resume", data=token).status_code == 303
+    assert "Waiting for a worker." in look(browser, address)
+
+
+def test_variant_whose_job_was_deleted_is_shown(account: Account, browser: httpx.Client) -> None:
+    work = account.job("org/alone")
+    work.cancel()
+    with account.database.write() as session:
+        remove_job(session, session.get_one(Job, work.job_id))
+    assert "org/alone" in look(browser, "/variants")
+    assert "org/alone" in look(browser, f"/variants/{work.variant_id}")
 
 
 def test_job_that_will_be_tried_again_says_when(account: Account, browser: httpx.Client) -> None:

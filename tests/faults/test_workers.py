@@ -61,6 +61,42 @@ def test_job_that_does_not_react_to_its_cancel_is_stopped_hard(installation: Ins
     assert installation.publications("default/hanging") == 0
 
 
+def test_paused_job_frees_its_worker_and_goes_on_from_what_it_saved(installation: Installation) -> None:
+    installation.start_worker()
+    job_id = installation.make_variant("default/paused", tokens=SECONDS_LONG)
+    installation.wait_until_aligning(job_id)
+    with installation.client() as client:
+        client.post(f"/v1/jobs/{job_id}/pause")
+        job = installation.wait_for_state(job_id, JobState.PAUSED)
+        assert (job.state, job.attempt, job.worker, job.stage) == (JobState.PAUSED, 0, None, "align")
+        following = installation.make_variant("default/meanwhile", tokens=64)
+        assert installation.wait_for_state(following, JobState.SUCCEEDED).state is JobState.SUCCEEDED
+        assert installation.job(job_id).state is JobState.PAUSED
+        client.post(f"/v1/jobs/{job_id}/resume")
+    job = installation.wait_for_state(job_id, JobState.SUCCEEDED)
+    assert (job.state, job.attempt, job.lease_token) == (JobState.SUCCEEDED, 1, 2)
+    told = [event.data for event in rows.read_events(installation.database, job_id) if event.kind == "metric"]
+    steps = [metric["step"] for metric in told if metric["name"] == "loss"]
+    assert steps == list(range(steps[0], steps[0] + len(steps)))  # none was trained twice
+    assert installation.publications("default/paused") == 1
+
+
+def test_job_that_does_not_react_to_its_pause_is_stopped_hard_and_paused(installation: Installation) -> None:
+    worker = installation.start_worker()
+    job_id = installation.make_variant("default/hanging-pause", tokens=ENDLESS)
+    installation.wait_until_aligning(job_id)
+    child = child_of(worker)
+    child.suspend()
+    with installation.client() as client:
+        client.post(f"/v1/jobs/{job_id}/pause")
+    job = installation.wait_for_state(job_id, JobState.PAUSED, CANCEL_GRACE_SECONDS + LEASE_SECONDS)
+    assert (job.state, job.attempt, job.failure) == (JobState.PAUSED, 0, None)
+    servers.wait_until(lambda: is_gone(child), "end of the hanging process", 5)
+    with installation.client() as client:
+        client.post(f"/v1/jobs/{job_id}/cancel")
+    assert installation.job(job_id).state is JobState.CANCELLED
+
+
 def test_process_that_hangs_until_its_lease_ran_out_cannot_write_any_more(installation: Installation) -> None:
     worker = installation.start_worker("hanging")
     job_id = installation.make_variant("default/outdated", tokens=SECONDS_LONG)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from publisher.store.keys import add_key, add_tenant
-from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Variant
+from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Sweep, Variant
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Owner:
     corpus: str
     variant: str
     job: str
+    sweep: str
 
 
 def add_owner(session: Session, name: str, *, idempotency_key: str | None = None) -> Owner:
@@ -31,10 +32,11 @@ def add_owner(session: Session, name: str, *, idempotency_key: str | None = None
     session.flush()
     variant = add_variant(session, tenant, base.id, idempotency_key)
     job = Job(tenant_id=tenant, variant_id=variant.id)
-    session.add(job)
+    sweep = Sweep(tenant_id=tenant, request={}, request_digest="0" * 64)
+    session.add_all([job, sweep])
     session.flush()
     key = add_key(session, tenant, "ci", f"loram_key-of-{name}")
-    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id)
+    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id, sweep.id)
 
 
 def add_variant(session: Session, tenant: str, base_model: str, idempotency_key: str | None = None) -> Variant:
@@ -54,4 +56,11 @@ def add_variant(session: Session, tenant: str, base_model: str, idempotency_key:
 
 
 #: what belongs to a tenant, and which of an owner's ids is its row's
-OWNED = [(ApiKey, "key"), (BaseModel, "base_model"), (Corpus, "corpus"), (Variant, "variant"), (Job, "job")]
+OWNED = [
+    (ApiKey, "key"),
+    (BaseModel, "base_model"),
+    (Corpus, "corpus"),
+    (Sweep, "sweep"),
+    (Variant, "variant"),
+    (Job, "job"),
+]

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, LeaseLost, OutOfDisk
+from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, JobPaused, LeaseLost, OutOfDisk
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease, lost
@@ -32,6 +33,9 @@ from worker.jobs.request import read_request, secrets_of
 from worker.jobs.settlement import Settlement, open_intent
 from worker.request import BuildRequest
 from worker.stages.publication import PublishedOtherwise
+
+if TYPE_CHECKING:  # what it imports takes a while
+    from worker.storage.store import StageStore
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,8 @@ class JobProcess:
             raise
         except JobCancelled:
             self._reporter.finish(lambda session: transitions.finish_cancel(session, self._lease))
+        except JobPaused:
+            self._reporter.finish(lambda session: transitions.release(session, self._lease))
         except Exception as error:  # noqa: BLE001 - the border: whatever a stage raises becomes the job's failure
             self._fail(error)
 
@@ -145,7 +151,7 @@ class JobProcess:
         trace = trace_of(error, self._secrets)
         if trace is not None:
             logger.error("%s: %s", self._lease.job_id, trace)
-            self._reporter.emit(EventKind.LOG, {"message": failure.message})
+            self._reporter.emit(EventKind.LOG, {"message": failure.message, "stage": failure.stage})
         policy, published = RetryPolicy.of(self._settings), isinstance(error, PublishedOtherwise)
         self._reporter.finish(
             lambda session: transitions.fail(session, self._lease, failure, policy, published=published)

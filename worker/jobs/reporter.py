@@ -17,7 +17,7 @@ from typing import Any, Self
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from publisher.errors import JobCancelled, LeaseLost, PublisherError
+from publisher.errors import JobCancelled, JobPaused, LeaseLost, PublisherError
 from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
@@ -50,7 +50,7 @@ class JobReporter:
         self._progress: NewEvent | None = None
         self._stages: dict[str, Any] = {}
         self._interruption: Exception | None = None
-        self._cancel: JobCancelled | None = None
+        self._asked: JobCancelled | JobPaused | None = None
         self._committed = False
         self._over = threading.Event()
         self._renewed_at = -math.inf
@@ -92,11 +92,11 @@ class JobReporter:
         self._interruption = self._interruption or reason
 
     def check(self) -> None:
-        """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more.
+        """Raise JobCancelled, JobPaused, LeaseLost or WorkerStopping if the work is not wanted any more, or not now.
 
         A cancel that comes once the commit may be at the Hub changes nothing: only the Hub knows how the job ends.
         """
-        reason = self._interruption or (None if self._committed else self._cancel)
+        reason = self._interruption or (None if self._committed else self._asked)
         if reason is not None:
             raise reason
         # the thread may hang in a connection that is neither there nor gone
@@ -160,7 +160,7 @@ class JobReporter:
                 return None
 
     def _pulse(self) -> None:
-        """Write what waits, renew if it is time, and see in any case whether somebody cancelled."""
+        """Write what waits, renew if it is time, and see in any case whether somebody cancelled or paused."""
         now = time.monotonic()
         renewing = now - self._renewed_at >= self._settings.heartbeat_seconds
         if not self._try_write(self._renew if renewing else self._look):
@@ -177,7 +177,11 @@ class JobReporter:
 
     def _obey(self, state: JobState) -> None:
         if state is JobState.CANCELLING:
-            self._cancel = JobCancelled(f"{self._lease.job_id} was cancelled.")
+            self._asked = JobCancelled(f"{self._lease.job_id} was cancelled.")
+        elif state is JobState.PAUSING:
+            self._asked = JobPaused(f"{self._lease.job_id} is to pause.")
+        else:  # resumed before anybody stopped
+            self._asked = None
 
     def _try_write(self, also: Callable[[Session], object]) -> bool:
         """The waiting events and `also`, together; False while the database is away: then they wait on."""
@@ -226,4 +230,4 @@ class JobContext:
         self._reporter.emit(EventKind.METRIC, {"name": name, "step": step, "value": point})
 
     def log(self, message: str) -> None:
-        self._reporter.emit(EventKind.LOG, {"message": message})
+        self._reporter.emit(EventKind.LOG, {"message": message, "stage": str(self._stage)})

@@ -24,6 +24,7 @@ from publisher.jobs.transitions import Blame, Failure, RetryPolicy
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.faults import why_away
+from publisher.store.states import JobState
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Supervision:
             return False
         if found.publishing:  # only the Hub's answer ends it, and every wait for that is bounded
             return False
-        return found.cancelling_for is not None and found.cancelling_for > self._settings.cancel_grace_seconds
+        return found.stopping_for is not None and found.stopping_for > self._settings.cancel_grace_seconds
 
     def _settle(self, status: int) -> None:
         """End the try if the process did not do so itself. If the database stays away, the reaper does it."""
@@ -90,7 +91,8 @@ class Supervision:
     def _end_try(self, status: int) -> None:
         with self._database.write() as session:
             job = leases.hold(session, self._lease)
-            if self._asked_at is not None:
+            # a process that is to pause and does not react was killed for that
+            if self._asked_at is not None or job.state is JobState.PAUSING:
                 transitions.release(session, self._lease)
                 return
             failure = _death(status, job.stage)

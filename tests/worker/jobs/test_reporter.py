@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from publisher.errors import JobCancelled, LeaseLost
+from publisher.errors import JobCancelled, JobPaused, LeaseLost
 from publisher.jobs import service, transitions
 from publisher.jobs.leases import Lease
 from publisher.recipe.stages import Stage
@@ -35,7 +35,7 @@ def lease(database: Database, job_id: str) -> Lease:
 def is_interrupted(reporter: JobReporter) -> bool:
     try:
         reporter.check()
-    except (JobCancelled, LeaseLost):
+    except (JobCancelled, JobPaused, LeaseLost):
         return True
     return False
 
@@ -97,6 +97,32 @@ def test_cancel_is_seen_within_seconds(database: Database, settings: Settings, l
             reporter.check()
         reporter.finish(lambda session: transitions.finish_cancel(session, lease))
     assert rows.load(database, lease.job_id).state is JobState.CANCELLED
+
+
+def test_pause_is_seen_within_seconds(database: Database, settings: Settings, lease: Lease) -> None:
+    with JobReporter(database, lease, settings) as reporter:
+        reporter.context(Stage.ALIGN)
+        with database.write() as session:
+            service.pause(session, lease.job_id)
+        servers.wait_until(lambda: is_interrupted(reporter), "pause", 5)
+        with pytest.raises(JobPaused, match=lease.job_id):
+            reporter.check()
+        reporter.finish(lambda session: transitions.release(session, lease))
+    assert rows.load(database, lease.job_id).state is JobState.PAUSED
+
+
+def test_pause_does_not_stop_what_publishes(database: Database, settings: Settings, lease: Lease) -> None:
+    often = settings.model_copy(update={"heartbeat_seconds": 0.1})
+    with database.write() as session:
+        service.pause(session, lease.job_id)
+    reporter = JobReporter(database, lease, often)
+    reporter.context(Stage.PUBLISH)
+    reporter._pulse()
+    reporter.check()
+    reporter.context(Stage.PACKAGE)
+    reporter._pulse()
+    with pytest.raises(JobPaused):
+        reporter.check()
 
 
 def test_heartbeat_keeps_the_lease(database: Database, settings: Settings, lease: Lease) -> None:
