@@ -100,7 +100,7 @@ def _create(
             ids = [sorted(new_id(kind) for _ in wanted) for kind in ("var", "job")]
             for one, variant_id, job_id in zip(wanted, *ids, strict=True):
                 variant = add_variant(session, caller, one, None, id=variant_id, sweep_id=row.id)
-                job_service.enqueue(session, variant, job_id)
+                job_service.enqueue(session, variant, one.priority, job_id)
             return SweepAnswer.whole(row, sweeps.variants_of(session, row.id)), ids[1]
     except IntegrityError:
         # PostgreSQL lets two transactions look before either writes; the unique key lets one of them win

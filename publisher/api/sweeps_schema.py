@@ -15,7 +15,7 @@ from publisher.api.base_models_schema import facts_of
 from publisher.api.jobs_schema import FailureAnswer
 from publisher.api.labels import Labels
 from publisher.api.plans_schema import RECIPE_EXAMPLE
-from publisher.api.variants_schema import PublishRequest, VariantRequest
+from publisher.api.variants_schema import Priority, PublishRequest, VariantRequest
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import Manifest
@@ -67,6 +67,7 @@ class SweepRequest(BaseModel):
         min_length=1, max_length=8, description="field of the recipe → its values"
     )
     publish: SweepPublish
+    priority: Priority = 0
     labels: Labels = {}
 
     @property
@@ -82,6 +83,7 @@ class SweepRequest(BaseModel):
                 base_model_id=self.base_model_id,
                 recipe=variation.recipe,
                 publish=PublishRequest(repo_id=repo_id, private=self.publish.private),
+                priority=self.priority,
                 labels=self.labels,
             )
             for variation, repo_id in zip(varied, self._repositories(varied), strict=True)

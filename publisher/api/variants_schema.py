@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,11 @@ class PublishRequest(BaseModel):
     private: bool = False
 
 
+Priority = Annotated[
+    int, Field(ge=-100, le=100, description="jobs of higher priority are taken first, of equal the oldest")
+]
+
+
 class VariantRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -45,9 +50,7 @@ class VariantRequest(BaseModel):
     base_model_id: str = Field(min_length=1, max_length=64)
     recipe: Recipe
     publish: PublishRequest
-    priority: int = Field(
-        default=0, ge=-100, le=100, description="jobs of higher priority are taken first, of equal the oldest"
-    )
+    priority: Priority = 0
     labels: Labels = {}
 
     @property
