@@ -188,3 +188,20 @@ def test_other_hub_is_asked_whose_token_it_is(jobs: Publishing) -> None:
     assert job.state is JobState.FAILED
     assert job.failure is not None
     assert (job.failure["blame"], "its token writes to org" in job.failure["message"]) == ("request", True)
+
+
+def test_download_of_the_base_model_goes_on_where_the_hub_went_away(jobs: Publishing) -> None:
+    job_id = jobs.add_job(base_model_id=jobs.add_base_from_hub())
+    hub = {"base_model_endpoint": jobs.settings.resolved_hub_endpoint, "base_model_token": SecretStr(KEY)}
+    settings = jobs.settings.model_copy(update=hub)
+    jobs.middle.after["HEAD "] = lambda: jobs.middle.answers.update({"/model.safetensors": (503, {})})
+    job = jobs.run(job_id, settings)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert job.waiting is not None
+    assert (job.waiting["kind"], job.waiting["stage"]) == ("hub", "fetch")
+    jobs.middle.reset()
+    assert jobs.run(job_id, settings).state is JobState.SUCCEEDED
+    asked = jobs.middle.seen
+    first = next(number for number, request in enumerate(asked) if request.startswith("HEAD "))
+    got = [request.rpartition("/")[2] for request in asked[first:] if request.startswith("GET /hub/org/base/")]
+    assert got == ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]
