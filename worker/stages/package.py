@@ -20,6 +20,7 @@ from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
+from publisher.files.reading import BASE, reading
 from publisher.manifest import manifest
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import (
@@ -117,12 +118,17 @@ def _place_files(inputs: PackageInputs, output: Path, context: StageContext) -> 
     by_name = {name: path for name, path in sources.items() if path.is_file()} | {MASKS: inputs.masks}
     for done, (name, source) in enumerate(by_name.items(), 1):
         (output / name).parent.mkdir(exist_ok=True)
-        _link_or_copy(source.resolve(), output / name)
+        _link_or_copy(source, output / name)
         context.progress(done, len(by_name), "files")
     make_portable(output)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    """A file that belongs to the base model's owner, who may write to it and open it to others, is copied."""
+    if source.is_symlink():
+        with reading(BASE, source):
+            shutil.copyfile(source, target)
+        return
     try:
         os.link(source, target)
     except OSError as error:

@@ -284,3 +284,15 @@ def test_kept_shares_are_those_of_the_widths_or_of_the_masks(
     make_pair(vocab_size=260).base.save_pretrained(tmp_path / "sparse")
     masks = write_masks(tmp_path / "sparse", tmp_path / "weight_masks.safetensors")
     assert list(masks.kept_shares(manifest).values()) == [pytest.approx([1, 0.5, 0.5, 1], abs=0.02)]
+
+
+def test_files_of_the_base_model_s_owner_are_copied(inputs: PackageInputs, output: Output, tmp_path: Path) -> None:
+    """The owner may write to them later, and have them open to everybody."""
+    licence = inputs.base / "LICENSE.txt"
+    owners = licence.rename(tmp_path / "owners")
+    licence.symlink_to(owners)
+    folder = output()
+    package.run(request(), inputs, folder, RecordingContext())
+    assert (folder / "LICENSE.txt").read_text() == "Do good."
+    assert not (folder / "LICENSE.txt").samefile(owners)
+    assert not (folder / "LICENSE.txt").is_symlink()
