@@ -17,8 +17,11 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Auth
 
 @dataclass(frozen=True)
 class Caller:
+    """`key_id` is what the call stands on: streams end when that key is revoked."""
+
     tenant_id: str
     tenant_name: str
+    key_id: str
 
 
 def authenticate(
@@ -27,9 +30,10 @@ def authenticate(
     """One refusal for every reason, so that nothing can be learned from it."""
     if credentials is not None:
         with service.database.read() as session:
-            tenant = keys.tenant_of(session, credentials.credentials)
-            if tenant is not None:
-                return Caller(tenant.id, tenant.name)
+            holder = keys.holder_of(session, credentials.credentials)
+            if holder is not None:
+                tenant, key_id = holder
+                return Caller(tenant.id, tenant.name, key_id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from publisher.api import job_events
 from publisher.api.authentication import Caller
-from publisher.api.job_events import Position
+from publisher.api.event_streams import Position
 from publisher.api.service import CurrentService
 from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
@@ -94,4 +94,4 @@ def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
 
 def caller_of(visitor: Visitor) -> Caller:
     """The visitor as the API's own functions know who calls."""
-    return Caller(visitor.tenant_id, visitor.key_name)
+    return Caller(visitor.tenant_id, visitor.key_name, visitor.key_id)
