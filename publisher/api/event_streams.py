@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from publisher.api.authentication import Caller
 from publisher.api.event_sources import Source
@@ -28,12 +31,23 @@ Position = Annotated[int | None, Depends(position)]
 STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
+class EventStream(StreamingResponse):
+    """Lets go of its listener as soon as nobody reads: a generator does not learn that it is cut off between chunks."""
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        # X-Accel-Buffering: nginx would collect events into blocks
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().__call__(scope, receive, send)
+
+
 def stream(
     request: Request, caller: Caller, source: Source, id: str, number: int, *, wanted: Wanted = everything
-) -> StreamingResponse:
+) -> EventStream:
     """The `wanted` events of a feed, which the caller may see, after `number`."""
     fan_out = cast(FanOut, request.app.state.fan_out)
-    # X-Accel-Buffering: nginx would collect events into blocks
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = fan_out.follow(caller, source, id, number, wanted)
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventStream(fan_out.follow(caller, source, id, number, wanted))

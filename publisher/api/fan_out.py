@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
@@ -161,7 +161,7 @@ class FanOut:
 
     async def follow(
         self, caller: Caller, source: Source, id: str, number: int, wanted: Wanted = everything
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The `wanted` events of a feed after `number` as Server-Sent Events; ends with the feed or the access."""
         with self._listening(caller, source, id, number) as listener:
             # the id without an event: who is cut off before the first event goes on from here, too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from itertools import count
 from random import Random
@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from publisher.api import fan_out as module
 from publisher.api.authentication import Caller
 from publisher.api.event_sources import JOB, TENANT, Source
+from publisher.api.event_streams import EventStream
 from publisher.api.fan_out import FanOut
 from publisher.client.rest import Event, parse_events
 from publisher.jobs import events, transitions
@@ -64,7 +65,7 @@ class Watched:
         await until(is_so, self.fan_out.round)
         await until(lambda: not self.fan_out._threads.borrowed_tokens, lambda: asyncio.sleep(0.01))
 
-    def listen(self, number: int = 0, source: Source = JOB) -> AsyncIterator[bytes]:
+    def listen(self, number: int = 0, source: Source = JOB) -> AsyncGenerator[bytes]:
         id = self.lease.job_id if source is JOB else self.tenant_id
         return self.fan_out.follow(self.caller, source, id, number)
 
@@ -158,13 +159,25 @@ def test_jobs_and_tenants_are_read_together(database: Database) -> None:
     assert len(asyncio.run(run())) == 1
 
 
-def test_nothing_is_asked_when_nobody_listens_any_more(watched: Watched) -> None:
+def test_listeners_that_vanish_cost_nothing(watched: Watched) -> None:
+    """One that has not read for a while, as its connection breaks."""
+    sending = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            sending.set()
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await sending.wait()
+        return {"type": "http.disconnect"}
+
     async def run() -> list[str]:
-        task = asyncio.create_task(collect(watched.listen(source=TENANT), []))
-        await until(lambda: len(watched.fan_out.listeners) == 1, watched.fan_out.round)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        response = EventStream(watched.listen())
+        task = asyncio.create_task(response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send))
+        await sending.wait()
+        assert len(watched.fan_out.listeners) == 1
+        await task
         with statements(watched.database) as sent:
             await watched.fan_out.round()
         return sent
