@@ -1,4 +1,4 @@
-"""Events are numbered within their tenant, too; what they measured is kept as points, thinned by level."""
+"""Events are numbered within their tenant; what they measured is kept as points; sessions can be ended."""
 
 from __future__ import annotations
 
@@ -52,6 +52,12 @@ def upgrade() -> None:
     op.add_column("job_events", sa.Column("number", sa.BigInteger(), nullable=True))
     op.create_index("ix_job_events_tenant_id_number", "job_events", ["tenant_id", "number"], unique=True)
     _create_points()
+    op.create_table(
+        "ended_sessions",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_ended_sessions"),
+    )
     connection = op.get_bind()
     for (job_id,) in connection.execute(sa.text("SELECT id FROM jobs ORDER BY id")).all():
         _fill(connection, job_id)
@@ -59,6 +65,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("ended_sessions")
     op.drop_table("metric_points")
     op.drop_index("ix_job_events_tenant_id_number", "job_events")
     op.drop_column("job_events", "number")

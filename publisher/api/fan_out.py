@@ -22,9 +22,8 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from publisher.api.authentication import Caller
+from publisher.api.authentication import Caller, still_allowed
 from publisher.api.event_sources import SOURCES, Entry, Position, Source
-from publisher.store import keys
 from publisher.store.database import Database
 
 _logger = logging.getLogger(__name__)
@@ -245,10 +244,10 @@ class FanOut:
 
     async def _end_without_access(self) -> None:
         callers = {listener.caller for listener in self.listeners}
-        allowed = await self._ask(self._own_thread, keys.not_revoked, {caller.key_id for caller in callers})
+        allowed = await self._ask(self._own_thread, still_allowed, callers)
         for listener in self.listeners:
             # who came meanwhile was asked at the door
-            if listener.caller in callers and listener.caller.key_id not in allowed:
+            if listener.caller in callers - allowed:
                 listener.end()
 
     async def _ask(self, threads: CapacityLimiter, question: Callable[..., Asked], *about: object) -> Asked:

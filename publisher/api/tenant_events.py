@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.orm import Session
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
@@ -36,13 +37,21 @@ def wanted_events(
     return wanted
 
 
+WantedEvents = Annotated[Wanted, Depends(wanted_events)]
+
+
+def last_number(session: Session, tenant_id: str) -> int:
+    """Number of the tenant's last event: a stream from here on, and what is read after this, miss nothing."""
+    return session.get_one(Tenant, tenant_id).event_seq
+
+
 @router.get("", response_class=StreamingResponse, responses=documented(401) | STREAMS)
 def follow_all(
     request: Request,
     service: CurrentService,
     caller: CurrentCaller,
     position: Position,
-    wanted: Annotated[Wanted, Depends(wanted_events)],
+    wanted: WantedEvents,
 ) -> Response:
     """Follow the events of all your jobs as Server-Sent Events.
 
@@ -51,7 +60,7 @@ def follow_all(
     with what happens from now on. It never ends by itself.
     """
     with service.database.read() as session:
-        last = session.get_one(Tenant, caller.tenant_id).event_seq
+        last = last_number(session, caller.tenant_id)
     # more than there are: the database is older than what the caller has seen
     number = last if position is None else min(position, last)
     return stream(request, caller, TENANT, caller.tenant_id, number, wanted=wanted)

@@ -80,6 +80,15 @@ class ApiKey(Table):
     revoked_at: Mapped[float | None]
 
 
+class EndedSession(Table):
+    """A session of the dashboard that was signed out of: the sha256 of its cookie, kept until that is over anyway."""
+
+    __tablename__ = "ended_sessions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[float]
+
+
 class BaseModel(Table):
     """`facts` is publisher.base_model.facts.BaseModelFacts as JSON."""
 
