@@ -21,12 +21,13 @@ from publisher.api import (
     jobs,
     plans,
     sweeps,
+    tenant_events,
     variant_files,
     variants,
     workers,
 )
 from publisher.api.errors import Problem, add_handlers
-from publisher.api.job_watch import JobWatch
+from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.service import Service
 from publisher.dashboard.router import create_dashboard
@@ -63,14 +64,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.state.watch = JobWatch(service.database)
+    app.state.fan_out = FanOut(service.database)
     app.state.registry = health.create_registry(service.database, service.hub)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, workers, api_keys, health),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys, health),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
@@ -103,11 +104,11 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
-        app.state.watch.start()
+        app.state.fan_out.start()
         try:
             yield
         finally:
-            await app.state.watch.stop()
+            await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()
             await to_thread.run_sync(reaper.stop)

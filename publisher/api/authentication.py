@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
 
 from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
-from publisher.store import keys
+from publisher.store import browser_sessions, keys
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
 
 
 @dataclass(frozen=True)
 class Caller:
+    """`key_id` is what the call stands on, `session_id` the dashboard's session if it is one, good until `expires`
+    (seconds since 1970): streams end when one of them does."""
+
     tenant_id: str
     tenant_name: str
+    key_id: str
+    session_id: str | None = None
+    expires: float = math.inf
 
 
 def authenticate(
@@ -27,10 +37,19 @@ def authenticate(
     """One refusal for every reason, so that nothing can be learned from it."""
     if credentials is not None:
         with service.database.read() as session:
-            tenant = keys.tenant_of(session, credentials.credentials)
-            if tenant is not None:
-                return Caller(tenant.id, tenant.name)
+            holder = keys.holder_of(session, credentials.credentials)
+            if holder is not None:
+                tenant, key_id = holder
+                return Caller(tenant.id, tenant.name, key_id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
+
+
+def still_allowed(session: Session, callers: Collection[Caller]) -> set[Caller]:
+    """Those whose key and session still count."""
+    valid = keys.not_revoked(session, {caller.key_id for caller in callers})
+    ended = browser_sessions.ended(session, {caller.session_id for caller in callers if caller.session_id})
+    now = time.time()
+    return {one for one in callers if one.key_id in valid and one.session_id not in ended and now < one.expires}
 
 
 CurrentCaller = Annotated[Caller, Depends(authenticate)]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Depends, Query, status
 from sqlalchemy.orm import joinedload
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
 from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
-from publisher.api.jobs_schema import JobAnswer, JobDetail, JobMetrics
+from publisher.api.jobs_schema import JobAnswer, JobDetail, JobMetrics, MetricPoint
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.jobs import service as job_service
 from publisher.jobs.outlook import outlook
 from publisher.jobs.removal import remove_job
 from publisher.store import filters as filtered
-from publisher.store.job_history import metric_series
+from publisher.store.metric_series import FEWEST_POINTS, MOST_POINTS, POINTS, Window, metric_series
 from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
 from publisher.store.states import JobState
@@ -118,9 +118,28 @@ def delete_job(id: str, service: CurrentService, caller: CurrentCaller) -> None:
         remove_job(session, owned(session, Job, caller.tenant_id, id))
 
 
+def series_window(
+    points: Annotated[
+        int, Query(ge=FEWEST_POINTS, le=MOST_POINTS, description="of each series, at most; a longer one is thinned")
+    ] = POINTS,
+    name: Annotated[list[str] | None, Query(max_length=100, description="only these series; may be repeated")] = None,
+    from_step: Annotated[int | None, Query(ge=0, le=2**62, description="only steps from here on")] = None,
+    to_step: Annotated[int | None, Query(ge=0, le=2**62, description="only steps up to here")] = None,
+) -> Window:
+    return Window(points, name or (), from_step, to_step)
+
+
 @router.get("/{id}/metrics", responses=documented(401, 404))
-def get_metrics(id: str, service: CurrentService, caller: CurrentCaller) -> JobMetrics:
-    """Get what a job has measured so far, as series."""
+def get_metrics(
+    id: str, service: CurrentService, caller: CurrentCaller, window: Annotated[Window, Depends(series_window)]
+) -> JobMetrics:
+    """Get what a job has measured so far, as series of at most `points` points.
+
+    A series that is longer is thinned to points of its own: the first and the last, and the lowest and the highest of
+    every stretch between, so that no spike is lost. `from_step` and `to_step` look closer.
+    """
     with service.database.read() as session:
         job = owned(session, Job, caller.tenant_id, id)
-        return JobMetrics.model_validate({"series": metric_series(session, id, job.event_seq)})
+        found = metric_series(session, id, job.event_seq, window)
+    series = {name: [MetricPoint.model_validate(point) for point in one.points] for name, one in found.items()}
+    return JobMetrics(series=series, thinned=[name for name, one in found.items() if one.is_thinned])

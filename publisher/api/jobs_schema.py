@@ -158,6 +158,10 @@ class MetricPoint(BaseModel):
 
 
 class JobMetrics(BaseModel):
-    """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step."""
+    """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step.
+
+    A longer series is thinned: its first and last point stay, and the lowest and highest of every stretch between.
+    """
 
     series: dict[str, list[MetricPoint]]
+    thinned: list[str] = Field(description="names of the series that have more points than are here")

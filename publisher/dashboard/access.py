@@ -8,15 +8,15 @@ from typing import Annotated
 from fastapi import Depends, Form, Request
 
 from publisher.api.service import CurrentService, Service
-from publisher.dashboard.session import SESSION_COOKIE, Sessions
+from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
-from publisher.store import keys
+from publisher.store import browser_sessions, keys
 
 STALE_FORM = "Open the page again and repeat what you did there."
 
 
 class SignedOut(Unauthorized):
-    """No session, or it expired, or its key was revoked: the way out is the sign-in page."""
+    """No session, or it expired or was ended, or its key was revoked: the way out is the sign-in page."""
 
 
 class ForeignForm(RequestFault):
@@ -29,12 +29,17 @@ class ForeignForm(RequestFault):
 
 @dataclass(frozen=True)
 class Visitor:
-    """`csrf` is what the forms on this visitor's pages carry."""
+    """Who `session` stands for."""
 
     tenant_id: str
     key_name: str
     key_prefix: str
-    csrf: str
+    session: Session
+
+    @property
+    def csrf(self) -> str:
+        """What the forms on this visitor's pages carry."""
+        return self.session.csrf
 
 
 def sessions_of(service: Service) -> Sessions:
@@ -48,8 +53,8 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
     if session is not None:
         with service.database.read() as rows:
             key = keys.active_key(rows, session.key_id)
-            if key is not None:
-                found = Visitor(key.tenant_id, key.name, key.prefix, session.csrf)
+            if key is not None and not browser_sessions.ended(rows, [session.id]):
+                found = Visitor(key.tenant_id, key.name, key.prefix, session)
                 request.state.visitor = found
                 return found
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")

@@ -7,7 +7,12 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "assets"
-MEDIA_TYPES = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
+MEDIA_TYPES = {
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "live.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 
 @cache

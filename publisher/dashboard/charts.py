@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
@@ -12,7 +12,7 @@ Point = tuple[int, float]
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 30
 BOX = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
-#: more points than this on some 400 pixels only make the page heavier
+#: of a series that is drawn: more on some 400 pixels only make the page heavier
 MOST_POINTS = 800
 TICKS = 5
 
@@ -61,7 +61,7 @@ class Chart:
 
 
 def draw(name: str, points: Sequence[Point], *, growing: bool) -> Chart | None:
-    """A chart of `points` (step, value) in order of their steps; None if none of them is finite.
+    """A chart of `points` (step, value) in order of their steps, MOST_POINTS or fewer; None if none of them is finite.
 
     `growing` leaves room to the right, so that new points rarely need new axes.
     """
@@ -78,7 +78,7 @@ def draw(name: str, points: Sequence[Point], *, growing: bool) -> Chart | None:
     return Chart(
         name=name,
         title=name.replace("_", " ").capitalize(),
-        line=" ".join(f"{x(step)},{y(value)}" for step, value in thin(points)),
+        line=" ".join(f"{x(step)},{y(value)}" for step, value in points),
         x=x,
         y=y,
         x_ticks=[Tick(x(step), f"{step:,.0f}") for step in steps if step >= first[0]],
@@ -109,24 +109,6 @@ def nice_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 def _nice_step(raw: float) -> float:
     power = 10.0 ** floor(log10(raw))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-
-
-def thin(points: Sequence[Point]) -> Sequence[Point]:
-    """At most MOST_POINTS: the lowest and the highest of each bucket, so that no spike is lost."""
-    if len(points) <= MOST_POINTS:
-        return points
-    size = ceil(len(points) / (MOST_POINTS / 2 - 1))
-    return [points[0], *_extremes(points[1:-1], size), points[-1]]
-
-
-def _extremes(points: Sequence[Point], size: int) -> Iterator[Point]:
-    for start in range(0, len(points), size):
-        bucket = points[start : start + size]
-        yield from sorted({min(bucket, key=_value), max(bucket, key=_value)})
-
-
-def _value(point: Point) -> float:
-    return point[1]
 
 
 def number(value: float) -> str:

@@ -8,11 +8,11 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
-from publisher.dashboard.charts import Chart, Point, draw
+from publisher.dashboard.charts import MOST_POINTS, Chart, Point, draw
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage, planned_stages
 from publisher.store import job_history
-from publisher.store.job_history import MetricPoint
+from publisher.store.metric_series import SeriesPoint, Window, metric_series
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import EventKind, JobState
 from publisher.store.variant_content import Unreadable, recipe_of
@@ -98,9 +98,9 @@ def read_view(session: Session, job: Job) -> JobView:
     told = job_history.of_kinds(session, job.id, [EventKind.STATE, EventKind.STAGE], until)
     steps = fold_steps(told, job, skipped_stages(recipe_of(job.variant)))
     running = next((step.stage for step in steps if step.state is StepState.STARTED), None)
-    series = job_history.metric_series(session, job.id, until)
+    series = metric_series(session, job.id, until, Window(MOST_POINTS))
     growing = not job.state.finished
-    drawn = [draw(name, _numbers(series[name]), growing=growing) for name in sorted(series, key=_loss_first)]
+    drawn = [draw(name, _numbers(series[name].points), growing=growing) for name in sorted(series, key=_loss_first)]
     return JobView(
         last_seq=until,
         steps=steps,
@@ -148,7 +148,7 @@ def _loss_first(name: str) -> tuple[bool, str]:
     return name != "loss", name
 
 
-def _numbers(points: Iterable[MetricPoint]) -> list[Point]:
+def _numbers(points: Iterable[SeriesPoint]) -> list[Point]:
     return [(point.step, point.value) for point in points if point.value is not None]
 
 

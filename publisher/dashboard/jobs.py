@@ -9,11 +9,12 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from publisher.api import job_events
+from publisher.api import job_events, tenant_events
 from publisher.api.authentication import Caller
-from publisher.api.job_events import Position
+from publisher.api.event_streams import Position
 from publisher.api.service import CurrentService
-from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor
+from publisher.api.tenant_events import WantedEvents, last_number
+from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut, Visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_view import Progress, read_progress, read_view
@@ -27,6 +28,7 @@ from publisher.store.paging import newest_first
 from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/jobs", route_class=PageRoute)
+live = APIRouter(route_class=PageRoute)
 
 _WITH_NAMES = joinedload(Job.variant).joinedload(Variant.base_model)
 
@@ -42,12 +44,14 @@ class Entry:
 @router.get("")
 def jobs(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
     with service.database.read() as session:
+        number = last_number(session, visitor.tenant_id)
         mine = readable_by(visitor.tenant_id, Job).options(_WITH_NAMES)
         rows = newest_first(session, mine, Job, cursor, PAGE)
         return page(
             "jobs.html",
             visitor=visitor,
             now=session.scalar(select(database_now())),
+            number=number,
             jobs=[_entry(session, job) for job in rows.items],
             cursor=cursor,
             next_cursor=rows.next_cursor,
@@ -62,10 +66,12 @@ def _entry(session: Session, job: Job) -> Entry:
 @router.get("/{id}")
 def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
     with service.database.read() as session:
+        number = last_number(session, visitor.tenant_id)
         row = owned(session, Job, visitor.tenant_id, id)
         return page(
             "job.html",
             visitor=visitor,
+            number=number,
             now=session.scalar(select(database_now())),
             job=row,
             view=read_view(session, row),
@@ -79,6 +85,22 @@ def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRespon
 def events(id: str, request: Request, service: CurrentService, visitor: CurrentVisitor, position: Position) -> Response:
     """The API's stream, for a session instead of a key."""
     return job_events.follow(id, request, service, caller_of(visitor), position)
+
+
+@live.get("/events")
+def all_events(
+    request: Request,
+    service: CurrentService,
+    visitor: CurrentVisitor,
+    position: Position,
+    wanted: WantedEvents,
+    *,
+    session: str = "",
+) -> Response:
+    """The API's stream of all jobs. A page says whose it is: its tab may outlive a sign-in as somebody else."""
+    if session != visitor.session.id:
+        raise SignedOut("This page is of another session.", way_out="Open it again.")
+    return tenant_events.follow_all(request, service, caller_of(visitor), position, wanted)
 
 
 @router.post("/{id}/cancel")
@@ -113,4 +135,5 @@ def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
 
 def caller_of(visitor: Visitor) -> Caller:
     """The visitor as the API's own functions know who calls."""
-    return Caller(visitor.tenant_id, visitor.key_name)
+    session = visitor.session
+    return Caller(visitor.tenant_id, visitor.key_name, session.key_id, session.id, session.expires)

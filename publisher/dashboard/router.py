@@ -17,6 +17,7 @@ def create_dashboard() -> APIRouter:
     router.add_api_route("/", start, methods=["GET"])
     for resource in (static, sign_in, jobs, base_models, families, variants):
         router.include_router(resource.router)
+    router.include_router(jobs.live)
     return router
 
 

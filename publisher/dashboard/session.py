@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -20,10 +21,15 @@ SESSION_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class Session:
-    """What a genuine cookie says; whether the key still exists only the database knows."""
+    """What a genuine cookie says; whether the key still exists, and nobody signed out, only the database knows.
+
+    `id` is the cookie's sha256, which gives nothing away; `expires` in seconds since 1970.
+    """
 
     key_id: str
     csrf: str
+    id: str
+    expires: float
 
 
 class Sessions:
@@ -36,7 +42,8 @@ class Sessions:
     def seal(self, key_id: str, expires: float | None = None) -> str:
         """The session cookie's value; `expires` in seconds since 1970, 12 hours from now by default."""
         until = int(time.time() + SESSION_SECONDS if expires is None else expires)
-        claims = f"{key_id}.{until}"
+        # a number of its own: who signs out and in again within a second has another session
+        claims = f"{key_id}.{secrets.token_hex(8)}.{until}"
         return f"{claims}.{self._session.sign(claims).hex()}"
 
     def open(self, value: str) -> Session | None:
@@ -44,8 +51,10 @@ class Sessions:
         claims, _, mac = value.rpartition(".")
         if not same(mac, self._session.sign(claims).hex()):
             return None
-        key_id, _, until = claims.rpartition(".")
-        return Session(key_id, self.csrf(value)) if time.time() < int(until) else None
+        key_id, *_, until = claims.split(".")
+        if time.time() >= int(until):
+            return None
+        return Session(key_id, self.csrf(value), hashlib.sha256(value.encode()).hexdigest(), float(until))
 
     def csrf(self, cookie: str) -> str:
         """The token that a form must carry beside this cookie: no other site can read or compute it."""

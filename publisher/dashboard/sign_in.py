@@ -12,7 +12,7 @@ from publisher.api.service import CurrentService, Service
 from publisher.dashboard.access import ActingVisitor, CsrfToken, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.session import SIGN_IN_COOKIE
-from publisher.store import keys
+from publisher.store import browser_sessions, keys
 
 START = "/jobs"
 #: one message for every reason, so that nothing can be learned from it
@@ -49,6 +49,8 @@ def sign_in(
 
 @router.post("/logout")
 def sign_out(service: CurrentService, visitor: ActingVisitor) -> Response:
+    with service.database.write() as session:
+        browser_sessions.end(session, visitor.session.id, visitor.session.expires)
     response = see_other("/login")
     sessions_of(service).end(response)
     return response

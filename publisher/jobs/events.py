@@ -1,6 +1,7 @@
 """A job's events: numbered from 1 without gaps, so that a listener who knows the last number misses nothing.
 
 The number comes from the job's own row, which stays locked until the commit: number n+1 is visible only after n.
+Rows are written at the commit (publisher.jobs.numbering), so a transaction does not see the events that it makes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
+from publisher.jobs import metrics, numbering
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import ACTIVE, EventKind, JobState
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,16 @@ def append(session: Session, job_id: str, token: int, events: Sequence[NewEvent]
     """Write what the holder of a lease reports. Raises LeaseLost if `token` is not the job's current one."""
     if not events:
         return
-    last = session.scalar(
+    held = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token, Job.state.in_(ACTIVE))
         .values(event_seq=Job.event_seq + len(events))
-        .returning(Job.event_seq)
+        .returning(Job.event_seq, Job.tenant_id)
         .execution_options(synchronize_session=False)
-    )
-    if last is None:
+    ).one_or_none()
+    if held is None:
         raise LeaseLost(f"lease {token} of {job_id} is over: its events are refused.")
-    _insert(session, job_id, last, events)
+    metrics.keep(session, job_id, _add(session, job_id, held.tenant_id, held.event_seq, events))
 
 
 def move(
@@ -60,7 +64,7 @@ def move(
         update(Job)
         .where(Job.id == job_id, Job.state.in_(only_from), *where)
         .values(state=to, event_seq=Job.event_seq + 1, **values)
-        .returning(Job.event_seq, Job.attempt, Job.failure)
+        .returning(Job.event_seq, Job.tenant_id, Job.attempt, Job.failure)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if moved is None:
@@ -70,17 +74,25 @@ def move(
         data["failure"] = moved.failure
     if values.get("waiting") is not None:
         data["waiting"] = values["waiting"]
-    _insert(session, job_id, moved.event_seq, [NewEvent(EventKind.STATE, data)])
+    _add(session, job_id, moved.tenant_id, moved.event_seq, [NewEvent(EventKind.STATE, data)])
     return True
 
 
-def _insert(session: Session, job_id: str, last: int, events: Sequence[NewEvent]) -> None:
+def _add(session: Session, job_id: str, tenant_id: str, last: int, events: Sequence[NewEvent]) -> list[Row]:
     first = last - len(events) + 1
     rows = [
-        {"job_id": job_id, "seq": seq, "kind": event.kind.value, "at": event.at, "data": event.data}
+        {
+            "job_id": job_id,
+            "seq": seq,
+            "tenant_id": tenant_id,
+            "kind": event.kind.value,
+            "at": event.at,
+            "data": event.data,
+        }
         for seq, event in enumerate(events, first)
     ]
-    session.execute(insert(JobEvent), rows)
+    numbering.add(session, rows)
+    return rows
 
 
 def read_after(session: Session, job_id: str, seq: int, limit: int = 500) -> list[JobEvent]:

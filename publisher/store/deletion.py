@@ -10,7 +10,17 @@ from sqlalchemy.orm import Session, load_only
 from publisher.errors import Conflict
 from publisher.recipe import Recipe
 from publisher.store.labels import forget_labels
-from publisher.store.models import BaseModel, Corpus, Job, JobAttempt, JobEvent, Sweep, Variant, VariantFile
+from publisher.store.models import (
+    BaseModel,
+    Corpus,
+    Job,
+    JobAttempt,
+    JobEvent,
+    MetricPoint,
+    Sweep,
+    Variant,
+    VariantFile,
+)
 from publisher.store.variant_content import recipe_of
 
 #: ids that a refusal names
@@ -18,8 +28,8 @@ MOST_NAMED = 20
 
 
 def delete_job(session: Session, job: Job) -> None:
-    """With its events and attempts."""
-    for table in (JobEvent, JobAttempt):
+    """With its events, attempts and series."""
+    for table in (JobEvent, JobAttempt, MetricPoint):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)
     session.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session
@@ -18,29 +17,6 @@ def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: i
     """All events of these kinds with a number up to `until`, oldest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind.in_(kinds))
     return list(session.scalars(statement.order_by(JobEvent.seq)))
-
-
-class MetricPoint(NamedTuple):
-    """`value` is None where it was not a number, `at` seconds since 1970."""
-
-    step: int
-    value: float | None
-    at: float
-
-
-def metric_series(session: Session, job_id: str, until: int) -> dict[str, list[MetricPoint]]:
-    """Metric name → points by rising step, of events with a number up to `until`.
-
-    A stage that ran again reported its steps again: the last report counts. Taken apart by the database: a job of
-    20,000 steps has 60,000 events, and as objects they take four times as long.
-    """
-    data = JobEvent.data
-    columns = data["name"].as_string(), data["step"].as_integer(), data["value"].as_float(), JobEvent.at
-    wanted = JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind == EventKind.METRIC
-    series: dict[str, dict[int, MetricPoint]] = {}
-    for name, step, value, at in session.execute(select(*columns).where(*wanted).order_by(JobEvent.seq)):
-        series.setdefault(name, {})[step] = MetricPoint(step, value, at)
-    return {name: [points[step] for step in sorted(points)] for name, points in series.items()}
 
 
 def has_computed(session: Session, job_id: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -44,6 +44,21 @@ def tenant_of(session: Session, key: str) -> Tenant | None:
         .join(ApiKey, ApiKey.tenant_id == Tenant.id)
         .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
     )
+
+
+def holder_of(session: Session, key: str) -> tuple[Tenant, str] | None:
+    """Whose key it is, and the key's id; None if nobody's, or if it was revoked."""
+    row = session.execute(
+        select(Tenant, ApiKey.id)
+        .join(ApiKey, ApiKey.tenant_id == Tenant.id)
+        .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
+    ).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def not_revoked(session: Session, ids: Collection[str]) -> set[str]:
+    """Those of these keys that still count."""
+    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.revoked_at.is_(None))))
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:

@@ -57,10 +57,13 @@ class Table(DeclarativeBase):
 
 
 class Tenant(Table):
+    """`event_seq` is the number of the last event of all its jobs: it grows in the order of commits, without gaps."""
+
     __tablename__ = "tenants"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("ten"))
     name: Mapped[str] = mapped_column(unique=True)
+    event_seq: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
@@ -76,6 +79,15 @@ class ApiKey(Table):
     digest: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     revoked_at: Mapped[float | None]
+
+
+class EndedSession(Table):
+    """A session of the dashboard that was signed out of: the sha256 of its cookie, kept until that is over anyway."""
+
+    __tablename__ = "ended_sessions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[float]
 
 
 class BaseModel(Table):
@@ -260,17 +272,44 @@ _IS_LOG = text("kind = 'log'")
 
 
 class JobEvent(Table):
-    """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.store.states.EventKind."""
+    """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.store.states.EventKind.
+
+    `number` counts the same way within the tenant (publisher.jobs.numbering); both are null in events of before 0008.
+    """
 
     __tablename__ = "job_events"
-    # a job of 80,000 metrics has some dozen lines of log
-    __table_args__ = (Index("ix_job_events_log", "job_id", "seq", sqlite_where=_IS_LOG, postgresql_where=_IS_LOG),)
+    __table_args__ = (
+        # a job of 80,000 metrics has some dozen lines of log
+        Index("ix_job_events_log", "job_id", "seq", sqlite_where=_IS_LOG, postgresql_where=_IS_LOG),
+        Index("ix_job_events_tenant_id_number", "tenant_id", "number", unique=True),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None]
+    number: Mapped[int | None]
     kind: Mapped[str] = mapped_column(String(16))
     at: Mapped[float]
     data: Mapped[dict[str, Any]]
+
+
+class MetricPoint(Table):
+    """The last report of a step: `value` is null where it was not a number, `seq` the number of the event.
+
+    `level` is the largest k for which the point is the lowest or the highest of its 4**k steps
+    (publisher.store.metric_levels): a long series is read by a high level, and no spike is missing.
+    """
+
+    __tablename__ = "metric_points"
+    __table_args__ = (Index("ix_metric_points_level", "job_id", "name", "level", "step"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    level: Mapped[int] = mapped_column(Integer)
+    value: Mapped[float | None]
+    at: Mapped[float]
+    seq: Mapped[int]
 
 
 class Worker(Table):

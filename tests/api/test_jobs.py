@@ -11,7 +11,7 @@ from publisher.jobs.transitions import Blame, Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.store.states import EventKind
 from tests.api.conftest import Body, RunningApi, created, refused
-from tests.jobs.rows import claim
+from tests.jobs.rows import claim, metric
 
 
 @pytest.fixture
@@ -99,6 +99,28 @@ def test_metrics_are_series_by_rising_step(api: RunningApi, client: httpx.Client
     series = client.get(f"/v1/jobs/{job['id']}/metrics").json()["series"]
     assert [(point["step"], point["value"]) for point in series["loss"]] == [(1, 3.0), (2, 2.5)]
     assert [point["value"] for point in series["perplexity"]] == [9.0]
+
+
+def test_long_series_come_thinned_by_name_and_by_steps(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    lease = claim(api.database, job["id"])
+    told = [metric(name, step, float(step == 700)) for step in range(1000) for name in ("loss", "learning_rate")]
+    with api.database.write() as session:
+        leases.report(session, lease, [*told, metric("perplexity", 1, 9.0)], "align", {})
+    address = f"/v1/jobs/{job['id']}/metrics"
+    answer = client.get(address).json()
+    assert answer["thinned"] == ["learning_rate", "loss"]
+    loss = answer["series"]["loss"]
+    assert 200 < len(loss) <= 500
+    assert (loss[0]["step"], loss[-1]["step"]) == (0, 999)
+    assert [point["step"] for point in loss if point["value"] == 1.0] == [700]
+    closer = client.get(
+        address, params={"name": ["loss", "none"], "points": 10, "from_step": 690, "to_step": 709}
+    ).json()
+    assert list(closer["series"]) == closer["thinned"] == ["loss"]
+    assert {690, 700, 709} <= {point["step"] for point in closer["series"]["loss"]}
+    assert len(client.get(address, params={"points": 1000, "name": "loss"}).json()["series"]["loss"]) == 1000
+    for wrong in ({"points": 3}, {"points": 20_001}, {"from_step": -1}):
+        refused(client.get(address, params=wrong), 422)
 
 
 @pytest.mark.parametrize("action", ["", "/events", "/metrics"])

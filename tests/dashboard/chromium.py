@@ -39,6 +39,31 @@ class Chromium:
     def open(self, address: str) -> None:
         self._call("POST", "/url", {"url": address})
 
+    @property
+    def tab(self) -> str:
+        """The one that everything else is about."""
+        return str(self._call("GET", "/window"))
+
+    @tab.setter
+    def tab(self, handle: str) -> None:
+        self._call("POST", "/window", {"handle": handle})
+
+    def add_tab(self) -> str:
+        """Another one, of the same browser session."""
+        return str(self._call("POST", "/window/new", {"type": "tab"})["handle"])
+
+    def close_tab(self, then: str) -> None:
+        """Close this one and go to another."""
+        self._call("DELETE", "/window")
+        self.tab = then
+
+    def before_every_page(self, script: str) -> str:
+        """Run a script in each page of this tab before the page's own; returns what `forget` takes."""
+        return str(self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})["identifier"])
+
+    def forget(self, script: str) -> None:
+        self._devtools("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
+
     def reload(self) -> None:
         self._call("POST", "/refresh")
 

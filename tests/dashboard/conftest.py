@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
+from publisher.api.fan_out import FanOut
 from publisher.app import create_app
 from publisher.settings import Settings
 from publisher.store.database import Database
@@ -28,6 +29,11 @@ CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 class RunningDashboard:
     url: str
     database: Database
+    fan_out: FanOut
+
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self.fan_out.listeners)
 
     def account(self, key_name: str = "laptop") -> Account:
         return Account.create(self.database, f"tenant-{secrets.token_hex(6)}", key_name)
@@ -68,7 +74,7 @@ def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboar
     thread.start()
     try:
         httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
-        yield RunningDashboard(url, app.state.service.database)
+        yield RunningDashboard(url, app.state.service.database, app.state.fan_out)
     finally:
         server.should_exit = True
         thread.join()

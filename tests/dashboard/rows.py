@@ -171,6 +171,11 @@ class Work:
             service.cancel(session, self.job_id)
         return self
 
+    def retry(self) -> Work:
+        with self.database.write() as session:
+            service.retry(session, self.job_id)
+        return self
+
     def stop(self) -> Work:
         assert self.lease is not None
         with self.database.write() as session:

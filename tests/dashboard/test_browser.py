@@ -11,6 +11,7 @@ from tests.dashboard.chromium import Chromium, chromium
 from tests.dashboard.conftest import RunningDashboard, serve
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, metric, progress, stage_event
 from tests.dashboard.test_pages import HOSTILE, hostile_job
+from tests.servers import wait_until
 
 LINES = "[...document.querySelectorAll('#log li span')].map(line => line.textContent)"
 POINTS = "document.querySelector('[data-chart=loss] .line').points.length"
@@ -118,6 +119,67 @@ def test_page_goes_on_after_the_service_was_away(window: Chromium, tmp_path: Pat
         window.wait_for(f"{POINTS} === 21")
         assert window.run("document.querySelector('#connection').hidden")
     window.problems()
+
+
+def test_eight_tabs_of_one_session_show_live_progress(
+    signed_in: Chromium, dashboard: RunningDashboard, account: Account
+) -> None:
+    """A browser opens six connections to a server: were each tab's stream one, the seventh page would not load."""
+    work, page = aligning(account), signed_in
+    first = page.tab
+    tabs = [first, *(page.add_tab() for _ in range(7))]
+    for tab in tabs:
+        page.tab = tab
+        page.open(f"{dashboard.url}/jobs" if tab == tabs[3] else f"{dashboard.url}/jobs/{work.job_id}")
+    work.report(progress("align", 400, 1000), log("line 1"), metric("loss", 21, 5.0), stage="align")
+    for tab in reversed(tabs):
+        page.tab = tab
+        if tab == tabs[3]:
+            page.wait_for("document.querySelector('#jobs progress').value === 40")
+            continue
+        page.wait_for(f"{BAR} === 40 && {POINTS} === 21")
+        page.wait_for("document.querySelectorAll('#log li').length === 2")
+        assert page.run(LINES) == ["line 0", "line 1"]
+    for tab in tabs[1:]:
+        page.tab = tab
+        page.close_tab(then=first)
+    # those that are left go on
+    work.report(progress("align", 500, 1000), log("line 2"), stage="align")
+    page.wait_for(f"{BAR} === 50")
+    page.wait_for("document.querySelectorAll('#log li').length === 3")
+    assert page.run(LINES) == ["line 0", "line 1", "line 2"]
+
+
+HIDE = "Object.defineProperty(document, 'hidden', {configurable: true, value: %s})"
+SEEN = "document.dispatchEvent(new Event('visibilitychange'))"
+
+
+def test_where_tabs_cannot_share_a_hidden_one_lets_go_and_catches_up(
+    signed_in: Chromium, dashboard: RunningDashboard, account: Account
+) -> None:
+    work, page = aligning(account), signed_in
+    script = page.before_every_page("delete window.SharedWorker")
+    page.open(f"{dashboard.url}/jobs/{work.job_id}")
+    assert page.run("window.SharedWorker === undefined")
+    work.report(log("line 1"), stage="align")
+    page.wait_for("document.querySelectorAll('#log li').length === 2")
+    page.run(f"{HIDE % 'true'} && {SEEN}")
+    wait_until(lambda: not dashboard.streams(), "end of the stream")
+    work.report(log("line 2"), log("line 3"), stage="align")
+    page.run(f"{HIDE % 'false'} && {SEEN}")
+    page.wait_for("document.querySelectorAll('#log li').length === 4")
+    assert page.run(LINES) == [f"line {number}" for number in range(4)]
+    page.forget(script)
+
+
+def test_a_page_of_a_finished_job_follows_a_retry(
+    signed_in: Chromium, dashboard: RunningDashboard, account: Account
+) -> None:
+    work, page = aligning(account).fail(OUT_OF_DISK), signed_in
+    page.open(f"{dashboard.url}/jobs/{work.job_id}")
+    assert page.run("document.querySelector('#status').dataset.state") == "failed"
+    work.retry()
+    page.wait_for("document.querySelector('#status').dataset.state === 'queued'")
 
 
 def test_cancel_asks_first(signed_in: Chromium, dashboard: RunningDashboard, account: Account) -> None:

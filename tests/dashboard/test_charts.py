@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf, log10, nan
-from random import Random
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from publisher.dashboard.charts import MOST_POINTS, draw, nice_ticks, number, thin
+from publisher.dashboard.charts import draw, nice_ticks, number
 from publisher.dashboard.presentation import amount, duration, size
 
 VALUES = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-9)
@@ -50,20 +49,6 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
     chart = draw("loss", [(1, nan), (2, 3.0)], growing=False)
     assert chart is not None
     assert chart.first == chart.last == (2, 3.0)
-
-
-@given(st.integers(MOST_POINTS + 1, 20 * MOST_POINTS), st.integers())
-def test_thinning_keeps_ends_and_spikes(length: int, seed: int) -> None:
-    random = Random(seed)
-    values = [random.gauss(0, 1) for _ in range(length)]
-    points = list(enumerate(values))
-    thinned = list(thin(points))
-    assert len(thinned) <= MOST_POINTS
-    assert (thinned[0], thinned[-1]) == (points[0], points[-1])
-    assert set(thinned) <= set(points)
-    assert thinned == sorted(thinned)
-    for extreme in (min, max):
-        assert extreme(value for _, value in thinned) == extreme(values)
 
 
 @pytest.mark.parametrize(

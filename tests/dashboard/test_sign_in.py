@@ -124,8 +124,9 @@ def test_changed_or_expired_cookies_open_nothing() -> None:
     opened = sessions.open(genuine)
     assert opened is not None
     assert opened.key_id == "key_1"
-    key_id, until, mac = genuine.split(".")
-    later = f"{key_id}.{int(until) + 1}.{mac}"
+    assert sessions.seal("key_1", opened.expires) != genuine  # who signs in again has another session
+    key_id, number, until, mac = genuine.split(".")
+    later = f"{key_id}.{number}.{int(until) + 1}.{mac}"
     foreign = Sessions(b"t" * 32, secure=False).seal("key_1")
     over = sessions.seal("key_1", expires=time.time() - 1)
     for value in ("", ".", "a.b.c", genuine[:-1], later, genuine.replace("key_1", "key_2"), foreign, over):

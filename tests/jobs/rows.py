@@ -12,12 +12,14 @@ import redis
 from sqlalchemy import select, update
 
 from publisher.jobs import events, leases, service
+from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.plan.needs import Needs, StageNeeds
 from publisher.plan.queues import NAMES, queue_of
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import BaseModel, Job, Tenant, Variant, Worker
+from publisher.store.states import EventKind
 
 
 def add_variant(database: Database) -> Variant:
@@ -42,9 +44,9 @@ def add_variant(database: Database) -> Variant:
     return variant
 
 
-def add_job(database: Database) -> str:
-    """A queued job; returns its id."""
-    variant = add_variant(database)
+def add_job(database: Database, variant: Variant | None = None) -> str:
+    """A queued job, of a tenant of its own unless there is a variant; returns its id."""
+    variant = variant or add_variant(database)
     with database.write() as session:
         return service.enqueue(session, variant).id
 
@@ -104,6 +106,19 @@ def let_pass(database: Database, job_id: str, seconds: float) -> None:
                 cancel_requested_at=Job.cancel_requested_at - seconds,
             )
         )
+
+
+def metric(name: str, step: int, value: float | None, at: float = 0.0) -> NewEvent:
+    return NewEvent(EventKind.METRIC, {"name": name, "step": step, "value": value}, at)
+
+
+def report(database: Database, *reported: NewEvent) -> str:
+    """A running job with these events, numbered from 3: before them it was queued and then claimed."""
+    job_id = add_job(database)
+    lease = claim(database, job_id)
+    with database.write() as session:
+        events.append(session, job_id, lease.token, reported)
+    return job_id
 
 
 @dataclass(frozen=True)

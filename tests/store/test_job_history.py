@@ -1,60 +1,14 @@
-"""What is read of a job's events: series as last reported, the newest of a kind, and nothing of another job's."""
+"""What is read of a job's events: the newest of a kind, and nothing of another job's."""
 
 from __future__ import annotations
 
 import pytest
 
-from publisher.jobs import events
 from publisher.jobs.events import NewEvent
 from publisher.store import job_history
 from publisher.store.database import Database
-from publisher.store.job_history import MetricPoint
 from publisher.store.states import EventKind
-from tests.jobs.rows import add_job, claim
-
-
-def metric(name: str, step: int, value: float | None, at: float = 0.0) -> NewEvent:
-    return NewEvent(EventKind.METRIC, {"name": name, "step": step, "value": value}, at)
-
-
-def report(database: Database, *reported: NewEvent) -> str:
-    """A running job with these events, numbered from 3: before them it was queued and then claimed."""
-    job_id = add_job(database)
-    lease = claim(database, job_id)
-    with database.write() as session:
-        events.append(session, job_id, lease.token, reported)
-    return job_id
-
-
-def test_series_rise_by_step_and_hold_each_step_as_last_reported(database: Database) -> None:
-    job_id = report(
-        database,
-        metric("loss", 20, 3.0, at=1.0),
-        metric("loss", 3, 2.5, at=2.0),
-        metric("perplexity", 0, 1e300, at=3.0),
-        metric("loss", 20, None, at=4.0),
-        NewEvent(EventKind.LOG, {"message": "loss"}),
-    )
-    with database.read() as session:
-        assert job_history.metric_series(session, job_id, 100) == {
-            "loss": [MetricPoint(3, 2.5, 2.0), MetricPoint(20, None, 4.0)],
-            "perplexity": [MetricPoint(0, 1e300, 3.0)],
-        }
-
-
-def test_series_end_at_the_number_that_is_asked_for(database: Database) -> None:
-    job_id = report(database, metric("loss", 1, 3.0), metric("loss", 1, 1.0), metric("loss", 2, 2.0))
-    with database.read() as session:
-        (first,) = job_history.metric_series(session, job_id, 3)["loss"]
-        assert (first.step, first.value) == (1, 3.0)
-        assert job_history.metric_series(session, job_id, 2) == {}
-
-
-def test_no_series_holds_another_jobs_points(database: Database) -> None:
-    mine, other = report(database, metric("loss", 1, 1.0)), report(database, metric("loss", 2, 2.0))
-    with database.read() as session:
-        assert [point.step for point in job_history.metric_series(session, mine, 100)["loss"]] == [1]
-        assert [point.step for point in job_history.metric_series(session, other, 100)["loss"]] == [2]
+from tests.jobs.rows import metric, report
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])])

@@ -21,12 +21,15 @@ from sqlalchemy import Table as SomeTable
 from sqlalchemy.engine import make_url
 from sqlalchemy.types import Integer
 
+from publisher.jobs import events
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
 from publisher.store import migrate
 from publisher.store.database import Database, create_database_engine
-from publisher.store.models import Table, Variant, Worker
+from publisher.store.models import Job, JobEvent, MetricPoint, Table, Tenant, Variant, Worker
+from publisher.store.states import JobState
 from publisher.store.variant_content import recipe_of
+from tests.jobs.rows import metric, report
 from tests.recipe.history import HISTORY
 
 
@@ -70,6 +73,26 @@ def test_recipes_of_before_state_the_version_that_they_were_written_by(database:
             assert recipe_of(row) == stored_recipe(stored.recipe, stored.version)
     migrate.downgrade(database_url, "0002")
     assert "recipe_version" not in {column["name"] for column in inspect(database.engine).get_columns("variants")}
+
+
+def test_series_of_before_are_what_the_events_say(database: Database, database_url: str) -> None:
+    job_id = report(database, *[metric("loss", step % 900, float(step)) for step in range(1000)], metric("lr", 1, None))
+    with database.read() as session:
+        before = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
+    migrate.downgrade(database_url, "0004")
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        after = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
+        assert session.get_one(Tenant, session.get_one(Job, job_id).tenant_id).event_seq == 0
+    columns = [column.name for column in MetricPoint.__table__.columns]
+    assert [[getattr(row, name) for name in columns] for row in after] == [
+        [getattr(row, name) for name in columns] for row in before
+    ]
+    # events of before have no number; those that come begin the tenant's count
+    with database.write() as session:
+        events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.RUNNING])
+    with database.read() as session:
+        assert [row.number for row in session.scalars(select(JobEvent).where(JobEvent.number.is_not(None)))] == [1]
 
 
 def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> None:

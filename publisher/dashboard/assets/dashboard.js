@@ -77,32 +77,71 @@ function lost() {
   if (notice) notice.hidden = false;
 }
 
-const list = $("[data-refresh]");
+// --- what happens, from the one stream of all tabs (live.js) or, where tabs cannot share, from a stream of this page
+function follow({ after, job, hear }) {
+  const { session, live } = document.body.dataset;
+  const page = { after, job, hear };
+  const alone = () => {
+    const stream = new LiveStream(session);
+    // a hidden page lets its connection go: a browser has six for all tabs
+    const place = () => (document.hidden ? stream.remove(page) : stream.add(page));
+    document.addEventListener("visibilitychange", place);
+    addEventListener("pagehide", () => stream.remove(page));
+    place();
+  };
+  if (!window.SharedWorker) { alone(); return; }
+  const worker = new SharedWorker(live, { name: session });
+  worker.onerror = () => { worker.port.close(); alone(); };
+  worker.port.onmessage = ({ data }) => hear(data);
+  worker.port.postMessage({ after, job });
+  addEventListener("pagehide", () => worker.port.postMessage({ leaves: true }));
+}
+
+// back from the browser's own cache the stream is gone and the page old
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+const list = $("#jobs");
 if (list) {
-  setInterval(() => { if (!document.hidden) want(list.id); }, Number(list.dataset.refresh));
+  let old = false, waiting = null;
+  const renew = () => {
+    waiting = null;
+    if (document.hidden) { old = true; return; }
+    old = false;
+    want(list.id);
+  };
+  const soon = () => { waiting ??= setTimeout(renew, 500); };
+  document.addEventListener("visibilitychange", () => { if (old) renew(); });
+  // the times that are shown grow old, too
+  setInterval(soon, Number(list.dataset.refresh));
+  follow({
+    after: Number(list.dataset.number),
+    hear: ({ kind, returned, closed }) => {
+      $("#connection").hidden = !closed;
+      if (kind || returned) soon();
+    },
+  });
 }
 
 // --- a job's page
-const job = $("#job[data-events]");
-const FINISHED = ["succeeded", "failed", "cancelled"];
+const job = $("#job");
 
 function announce(text) {
   $("#announcement").textContent = text;
 }
 
-function onState(event, data) {
+function onState(data) {
   announce(`Job ${data.state}`);
   want("status", "charts");
 }
 
-function onStage(event, data) {
+function onStage(data) {
   announce(`${data.stage} ${data.state}`);
   want("status");
 }
 
-function onProgress(event, data) {
+function onProgress(data) {
   const status = $("#status"), box = $("#progress");
-  if (Number(event.lastEventId) <= Number(status.dataset.seq)) return;
+  if (data.seq <= Number(status.dataset.seq)) return;
   if (!box || box.dataset.stage !== data.stage || box.dataset.unit !== data.unit) { want("status"); return; }
   const percent = data.total ? Math.min(100, (100 * data.done) / data.total) : 0;
   const tens = Math.floor(percent / 10);
@@ -118,14 +157,14 @@ function onProgress(event, data) {
 
 const pair = (text) => text.split(" ").map(Number);
 
-function onMetric(event, data) {
+function onMetric(data) {
   if (data.value === null) return;
   const chart = [...document.querySelectorAll("[data-chart]")].find((one) => one.dataset.chart === data.name);
   if (!chart) { want("charts"); return; }
   const [[x0, x1], [y0, y1]] = [pair(chart.dataset.x), pair(chart.dataset.y)];
   if (data.step <= Number(chart.dataset.last)) {
     // known already: from the page, or a stage that runs again and draws over its old line
-    if (Number(event.lastEventId) > Number(chart.dataset.seq)) want("charts");
+    if (data.seq > Number(chart.dataset.seq)) want("charts");
     return;
   }
   if (data.step > x1 || data.value < y0 || data.value > y1) { want("charts"); return; }
@@ -144,7 +183,7 @@ function onMetric(event, data) {
 
 const LOG_LINES = 500;
 
-function onLog(event, data) {
+function onLog(data) {
   const log = $("#log");
   const below = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
   const line = document.createElement("li");
@@ -158,27 +197,21 @@ function onLog(event, data) {
 }
 
 if (job) {
-  const source = new EventSource(job.dataset.events);
-  const kinds = { state: onState, stage: onStage, progress: onProgress, metric: onMetric, log: onLog };
-  for (const [kind, handle] of Object.entries(kinds)) {
-    source.addEventListener(kind, (event) => {
-      const data = JSON.parse(event.data);
-      handle(event, data);
-      if (kind === "state" && FINISHED.includes(data.state)) source.close();
-    });
-  }
-  let opened = false;
-  source.onopen = () => {
-    $("#connection").hidden = true;
-    // a part of the page may have been asked for while the service was away
-    if (opened) want("status", "charts");
-    opened = true;
-  };
-  // CONNECTING: the browser tries again by itself and goes on after the last event
-  source.onerror = () => { if (source.readyState === EventSource.CLOSED) lost(); };
-  addEventListener("pagehide", () => source.close());
-  // back from the browser's own cache the stream is closed and the page old
-  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  const handlers = { state: onState, stage: onStage, progress: onProgress, metric: onMetric, log: onLog };
+  // the page holds the events up to this number; the stream may begin before it
+  let seen = Number(job.dataset.seq);
+  follow({
+    after: Number(job.dataset.number),
+    job: job.dataset.job,
+    hear: ({ kind, data, returned, closed }) => {
+      $("#connection").hidden = !closed;
+      // a part of the page may have been asked for while the service was away
+      if (returned) want("status", "charts");
+      if (!kind || data.seq <= seen) return;
+      seen = data.seq;
+      handlers[kind](data);
+    },
+  });
 }
 
 const log = $("#log");

@@ -1,0 +1,59 @@
+"""One number for every event of a tenant, whichever job it is of: what a listener to all of them resumes by.
+
+It comes from the tenant's row. Were that taken when an event is made, a transaction could hold it while it waits for
+something that another holds, and a reaper that ends jobs of many tenants takes many. So events wait in the session, and
+are written in front of its commit: tenants' rows are the last locks that a transaction takes, in the order of their
+ids, and number n+1 of a tenant is visible only after n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import event, insert, update
+from sqlalchemy.orm import Session
+
+from publisher.store.models import JobEvent, Tenant
+
+_WAITING = "events that wait for the commit"
+_tenant_of = itemgetter("tenant_id")
+
+
+def add(session: Session, rows: Iterable[dict[str, Any]]) -> None:
+    """Columns of JobEvent but for `number`: they are written when the session commits."""
+    if session.in_nested_transaction():
+        # its rollback would leave them behind
+        raise RuntimeError("events cannot be made within a savepoint: make them after it.")
+    session.info.setdefault(_WAITING, []).extend(rows)
+
+
+@event.listens_for(Session, "before_commit")
+def _write(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    rows = session.info.pop(_WAITING, [])
+    # sorted keeps the order within a tenant
+    for tenant_id, some in groupby(sorted(rows, key=_tenant_of), _tenant_of):
+        _number(session, tenant_id, list(some))
+    if rows:
+        session.execute(insert(JobEvent), rows)
+
+
+@event.listens_for(Session, "after_rollback")
+def _forget(session: Session) -> None:
+    session.info.pop(_WAITING, None)
+
+
+def _number(session: Session, tenant_id: str, rows: list[dict[str, Any]]) -> None:
+    last = session.scalars(
+        update(Tenant)
+        .where(Tenant.id == tenant_id)
+        .values(event_seq=Tenant.event_seq + len(rows))
+        .returning(Tenant.event_seq)
+        .execution_options(synchronize_session=False)
+    ).one()
+    for number, row in enumerate(rows, last - len(rows) + 1):
+        row["number"] = number
