@@ -24,7 +24,9 @@ from publisher.api import (
 from publisher.api.errors import Problem, add_handlers
 from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
+from publisher.api.outside import Outside
 from publisher.api.service import Service
+from publisher.api.watchdog import Watchdog
 from publisher.dashboard.router import create_dashboard
 from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
@@ -57,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.outside = Outside(settings)
+    app.state.watchdog = Watchdog(service)
     app.state.watch = JobWatch(service.database)
     app.state.registry = health.create_registry(service.database, service.hub)
     add_handlers(app)
@@ -94,9 +98,11 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         if upkeep is not None:
             upkeep.start()
         app.state.watch.start()
+        await app.state.watchdog.start()
         try:
             yield
         finally:
+            app.state.watchdog.stop()
             await app.state.watch.stop()
             if upkeep is not None:
                 upkeep.stop()

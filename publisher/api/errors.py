@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -51,8 +52,17 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem(path: str, fault: PublisherError, errors: list[InvalidField] | None = None) -> JSONResponse:
-    """`path` of the request that is refused."""
-    return _answer(path, fault.status, slug=fault.slug, title=fault.title, detail=str(fault), errors=errors or [])
+    """`path` of the request that is refused. A fault that knows when to come again (`retry_after`, seconds) says so."""
+    wait = getattr(fault, "retry_after", None)
+    return _answer(
+        path,
+        fault.status,
+        slug=fault.slug,
+        title=fault.title,
+        detail=str(fault),
+        errors=errors or [],
+        headers=None if wait is None else {"Retry-After": str(ceil(wait))},
+    )
 
 
 def _answer(
