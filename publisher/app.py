@@ -26,6 +26,7 @@ from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.outside import Outside
 from publisher.api.service import Service
+from publisher.api.shutdown import Shutdown
 from publisher.api.watchdog import Watchdog
 from publisher.dashboard.router import create_dashboard
 from publisher.hub.app import service_hub
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.outside = Outside(settings)
+    app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
     app.state.watch = JobWatch(service.database)
     app.state.registry = health.create_registry(service.database, service.hub)
@@ -100,7 +102,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         app.state.watch.start()
         await app.state.watchdog.start()
         try:
-            yield
+            with app.state.shutdown.at_signals():
+                yield
         finally:
             app.state.watchdog.stop()
             await app.state.watch.stop()

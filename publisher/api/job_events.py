@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -76,12 +76,11 @@ def follow(
     watch = cast(JobWatch, request.app.state.watch)
     # X-Accel-Buffering: nginx would collect events into blocks
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _stream(service.database, watch, caller, id, position), media_type="text/event-stream", headers=headers
-    )
+    stream = request.app.state.shutdown.until(_stream(service.database, watch, caller, id, position))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _stream(database: Database, watch: JobWatch, caller: Caller, job_id: str, seq: int) -> AsyncIterator[bytes]:
+async def _stream(database: Database, watch: JobWatch, caller: Caller, job_id: str, seq: int) -> AsyncGenerator[bytes]:
     yield f"retry: {RECONNECT}\n\n".encode()
     with watch.listening(job_id):
         while True:
