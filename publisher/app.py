@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from publisher.api import (
     api_keys,
@@ -21,9 +21,10 @@ from publisher.api import (
     variant_files,
     variants,
 )
-from publisher.api.errors import Problem, add_handlers
+from publisher.api.errors import add_handlers
 from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
+from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=_lifespan(service),
+        generate_unique_id_function=operation_id,
         # FastAPI's viewers load their scripts from a CDN
         docs_url=None,
         redoc_url=None,
@@ -68,11 +70,13 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    resources = (base_models, families, corpora, plans, variants, variant_files, jobs, job_events, api_keys, health)
+    known_only = [Depends(refuse_unknown_parameters)]
+    resources = (base_models, families, corpora, plans, variants, variant_files, jobs, job_events, api_keys)
     for resource in resources:
-        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
+        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
+    app.include_router(health.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
-    _document_problems(app)
+    complete_document(app)
     _mount_hub(app, service)
     return app
 
@@ -94,6 +98,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await to_thread.run_sync(_prepare, service)
+        await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
@@ -131,17 +136,3 @@ def _mount_hub(app: FastAPI, service: Service) -> None:
     settings = service.settings
     public_url = settings.public_url if "public_url" in settings.model_fields_set else None
     app.mount("/hub", service_hub(settings, service.database, service.hub, public_url))
-
-
-def _document_problems(app: FastAPI) -> None:
-    """Put the schema of problem details, which every endpoint refers to, into the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, object]:
-        document = generate()
-        template = "#/components/schemas/{model}"
-        schema = Problem.model_json_schema(ref_template=template)
-        document["components"]["schemas"] |= schema.pop("$defs", {}) | {"Problem": schema}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422))
-def create_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
+def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
     """Make a key. The answer is the only place where it is ever shown."""
     key = keys.new_key()
     with service.database.write() as session:
@@ -28,7 +28,7 @@ def create_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentC
 
 
 @router.get("", responses=documented(401))
-def list_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[ApiKeyAnswer]:
+def list_api_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[ApiKeyAnswer]:
     """List keys, revoked ones too."""
     with service.database.read() as session:
         rows = newest_first(session, readable_by(caller.tenant_id, ApiKey), ApiKey, page.cursor, page.limit)
@@ -36,7 +36,7 @@ def list_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPag
 
 
 @router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
-def revoke_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Revoke a key, at once and for good. The last one stays: nobody could get in to make another."""
     with service.database.write() as session:
         row = owned(session, ApiKey, caller.tenant_id, id)

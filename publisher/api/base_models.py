@@ -25,7 +25,11 @@ from publisher.store.tenancy import owned, readable_by
 router = APIRouter(prefix="/v1/base-models", tags=["base models"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422, 429, 503))
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=documented(429) | {200: {"model": BaseModelAnswer, "description": "registered before"}},
+)
 async def register_base_model(
     request: BaseModelRequest,
     service: CurrentService,

@@ -27,7 +27,11 @@ from publisher.store.tenancy import owned, readable_by
 router = APIRouter(prefix="/v1/corpora", tags=["corpora"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 409, 422, 429, 503))
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=documented(409, 429) | {200: {"model": CorpusAnswer, "description": "registered before"}},
+)
 async def register_corpus(
     request: CorpusRequest, service: CurrentService, caller: CurrentCaller, outside: CurrentOutside, response: Response
 ) -> CorpusAnswer:

@@ -26,12 +26,12 @@ _logger = logging.getLogger(__name__)
 class Problem(BaseModel):
     """Problem details. `detail` says what is wrong and what would be right, `errors` where in the body."""
 
-    type: str = Field(examples=["urn:loram:problem:invalid-request"])
-    title: str = Field(examples=["Invalid request"])
-    status: int = Field(examples=[422])
-    detail: str
+    type: str = Field(examples=["urn:loram:problem:invalid-request"], description="kind of problem")
+    title: str = Field(examples=["Invalid request"], description="the kind in words")
+    status: int = Field(examples=[422], description="of the answer")
+    detail: str = Field(description="what is wrong, and what would be right")
     instance: str = Field(description="path of the request")
-    errors: list[InvalidField] = []
+    errors: list[InvalidField] = Field(default=[], description="each wrong field of the body, path, query or headers")
 
 
 def add_handlers(app: FastAPI) -> None:

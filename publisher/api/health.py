@@ -73,13 +73,13 @@ def create_registry(database: Database, hub: HubStorage | None) -> CollectorRegi
     return registry
 
 
-@router.get("/healthz")
+@router.get("/healthz", name="get_health")
 async def healthz() -> Health:
     """Say that the process lives."""
     return Health(status=OK)
 
 
-@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+@router.get("/readyz", name="get_readiness", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
     """Say whether database, broker and storage are there.
 
@@ -100,7 +100,7 @@ async def readyz(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", name="get_metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(request: Request) -> Response:
     """Prometheus metrics: this process, and jobs by state."""
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -53,6 +53,7 @@ class Batch:
 
 @router.get(
     "/{id}/events",
+    name="follow_job",
     response_class=StreamingResponse,
     responses=documented(401, 404)
     | {200: {"content": {"text/event-stream": {}}}, 204: {"description": "finished, nothing new"}},

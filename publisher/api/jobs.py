@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.get("", responses=documented(401))
-def get_jobs(
+def list_jobs(
     service: CurrentService,
     caller: CurrentCaller,
     page: RequestedPage,
@@ -66,7 +66,7 @@ def retry_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAns
 
 
 @router.get("/{id}/metrics", responses=documented(401, 404))
-def get_metrics(id: str, service: CurrentService, caller: CurrentCaller) -> JobMetrics:
+def get_job_metrics(id: str, service: CurrentService, caller: CurrentCaller) -> JobMetrics:
     """Get what a job has measured so far, as series."""
     with service.database.read() as session:
         job = owned(session, Job, caller.tenant_id, id)

@@ -23,8 +23,8 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 UNMEASURED_SPEED = 1e11
 
 
-@router.post("", responses=documented(401, 404, 422))
-def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> Plan:
+@router.post("", responses=documented(404, 409))
+def plan_variant(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> Plan:
     """Plan a variant: parameters, bytes, memory, minutes per stage. Nothing is created."""
     with service.database.read() as session:
         facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -67,8 +67,9 @@ class ApiKey(Table):
     """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart."""
 
     __tablename__ = "api_keys"
+    id_kind: ClassVar[str] = "key"
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("key"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(ApiKey.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
     prefix: Mapped[str]
@@ -81,8 +82,9 @@ class BaseModel(Table):
     """`facts` is publisher.base_model.facts.BaseModelFacts as JSON."""
 
     __tablename__ = "base_models"
+    id_kind: ClassVar[str] = "base"
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("base"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(BaseModel.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     repo_id: Mapped[str]
     revision: Mapped[str]
@@ -95,9 +97,10 @@ class Corpus(Table):
     """`source` is publisher.corpus.source.CorpusSource as JSON, `facts` what was counted at registration."""
 
     __tablename__ = "corpora"
+    id_kind: ClassVar[str] = "corpus"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("corpus"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Corpus.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
     source: Mapped[dict[str, Any]]
@@ -110,9 +113,10 @@ class Variant(Table):
     published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
 
     __tablename__ = "variants"
+    id_kind: ClassVar[str] = "var"
     __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("var"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Variant.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
     recipe: Mapped[dict[str, Any]]
@@ -152,9 +156,10 @@ class Job(Table):
     """
 
     __tablename__ = "jobs"
+    id_kind: ClassVar[str] = "job"
     __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Job.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
     state: Mapped[JobState] = mapped_column(STATE, default=JobState.QUEUED)
