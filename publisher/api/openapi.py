@@ -91,7 +91,7 @@ def _describe_references(schemas: Document) -> None:
             references = [each["$ref"] for each in [field, *field.get("anyOf", [])] if "$ref" in each]
             if "description" not in field and len(references) == 1:
                 said = schemas[references[0].rpartition("/")[-1]].get("description")
-                field |= {"description": said} if said else {}
+                field.update({"description": said} if said else {})
 
 
 async def refuse_unknown_parameters(request: Request, caller: CurrentCaller) -> None:
