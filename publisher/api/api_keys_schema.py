@@ -21,6 +21,7 @@ class ApiKeyAnswer(BaseModel):
     prefix: str = Field(description="the key's first characters")
     created_at: float = Field(description="seconds since 1970")
     revoked_at: float | None = Field(description="seconds since 1970; null while the key works")
+    created_by: str | None = Field(description="the key that made it; null: the service's operator")
 
 
 class NewApiKeyAnswer(ApiKeyAnswer):

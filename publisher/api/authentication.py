@@ -17,8 +17,11 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Auth
 
 @dataclass(frozen=True)
 class Caller:
+    """`key_id`: of the key that was sent, or that a session was begun with."""
+
     tenant_id: str
     tenant_name: str
+    key_id: str
 
 
 def authenticate(
@@ -27,9 +30,10 @@ def authenticate(
     """One refusal for every reason, so that nothing can be learned from it."""
     if credentials is not None:
         with service.database.read() as session:
-            tenant = keys.tenant_of(session, credentials.credentials)
-            if tenant is not None:
-                return Caller(tenant.id, tenant.name)
+            found = keys.key_and_tenant(session, credentials.credentials)
+            if found is not None:
+                key, tenant = found
+                return Caller(tenant.id, tenant.name, key.id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 
 

@@ -32,6 +32,7 @@ class Visitor:
     """`csrf` is what the forms on this visitor's pages carry."""
 
     tenant_id: str
+    key_id: str
     key_name: str
     key_prefix: str
     csrf: str
@@ -49,7 +50,7 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
         with service.database.read() as rows:
             key = keys.active_key(rows, session.key_id)
             if key is not None:
-                found = Visitor(key.tenant_id, key.name, key.prefix, session.csrf)
+                found = Visitor(key.tenant_id, key.id, key.name, key.prefix, session.csrf)
                 request.state.visitor = found
                 return found
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")

@@ -94,4 +94,4 @@ def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
 
 def caller_of(visitor: Visitor) -> Caller:
     """The visitor as the API's own functions know who calls."""
-    return Caller(visitor.tenant_id, visitor.key_name)
+    return Caller(visitor.tenant_id, visitor.key_name, visitor.key_id)

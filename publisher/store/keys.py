@@ -28,9 +28,11 @@ def add_tenant(session: Session, name: str) -> Tenant:
     return tenant
 
 
-def add_key(session: Session, tenant_id: str, name: str, key: str) -> ApiKey:
-    """Keep the digest of `key`; the caller shows the key itself, once."""
-    row = ApiKey(tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key))
+def add_key(session: Session, tenant_id: str, name: str, key: str, created_by: str | None = None) -> ApiKey:
+    """Keep the digest of `key`; the caller shows the key itself, once. `created_by`: id of the key that asked."""
+    row = ApiKey(
+        tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key), created_by=created_by
+    )
     session.add(row)
     session.flush()
     return row
@@ -43,6 +45,13 @@ def tenant_of(session: Session, key: str) -> Tenant | None:
         .join(ApiKey, ApiKey.tenant_id == Tenant.id)
         .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
     )
+
+
+def key_and_tenant(session: Session, key: str) -> tuple[ApiKey, Tenant] | None:
+    """The row of this key and whose it is; None if it is nobody's, or was revoked."""
+    statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
+    found = session.execute(statement.where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))).first()
+    return None if found is None else (found[0], found[1])
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:
@@ -58,6 +67,22 @@ def active_key(session: Session, id: str) -> ApiKey | None:
 def active_keys(session: Session, tenant_id: str) -> int:
     statement = select(func.count()).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
     return session.scalar(statement) or 0
+
+
+def may_revoke(session: Session, revoker_id: str, key: ApiKey) -> bool:
+    """Whether the key with id `revoker_id`, of the same tenant, may end `key`: itself, those that it made or that these
+    made, and, where the operator made it or none older works, any."""
+    revoker = session.get_one(ApiKey, revoker_id)
+    if revoker.created_by is None or revoker.id == _oldest_active(session, key.tenant_id):
+        return True
+    made: ApiKey | None = key
+    while made is not None and made.id != revoker_id:
+        made = session.get(ApiKey, made.created_by) if made.created_by else None
+    return made is not None
+
+
+def _oldest_active(session: Session, tenant_id: str) -> str | None:
+    return session.scalar(select(func.min(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)))
 
 
 def revoke(session: Session, key: ApiKey) -> None:
@@ -88,7 +113,9 @@ def _add_first(session: Session) -> str | None:
 
 
 def _add_chosen(session: Session, key: str) -> None:
-    if session.scalar(select(ApiKey.id).where(ApiKey.digest == _digest(key))) is not None:
+    known = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(key)))
+    if known is not None:
+        known.created_by = None  # whoever made it, it is the operator's now
         return
     tenant = session.scalar(select(Tenant).where(Tenant.name == FIRST_TENANT)) or add_tenant(session, FIRST_TENANT)
     add_key(session, tenant.id, "bootstrap", key)

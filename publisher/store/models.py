@@ -64,7 +64,10 @@ class Tenant(Table):
 
 
 class ApiKey(Table):
-    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart."""
+    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart.
+
+    `created_by`: id of the key that asked for it; null: the service's operator made it.
+    """
 
     __tablename__ = "api_keys"
     id_kind: ClassVar[str] = "key"
@@ -76,6 +79,7 @@ class ApiKey(Table):
     digest: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     revoked_at: Mapped[float | None]
+    created_by: Mapped[str | None]
 
 
 class BaseModel(Table):

@@ -25,7 +25,7 @@ from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
 from publisher.store import migrate
 from publisher.store.database import Database, create_database_engine
-from publisher.store.models import Table, Variant, Worker
+from publisher.store.models import ApiKey, Table, Variant, Worker
 from publisher.store.variant_content import recipe_of
 from tests.recipe.history import HISTORY
 
@@ -70,6 +70,21 @@ def test_recipes_of_before_state_the_version_that_they_were_written_by(database:
             assert recipe_of(row) == stored_recipe(stored.recipe, stored.version)
     migrate.downgrade(database_url, "0002")
     assert "recipe_version" not in {column["name"] for column in inspect(database.engine).get_columns("variants")}
+
+
+def test_of_keys_of_before_each_tenants_oldest_that_works_is_its_first(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "0004")
+    rows = {"key_1": ("a", 9.0), "key_2": ("a", None), "key_3": ("a", None), "key_4": ("b", None)}
+    with database.engine.begin() as connection:
+        for tenant in ("a", "b"):
+            _insert(connection, "tenants", {"id": tenant, "name": tenant, "created_at": 0})
+        for id, (tenant, revoked) in rows.items():
+            key = {"id": id, "tenant_id": tenant, "name": id, "prefix": id, "digest": id, "created_at": 0}
+            _insert(connection, "api_keys", key | {"revoked_at": revoked})
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        makers = {key.id: key.created_by for key in session.scalars(select(ApiKey))}
+    assert makers == {"key_1": "key_2", "key_2": None, "key_3": "key_2", "key_4": None}
 
 
 def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> None:
