@@ -12,12 +12,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DataError, OperationalError, TimeoutError
+from sqlalchemy.exc import DatabaseError, DataError, SQLAlchemyError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from publisher.errors import InfrastructureFault, PublisherError, RequestFault
+from publisher.errors import PublisherError, RequestFault
 from publisher.recipe.invalid_fields import InvalidField, invalid_fields
+from publisher.store.database import Database
+from publisher.store.faults import OUR_OWN, database_fault
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _refuse_unknown)
     for unstorable in (DataError, UnicodeEncodeError):
         app.add_exception_handler(unstorable, _refuse_characters)
-    for unreachable in (OperationalError, TimeoutError):
+    for unreachable in (DatabaseError, TimeoutError):
         app.add_exception_handler(unreachable, _report_database)
     app.add_exception_handler(Exception, _report_bug)
 
@@ -112,10 +114,11 @@ def _refuse_characters(request: Request, error: Exception) -> Response:
 
 
 def _report_database(request: Request, error: Exception) -> Response:
-    _logger.error("database does not answer %s %s: %s", request.method, request.url.path, error)
-    return problem(
-        request.url.path, InfrastructureFault("The database does not answer.", way_out="Try again in a moment.")
-    )
+    if isinstance(error, OUR_OWN):
+        raise error
+    _logger.error("the database refuses %s %s: %s", request.method, request.url.path, error)
+    database = cast(Database, request.app.state.service.database)
+    return problem(request.url.path, database_fault(cast(SQLAlchemyError, error), database.engine.url))
 
 
 def _report_bug(request: Request, error: Exception) -> Response:

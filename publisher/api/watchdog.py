@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.api.outside import in_daemon_thread
 from publisher.api.service import Service
+from publisher.store.faults import database_fault
 from publisher.store.resources import live_workers
 
 OK = "ok"
@@ -94,7 +95,7 @@ class Watchdog:
                 self.workers = live_workers(session, service.settings.lease_seconds)
         except SQLAlchemyError as error:
             self.workers = 0
-            return f"away: {type(error).__name__}"
+            return f"away: {database_fault(error, service.database.engine.url).message}"
         return OK
 
 

@@ -22,6 +22,7 @@ from publisher.jobs.tokens import read_job_token
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.faults import database_faults
 from publisher.store.keys import tenant_of
 from publisher.store.models import Tenant
 
@@ -70,7 +71,7 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
 
     def authenticate(token: str) -> Owner | None:
         claims = read_job_token(secret, token)
-        with database.read() as session:
+        with database_faults(database.engine.url), database.read() as session:
             tenant = session.get(Tenant, claims.tenant_id) if claims else tenant_of(session, token)
         return Owner(tenant.id, tenant.name) if tenant else None
 
