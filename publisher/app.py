@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,13 +22,14 @@ from publisher.api import (
     variant_files,
     variants,
 )
+from publisher.api.connections import SilentConnections, allow_many
 from publisher.api.errors import add_handlers
 from publisher.api.job_watch import JobWatch
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
 from publisher.api.service import Service
-from publisher.api.shutdown import Shutdown
+from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
 from publisher.dashboard.router import create_dashboard
 from publisher.hub.app import service_hub
@@ -106,10 +108,14 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             upkeep.start()
         app.state.watch.start()
         await app.state.watchdog.start()
+        server = current_server()
+        silent = None if server is None else asyncio.create_task(SilentConnections(server).run())
         try:
             with app.state.shutdown.at_signals():
                 yield
         finally:
+            if silent is not None:
+                silent.cancel()
             app.state.watchdog.stop()
             await app.state.watch.stop()
             if upkeep is not None:
@@ -122,6 +128,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 
 
 def _prepare(service: Service) -> None:
+    allow_many()
     service.settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate.upgrade(service.settings.resolved_database_url)
     chosen = service.settings.bootstrap_key

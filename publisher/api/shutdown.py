@@ -60,7 +60,7 @@ class Shutdown:
             return
         loop = asyncio.get_running_loop()
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        _bound_patience(before[signal.SIGTERM])
+        _bound_patience(current_server())
 
         def handle(number: int, frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self.begin)
@@ -81,8 +81,13 @@ class Shutdown:
                     signal.signal(number, handler)
 
 
-def _bound_patience(handler: object) -> None:
+def current_server() -> uvicorn.Server | None:
+    """The server that runs this application, in the main thread, whose signals it handles; None under another one."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if isinstance(server, uvicorn.Server) else None
+
+
+def _bound_patience(server: uvicorn.Server | None) -> None:
     """uvicorn waits for ever unless it is told otherwise (--timeout-graceful-shutdown)."""
-    server = getattr(handler, "__self__", None)
-    if isinstance(server, uvicorn.Server) and server.config.timeout_graceful_shutdown is None:
+    if server is not None and server.config.timeout_graceful_shutdown is None:
         server.config.timeout_graceful_shutdown = GRACE
