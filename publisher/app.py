@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from publisher.api import (
     api_keys,
@@ -26,10 +27,15 @@ from publisher.api import (
     variants,
     workers,
 )
-from publisher.api.errors import Problem, add_handlers
+from publisher.api.connections import SilentConnections, allow_many
+from publisher.api.errors import add_handlers
 from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
+from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
+from publisher.api.outside import Outside
 from publisher.api.service import Service
+from publisher.api.shutdown import Shutdown, current_server
+from publisher.api.watchdog import Watchdog
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import service_hub
@@ -59,24 +65,30 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=_lifespan(service),
+        generate_unique_id_function=operation_id,
         # FastAPI's viewers load their scripts from a CDN
         docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
+    app.state.outside = Outside(settings)
+    app.state.shutdown = Shutdown()
+    app.state.watchdog = Watchdog(service)
     app.state.fan_out = FanOut(service.database)
     app.state.registry = health.create_registry(service.database, service.hub)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
+    known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys, health),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys),
     )
     for resource in resources:
-        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES)
+        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
+    app.include_router(health.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
-    _document_problems(app)
+    complete_document(app)
     _mount_hub(app, service)
     return app
 
@@ -99,15 +111,23 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, service.settings)
         await to_thread.run_sync(_prepare, service)
+        await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
         app.state.fan_out.start()
+        await app.state.watchdog.start()
+        server = current_server()
+        silent = None if server is None else asyncio.create_task(SilentConnections(server).run())
         try:
-            yield
+            with app.state.shutdown.at_signals():
+                yield
         finally:
+            if silent is not None:
+                silent.cancel()
+            app.state.watchdog.stop()
             await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()
@@ -120,6 +140,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 
 
 def _prepare(service: Service) -> None:
+    allow_many()
     migrate.upgrade(service.settings.resolved_database_url)
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
@@ -136,17 +157,3 @@ def _mount_hub(app: FastAPI, service: Service) -> None:
     settings = service.settings
     public_url = settings.public_url if "public_url" in settings.model_fields_set else None
     app.mount("/hub", service_hub(settings, service.database, service.hub, public_url))
-
-
-def _document_problems(app: FastAPI) -> None:
-    """Put the schema of problem details, which every endpoint refers to, into the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, object]:
-        document = generate()
-        template = "#/components/schemas/{model}"
-        schema = Problem.model_json_schema(ref_template=template)
-        document["components"]["schemas"] |= schema.pop("$defs", {}) | {"Problem": schema}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -117,7 +117,15 @@ class Settings(BaseSettings):
     local_roots: list[Path] = Field(
         default_factory=list, description="folders from which models and corpora may be registered by path"
     )
+    outside_seconds: float = Field(
+        default=120, gt=0, description="a request that has to ask a Hub or another process is answered after this long"
+    )
+    outside_calls: int = Field(default=16, ge=1, description="requests that ask a Hub or another process at once")
+    outside_calls_per_tenant: int = Field(default=4, ge=1, description="of these, one tenant's at most; others wait")
 
+    ready_free_bytes: int = Field(
+        default=100_000_000, ge=0, description="with less free on the data folder's disk, /readyz says so"
+    )
     lease_seconds: float = Field(default=30, gt=0, description="a worker silent for this long has lost its job")
     heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker renews its lease")
     reaper_seconds: float = Field(default=5, gt=0, description="how often lost and undispatched jobs are looked for")

@@ -10,6 +10,7 @@ from publisher.api.errors import documented
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.errors import Conflict
+from publisher.hub.faults import Forbidden
 from publisher.store import keys
 from publisher.store.models import ApiKey
 from publisher.store.paging import newest_first
@@ -19,27 +20,34 @@ router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422))
-def create_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
+def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
     """Make a key. The answer is the only place where it is ever shown."""
     key = keys.new_key()
     with service.database.write() as session:
-        row = keys.add_key(session, caller.tenant_id, request.name, key)
+        row = keys.add_key(session, caller.tenant_id, request.name, key, created_by=caller.key_id)
     return NewApiKeyAnswer(**ApiKeyAnswer.model_validate(row).model_dump(), key=key)
 
 
 @router.get("", responses=documented(401))
-def list_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[ApiKeyAnswer]:
+def list_api_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[ApiKeyAnswer]:
     """List keys, revoked ones too."""
     with service.database.read() as session:
         rows = newest_first(session, readable_by(caller.tenant_id, ApiKey), ApiKey, page.cursor, page.limit)
     return Page(items=[ApiKeyAnswer.model_validate(row) for row in rows.items], next_cursor=rows.next_cursor)
 
 
-@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
-def revoke_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
-    """Revoke a key, at once and for good. The last one stays: nobody could get in to make another."""
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(403, 404, 409))
+def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
+    """Revoke a key, at once and for good: the one that is sent, one that it made, or with the tenant's first key any.
+
+    The last one stays: nobody could get in to make another.
+    """
     with service.database.write() as session:
         row = owned(session, ApiKey, caller.tenant_id, id)
+        if not keys.may_revoke(session, caller.key_id, row):
+            raise Forbidden(
+                f"{id} was not made by the key that you sent.", way_out="Send the key that made it, or your first one."
+            )
         if row.revoked_at is not None:
             return
         if keys.active_keys(session, caller.tenant_id) == 1:

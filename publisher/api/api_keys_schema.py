@@ -16,11 +16,12 @@ class ApiKeyRequest(BaseModel):
 class ApiKeyAnswer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    id: str
-    name: str
+    id: str = Field(description="names the key; not the key itself")
+    name: str = Field(description="to tell keys apart")
     prefix: str = Field(description="the key's first characters")
     created_at: float = Field(description="seconds since 1970")
-    revoked_at: float | None
+    revoked_at: float | None = Field(description="seconds since 1970; null while the key works")
+    created_by: str | None = Field(description="the key that made it; null: the service's operator")
 
 
 class NewApiKeyAnswer(ApiKeyAnswer):

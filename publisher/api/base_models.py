@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Response, status
 from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.base_models_schema import BaseModelAnswer, BaseModelRequest
@@ -14,10 +15,12 @@ from publisher.api.errors import documented
 from publisher.api.filters import ListedFilters, RepoFilter
 from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
+from publisher.api.outside import CurrentOutside, Outside
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.errors import Conflict
+from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
 from publisher.store import deletion
 from publisher.store import filters as filtered
@@ -30,9 +33,17 @@ from publisher.store.tenancy import owned
 router = APIRouter(prefix="/v1/base-models", tags=["base models"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422, 503))
-def register(
-    request: BaseModelRequest, service: CurrentService, caller: CurrentCaller, response: Response
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=documented(429) | {200: {"model": BaseModelAnswer, "description": "registered before"}},
+)
+async def register_base_model(
+    request: BaseModelRequest,
+    service: CurrentService,
+    caller: CurrentCaller,
+    outside: CurrentOutside,
+    response: Response,
 ) -> BaseModelAnswer:
     """Register a base model.
 
@@ -40,19 +51,30 @@ def register(
     they are one. The same commit again is answered 200 with what is there already; a folder under another name is
     another base model.
     """
-    facts = _inspect(request, service.settings)
-    row, is_new = _find_or_add(service, caller, facts, request.labels)
+    facts = await _inspect(request, service.settings, outside, caller)
+    row, is_new = await run_in_threadpool(_find_or_add, service, caller, facts, request.labels)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return BaseModelAnswer.of(row)
 
 
-def _inspect(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
+async def _inspect(request: BaseModelRequest, settings: Settings, outside: Outside, caller: Caller) -> BaseModelFacts:
     if request.path is not None:
-        return inspect_folder(allowed_path(request.path, settings), request.published_as)
+        return await outside.readings.run(caller.tenant_id, request.path, lambda: _inspect_folder(request, settings))
+    hub = f"the Hub {settings.base_model_endpoint}"
+    return await outside.calls.run(caller.tenant_id, hub, lambda: _inspect_repository(request, settings))
+
+
+def _inspect_folder(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
+    assert request.path is not None
+    return inspect_folder(allowed_path(request.path, settings), request.published_as)
+
+
+def _inspect_repository(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
     assert request.repo_id is not None
     token = settings.base_model_token.get_secret_value() if settings.base_model_token else None
-    return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
+    with answers_within(settings.outside_seconds):
+        return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
 
 
 def _find_or_add(

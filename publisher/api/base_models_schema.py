@@ -51,31 +51,31 @@ class BaseModelRequest(BaseModel):
 class GeometryAnswer(BaseModel):
     """Sizes of the model; `experts` per layer are 0 where there are none."""
 
-    family: str
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-    vocab_size: int
-    tied_embeddings: bool
-    experts: int = 0
-    experts_per_token: int = 0
+    family: str = Field(description="model_type in config.json")
+    hidden_size: int = Field(description="width between layers")
+    intermediate_size: int = Field(description="neurons of an MLP; 0 where there are only experts")
+    layers: int = Field(description="decoder layers")
+    query_heads: int = Field(description="of a layer's attention")
+    kv_heads: int = Field(description="each serves query_heads / kv_heads query heads")
+    head_dim: int = Field(description="numbers per head")
+    vocab_size: int = Field(description="tokens that have an embedding")
+    tied_embeddings: bool = Field(description="whether the LM head is the embeddings' matrix")
+    experts: int = Field(default=0, description="of a layer; 0 where there are none")
+    experts_per_token: int = Field(default=0, description="how many of them a token goes through")
 
 
 class BaseModelAnswer(BaseModel):
     """`revision` is a commit, or the digest of a folder's files; `bytes` is the size of the weight files."""
 
-    id: str
-    repo_id: str
-    revision: str
-    path: Path | None
-    published_as: str | None = None
-    geometry: GeometryAnswer
-    parameters: int
-    bytes: int
-    dtype: str
+    id: str = Field(description="names the base model in other calls")
+    repo_id: str = Field(description="repository on the Hub, or the folder's path")
+    revision: str = Field(description="commit; of a folder the digest of its files")
+    path: Path | None = Field(description="folder; null for a repository")
+    published_as: str | None = Field(default=None, description="name under which others get a folder's model")
+    geometry: GeometryAnswer = Field(description="sizes of the model")
+    parameters: int = Field(description="how many numbers the model has")
+    bytes: int = Field(description="size of the weight files")
+    dtype: str = Field(description="of most weights")
     files: dict[str, int] = Field(description="bytes of each file")
     notes: list[str] = Field(
         default=[],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Response, status
 from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.corpora_schema import CorpusAnswer, CorpusRequest, source_of
@@ -13,12 +14,14 @@ from publisher.api.errors import documented
 from publisher.api.filters import ListedFilters
 from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
+from publisher.api.outside import CurrentOutside
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.corpus.dataset import HubAccess, HubDataset
 from publisher.corpus.facts import CorpusFacts, count
 from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
+from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
 from publisher.store import deletion
 from publisher.store import filters as filtered
@@ -30,12 +33,14 @@ from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/corpora", tags=["corpora"])
 
-_SECONDS_TO_LOOK = 120.0
 
-
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 409, 422, 503))
-def register(
-    request: CorpusRequest, service: CurrentService, caller: CurrentCaller, response: Response
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=documented(409, 429) | {200: {"model": CorpusAnswer, "description": "registered before"}},
+)
+async def register_corpus(
+    request: CorpusRequest, service: CurrentService, caller: CurrentCaller, outside: CurrentOutside, response: Response
 ) -> CorpusAnswer:
     """Register a corpus.
 
@@ -43,16 +48,26 @@ def register(
     read; the jobs read the others. The same name and source again is answered 200, with fresh counts; the same name
     with another source is a conflict.
     """
-    access = _hub_access(service.settings)
-    source = _source(request, service.settings, access)
-    _refuse_taken_name(service, caller, source)
-    if source.dataset is not None:
-        _look_into(source.dataset, source.text_field, access)
-    facts = None if source.dataset else count(source)
-    row, is_new = _save(service, caller, source, facts, request.labels)
+    lane, asked = outside.readings, request.path
+    if asked is None:
+        lane, asked = outside.calls, f"the Hub {service.settings.base_model_endpoint}"
+    source, facts = await lane.run(caller.tenant_id, asked, lambda: _examine(service, caller, request))
+    row, is_new = await run_in_threadpool(_save, service, caller, source, facts, request.labels)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return CorpusAnswer.of(row)
+
+
+def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[CorpusSource, CorpusFacts | None]:
+    """What is registered, and what was counted of it: None for a dataset, of which one text was read."""
+    access = _hub_access(service.settings)
+    with answers_within(service.settings.outside_seconds):
+        source = _source(request, service.settings, access)
+    _refuse_taken_name(service, caller, source)
+    if source.dataset is None:
+        return source, count(source)
+    _look_into(source.dataset, source.text_field, access, service.settings.outside_seconds)
+    return source, None
 
 
 def _hub_access(settings: Settings) -> HubAccess:
@@ -75,9 +90,9 @@ def _source(request: CorpusRequest, settings: Settings, access: HubAccess) -> Co
     return CorpusSource(dataset=dataset, **known)
 
 
-def _look_into(dataset: HubDataset, text_field: str, access: HubAccess) -> None:
+def _look_into(dataset: HubDataset, text_field: str, access: HubAccess, seconds: float) -> None:
     """RequestFault if the first text cannot be read."""
-    for _ in access.read(dataset, text_field, first_only=True, seconds=_SECONDS_TO_LOOK):
+    for _ in access.read(dataset, text_field, first_only=True, seconds=seconds):
         pass
 
 

@@ -60,16 +60,16 @@ class CorpusRequest(BaseModel):
 
 
 class CorpusAnswer(BaseModel):
-    id: str
-    name: str
+    id: str = Field(description="names the corpus in other calls")
+    name: str = Field(description="what recipes call it")
     path: Path | None = Field(description="null for a dataset")
     dataset: str | None = Field(default=None, description="null for files, as are the next four")
-    config: str | None = None
-    split: str | None = None
+    config: str | None = Field(default=None, description="the dataset's configuration")
+    split: str | None = Field(default=None, description="of the dataset")
     revision: str | None = Field(default=None, description="commit")
-    documents: int | None = None
-    text_field: str
-    held_out_fraction: float
+    documents: int | None = Field(default=None, description="rows read from the dataset's beginning, at most")
+    text_field: str = Field(description="column that holds the text")
+    held_out_fraction: float = Field(description="share of the documents that is only used for evaluation")
     facts: CorpusFacts | None = Field(description="null for a dataset: jobs read it, registering does not")
     labels: dict[str, str]
     created_at: float = Field(description="seconds since 1970")

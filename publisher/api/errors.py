@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DataError, OperationalError, TimeoutError
+from sqlalchemy.exc import DatabaseError, DataError, SQLAlchemyError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from publisher.errors import InfrastructureFault, PublisherError, RequestFault
+from publisher.errors import PublisherError, RequestFault
 from publisher.recipe.invalid_fields import InvalidField, invalid_fields
+from publisher.store.database import Database
+from publisher.store.faults import OUR_OWN, database_fault
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)
@@ -25,12 +28,12 @@ _logger = logging.getLogger(__name__)
 class Problem(BaseModel):
     """Problem details. `detail` says what is wrong and what would be right, `errors` where in the body."""
 
-    type: str = Field(examples=["urn:loram:problem:invalid-request"])
-    title: str = Field(examples=["Invalid request"])
-    status: int = Field(examples=[422])
-    detail: str
+    type: str = Field(examples=["urn:loram:problem:invalid-request"], description="kind of problem")
+    title: str = Field(examples=["Invalid request"], description="the kind in words")
+    status: int = Field(examples=[422], description="of the answer")
+    detail: str = Field(description="what is wrong, and what would be right")
     instance: str = Field(description="path of the request")
-    errors: list[InvalidField] = []
+    errors: list[InvalidField] = Field(default=[], description="each wrong field of the body, path, query or headers")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -39,7 +42,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _refuse_unknown)
     for unstorable in (DataError, UnicodeEncodeError):
         app.add_exception_handler(unstorable, _refuse_characters)
-    for unreachable in (OperationalError, TimeoutError):
+    for unreachable in (DatabaseError, TimeoutError):
         app.add_exception_handler(unreachable, _report_database)
     app.add_exception_handler(Exception, _report_bug)
 
@@ -51,8 +54,17 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem(path: str, fault: PublisherError, errors: list[InvalidField] | None = None) -> JSONResponse:
-    """`path` of the request that is refused."""
-    return _answer(path, fault.status, slug=fault.slug, title=fault.title, detail=str(fault), errors=errors or [])
+    """`path` of the request that is refused. A fault that knows when to come again (`retry_after`, seconds) says so."""
+    wait = getattr(fault, "retry_after", None)
+    return _answer(
+        path,
+        fault.status,
+        slug=fault.slug,
+        title=fault.title,
+        detail=str(fault),
+        errors=errors or [],
+        headers=None if wait is None else {"Retry-After": str(ceil(wait))},
+    )
 
 
 def _answer(
@@ -102,10 +114,11 @@ def _refuse_characters(request: Request, error: Exception) -> Response:
 
 
 def _report_database(request: Request, error: Exception) -> Response:
-    _logger.error("database does not answer %s %s: %s", request.method, request.url.path, error)
-    return problem(
-        request.url.path, InfrastructureFault("The database does not answer.", way_out="Try again in a moment.")
-    )
+    if isinstance(error, OUR_OWN):
+        raise error
+    _logger.error("the database refuses %s %s: %s", request.method, request.url.path, error)
+    database = cast(Database, request.app.state.service.database)
+    return problem(request.url.path, database_fault(cast(SQLAlchemyError, error), database.engine.url))
 
 
 def _report_bug(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from publisher.api.authentication import Caller
 from publisher.api.event_sources import Source
 from publisher.api.fan_out import FanOut, Wanted, everything
+from publisher.api.shutdown import Shutdown
 
 LastEventId = Annotated[
     int | None, Header(alias="Last-Event-ID", ge=0, le=2**62, description="number of the last event received")
@@ -50,4 +51,5 @@ def stream(
 ) -> EventStream:
     """The `wanted` events of a feed, which the caller may see, after `number`."""
     fan_out = cast(FanOut, request.app.state.fan_out)
-    return EventStream(fan_out.follow(caller, source, id, number, wanted))
+    shutdown = cast(Shutdown, request.app.state.shutdown)
+    return EventStream(shutdown.until(fan_out.follow(caller, source, id, number, wanted)))

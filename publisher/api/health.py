@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from typing import cast
 
 from fastapi import APIRouter, Request, status
 from fastapi.responses import JSONResponse, Response
@@ -12,31 +12,29 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from publisher.api.service import CurrentService, Service
+from publisher.api.watchdog import OK, Watchdog
 from publisher.hub.storage import HubStorage
 from publisher.store.database import Database
-from publisher.store.resources import count_by_state, live_workers
+from publisher.store.resources import count_by_state
 
 router = APIRouter(tags=["health"])
 
-OK = "ok"
-
 
 class Health(BaseModel):
-    status: str
+    status: str = Field(description="ok, always: a process that does not live does not answer")
 
 
 class Readiness(BaseModel):
     """`ready`, or `degraded`: what is away is named, and what does not need it is still served."""
 
-    status: str
-    database: str
-    broker: str
-    storage: str
+    status: str = Field(description="ready or degraded")
+    database: str = Field(description="ok, or what is wrong with it")
+    broker: str = Field(description="ok, or what is wrong with it")
+    storage: str = Field(description="ok, or why the data folder cannot be written to")
+    disk: str = Field(description="ok, or how little is free on the data folder's disk")
     workers: int = Field(description="workers seen within the last lease; jobs wait while there is none")
+    age: float = Field(description="seconds since the oldest of these was found out")
 
 
 class JobStates(Collector):
@@ -75,53 +73,34 @@ def create_registry(database: Database, hub: HubStorage | None) -> CollectorRegi
     return registry
 
 
-@router.get("/healthz")
-def healthz() -> Health:
+@router.get("/healthz", name="get_health")
+async def healthz() -> Health:
     """Say that the process lives."""
     return Health(status=OK)
 
 
-@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-def readyz(service: CurrentService) -> Response:
+@router.get("/readyz", name="get_readiness", response_model=Readiness, responses={503: {"model": Readiness}})
+async def readyz(request: Request) -> Response:
     """Say whether database, broker and storage are there.
 
     503 while one is away. While only the broker is, requests are still accepted: their jobs wait in the database.
+    What is told was found out in the background, at most a few seconds ago.
     """
-    checks = {"database": _database(service), "broker": _broker(service), "storage": _storage(service)}
-    ready = all(check == OK for check in checks.values())
-    body = Readiness(status="ready" if ready else "degraded", **checks, workers=_workers(service))
+    found = cast(Watchdog, request.app.state.watchdog).found()
+    checks = {name: check.said for name, check in found.items()}
+    ready = all(said == OK for said in checks.values())
+    body = Readiness(
+        status="ready" if ready else "degraded",
+        **checks,
+        workers=request.app.state.watchdog.workers,
+        age=round(max(check.age for check in found.values()), 1),
+    )
     return JSONResponse(
         body.model_dump(), status_code=status.HTTP_200_OK if ready else status.HTTP_503_SERVICE_UNAVAILABLE
     )
 
 
-def _database(service: Service) -> str:
-    try:
-        with service.database.read() as session:
-            session.execute(text("SELECT 1"))
-    except SQLAlchemyError as error:
-        return f"away: {type(error).__name__}"
-    return OK
-
-
-def _workers(service: Service) -> int:
-    try:
-        with service.database.read() as session:
-            return live_workers(session, service.settings.lease_seconds)
-    except SQLAlchemyError:
-        return 0
-
-
-def _broker(service: Service) -> str:
-    return OK if service.dispatcher.is_reachable() else "away; jobs are accepted and wait until it is back"
-
-
-def _storage(service: Service) -> str:
-    folder = service.settings.data_dir
-    return OK if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to"
-
-
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", name="get_metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(request: Request) -> Response:
     """Prometheus metrics: this process, and jobs by state."""
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

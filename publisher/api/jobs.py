@@ -31,7 +31,7 @@ _WITH_LABELS = joinedload(Job.variant).load_only(Variant.labels)
 
 
 @router.get("", responses=documented(401))
-def get_jobs(
+def list_jobs(
     service: CurrentService,
     caller: CurrentCaller,
     page: RequestedPage,
@@ -130,7 +130,7 @@ def series_window(
 
 
 @router.get("/{id}/metrics", responses=documented(401, 404))
-def get_metrics(
+def get_job_metrics(
     id: str, service: CurrentService, caller: CurrentCaller, window: Annotated[Window, Depends(series_window)]
 ) -> JobMetrics:
     """Get what a job has measured so far, as series of at most `points` points.

@@ -18,10 +18,10 @@ from publisher.store.states import AttemptOutcome, JobState
 class FailureAnswer(BaseModel):
     """Whether the request or the infrastructure is to blame, in which stage, and what to do."""
 
-    blame: str
-    stage: str | None
-    message: str
-    way_out: str | None = None
+    blame: str = Field(description="request: another try will not help; or infrastructure")
+    stage: str | None = Field(description="where it happened; null before the first")
+    message: str = Field(description="what went wrong")
+    way_out: str | None = Field(default=None, description="what to do about it")
     error_id: str | None = Field(
         default=None, description="of an error that nobody foresaw: by it the worker's log tells more"
     )
@@ -30,7 +30,7 @@ class FailureAnswer(BaseModel):
 class WaitingAnswer(BaseModel):
     """What a job without a worker waits for besides its turn; no try is counted meanwhile."""
 
-    kind: WaitKind
+    kind: WaitKind = Field(description="what is waited for")
     message: str = Field(description="what is missing")
     stage: str | None = Field(description="where the job goes on")
     way_out: str | None = Field(description="what a person can do to end it sooner")
@@ -41,26 +41,28 @@ class JobAnswer(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: str
-    variant_id: str
-    state: JobState
+    id: str = Field(description="names the job in other calls")
+    variant_id: str = Field(description="what it makes")
+    state: JobState = Field(description="where it stands")
     stage: str | None = Field(description="the one that runs, or ran last")
-    stages: dict[str, Any]
+    stages: dict[str, Any] = Field(description="stage → its state and seconds")
     attempt: int = Field(description="tries so far")
-    worker: str | None
-    failure: FailureAnswer | None
+    worker: str | None = Field(description="who runs it, or ran it last")
+    failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
     waiting: WaitingAnswer | None = Field(description="what a job without a worker waits for besides its turn")
-    waiting_since: float | None
+    waiting_since: float | None = Field(
+        description="seconds since 1970: since when it waits for something, with pauses"
+    )
     claimable_at: float = Field(description="a job without a worker is not taken before; 0 if at any time")
     priority: int = Field(description="higher is taken first, of equal the oldest")
     queue: str | None = Field(description="cpu for a job that computes nothing, or the GiB that it needs, rounded up")
     event_seq: int = Field(description="number of the last event")
     labels: dict[str, str] = Field(description="its variant's")
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    cancel_requested_at: float | None
-    pause_requested_at: float | None = Field(description="null: it is not to pause")
+    created_at: float = Field(description="seconds since 1970")
+    started_at: float | None = Field(description="seconds since 1970: its last start")
+    finished_at: float | None = Field(description="seconds since 1970")
+    cancel_requested_at: float | None = Field(description="seconds since 1970")
+    pause_requested_at: float | None = Field(description="seconds since 1970; null: it is not to pause")
 
     @computed_field(description="somebody asked for its end when it had published already")  # type: ignore[prop-decorator]
     @property
@@ -100,13 +102,13 @@ class AttemptAnswer(BaseModel):
 
     number: int = Field(description="counts from 1 over all retries")
     attempt: int = Field(description="the try that it counts as; waiting, a pause and a worker's shutdown cost none")
-    worker: str
-    started_at: float
-    finished_at: float | None
+    worker: str = Field(description="who had it")
+    started_at: float = Field(description="seconds since 1970")
+    finished_at: float | None = Field(description="seconds since 1970; null while it runs")
     outcome: AttemptOutcome | None = Field(description="null while it runs")
-    failure: FailureAnswer | None
+    failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
     waiting: WaitingAnswer | None = Field(description="what it came to wait for")
-    stages: dict[str, Any]
+    stages: dict[str, Any] = Field(description="stage → its state and seconds")
     first_event: int = Field(description="number of its first event")
     last_event: int = Field(description="number of its last event so far")
 
@@ -121,7 +123,7 @@ class AttemptAnswer(BaseModel):
 class AttemptPage(BaseModel):
     """Newest first."""
 
-    items: list[AttemptAnswer]
+    items: list[AttemptAnswer] = Field(description="those of this page")
     next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
 
 
@@ -131,7 +133,7 @@ class LogLine(BaseModel):
     seq: int = Field(description="number of its event")
     at: float = Field(description="seconds since 1970")
     stage: str | None = Field(description="null: of no stage, or written by an older version")
-    message: str
+    message: str = Field(description="a sentence for people")
 
     @classmethod
     def of(cls, event: tables.JobEvent) -> Self:
@@ -145,14 +147,14 @@ class LogLine(BaseModel):
 class LogPage(BaseModel):
     """Oldest first."""
 
-    items: list[LogLine]
+    items: list[LogLine] = Field(description="those of this page")
     next_cursor: int | None = Field(description="give it as ?cursor= to get the next page; null on the last")
 
 
 class MetricPoint(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    step: int
+    step: int = Field(description="rises within a series")
     value: float | None = Field(description="null where it was not a number")
     at: float = Field(description="seconds since 1970")
 
@@ -163,5 +165,5 @@ class JobMetrics(BaseModel):
     A longer series is thinned: its first and last point stay, and the lowest and highest of every stretch between.
     """
 
-    series: dict[str, list[MetricPoint]]
+    series: dict[str, list[MetricPoint]] = Field(description="name → points by rising step")
     thinned: list[str] = Field(description="names of the series that have more points than are here")

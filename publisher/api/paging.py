@@ -14,7 +14,7 @@ Item = TypeVar("Item", bound=BaseModel)
 class Page(BaseModel, Generic[Item]):
     """Newest first."""
 
-    items: list[Item]
+    items: list[Item] = Field(description="of this page")
     next_cursor: str | None = Field(description="give it as ?cursor= to get the next page; null on the last")
 
 
@@ -25,7 +25,9 @@ class PageRequest:
 
 
 def page_request(
-    cursor: Annotated[str | None, Query(max_length=64, description="next_cursor of the page before")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=64, pattern=r"^[a-z]+_[0-9a-f]{22}$", description="next_cursor of the page before")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="items per page")] = 50,
 ) -> PageRequest:
     return PageRequest(cursor, limit)

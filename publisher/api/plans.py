@@ -24,8 +24,8 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 UNMEASURED_SPEED = 1e11
 
 
-@router.post("", responses=documented(401, 404, 422))
-def plan(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> PlanAnswer:
+@router.post("", responses=documented(404, 409))
+def plan_variant(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> PlanAnswer:
     """Plan a variant: parameters, bytes, memory, minutes per stage, workers that hold it. Nothing is created."""
     with service.database.read() as session:
         facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))

@@ -34,8 +34,8 @@ class PlanRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"base_model_id": "base_…", "recipe": RECIPE_EXAMPLE}]}
     )
 
-    base_model_id: str = Field(min_length=1, max_length=64)
-    recipe: Recipe
+    base_model_id: str = Field(min_length=1, max_length=64, description="a registered base model")
+    recipe: Recipe = Field(description="what is planned")
 
 
 class PlannedWorker(BaseModel):

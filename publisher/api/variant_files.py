@@ -21,7 +21,7 @@ from publisher.store.tenancy import owned
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
 
-@router.get("/{id}/files", responses=documented(401, 404))
+@router.get("/{id}/files", name="list_variant_files", responses=documented(401, 404))
 def list_files(id: str, service: CurrentService, caller: CurrentCaller) -> VariantFiles:
     """List the files of the published checkpoint; none before it is published."""
     with service.database.read() as session:
@@ -32,9 +32,14 @@ def list_files(id: str, service: CurrentService, caller: CurrentCaller) -> Varia
 @router.head("/{id}/files/{path:path}", response_class=Response, include_in_schema=False)
 @router.get(
     "/{id}/files/{path:path}",
+    name="read_variant_file",
     response_class=Response,
     responses=documented(401, 404)
-    | {206: {"description": "the range asked for"}, 307: {"description": "at another Hub"}},
+    | {
+        206: {"description": "the range asked for"},
+        416: {"description": "no such range"},
+        307: {"description": "at another Hub"},
+    },
 )
 def read_file(id: str, path: str, request: Request, service: CurrentService, caller: CurrentCaller) -> Response:
     """Read a file of the published checkpoint; `Range` gives a part. A Hub elsewhere is redirected to."""

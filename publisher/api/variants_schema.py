@@ -25,7 +25,7 @@ class PublishRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     repo_id: str = Field(min_length=1, max_length=200, description="namespace/name")
-    private: bool = False
+    private: bool = Field(default=False, description="whether only its owner may see the repository")
 
 
 Priority = Annotated[
@@ -47,11 +47,11 @@ class VariantRequest(BaseModel):
         },
     )
 
-    base_model_id: str = Field(min_length=1, max_length=64)
-    recipe: Recipe
-    publish: PublishRequest
+    base_model_id: str = Field(min_length=1, max_length=64, description="a registered base model")
+    recipe: Recipe = Field(description="how the variant is made")
+    publish: PublishRequest = Field(description="where it goes")
     priority: Priority = 0
-    labels: Labels = {}
+    labels: Labels = Field(default={}, description="to find it by")
 
     @property
     def digest(self) -> str:
@@ -66,7 +66,7 @@ class CertificateAnswer(BaseModel):
     """What the certificate says; all of it is in the manifest."""
 
     verdict: Verdict = Field(description="passed, or why not; not_stated by publishers that did not measure documents")
-    corpus: str
+    corpus: str = Field(description="whose held-out documents were measured")
     documents: int | None = Field(description="held-out documents that were measured")
     mean: float | None = Field(description="gain of the recovered adapter on the base model, nats per token")
     standard_error: float | None = Field(description="of `mean`, over documents")
@@ -94,18 +94,18 @@ class VariantSummary(BaseModel):
     cannot be, `recipe` is null, `recipe_problem` says why, and `stored_recipe` is what was asked for.
     """
 
-    id: str
-    base_model_id: str
-    recipe: Recipe | None
+    id: str = Field(description="names the variant in other calls")
+    base_model_id: str = Field(description="what it is made from")
+    recipe: Recipe | None = Field(description="how it is made; null if it cannot be read")
     recipe_problem: str | None = Field(description="why the stored recipe cannot be read; null: it can")
     stored_recipe: dict[str, Any] | None = Field(description="as it was stored, where it cannot be read")
     recipe_digest: str = Field(description="sha256 of the recipe as it was asked for")
-    publish: PublishRequest
-    publication: Publication | None
-    certificate: CertificateAnswer | None
+    publish: PublishRequest = Field(description="where it goes")
+    publication: Publication | None = Field(description="where it lies; null before it is published")
+    certificate: CertificateAnswer | None = Field(description="what its proof says; null without one")
     manifest_problem: str | None = Field(description="why the stored manifest cannot be read; null: it can")
-    job: JobAnswer | None = Field(description="null: it was deleted")
-    labels: dict[str, str]
+    job: JobAnswer | None = Field(description="the latest that makes it; null: it was deleted")
+    labels: dict[str, str] = Field(description="to find it by")
     sweep_id: str | None = Field(description="the sweep that it was made in; null: none")
     created_at: float = Field(description="seconds since 1970")
 
@@ -147,10 +147,10 @@ class VariantAnswer(VariantSummary):
 class VariantFileAnswer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    path: str
+    path: str = Field(description="within the checkpoint")
     size: int = Field(description="bytes")
-    sha256: str
+    sha256: str = Field(description="of the content, in hex")
 
 
 class VariantFiles(BaseModel):
-    items: list[VariantFileAnswer]
+    items: list[VariantFileAnswer] = Field(description="by path")

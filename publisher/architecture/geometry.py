@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Annotated
+
+from pydantic import Field
 
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 
@@ -17,10 +20,10 @@ class LayerWidths:
     0 where a layer has nothing of the kind that could be removed: the neurons of experts, linear attention.
     """
 
-    query_heads: int
-    kv_heads: int
-    neurons: int
-    experts: int = 0
+    query_heads: Annotated[int, Field(description="0 where attention cannot be pruned")]
+    kv_heads: Annotated[int, Field(description="each serves query_heads / kv_heads query heads")]
+    neurons: Annotated[int, Field(description="of the MLP; 0 where there are only experts")]
+    experts: Annotated[int, Field(description="0 where there are none")] = 0
 
     @property
     def counts(self) -> dict[Unit, int]:

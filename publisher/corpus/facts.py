@@ -11,12 +11,12 @@ from publisher.errors import RequestFault
 class CorpusFacts(BaseModel):
     """Counted by reading every document. Bytes are of the text in UTF-8."""
 
-    documents: int
-    characters: int
-    train_documents: int
-    train_bytes: int
-    held_out_documents: int
-    held_out_bytes: int
+    documents: int = Field(description="texts in all")
+    characters: int = Field(description="of all texts")
+    train_documents: int = Field(description="texts that may be trained on")
+    train_bytes: int = Field(description="of these")
+    held_out_documents: int = Field(description="texts that are only used for evaluation")
+    held_out_bytes: int = Field(description="of these")
     is_one_document: bool = Field(
         default=False,
         description="true: its only text was cut in pieces, which the other fields count: the beginning is trained on, "

@@ -16,6 +16,7 @@ from publisher import IDLE_THREADS
 from publisher.architecture.geometry import Geometry
 from publisher.errors import InfrastructureFault, UnsupportedModel
 from publisher.families.known import refusal
+from publisher.families.shared_answers import SharedAnswers
 from publisher.files.json_object import refuse_nan
 
 #: importing torch and transformers takes 5 s on an idle machine, a minute on a busy one with a cold disk
@@ -84,9 +85,16 @@ def _here(text: str) -> Geometry:
     return geometry_of(json.loads(text))
 
 
-@lru_cache(maxsize=64)
 def _elsewhere(text: str) -> Geometry:
     """The same in a process of its own."""
+    answer = _processes.answer(text)
+    if "refused" in answer:
+        raise UnsupportedModel(answer["refused"], way_out=answer["way_out"])
+    return _GEOMETRY.validate_python(answer["geometry"])
+
+
+def _run_process(text: str) -> dict[str, Any]:
+    """What the process says of one config.json."""
     try:
         process = subprocess.run(
             [sys.executable, "-m", "publisher.families.introspection"],
@@ -102,10 +110,11 @@ def _elsewhere(text: str) -> Geometry:
             f"the process that looks at the model's config failed: {_last_line(error.stderr) or error}",
             way_out="Try again; if it repeats, see whether the machine has memory left.",
         ) from error
-    answer = json.loads(process.stdout)
-    if "refused" in answer:
-        raise UnsupportedModel(answer["refused"], way_out=answer["way_out"])
-    return _GEOMETRY.validate_python(answer["geometry"])
+    return dict(json.loads(process.stdout))
+
+
+#: each imports torch, which takes seconds of a core and hundreds of MB: one at a time
+_processes = SharedAnswers(_run_process, kept=64)
 
 
 def _last_line(text: str | bytes | None) -> str:

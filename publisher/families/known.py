@@ -21,7 +21,7 @@ class Family(BaseModel):
 
     family: str = Field(description="model_type in config.json")
     model_class: str = Field(description="the class that config.json names under architectures")
-    supported: bool
+    supported: bool = Field(description="whether models of it can be pruned")
     units: list[str] = Field(description="what structured pruning removes: kv_heads, neurons, experts")
     whole: dict[str, str] = Field(default_factory=dict, description="units that always stay, and why")
     largest_difference: float | None = Field(
@@ -38,7 +38,7 @@ class Families(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     transformers: str = Field(description="version of transformers that was asked")
-    families: list[Family]
+    families: list[Family] = Field(description="every one of them, by name")
 
 
 @cache

@@ -23,6 +23,7 @@ from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.faults import database_faults
 from publisher.store.keys import tenant_of
 from publisher.store.private import keep_private
 
@@ -73,7 +74,7 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
 
     def authenticate(token: str) -> Owner | None:
         job_token = read_job_token(secret, token)
-        with database.read() as session:
+        with database_faults(database.engine.url), database.read() as session:
             if job_token is not None:
                 holder = holder_of(session, job_token)
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 
 from kombu.exceptions import OperationalError
@@ -18,12 +19,48 @@ from publisher.store.states import JobState
 logger = logging.getLogger(__name__)
 
 
+#: seconds that a broker may take to answer
+SECONDS = 2
+#: messages on their way at once; when a broker begins to hang, so many threads wait for it at most
+AT_ONCE = 8
+
+
+class _Gate:
+    """Keeps the threads that serve requests from waiting, all together, for a broker that is away: few at a time try
+    to send, and since the last one failed one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._works = True
+
+    def enter(self) -> bool:
+        """Whether to try to send; `leave` follows then. Waits for its turn while the broker works."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._works or self._inside < AT_ONCE, timeout=SECONDS)
+            if self._inside >= (AT_ONCE if self._works else 1):
+                return False
+            self._inside += 1
+            return True
+
+    def leave(self, *, worked: bool) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._works = worked
+            self._changed.notify_all()
+
+
 class Dispatcher:
     """Sends job ids through the broker. Safe to share between threads."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._celery = create_celery(settings)
+        if not settings.broker_url.startswith("filesystem:"):
+            # a sender waits for nothing but its own answers; without this, for ever, on a broker that hangs
+            options = {**self._celery.conf.broker_transport_options, "socket_timeout": SECONDS}
+            self._celery.conf.broker_transport_options = options
+        self._gate = _Gate()
 
     def send(self, job_id: str) -> bool:
         """Send a committed job; False, and no error, while the broker is down (the reaper tries again)."""
@@ -39,12 +76,17 @@ class Dispatcher:
 
     def publish(self, job_id: str, queue: str) -> bool:
         """Only the message, into a queue of the broker; whoever calls keeps `dispatched_at`."""
+        if not self._gate.enter():
+            return False
+        worked = False
         try:
             self._celery.send_task(RUN_JOB, args=[job_id], retry=False, queue=celery_queue(queue))
+            worked = True
         except (OperationalError, OSError) as error:
             logger.warning("broker is down, %s waits for the reaper: %s", job_id, error)
-            return False
-        return True
+        finally:
+            self._gate.leave(worked=worked)
+        return worked
 
     def forget(self, worker: str) -> None:
         """Take the queue of a worker that is gone out of the broker, with what is left in it."""

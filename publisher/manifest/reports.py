@@ -123,10 +123,10 @@ def read_probe_losses(path: Path | None) -> Mapping[str, list[float]]:
 class Publication(Part):
     """Where a checkpoint lies: a commit in a Hub's repository."""
 
-    endpoint: str
-    repo_id: str
-    commit: str
-    url: str
+    endpoint: str = Field(description="address of the Hub")
+    repo_id: str = Field(description="repository on that Hub")
+    commit: str = Field(description="the one that holds the checkpoint")
+    url: str = Field(description="where the Hub shows it")
 
 
 class PublicationReport(Publication, Report):

@@ -39,16 +39,16 @@ __all__ = [
 class Counts(BaseModel):
     """Of masks of weights the kept weights count."""
 
-    base: int
-    pruned: int
+    base: int = Field(description="of the base model")
+    pruned: int = Field(description="of the pruned one")
 
 
 class Reduction(BaseModel):
     """Base divided by pruned. `bytes` is real files; `bytes_ideal` counts 4-bit as a quarter, as the paper."""
 
-    parameters: float
-    bytes: float
-    bytes_ideal: float
+    parameters: float = Field(description="in numbers")
+    bytes: float = Field(description="in weight files as published")
+    bytes_ideal: float = Field(description="with 4-bit weights counted as a quarter of 16-bit ones")
 
 
 class Bytes(BaseModel):
@@ -60,7 +60,7 @@ class Bytes(BaseModel):
 class Memory(BaseModel):
     """Bytes. LoRA: rank 8 on every projection, one sequence of 512 tokens, activation checkpointing, AdamW."""
 
-    train_lora: int
+    train_lora: int = Field(description="to train LoRA on the checkpoint, in bytes")
     train_lora_on_base: int = Field(description="the same on the base model in bf16")
     align: int | None = Field(description="on one GPU: `align_states`, the base model as teacher, activations")
     align_states: int | None = Field(
@@ -69,10 +69,10 @@ class Memory(BaseModel):
 
 
 class Plan(BaseModel):
-    parameters: Counts
-    reduction: Reduction
-    bytes: Bytes
-    memory: Memory
+    parameters: Counts = Field(description="how many numbers there are")
+    reduction: Reduction = Field(description="base divided by pruned")
+    bytes: Bytes = Field(description="sizes of files")
+    memory: Memory = Field(description="bytes on a GPU")
     align_gpus_80gib: int | None = Field(description="GPUs of 80 GiB that hold the align stage")
     align_gpus: dict[str, int | None] | None = Field(
         description="memory of a GPU in GiB → how many of these hold the align stage, sharing states and teacher; "
@@ -81,7 +81,7 @@ class Plan(BaseModel):
     needs: Needs = Field(description="what a worker has to hold: a job waits for one that does")
     minutes: dict[str, float] = Field(description="expected minutes per stage, from the workers' measured speed")
     base_widths: list[LayerWidths] = Field(description="of every layer; 0 is what cannot be removed or is not there")
-    widths: list[LayerWidths]
+    widths: list[LayerWidths] = Field(description="of every layer when pruned")
     notes: list[str] = Field(description="what the numbers alone do not tell")
 
 

@@ -18,7 +18,10 @@ _SHAPES = {"model_type": "an object", "model_attributes_type": "an object", "lis
 
 class InvalidField(BaseModel):
     field: str = Field(description="path in the body", examples=["recipe.pruning.ratio"])
-    message: str = Field(examples=["1.2 is not valid: it should be less than 1"])
+    message: str = Field(
+        examples=["1.2 is not valid: it should be less than 1"],
+        description="what is wrong with it and what would be right",
+    )
 
 
 def invalid_fields(errors: Iterable[Mapping[str, Any]]) -> list[InvalidField]:

@@ -29,9 +29,11 @@ def add_tenant(session: Session, name: str) -> Tenant:
     return tenant
 
 
-def add_key(session: Session, tenant_id: str, name: str, key: str) -> ApiKey:
-    """Keep the digest of `key`; the caller shows the key itself, once."""
-    row = ApiKey(tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key))
+def add_key(session: Session, tenant_id: str, name: str, key: str, created_by: str | None = None) -> ApiKey:
+    """Keep the digest of `key`; the caller shows the key itself, once. `created_by`: id of the key that asked."""
+    row = ApiKey(
+        tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key), created_by=created_by
+    )
     session.add(row)
     session.flush()
     return row
@@ -76,6 +78,22 @@ def active_keys(session: Session, tenant_id: str) -> int:
     return session.scalar(statement) or 0
 
 
+def may_revoke(session: Session, revoker_id: str, key: ApiKey) -> bool:
+    """Whether the key with id `revoker_id`, of the same tenant, may end `key`: itself, those that it made or that these
+    made, and, where the operator made it or none older works, any."""
+    revoker = session.get_one(ApiKey, revoker_id)
+    if revoker.created_by is None or revoker.id == _oldest_active(session, key.tenant_id):
+        return True
+    made: ApiKey | None = key
+    while made is not None and made.id != revoker_id:
+        made = session.get(ApiKey, made.created_by) if made.created_by else None
+    return made is not None
+
+
+def _oldest_active(session: Session, tenant_id: str) -> str | None:
+    return session.scalar(select(func.min(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)))
+
+
 def revoke(session: Session, key: ApiKey) -> None:
     key.revoked_at = session.scalar(select(database_now()))
 
@@ -108,7 +126,9 @@ def _add_first(session: Session, keep: Callable[[str], None]) -> str | None:
 
 
 def _add_chosen(session: Session, key: str) -> None:
-    if session.scalar(select(ApiKey.id).where(ApiKey.digest == _digest(key))) is not None:
+    known = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(key)))
+    if known is not None:
+        known.created_by = None  # whoever made it, it is the operator's now
         return
     tenant = session.scalar(select(Tenant).where(Tenant.name == FIRST_TENANT)) or add_tenant(session, FIRST_TENANT)
     add_key(session, tenant.id, "bootstrap", key)

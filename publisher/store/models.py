@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -68,17 +68,22 @@ class Tenant(Table):
 
 
 class ApiKey(Table):
-    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart."""
+    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart.
+
+    `created_by`: id of the key that asked for it; null: the service's operator made it.
+    """
 
     __tablename__ = "api_keys"
+    id_kind: ClassVar[str] = "key"
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("key"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(ApiKey.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
     prefix: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     revoked_at: Mapped[float | None]
+    created_by: Mapped[str | None]
 
 
 class EndedSession(Table):
@@ -94,8 +99,9 @@ class BaseModel(Table):
     """`facts` is publisher.base_model.facts.BaseModelFacts as JSON; `labels` are written by publisher.store.labels."""
 
     __tablename__ = "base_models"
+    id_kind: ClassVar[str] = "base"
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("base"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(BaseModel.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     repo_id: Mapped[str]
     revision: Mapped[str]
@@ -109,9 +115,10 @@ class Corpus(Table):
     """`source` is publisher.corpus.source.CorpusSource as JSON, `facts` what was counted at registration."""
 
     __tablename__ = "corpora"
+    id_kind: ClassVar[str] = "corpus"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("corpus"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Corpus.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
     source: Mapped[dict[str, Any]]
@@ -135,9 +142,10 @@ class Sweep(Table):
     """Variants that were asked for together. `request` is publisher.api.sweeps_schema.SweepRequest as JSON."""
 
     __tablename__ = "sweeps"
+    id_kind: ClassVar[str] = "sweep"
     __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("sweep"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Sweep.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     request: Mapped[dict[str, Any]]
     idempotency_key: Mapped[str | None]
@@ -152,12 +160,13 @@ class Variant(Table):
     published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
 
     __tablename__ = "variants"
+    id_kind: ClassVar[str] = "var"
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
         Index("ix_variants_repo", "tenant_id", "publish_repo_id"),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("var"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Variant.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
     recipe: Mapped[dict[str, Any]]
@@ -202,13 +211,14 @@ class Job(Table):
     """
 
     __tablename__ = "jobs"
+    id_kind: ClassVar[str] = "job"
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
         Index("ix_jobs_turn", "state", "priority", "id"),
         Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Job.id_kind))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
     state: Mapped[JobState] = mapped_column(STATE, default=JobState.QUEUED)

@@ -9,6 +9,7 @@ from typing import Generic
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
+from publisher.errors import RequestFault
 from publisher.store.tenancy import Owned
 
 
@@ -23,8 +24,15 @@ class Rows(Generic[Owned]):
 def newest_first(
     session: Session, statement: Select[Owned], model: type[Owned], cursor: str | None, limit: int
 ) -> Rows[Owned]:
-    """One page of `statement` after the row whose id is `cursor`. Ids sort by age."""
+    """One page of `statement` after the row whose id is `cursor`. Ids sort by age.
+
+    RequestFault for a cursor of another list, which would give everything or nothing.
+    """
     if cursor is not None:
+        if not cursor.startswith(f"{model.id_kind}_"):
+            raise RequestFault(
+                f"{cursor!r} is not of this list.", field="cursor", way_out="Give the next_cursor of its page before."
+            )
         statement = statement.where(model.id < cursor)
     found = session.scalars(statement.order_by(model.id.desc()).limit(limit + 1)).all()
     items = found[:limit]

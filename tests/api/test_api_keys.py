@@ -51,6 +51,33 @@ def test_a_revoked_key_is_refused(api: RunningApi, client: httpx.Client) -> None
     assert listed[made["id"]]["revoked_at"] is not None
 
 
+def test_a_key_revokes_itself_and_those_that_it_made_and_no_other(
+    api: RunningApi, client: httpx.Client, tenant: Tenant
+) -> None:
+    made, sister = (created(client.post("/v1/api-keys", json={"name": name})) for name in ("ci", "other"))
+    (first,) = [key["id"] for key in client.get("/v1/api-keys").json()["items"] if key["created_by"] is None]
+    with Tenant(tenant.id, tenant.name, made["key"], tenant.url).client() as ci:
+        child = created(ci.post("/v1/api-keys", json={"name": "child"}))
+        with Tenant(tenant.id, tenant.name, child["key"], tenant.url).client() as own:
+            grandchild = created(own.post("/v1/api-keys", json={"name": "grandchild"}))
+            for other in (first, made["id"], sister["id"]):
+                assert "was not made by" in refused(own.delete(f"/v1/api-keys/{other}"), 403)
+        for other in (first, sister["id"]):
+            refused(ci.delete(f"/v1/api-keys/{other}"), 403)
+        for mine in (child, grandchild, made):
+            assert ci.delete(f"/v1/api-keys/{mine['id']}").status_code == 204
+        refused(ci.get("/v1/jobs"), 401)
+    assert client.delete(f"/v1/api-keys/{sister['id']}").status_code == 204
+
+
+def test_when_the_first_key_is_gone_the_oldest_takes_its_place(client: httpx.Client, tenant: Tenant) -> None:
+    made, other = (created(client.post("/v1/api-keys", json={"name": name})) for name in ("second", "third"))
+    (first,) = [key["id"] for key in client.get("/v1/api-keys").json()["items"] if key["created_by"] is None]
+    assert client.delete(f"/v1/api-keys/{first}").status_code == 204
+    with Tenant(tenant.id, tenant.name, made["key"], tenant.url).client() as second:
+        assert second.delete(f"/v1/api-keys/{other['id']}").status_code == 204
+
+
 def test_the_last_key_stays(client: httpx.Client) -> None:
     (only,) = client.get("/v1/api-keys").json()["items"]
     assert "only key" in refused(client.delete(f"/v1/api-keys/{only['id']}"), 409)

@@ -26,7 +26,7 @@ from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
 from publisher.store import migrate
 from publisher.store.database import Database, create_database_engine
-from publisher.store.models import Job, JobEvent, MetricPoint, Table, Tenant, Variant, Worker
+from publisher.store.models import ApiKey, Job, JobEvent, MetricPoint, Table, Tenant, Variant, Worker
 from publisher.store.states import JobState
 from publisher.store.variant_content import recipe_of
 from tests.jobs.rows import metric, report
@@ -79,7 +79,7 @@ def test_series_of_before_are_what_the_events_say(database: Database, database_u
     job_id = report(database, *[metric("loss", step % 900, float(step)) for step in range(1000)], metric("lr", 1, None))
     with database.read() as session:
         before = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
-    migrate.downgrade(database_url, "0004")
+    migrate.downgrade(database_url, "0007")
     migrate.upgrade(database_url)
     with database.read() as session:
         after = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
@@ -93,6 +93,21 @@ def test_series_of_before_are_what_the_events_say(database: Database, database_u
         events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.RUNNING])
     with database.read() as session:
         assert [row.number for row in session.scalars(select(JobEvent).where(JobEvent.number.is_not(None)))] == [1]
+
+
+def test_of_keys_of_before_each_tenants_oldest_that_works_is_its_first(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "0008")
+    rows = {"key_1": ("a", 9.0), "key_2": ("a", None), "key_3": ("a", None), "key_4": ("b", None)}
+    with database.engine.begin() as connection:
+        for tenant in ("a", "b"):
+            _insert(connection, "tenants", {"id": tenant, "name": tenant, "created_at": 0})
+        for id, (tenant, revoked) in rows.items():
+            key = {"id": id, "tenant_id": tenant, "name": id, "prefix": id, "digest": id, "created_at": 0}
+            _insert(connection, "api_keys", key | {"revoked_at": revoked})
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        makers = {key.id: key.created_by for key in session.scalars(select(ApiKey))}
+    assert makers == {"key_1": "key_2", "key_2": None, "key_3": "key_2", "key_4": None}
 
 
 def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> None:
