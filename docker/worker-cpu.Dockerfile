@@ -35,4 +35,5 @@ ENV PATH=/opt/publisher/bin:$PATH \
     PUBLISHER_DATA_DIR=/data PUBLISHER_WORKER_DEVICE=cpu
 WORKDIR /data
 USER 10001:10001
-CMD ["celery", "--quiet", "-A", "worker.celery", "worker", "--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"]
+# a container's host name is its own, and the health check has to know the worker's
+CMD ["celery", "--quiet", "-A", "worker.celery", "worker", "--hostname", "worker@%h", "--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"]
