@@ -11,6 +11,14 @@ branch_labels = None
 depends_on = None
 
 LABELLED = ("base_models", "corpora", "variants")
+#: a page of a long list comes in the order of ids, without sorting all rows
+LISTS = (
+    ("ix_jobs_tenant", "jobs", ["tenant_id", "id"]),
+    ("ix_jobs_tenant_state", "jobs", ["tenant_id", "state", "id"]),
+    ("ix_variants_tenant", "variants", ["tenant_id", "id"]),
+    ("ix_variants_repo", "variants", ["tenant_id", "publish_repo_id", "id"]),
+    ("ix_variants_base", "variants", ["tenant_id", "base_model_id", "id"]),
+)
 _IS_LOG = sa.text("kind = 'log'")
 
 
@@ -20,8 +28,10 @@ def upgrade() -> None:
     _create_attempts()
     _create_labels()
     _create_sweeps()
-    op.create_index("ix_variants_repo", "variants", ["tenant_id", "publish_repo_id"])
-    op.create_index("ix_jobs_tenant_state", "jobs", ["tenant_id", "state", "id"])
+    for name, table, columns in LISTS:
+        op.create_index(name, table, columns)
+    for table in ("jobs", "variants"):
+        op.drop_index(f"ix_{table}_tenant_id", table)
     op.create_index(
         "ix_job_events_log", "job_events", ["job_id", "seq"], sqlite_where=_IS_LOG, postgresql_where=_IS_LOG
     )
@@ -29,8 +39,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_job_events_log", "job_events")
-    op.drop_index("ix_jobs_tenant_state", "jobs")
-    op.drop_index("ix_variants_repo", "variants")
+    for table in ("jobs", "variants"):
+        op.create_index(f"ix_{table}_tenant_id", table, ["tenant_id"])
+    for name, table, _ in LISTS:
+        op.drop_index(name, table)
     with op.batch_alter_table("variants") as variants:
         variants.drop_index("ix_variants_sweep_id")
         variants.drop_constraint("fk_variants_sweep_id", type_="foreignkey")

@@ -163,11 +163,14 @@ class Variant(Table):
     id_kind: ClassVar[str] = "var"
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
-        Index("ix_variants_repo", "tenant_id", "publish_repo_id"),
+        # each gives a page of a long list in the order of ids, without sorting all rows
+        Index("ix_variants_tenant", "tenant_id", "id"),
+        Index("ix_variants_repo", "tenant_id", "publish_repo_id", "id"),
+        Index("ix_variants_base", "tenant_id", "base_model_id", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Variant.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
     recipe: Mapped[dict[str, Any]]
     recipe_version: Mapped[int] = mapped_column(Integer, default=RECIPE_VERSION)
@@ -215,11 +218,12 @@ class Job(Table):
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
         Index("ix_jobs_turn", "state", "priority", "id"),
+        Index("ix_jobs_tenant", "tenant_id", "id"),
         Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Job.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
     state: Mapped[JobState] = mapped_column(STATE, default=JobState.QUEUED)
     stage: Mapped[str | None]
