@@ -84,6 +84,26 @@ class OutOfDisk(InfrastructureFault):
     title = "Disk full"
 
 
+class HubUnavailable(InfrastructureFault):
+    """A Hub is away, overloaded or limits the rate. `retry_after`: seconds that it asked to be left alone for."""
+
+    slug = "hub-unavailable"
+    title = "Hub unavailable"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, way_out: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, field=field, way_out=way_out)
+        self.retry_after = retry_after
+
+
+class CredentialFault(InfrastructureFault):
+    """A token of the operator's is missing, wrong or may do too little; a job waits for a better one."""
+
+    slug = "credential"
+    title = "Credential refused"
+
+
 class JobCancelled(PublisherError):
     """Raised inside a stage when its job was asked to stop."""
 

@@ -108,6 +108,13 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
     retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
 
+    hub_patience_seconds: float = Field(
+        default=6 * 3600, gt=0, description="how long a job waits for a Hub, or before it computes for a credential"
+    )
+    hub_settling_seconds: float = Field(
+        default=60, ge=0, description="a commit whose answer was lost, to a Hub elsewhere, may still arrive for so long"
+    )
+
     lm_eval_tasks: Path | None = Field(
         default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from publisher.corpus.source import CorpusSource
+from publisher.jobs.publishing import Intent
 from publisher.recipe import Alignment, Evaluation, Recipe
 
 
@@ -32,12 +34,38 @@ class BaseModelSource:
         return self.published_as or self.path.name or "base"
 
 
+class Intents(Protocol):
+    """Where it is written down what is about to be published, before the Hub hears of it."""
+
+    def intend(self, intent: Intent) -> None:
+        """This commit is sent next. Raises JobCancelled or LeaseLost; then it must not be."""
+
+    def withdraw(self) -> None:
+        """The Hub has refused it."""
+
+
+class Unwritten:
+    """Where nobody could ask for the job's end meanwhile: tests, and use as a library."""
+
+    def intend(self, intent: Intent) -> None:
+        return None
+
+    def withdraw(self) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class PublishTarget:
+    """`embedded`: the service's own Hub, which takes nothing more under a token whose lease is over. `advice`: what
+    helps where the Hub refuses the token."""
+
     endpoint: str
     repo_id: str
     private: bool
     token: str = field(repr=False)
+    embedded: bool = False
+    advice: str | None = None
+    intents: Intents = field(default=Unwritten(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

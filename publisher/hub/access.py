@@ -51,7 +51,7 @@ CurrentHub = Annotated[Hub, Depends(current_hub)]
 
 
 def current_caller(request: Request, hub: CurrentHub) -> Owner | None:
-    """Nobody without an Authorization header; raises BadCredentials for a token that is not valid."""
+    """Nobody without an Authorization header; raises BadCredentials for a token that is not valid, or no longer."""
     header = request.headers.get("authorization")
     if header is None:
         return None
@@ -60,6 +60,15 @@ def current_caller(request: Request, hub: CurrentHub) -> Owner | None:
     if owner is None:
         raise BadCredentials
     return owner
+
+
+def require_whole_account(caller: Owner) -> None:
+    """Raises Forbidden for a token that is for publishing into one repository."""
+    if caller.repository is not None:
+        raise Forbidden(
+            f"This token publishes into {caller.repository!r}: it neither deletes nor changes a repository.",
+            way_out="Use an API key.",
+        )
 
 
 Caller = Annotated[Owner | None, Depends(current_caller)]

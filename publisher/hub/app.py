@@ -18,12 +18,11 @@ from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
-from publisher.jobs.tokens import read_job_token
+from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import tenant_of
-from publisher.store.models import Tenant
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -69,9 +68,12 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
     """Whose token it is that somebody shows to the Hub: an API key, or a running job's token."""
 
     def authenticate(token: str) -> Owner | None:
-        claims = read_job_token(secret, token)
+        job_token = read_job_token(secret, token)
         with database.read() as session:
-            tenant = session.get(Tenant, claims.tenant_id) if claims else tenant_of(session, token)
+            if job_token is not None:
+                holder = holder_of(session, job_token)
+                return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None
+            tenant = tenant_of(session, token)
         return Owner(tenant.id, tenant.name) if tenant else None
 
     return authenticate

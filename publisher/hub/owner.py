@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Owner:
-    """A caller with a valid token. `tenant` owns repositories; `name` is the author and the default namespace."""
+    """A caller with a valid token. `tenant` owns repositories; `name` is the author and the default namespace.
+
+    `repository`: "namespace/name" of the only one that this token is for; None: all of the tenant's.
+    """
 
     tenant: str
     name: str
+    repository: str | None = None
+
+    def reaches(self, repository: object) -> bool:
+        """Whether the token is for this repository at all, if that is the tenant's."""
+        return self.repository is None or self.repository == str(repository)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,11 +84,10 @@ class Repository:
         return (self._folder / "repo.json").exists()
 
     def owned_by(self, owner: Owner | None) -> bool:
-        return owner is not None and owner.tenant == self.settings.tenant
+        return owner is not None and owner.tenant == self.settings.tenant and owner.reaches(self.id)
 
     def readable_by(self, owner: Owner | None) -> bool:
-        settings = self.settings
-        return not settings.private or (owner is not None and owner.tenant == settings.tenant)
+        return not self.settings.private or self.owned_by(owner)
 
     # -- reading
 
@@ -214,9 +213,10 @@ class Repository:
 
     # -- writing
 
-    def commit(self, change: Change) -> Commit:
+    def commit(self, change: Change, confirm: Callable[[], object] = lambda: None) -> Commit:
         """Makes one commit, or none at all. A change that changes nothing gives the head as it is.
 
+        `confirm` is called as the only writer, right before the branch moves, and may raise to forbid it.
         Raises StaleParent if `change.parent` is not the head, RevisionMissing if there is no such branch.
         """
         with self._writing():
@@ -228,6 +228,7 @@ class Repository:
                 )
             files = apply_operations(head.files, change.operations)
             self._keep_added(change)
+            confirm()
             return head if files == head.files else self._append(change, head.id, files)
 
     def _keep_added(self, change: Change) -> None:

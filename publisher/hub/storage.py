@@ -74,8 +74,11 @@ class HubStorage:
     def create_repository(self, id: RepositoryId, owner: Owner, *, private: bool) -> Repository:
         """The namespace becomes the tenant's if it is nobody's yet.
 
-        Raises Forbidden where it is somebody else's, AlreadyExists where the repository exists.
+        Raises Forbidden where it is somebody else's or the token is for another repository, AlreadyExists where the
+        repository exists.
         """
+        if not owner.reaches(id):
+            raise Forbidden(f"This token is for {owner.repository!r} alone, not for {str(id)!r}.", field="repo_id")
         self._claim_namespace(id.namespace, owner)
         repository = self._at(id)
         repository.initialise(
@@ -110,15 +113,18 @@ class HubStorage:
         lock = self.root / "locks" / "namespaces" / f"{namespace}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            tenant = self.namespace_tenant(namespace)
-            if tenant is None:
+            self.require_namespace(namespace, owner)
+            if self.namespace_tenant(namespace) is None:
                 write_atomically(path, json.dumps({"tenant": owner.tenant}).encode())
-            elif tenant != owner.tenant:
-                raise Forbidden(
-                    f"Namespace {namespace!r} belongs to somebody else.",
-                    field="repo_id",
-                    way_out="Use a namespace of your own.",
-                )
+
+    def require_namespace(self, namespace: str, owner: Owner) -> None:
+        """Raises Forbidden if it is somebody else's; nobody's is everybody's."""
+        if self.namespace_tenant(namespace) not in (None, owner.tenant):
+            raise Forbidden(
+                f"Namespace {namespace!r} belongs to somebody else.",
+                field="repo_id",
+                way_out="Use a namespace of your own.",
+            )
 
     def _at(self, id: RepositoryId) -> Repository:
         return Repository(id, self._folder(id), self._lock(id), self.blobs)

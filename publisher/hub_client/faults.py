@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from publisher.errors import InfrastructureFault, NotFound, PublisherError, RequestFault
+from publisher.errors import CredentialFault, HubUnavailable, NotFound, PublisherError, RequestFault
+from publisher.hub_client.patience import Unanswered, is_away, retry_after
 
 _AGAIN = "Check the Hub's address and the network, then try again."
 
@@ -29,8 +30,9 @@ _AGAIN = "Check the Hub's address and the network, then try again."
 class Asked:
     """What a Hub is asked for. `setting` is where the reader sets the token, `field` what in a request named it.
 
-    `missing` is raised where there is no such repository or revision, `fault` for what else the request is to blame
-    for.
+    `missing` is raised where there is no such repository or revision, `forbidden` where the token may not do it, and
+    `fault` for what else the request is to blame for. `advice`: what helps where a token is refused, if not another
+    `setting`.
     """
 
     repo_id: str
@@ -40,7 +42,9 @@ class Asked:
     revision: str | None = None
     field: str | None = None
     fault: type[RequestFault] = RequestFault
-    missing: type[RequestFault] = NotFound
+    missing: type[PublisherError] = NotFound
+    forbidden: type[PublisherError] | None = None
+    advice: str | None = None
 
     @property
     def hub(self) -> str:
@@ -65,8 +69,8 @@ def hub_faults(asked: Asked) -> Iterator[None]:
     except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise _from_answer(error.__cause__, asked) from error
-        what = f"{type(error).__name__}: {_first_line(error)}"
-        raise InfrastructureFault(
+        what = _first_line(error) if isinstance(error, Unanswered) else f"{type(error).__name__}: {_first_line(error)}"
+        raise HubUnavailable(
             f"the Hub {asked.hub} did not answer for {asked.repo_id}: {what}.", way_out=_AGAIN
         ) from error
 
@@ -91,13 +95,17 @@ def _from_answer(error: HfHubHTTPError, asked: Asked) -> PublisherError:
             field=asked.field,
             way_out=f"Check the name; for a private one set {asked.setting} to a token that may see it.",
         )
-    if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500:
-        return InfrastructureFault(f"the Hub answered {status} for {asked}: {_said(error)}", way_out=_AGAIN)
+    if is_away(status):
+        seconds = retry_after(error.response.headers)
+        return HubUnavailable(
+            f"the Hub answered {status} for {asked}: {_said(error)}", way_out=_AGAIN, retry_after=seconds
+        )
     refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    return asked.fault(
+    kind = CredentialFault if status == HTTPStatus.UNAUTHORIZED else (refused and asked.forbidden) or asked.fault
+    return kind(
         f"the Hub refuses {asked} with {status}: {_said(error)}",
         field=asked.field,
-        way_out=f"Set {asked.setting} to a token that may use it." if refused else None,
+        way_out=(asked.advice or f"Set {asked.setting} to a token that may use it.") if refused else None,
     )
 
 

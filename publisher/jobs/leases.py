@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from publisher.errors import LeaseLost
+from publisher.errors import JobCancelled, LeaseLost
 from publisher.jobs import events
+from publisher.jobs.publishing import Intent
 from publisher.store.database import database_now
 from publisher.store.models import Job
 from publisher.store.states import ACTIVE, EventKind, JobState
@@ -28,31 +29,40 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseStatus:
-    """`cancelling_for`: seconds since somebody asked for the job's end; None if nobody did."""
+    """`cancelling_for`: seconds since somebody asked for the job's end; None if nobody did. `publishing`: its commit
+    may have been sent, so that nothing but the Hub's answer can end it."""
 
     state: JobState
     cancelling_for: float | None
+    publishing: bool
+
+
+def claimable() -> ColumnElement[bool]:
+    """Queued, or to be cancelled as soon as somebody has found out whether it has published already."""
+    return or_(Job.state == JobState.QUEUED, and_(Job.state == JobState.CANCELLING, Job.lease_expires_at.is_(None)))
 
 
 def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease | None:
     """Take a queued job whose time has come; None if another worker was faster or there is nothing to do."""
     now = database_now()
+    due = [Job.claimable_at <= now]
+    held: dict[str, Any] = {
+        "lease_token": Job.lease_token + 1,
+        "lease_expires_at": now + seconds,
+        "worker": worker,
+        "waiting": None,
+    }
+    afresh: dict[str, Any] = {
+        "attempt": Job.attempt + 1,
+        "stage": None,
+        "stages": {},
+        "started_at": now,
+        "failure": None,
+    }
+    unsure = [*due, Job.lease_expires_at.is_(None)]
     claimed = events.move(
-        session,
-        job_id,
-        JobState.RUNNING,
-        only_from=[JobState.QUEUED],
-        where=[Job.claimable_at <= now],
-        lease_token=Job.lease_token + 1,
-        lease_expires_at=now + seconds,
-        worker=worker,
-        attempt=Job.attempt + 1,
-        stage=None,
-        stages={},
-        started_at=now,
-        failure=None,
-        waiting=None,
-    )
+        session, job_id, JobState.RUNNING, only_from=[JobState.QUEUED], where=due, **held, **afresh
+    ) or events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, **held)
     if not claimed:
         return None
     return Lease(job_id, session.scalars(select(Job.lease_token).where(Job.id == job_id)).one())
@@ -76,11 +86,44 @@ def status(session: Session, lease: Lease) -> LeaseStatus:
     """How the job stands, without renewing. Raises LeaseLost."""
     asked_ago = database_now() - Job.cancel_requested_at
     holds = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-    row = session.execute(select(Job.state, asked_ago).where(*holds)).one_or_none()
+    row = session.execute(select(Job.state, asked_ago, Job.publishing.is_not(None)).where(*holds)).one_or_none()
     if row is None:
         raise lost(lease)
-    state, cancelling_for = row
-    return LeaseStatus(state, cancelling_for)
+    state, cancelling_for, publishing = row
+    return LeaseStatus(state, cancelling_for, bool(publishing))
+
+
+def intend(session: Session, lease: Lease, intent: Intent) -> None:
+    """Write down that this commit is sent next: the point of no return.
+
+    Raises JobCancelled, after which nothing may be sent, if somebody asked for the job's end before; LeaseLost.
+    """
+    recorded = session.scalar(
+        update(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state == JobState.RUNNING)
+        .where(Job.lease_expires_at > database_now())
+        .values(publishing=intent.as_json())
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if recorded is not None:
+        return
+    if status(session, lease).state is JobState.RUNNING:
+        raise lost(lease)
+    raise JobCancelled(f"{lease.job_id} was cancelled before anything was published.")
+
+
+def withdraw(session: Session, lease: Lease) -> None:
+    """The Hub has said that it did not take the commit. Raises LeaseLost."""
+    withdrawn = session.scalar(
+        update(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
+        .values(publishing=None)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if withdrawn is None:
+        raise lost(lease)
 
 
 def hold(session: Session, lease: Lease) -> Job:

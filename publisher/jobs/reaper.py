@@ -13,12 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from publisher.jobs.dispatch import Dispatcher
-from publisher.jobs.leases import Lease
+from publisher.jobs.leases import Lease, claimable
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job, Worker
-from publisher.store.states import ACTIVE, JobState
+from publisher.store.states import ACTIVE
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +88,7 @@ def _lost_jobs(session: Session) -> list[Job]:
 
 
 def _never_sent(session: Session) -> list[str]:
-    due = select(Job.id).where(
-        Job.state == JobState.QUEUED, Job.claimable_at <= database_now(), Job.dispatched_at.is_(None)
-    )
+    due = select(Job.id).where(claimable(), Job.claimable_at <= database_now(), Job.dispatched_at.is_(None))
     return list(session.scalars(due.order_by(Job.id).limit(BATCH).with_for_update(skip_locked=True)))
 
 
@@ -100,7 +98,7 @@ def _forgotten(session: Session, patience: float, worker_patience: float) -> lis
     While all workers are busy, waiting is nothing unusual, and sending again would only fill the broker.
     """
     waiting = select(Job.id).where(
-        Job.state == JobState.QUEUED,
+        claimable(),
         Job.claimable_at <= database_now(),
         Job.dispatched_at < database_now() - patience,
     )

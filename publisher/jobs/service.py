@@ -27,13 +27,15 @@ def enqueue(session: Session, variant: Variant) -> Job:
 def cancel(session: Session, job_id: str) -> Job:
     """Queued: cancelled at once. Running: cancelling, and the worker stops within seconds.
 
+    A job whose commit may have been sent is cancelling until the Hub was asked: it has succeeded if it was.
     Cancelling twice changes nothing; Conflict if the job already succeeded or failed.
     """
     now = database_now()
-    at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None}
-    if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], **at_once):
+    at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None, "waiting_since": None}
+    unsent, states = [Job.publishing.is_(None)], [JobState.RUNNING, JobState.QUEUED]
+    if events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.QUEUED], where=unsent, **at_once):
         return _reload(session, job_id)
-    if events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.RUNNING], cancel_requested_at=now):
+    if events.move(session, job_id, JobState.CANCELLING, only_from=states, cancel_requested_at=now):
         return _reload(session, job_id)
     job = _reload(session, job_id)
     if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
@@ -56,6 +58,7 @@ def retry(session: Session, job_id: str) -> Job:
         "failure": None,
         "waiting": None,
         "waiting_since": None,
+        "publishing": None,
         "worker": None,
         "dispatched_at": None,
         "claimable_at": 0.0,

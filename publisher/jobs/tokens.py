@@ -1,4 +1,8 @@
-"""Tokens with which a running job publishes to the embedded Hub: signed, bound to one tenant, soon over."""
+"""Tokens with which a running job publishes to the embedded Hub: good for its repository, as long as its lease is.
+
+A token says which lease it belongs to and nothing else. Whether that lease is still held, whose job it is and where it
+publishes to is asked of the database with every use: so it needs no renewal, and ends with the try.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +12,70 @@ import json
 import time
 from dataclasses import dataclass
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from publisher.jobs.leases import Lease
 from publisher.signing.signer import Signer, same
+from publisher.store.database import database_now
+from publisher.store.models import Job, Tenant, Variant
+from publisher.store.states import ACTIVE
 
 _PREFIX = "lpj_"
 
 
 @dataclass(frozen=True)
 class JobToken:
-    """`expires` in seconds since 1970."""
+    """`lease_token`: None in tokens of releases that bound them to the job alone; a job may run while the service is
+    replaced."""
+
+    job_id: str
+    lease_token: int | None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who a good token stands for, and the one repository that it is for."""
 
     tenant_id: str
-    job_id: str
-    expires: float
+    tenant_name: str
+    repo_id: str
 
 
-def sign_job_token(secret: bytes, tenant_id: str, job_id: str, expires: float) -> str:
-    """`lpj_<claims>.<HMAC-SHA256 of the claims>`, base64url; goes wherever an API key goes."""
-    claims = _encode(json.dumps([tenant_id, job_id, expires]).encode())
+def sign_job_token(secret: bytes, lease: Lease) -> str:
+    """`lpj_<claims>.<HMAC-SHA256 of the claims>`, base64url; goes where the Hub takes an API key."""
+    claims = _encode(json.dumps([lease.job_id, lease.token]).encode())
     return f"{_PREFIX}{claims}.{_signature(secret, claims)}"
 
 
 def read_job_token(secret: bytes, token: str) -> JobToken | None:
-    """What the token says; None if it is none of ours, changed, or over."""
+    """What the token says; None if it is none of ours or was changed."""
     claims, _, mac = token.removeprefix(_PREFIX).partition(".")
     if not token.startswith(_PREFIX) or not same(mac, _signature(secret, claims)):
         return None
     try:
-        tenant_id, job_id, expires = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        match json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))):
+            case [str(job_id), int(lease_token)]:
+                return JobToken(job_id, lease_token)
+            case [str(), str(job_id), float(expires)] if time.time() < expires:
+                return JobToken(job_id, None)
     except (ValueError, binascii.Error):
         return None
-    return JobToken(tenant_id, job_id, expires) if time.time() < expires else None
+    return None
+
+
+def holder_of(session: Session, token: JobToken) -> Holder | None:
+    """None once the lease is over: the job has ended, is another worker's, or its worker was silent for too long."""
+    held = [Job.state.in_(ACTIVE), Job.lease_expires_at > database_now()]
+    if token.lease_token is not None:
+        held.append(Job.lease_token == token.lease_token)
+    row = session.execute(
+        select(Tenant.id, Tenant.name, Variant.publish_repo_id)
+        .join(Job, Job.tenant_id == Tenant.id)
+        .join(Variant, Variant.id == Job.variant_id)
+        .where(Job.id == token.job_id, *held)
+    ).one_or_none()
+    return None if row is None else Holder(*row)
 
 
 def _signature(secret: bytes, claims: str) -> str:

@@ -1,4 +1,8 @@
-"""How a try ends: every function here needs the lease, ends it, and raises LeaseLost if it is over already."""
+"""How a try ends: every function here needs the lease, ends it, and raises LeaseLost if it is over already.
+
+None of them ends a job as cancelled or failed while nobody knows whether its commit was made (Job.publishing): whoever
+claims it next asks the Hub first.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,18 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from publisher.jobs import events
+from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease, hold, lost
-from publisher.jobs.waiting import Waiting
+from publisher.jobs.publishing import TOO_LATE, Intent
+from publisher.jobs.waiting import Waiting, pause, span
 from publisher.settings import Settings
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, VariantFile
-from publisher.store.states import ACTIVE, JobState
+from publisher.store.states import ACTIVE, EventKind, JobState
 
 #: A disk that is full over night is found with space in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
@@ -73,64 +79,127 @@ def succeed(
 ) -> None:
     """Record what was published and end the job.
 
-    A job that was asked to stop when everything lay in the Hub already has succeeded, too: that is what is true.
+    A job that was asked to stop when everything lay in the Hub already has succeeded, too: that is what is true, and
+    its log says so.
     """
-    variant_id = hold(session, lease).variant_id
+    job = hold(session, lease)
+    if job.state is JobState.CANCELLING:
+        events.append(session, lease.job_id, lease.token, [NewEvent(EventKind.LOG, {"message": TOO_LATE})])
     _end(session, lease, JobState.SUCCEEDED, failure=None)
     outcome = {"publication": dict(publication), "manifest": dict(manifest)}
-    session.execute(update(Variant).where(Variant.id == variant_id).values(**outcome))
-    session.execute(delete(VariantFile).where(VariantFile.variant_id == variant_id))
-    rows = [{"variant_id": variant_id, **asdict(file)} for file in files]
+    session.execute(update(Variant).where(Variant.id == job.variant_id).values(**outcome))
+    session.execute(delete(VariantFile).where(VariantFile.variant_id == job.variant_id))
+    rows = [{"variant_id": job.variant_id, **asdict(file)} for file in files]
     if rows:
         session.execute(insert(VariantFile), rows)
 
 
-def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy) -> JobState:
+def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, *, published: bool = False) -> JobState:
     """End a try that failed; returns queued if there will be another.
 
     The request's fault is final. Infrastructure gets `policy.max_attempts` tries. A job that was to be cancelled
-    is cancelled, whatever else went wrong.
+    is cancelled, whatever else went wrong. `published`: the Hub has the commit, and something is wrong with it.
     """
     job = hold(session, lease)
-    if job.state is JobState.CANCELLING:
-        return _end(session, lease, JobState.CANCELLED)
-    if failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts:
+    final = failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts
+    if job.state is JobState.CANCELLING and not published:
+        return _stop(session, lease, job)
+    if job.state is JobState.CANCELLING or (final and (published or job.publishing is None)):
         return _end(session, lease, JobState.FAILED, failure=asdict(failure))
-    return _requeue(session, lease, policy.delay(job.attempt), failure=asdict(failure))
+    values: dict[str, Any] = {
+        "failure": asdict(failure),
+        "publishing": _unsure(session, job, failure if final else None),
+    }
+    if final:  # the next claim only asks the Hub, which is no try
+        values["attempt"] = Job.attempt - 1
+    return _requeue(session, lease, policy.delay(job.attempt), **values)
 
 
-def finish_cancel(session: Session, lease: Lease) -> None:
-    """The worker has stopped."""
-    hold(session, lease)
-    _end(session, lease, JobState.CANCELLED)
+def finish_cancel(session: Session, lease: Lease) -> JobState:
+    """The worker has stopped. Returns cancelling if the Hub is still to be asked."""
+    return _stop(session, lease, hold(session, lease))
+
+
+def end_unpublished(session: Session, lease: Lease) -> JobState:
+    """The Hub has not made the commit and never will, and the job waited for nothing else: cancelled or failed."""
+    job = hold(session, lease)
+    intent = Intent.of(job.publishing)
+    if job.state is JobState.CANCELLING or intent is None or intent.verdict is None:
+        return _end(session, lease, JobState.CANCELLED)
+    return _end(session, lease, JobState.FAILED, failure=intent.verdict)
 
 
 def release(session: Session, lease: Lease) -> JobState:
     """Give the job back because the worker shuts down: not the job's fault, so the try does not count."""
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
-        return _end(session, lease, JobState.CANCELLED)
-    return _requeue(session, lease, 0.0, attempt=Job.attempt - 1)
+        return _stop(session, lease, job)
+    return _requeue(session, lease, 0.0, attempt=Job.attempt - 1, publishing=_unsure(session, job))
 
 
 def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> JobState:
     """Give the job back until what it waits for may be there, in `seconds` at the earliest: no try is counted."""
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
-        return _end(session, lease, JobState.CANCELLED)
+        return _stop(session, lease, job, seconds, waiting=waiting.as_json())
     since = database_now() if job.waiting_since is None else Job.waiting_since
     values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
-    return _requeue(session, lease, seconds, **values)
+    return _requeue(session, lease, seconds, publishing=_unsure(session, job), **values)
+
+
+def wait_patiently(
+    session: Session, lease: Lease, waiting: Waiting, patience: float | None, not_before: float = 0.0
+) -> JobState:
+    """As `wait`, longer each time and `not_before` so many seconds have passed.
+
+    Fails the job, as infrastructure, once it has waited for `patience` seconds in all (None: never). Never while its
+    commit may have been made.
+    """
+    job = hold(session, lease)
+    waited = 0.0 if job.waiting_since is None else max(0.0, _now(session) - job.waiting_since)
+    ends = patience is not None and waited >= patience and job.publishing is None
+    if ends and job.state is not JobState.CANCELLING:
+        message = f"{waiting.message} The job waited for {span(waited)}."
+        failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
+        return _end(session, lease, JobState.FAILED, failure=asdict(failure))
+    return wait(session, lease, waiting, max(pause(waited), not_before))
+
+
+def _stop(session: Session, lease: Lease, job: Job, delay: float = 0.0, **values: Any) -> JobState:
+    """Cancelled; or cancelling, without a worker, until the Hub was asked."""
+    if job.publishing is None:
+        return _end(session, lease, JobState.CANCELLED)
+    return _give_back(session, lease, JobState.CANCELLING, delay, publishing=_unsure(session, job), **values)
+
+
+def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[str, Any] | None:
+    """What the job was about to publish, from now on without anybody who waits for the answer; the first verdict
+    stays."""
+    intent = Intent.of(job.publishing)
+    if intent is None:
+        return None
+    lost_at = _now(session) if intent.lost_at is None else intent.lost_at
+    said = intent.verdict or (None if verdict is None else asdict(verdict))
+    return intent.model_copy(update={"lost_at": lost_at, "verdict": said}).as_json()
+
+
+def _now(session: Session) -> float:
+    return float(session.scalars(select(database_now())).one())
 
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
-    return _move(session, lease, state, finished_at=database_now(), waiting_since=None, **values)
+    over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
+    return _move(session, lease, state, **over, **values)
 
 
 def _requeue(session: Session, lease: Lease, delay: float, **values: Any) -> JobState:
+    return _give_back(session, lease, JobState.QUEUED, delay, **values)
+
+
+def _give_back(session: Session, lease: Lease, state: JobState, delay: float, **values: Any) -> JobState:
     # without dispatched_at the reaper sends the job as soon as it is due
     again = {"claimable_at": database_now() + delay, "dispatched_at": None, "worker": None}
-    return _move(session, lease, JobState.QUEUED, **again, **values)
+    return _move(session, lease, state, **again, **values)
 
 
 def _move(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:

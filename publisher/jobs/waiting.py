@@ -15,6 +15,34 @@ class WaitKind(StrEnum):
     WORKER = "worker"
     DISK = "disk"
 
+    @property
+    def words(self) -> str:
+        """As in "waiting for …"."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    WaitKind.HUB: "the Hub",
+    WaitKind.CREDENTIAL: "a credential",
+    WaitKind.WORKER: "a worker that fits",
+    WaitKind.DISK: "disk space",
+}
+
+#: seconds before something is looked for again: twice as long each time, from the first to the last
+SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
+
+
+def pause(waited: float) -> float:
+    """Seconds until the next look, of something that was waited for `waited` seconds: as long again, within bounds."""
+    return min(max(waited, SHORTEST_PAUSE), LONGEST_PAUSE)
+
+
+def span(seconds: float) -> str:
+    """`42 s`, `12 min`, `6.0 h`"""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
 
 @dataclass(frozen=True)
 class Waiting:

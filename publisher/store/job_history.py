@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from publisher.recipe.stages import Stage
 from publisher.store.models import JobEvent
 from publisher.store.states import EventKind
 
@@ -39,6 +40,14 @@ def metric_series(session: Session, job_id: str, until: int) -> dict[str, list[M
     for name, step, value, at in session.execute(select(*columns).where(*wanted).order_by(JobEvent.seq)):
         series.setdefault(name, {})[step] = MetricPoint(step, value, at)
     return {name: [points[step] for step in sorted(points)] for name, points in series.items()}
+
+
+def has_computed(session: Session, job_id: str) -> bool:
+    """Whether a stage of this job that takes long was finished, in whatever try."""
+    computed = JobEvent.data["stage"].as_string().in_([Stage.PRUNE, Stage.ALIGN, Stage.EVALUATE])
+    done = JobEvent.data["state"].as_string().in_(["finished", "reused"])
+    statement = select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.STAGE, computed, done)
+    return session.scalar(statement.limit(1)) is not None
 
 
 def last_of_kind(session: Session, job_id: str, kind: EventKind, until: int, limit: int) -> list[JobEvent]:

@@ -149,6 +149,7 @@ class Job(Table):
     last event. `claimable_at` puts off a retry. `stages` maps a stage to its state and seconds, for display.
     `waiting` is publisher.jobs.waiting.Waiting while a queued job waits for something; `waiting_since` outlives claims,
     so that patience is counted from the first time that it had to, until a stage is finished.
+    `publishing` is publisher.jobs.publishing.Intent from just before a commit is sent until its outcome is known.
     """
 
     __tablename__ = "jobs"
@@ -171,6 +172,7 @@ class Job(Table):
     failure: Mapped[dict[str, Any] | None]
     waiting: Mapped[dict[str, Any] | None]
     waiting_since: Mapped[float | None]
+    publishing: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

@@ -9,7 +9,15 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from huggingface_hub import HfApi
 
-from publisher.errors import InfrastructureFault, NotFound, PublisherError, RequestFault, UnsupportedModel
+from publisher.errors import (
+    CredentialFault,
+    HubUnavailable,
+    InfrastructureFault,
+    NotFound,
+    PublisherError,
+    RequestFault,
+    UnsupportedModel,
+)
 from publisher.hub_client.faults import Asked, hub_faults
 from tests.servers import free_port, serve
 
@@ -53,11 +61,11 @@ def fault_of(asked: Asked) -> PublisherError:
     [
         ("absent", NotFound, "there is no repository org/absent on {hub}, or it is private."),
         ("gated", RequestFault, "repository org/gated on {hub} is gated and there is no access to it."),
-        ("expired", RequestFault, "the Hub refuses repository org/expired on {hub} with 401: said Invalid"),
+        ("expired", CredentialFault, "the Hub refuses repository org/expired on {hub} with 401: said Invalid"),
         ("others", RequestFault, "the Hub refuses repository org/others on {hub} with 403: said Forbidden"),
         ("full", RequestFault, "the Hub refuses repository org/full on {hub} with 413: said TooLarge"),
-        ("busy", InfrastructureFault, "the Hub answered 429 for repository org/busy on {hub}: said TooMany"),
-        ("broken", InfrastructureFault, "the Hub answered 502 for repository org/broken on {hub}: said BadGateway"),
+        ("busy", HubUnavailable, "the Hub answered 429 for repository org/busy on {hub}: said TooMany"),
+        ("broken", HubUnavailable, "the Hub answered 502 for repository org/broken on {hub}: said BadGateway"),
     ],
 )
 def test_answer_says_whose_fault_it_is(hub: str, name: str, kind: type[PublisherError], says: str) -> None:
@@ -92,7 +100,7 @@ def test_name_that_no_repository_can_have_is_the_requests_fault(hub: str) -> Non
 def test_silence_is_the_infrastructures_fault() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     fault = fault_of(Asked("org/any", nowhere, "SOME_TOKEN"))
-    assert type(fault) is InfrastructureFault
+    assert type(fault) is HubUnavailable
     assert fault.message.startswith(f"the Hub {nowhere} did not answer for org/any: ")
 
 

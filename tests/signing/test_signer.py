@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
+import json
+from base64 import urlsafe_b64encode
 
 import pytest
 
 from publisher.dashboard.session import Sessions
 from publisher.hub.links import UploadLinks
 from publisher.hub.names import RepositoryId
-from publisher.jobs.tokens import sign_job_token
+from publisher.jobs.leases import Lease
+from publisher.jobs.tokens import JobToken, read_job_token, sign_job_token
 from publisher.signing.signer import Signer, same
 
 SECRET = b"s" * 32
@@ -49,18 +51,15 @@ def test_each_kind_of_signature_has_a_salt_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Signer, "__init__", noting)
     Sessions(SECRET, secure=False).seal("key_1")
     UploadLinks(SECRET).path(RepositoryId.parse("org/model"), "0" * 64, 1)
-    sign_job_token(SECRET, "ten_1", "job_1", time.time())
+    sign_job_token(SECRET, Lease("job_1", 1))
     assert len(salts) == len(set(salts)) == 4
 
 
 def test_tokens_and_sessions_of_releases_before_stay_good() -> None:
     """A job that runs while the service is replaced publishes with the token that it was given before."""
-    claims = "WyJ0ZW5fMSIsICJqb2JfMSIsIDIwMDAuMF0"
+    claims = urlsafe_b64encode(json.dumps(["ten_1", "job_1", 4e9]).encode()).rstrip(b"=").decode()
     digest = hmac.digest(SECRET, b"job-token:" + claims.encode(), hashlib.sha256)
-    token = sign_job_token(SECRET, "ten_1", "job_1", 2000.0)
-    assert token.startswith(f"lpj_{claims}.")
-    from base64 import urlsafe_b64decode
-
-    assert urlsafe_b64decode(token.partition(".")[2] + "=") == digest
+    token = f"lpj_{claims}.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+    assert read_job_token(SECRET, token) == JobToken("job_1", None)
     expected = hmac.digest(SECRET, b"dashboard session:key_1.2000", hashlib.sha256).hex()
     assert Sessions(SECRET, secure=False).seal("key_1", 2000) == f"key_1.2000.{expected}"

@@ -13,18 +13,25 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
-from publisher.errors import JobCancelled, LeaseLost
+from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, LeaseLost
+from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
-from publisher.jobs.leases import Lease
-from publisher.jobs.transitions import RetryPolicy
+from publisher.jobs.leases import Lease, lost
+from publisher.jobs.tokens import JobToken, holder_of
+from publisher.jobs.transitions import Failure, RetryPolicy
+from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
+from publisher.store.job_history import has_computed
 from publisher.store.states import EventKind
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
 from worker.jobs.request import read_request, secrets_of
+from worker.jobs.settlement import Settlement, open_intent
 from worker.request import BuildRequest
+from worker.stages.publication import PublishedOtherwise
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +52,8 @@ class JobProcess:
     def run(self) -> None:
         """Raises LeaseLost or WorkerStopping when it is not for this process to say how the job ends."""
         try:
-            self._build()
+            if self._is_to_do():
+                self._build()
         except (LeaseLost, WorkerStopping):
             raise
         except JobCancelled:
@@ -53,15 +61,33 @@ class JobProcess:
         except Exception as error:  # noqa: BLE001 - the border: whatever a stage raises becomes the job's failure
             self._fail(error)
 
+    def _is_to_do(self) -> bool:
+        """Not if an earlier try has published, or the job was to end with the Hub's answer."""
+        with self._database.read() as session:
+            opened = open_intent(session, self._settings, self._lease)
+        if opened is None:
+            return True
+        self._secrets = [opened.target.token]
+        self._reporter.ask_the_hub()
+        return Settlement(opened, self._lease, self._reporter).settle()
+
     def _build(self) -> None:
         request = self._request()
         # imported here, since torch takes seconds and the first heartbeat must not wait for it
         from worker.jobs.outcome import read_outcome
         from worker.stages.pipeline import run_pipeline
+        from worker.stages.rights import check_rights
         from worker.storage.store import StageStore
 
-        store = StageStore(self._settings.stages_dir)
-        folders = run_pipeline(request, store, self._reporter.context, on_stage=self._reporter.on_stage)
+        store, target = StageStore(self._settings.stages_dir), request.publish
+        assert target is not None, "a job publishes"
+        folders = run_pipeline(
+            request,
+            store,
+            self._reporter.context,
+            on_stage=self._reporter.on_stage,
+            before_work=lambda: check_rights(target),
+        )
         done = read_outcome(folders)
         publication, manifest = done.publication.model_dump(mode="json"), done.manifest.model_dump(mode="json")
         self._reporter.finish(
@@ -74,18 +100,47 @@ class JobProcess:
         device = choose_device(self._settings.worker_device)
         several = [choose_device(name) for name in device_names(self._settings.worker_devices)]
         with self._database.read() as session:
-            request = read_request(session, self._settings, self._lease.job_id, device.name, several or [device])
+            request = read_request(session, self._settings, self._lease, device.name, several or [device])
         self._secrets = secrets_of(request)
-        return request
+        assert request.publish is not None, "a job publishes"
+        return replace(request, publish=replace(request.publish, intents=self._reporter))
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error, self._reporter.stage, self._secrets)
+        if isinstance(error, HubUnavailable):
+            patience, not_before = self._settings.hub_patience_seconds, error.retry_after or 0.0
+            return self._wait(WaitKind.HUB, failure, patience, not_before)
+        if isinstance(error, CredentialFault):
+            self._refuse_outdated()
+            return self._wait(WaitKind.CREDENTIAL, failure, self._patience_for_credential(), 0.0)
+        return self._end(error, failure)
+
+    def _wait(self, kind: WaitKind, failure: Failure, patience: float | None, not_before: float) -> None:
+        waiting = Waiting(kind, failure.message, failure.stage, failure.way_out)
+        self._reporter.finish(
+            lambda session: transitions.wait_patiently(session, self._lease, waiting, patience, not_before)
+        )
+
+    def _refuse_outdated(self) -> None:
+        """A token is also refused when its lease is over, which is nobody's fault. Raises LeaseLost."""
+        with self._database.read() as session:
+            if holder_of(session, JobToken(self._lease.job_id, self._lease.token)) is None:
+                raise lost(self._lease)
+
+    def _patience_for_credential(self) -> float | None:
+        """None, without end, once something was computed: it is not lost to a token."""
+        with self._database.read() as session:
+            return None if has_computed(session, self._lease.job_id) else self._settings.hub_patience_seconds
+
+    def _end(self, error: Exception, failure: Failure) -> None:
         trace = trace_of(error, self._secrets)
         if trace is not None:
             logger.error("%s: %s", self._lease.job_id, trace)
             self._reporter.emit(EventKind.LOG, {"message": trace})
-        policy = RetryPolicy.of(self._settings)
-        self._reporter.finish(lambda session: transitions.fail(session, self._lease, failure, policy))
+        policy, published = RetryPolicy.of(self._settings), isinstance(error, PublishedOtherwise)
+        self._reporter.finish(
+            lambda session: transitions.fail(session, self._lease, failure, policy, published=published)
+        )
 
 
 def run_job(settings: Settings, lease: Lease) -> None:
@@ -119,6 +174,7 @@ def _watch(parent: int) -> None:
 def main() -> None:
     job_id, token, parent = sys.argv[1:]
     die_with(int(parent))
+    impatient()
     run_job(Settings(), Lease(job_id, int(token)))
 
 

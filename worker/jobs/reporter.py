@@ -21,6 +21,7 @@ from publisher.errors import JobCancelled, LeaseLost, PublisherError
 from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
+from publisher.jobs.publishing import Intent
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.states import EventKind, JobState
@@ -48,6 +49,8 @@ class JobReporter:
         self._progress: NewEvent | None = None
         self._stages: dict[str, Any] = {}
         self._interruption: Exception | None = None
+        self._cancel: JobCancelled | None = None
+        self._committed = False
         self._over = threading.Event()
         self._renewed_at = -math.inf
         self._deadline = time.monotonic() + settings.lease_seconds
@@ -88,12 +91,34 @@ class JobReporter:
         self._interruption = self._interruption or reason
 
     def check(self) -> None:
-        """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more."""
-        if self._interruption is not None:
-            raise self._interruption
+        """Raise JobCancelled, LeaseLost or WorkerStopping if the work is not wanted any more.
+
+        A cancel that comes once the commit may be at the Hub changes nothing: only the Hub knows how the job ends.
+        """
+        reason = self._interruption or (None if self._committed else self._cancel)
+        if reason is not None:
+            raise reason
         # the thread may hang in a connection that is neither there nor gone
         if time.monotonic() > self._deadline:
             raise leases.lost(self._lease)
+
+    def intend(self, intent: Intent) -> None:
+        """Write down what is about to be sent. Raises JobCancelled or LeaseLost; then nothing may be sent."""
+        self._committed = True  # before anybody can see it in the database, and cancel after that
+        try:
+            self._write(lambda session: leases.intend(session, self._lease, intent))
+        except Exception:
+            self._committed = False
+            raise
+
+    def withdraw(self) -> None:
+        """The Hub has refused it, so that a cancel counts again. Raises LeaseLost."""
+        self._write(lambda session: leases.withdraw(session, self._lease))
+        self._committed = False
+
+    def ask_the_hub(self) -> None:
+        """From the start: an earlier try's commit may have been made, and a cancel waits until that is known."""
+        self._committed = True
 
     def finish(self, end: Callable[[Session], object]) -> None:
         """Write what is left and `end` the job in one transaction; tries until the lease would have run out.
@@ -102,6 +127,19 @@ class JobReporter:
         """
         self._stop()
         while not self._try_write(end):
+            if time.monotonic() > self._deadline:
+                raise leases.lost(self._lease)
+            time.sleep(PULSE_SECONDS)
+
+    def _write(self, change: Callable[[Session], object]) -> None:
+        """`change` in a transaction of its own; tries until the lease would have run out."""
+        while True:
+            try:
+                with self._database.write() as session:
+                    change(session)
+                return
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("database is away; %s waits: %s", self._lease.job_id, error)
             if time.monotonic() > self._deadline:
                 raise leases.lost(self._lease)
             time.sleep(PULSE_SECONDS)
@@ -138,7 +176,7 @@ class JobReporter:
 
     def _obey(self, state: JobState) -> None:
         if state is JobState.CANCELLING:
-            self.interrupt(JobCancelled(f"{self._lease.job_id} was cancelled."))
+            self._cancel = JobCancelled(f"{self._lease.job_id} was cancelled.")
 
     def _try_write(self, also: Callable[[Session], object]) -> bool:
         """The waiting events and `also`, together; False while the database is away: then they wait on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,33 +11,31 @@ from sqlalchemy.orm import Session
 from publisher.base_model.facts import BaseModelFacts
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.source import CorpusSource, DatasetShelf
-from publisher.errors import InfrastructureFault, RequestFault
-from publisher.jobs.tokens import sign_job_token
+from publisher.errors import RequestFault
+from publisher.jobs.leases import Lease
 from publisher.recipe import Recipe
 from publisher.recipe.stored import stored_recipe
 from publisher.settings import Settings
-from publisher.store.models import BaseModel, Corpus, Job, Variant
+from publisher.store.models import BaseModel, Corpus, Job
 from publisher.store.tenancy import readable_by
 from worker.jobs.capacity import refuse_too_large
-from worker.request import BaseModelSource, BuildRequest, PublishTarget
+from worker.jobs.target import publish_target
+from worker.request import BaseModelSource, BuildRequest
 from worker.storage.store import StageStore
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
     from worker.models.device import Device
 
-#: A try has to publish within this time of its start; aligning 70B parameters takes days.
-TOKEN_SECONDS = 7 * 24 * 3600.0
-
 
 def read_request(
-    session: Session, settings: Settings, job_id: str, device: str, devices: Sequence[Device] = ()
+    session: Session, settings: Settings, lease: Lease, device: str, devices: Sequence[Device] = ()
 ) -> BuildRequest:
     """`devices`: what the align stage may use, all else runs on `device`; without any, nobody asks whether it fits.
 
     Raises RequestFault if the recipe is of another version and cannot be read, a corpus that it names is gone or the
-    devices cannot hold the align stage, InfrastructureFault without a token to publish.
+    devices cannot hold the align stage, CredentialFault without a token to publish.
     """
-    job = session.get_one(Job, job_id)
+    job = session.get_one(Job, lease.job_id)
     recipe = stored_recipe(job.variant.recipe, job.variant.recipe_version)
     if devices:
         refuse_too_large(BaseModelFacts.model_validate(job.variant.base_model.facts).geometry, recipe, devices)
@@ -46,7 +43,7 @@ def read_request(
         base=_base(job.variant.base_model, settings),
         recipe=recipe,
         corpora=_corpora(session, job.tenant_id, recipe, settings),
-        publish=_target(job.variant, job_id, settings),
+        publish=publish_target(job.variant, settings, lease),
         device=device,
         tasks_folder=settings.lm_eval_tasks,
         devices=tuple(one.name for one in devices),
@@ -93,17 +90,3 @@ def _corpus(row: Corpus, shelf: DatasetShelf) -> CorpusSource:
     """Files have to be those that were counted when the corpus was registered."""
     as_registered = {"shelf": shelf, "expected_digest": row.facts.get("content_digest")}
     return CorpusSource.model_validate(row.source | as_registered)
-
-
-def _target(variant: Variant, job_id: str, settings: Settings) -> PublishTarget:
-    if settings.hub_is_embedded:
-        expires = time.time() + TOKEN_SECONDS
-        token = sign_job_token(settings.secret_bytes(), variant.tenant_id, job_id, expires)
-    elif settings.hub_token is not None:
-        token = settings.hub_token.get_secret_value()
-    else:
-        way_out = "Set PUBLISHER_HUB_TOKEN for the workers to a token that may write there."
-        raise InfrastructureFault(f"there is no token for {settings.hub_endpoint}.", way_out=way_out)
-    return PublishTarget(
-        settings.resolved_hub_endpoint, variant.publish_repo_id, private=variant.publish_private, token=token
-    )

@@ -63,14 +63,16 @@ class Supervision:
             return time.monotonic() - self._asked_at > STOP_SECONDS
         try:
             with self._database.read() as session:
-                asked_ago = leases.status(session, self._lease).cancelling_for
+                found = leases.status(session, self._lease)
         except LeaseLost:
             # its own doing if it just finished: then there is nothing left to kill
             return True
         except (OperationalError, InterfaceError) as error:
             logger.warning("database is away; %s goes on: %s", self._lease.job_id, error)
             return False
-        return asked_ago is not None and asked_ago > self._settings.cancel_grace_seconds
+        if found.publishing:  # only the Hub's answer ends it, and every wait for that is bounded
+            return False
+        return found.cancelling_for is not None and found.cancelling_for > self._settings.cancel_grace_seconds
 
     def _settle(self, status: int) -> None:
         """End the try if the process did not do so itself. If the database stays away, the reaper does it."""

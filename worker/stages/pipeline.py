@@ -32,6 +32,10 @@ def _silent(stage: Stage, state: StageState, seconds: float | None) -> None:
     return None
 
 
+def _nothing() -> None:
+    return None
+
+
 def stages_of(request: BuildRequest, until: Stage | None = None) -> list[Stage]:
     """The stages that the request asks for, in order, up to and including `until`."""
     return planned_stages(request.recipe, publishes=request.publish is not None, until=until)
@@ -43,11 +47,16 @@ def run_pipeline(
     context_for: Callable[[Stage], StageContext],
     until: Stage | None = None,
     on_stage: OnStage = _silent,
+    *,
+    before_work: Callable[[], None] = _nothing,
 ) -> dict[Stage, Path]:
     """Run what is not finished yet; returns each stage's folder. Raises whatever a stage raises, after which
-    the same call goes on from the last finished stage."""
+    the same call goes on from the last finished stage.
+
+    `before_work` is called before the first stage that has to be made, unless only publishing is left, and may raise.
+    """
     planned = stages_of(request, until)
-    build = _Build(request, store, certifies=Stage.EVALUATE in planned)
+    build = _Build(request, store, certifies=Stage.EVALUATE in planned, before_work=before_work)
     _refuse_unknown_tasks(request, until)
     for stage in planned:
         context = context_for(stage)
@@ -81,7 +90,10 @@ def foresee_certificate(request: BuildRequest, context: StageContext) -> None:
 class _Build:
     """What is known of the stages so far."""
 
-    def __init__(self, request: BuildRequest, store: StageStore, *, certifies: bool) -> None:
+    def __init__(
+        self, request: BuildRequest, store: StageStore, *, certifies: bool, before_work: Callable[[], None]
+    ) -> None:
+        self.before_work = before_work
         self.request = request
         self.certifies = certifies
         self.store = store
@@ -104,9 +116,16 @@ class _Build:
             self.store.forget(stage, digest)
         if self.store.find(stage, digest) is None:
             on_stage(stage, StageState.STARTED, None)
+            if stage is not Stage.PUBLISH:
+                self._begin_work()
         folder, reused = self.store.produce(stage, digest, make, inputs=known, check=context.check)
         self._remember(stage, digest, folder)
         on_stage(stage, StageState.REUSED if reused else StageState.FINISHED, self.done.seconds[stage])
+
+    def _begin_work(self) -> None:
+        """Once."""
+        before_work, self.before_work = self.before_work, _nothing
+        before_work()
 
     def _foresee_certificate(self, context: StageContext) -> None:
         """Said as soon as text is there, rather than after hours; once."""

@@ -1,7 +1,8 @@
 """publish: the checkpoint as one commit in a Hub repository, read back and compared byte by byte.
 
-Doing it again is free of effect: if the repository's head already is this checkpoint, it is the publication. So a
-worker that dies between the commit and its own record publishes once.
+What is about to be sent is written down first (Intents): from there on the Hub alone knows how the job ends, and
+whoever claims the job of a worker that died in between asks it (worker.jobs.settlement). Doing it again is free of
+effect: if the repository's head already is this checkpoint, it is the publication.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from publisher import __version__
-from publisher.errors import InfrastructureFault, RequestFault
-from publisher.hub_client.faults import Asked, hub_faults
+from publisher.errors import CredentialFault, InfrastructureFault, RequestFault
+from publisher.hub_client.faults import hub_faults
+from publisher.hub_client.patience import is_away
 from publisher.hub_client.repo_id import check_repo_id
+from publisher.jobs.publishing import Intent
 from publisher.manifest.manifest import FILE_NAME as MANIFEST
 from publisher.manifest.manifest import FileRecord, Manifest, files_named_in, record
 from publisher.manifest.reports import PublicationReport
@@ -29,15 +31,16 @@ from publisher.recipe.stages import Stage
 from worker.context import StageContext
 from worker.request import BuildRequest, PublishTarget
 from worker.stages.inputs import PublishInputs
+from worker.stages.publication import asked_of, differing_bytes, hub_api, refuse_otherwise, standing
+from worker.stages.rights import refuse_public
 from worker.stages.spec import Digests, StageSpec
 from worker.storage.folder import write_json
 from worker.storage.store import stage_digest
-from worker.transfer.uploads import CountedFile, received, received_record, sending
+from worker.transfer.uploads import CountedFile, received, sending
 
 VERSION = 1
 _TRIES = 5
 _PASSES = 3  # each byte is hashed, sent and read back
-_SETTING = "PUBLISHER_HUB_TOKEN"
 _WAIVED = "or publish it as it is with require_certificate {}: its card opens with this."
 _TRAIN_MORE = "Train the probe for longer (probe_budget.steps), align for longer or prune less; "
 #: what changes each verdict that can withhold a checkpoint
@@ -65,18 +68,17 @@ def digest(request: BuildRequest, digests: Digests) -> str:
 def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: StageContext) -> None:
     """Writes `publication.json`: endpoint, repo_id, commit, url, files.
 
-    Raises RequestFault if the recipe requires a certificate that the checkpoint does not earn, if the Hub refuses name
-    or token, or if the repository is public where private was asked for,
-    InfrastructureFault if the Hub does not answer, or gives back something else than was sent.
+    Raises RequestFault if the recipe requires a certificate that the checkpoint does not earn, if the Hub refuses the
+    name, or if the repository is public where private was asked for; CredentialFault if it refuses the token, whatever
+    for: everything is computed; HubUnavailable if it does not answer; InfrastructureFault if it gives back something
+    else than was sent.
     """
     _refuse_xet()
     target = _target(request)
     _refuse_uncertified(request, Manifest.read(inputs.checkpoint))
     check_repo_id(target.repo_id)
-    api = HfApi(
-        endpoint=target.endpoint, token=target.token, library_name="loram-publisher", library_version=__version__
-    )
-    with hub_faults(Asked(target.repo_id, target.endpoint, _SETTING)):
+    api = hub_api(target)
+    with hub_faults(replace(asked_of(target), forbidden=CredentialFault, missing=CredentialFault)):
         publishing = Publishing.of(api, target, inputs.checkpoint, context)
         if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write
             api.create_repo(target.repo_id, private=target.private, exist_ok=True)
@@ -109,7 +111,7 @@ class Publishing:
         """The commit whose files are the checkpoint's: the head if it is one already, or a new one."""
         for _ in range(_TRIES):
             head = self._info()
-            _refuse_public(self.target, head)
+            refuse_public(self.target, head)
             stale = self._stale(head)
             if not stale and not self._differences(head):
                 self.context.log(f"{self.target.repo_id} already holds this checkpoint at {head.sha}.")
@@ -125,16 +127,10 @@ class Publishing:
 
     def compare(self, commit: str) -> None:
         """Read the published revision back: what the Hub lists, and every byte of every file."""
+        repo_id = self.target.repo_id
         problems = self._differences(self._info(commit))
-        for name, facts in self.files.items():
-            found = received_record(received(self.api, self.target.repo_id, name, commit), self._advance)
-            if found != facts:
-                problems.append(f"{name} came back with {found.size} bytes, sha256 {found.sha256}")
-        if problems:
-            raise InfrastructureFault(
-                f"{self.target.repo_id} at {commit} is not what was sent: {'; '.join(problems)}.",
-                way_out="Try again; if it repeats, the Hub's storage or a proxy changes files.",
-            )
+        problems += differing_bytes(self.api, repo_id, commit, self.files, self._advance)
+        refuse_otherwise(repo_id, commit, problems)
 
     def _commit(self, head: ModelInfo, stale: list[str]) -> str | None:
         """One commit on top of `head`; None if the repository has moved on from it."""
@@ -146,22 +142,41 @@ class Publishing:
                 with sending(name):
                     self.api.preupload_lfs_files(self.target.repo_id, additions[-1:], num_threads=1, free_memory=False)
             self.context.check()
+            intent = Intent(
+                endpoint=self.target.endpoint, repo_id=self.target.repo_id, parent=str(head.sha), files=dict(self.files)
+            )
+            self.target.intents.intend(intent)
             try:
-                return self._send([*additions, *map(CommitOperationDelete, stale)], head)
+                return self._send([*additions, *map(CommitOperationDelete, stale)], intent)
             except HfHubHTTPError as error:
-                if error.response.status_code in _MOVED:
-                    return None
-                raise
+                return self._refused(error, intent)
 
-    def _send(self, operations: list[CommitOperationAdd | CommitOperationDelete], head: ModelInfo) -> str:
+    def _send(self, operations: list[CommitOperationAdd | CommitOperationDelete], intent: Intent) -> str:
         done = self.api.create_commit(
-            self.target.repo_id,
+            intent.repo_id,
             operations,
             commit_message="Publish LoRAM checkpoint",
-            commit_description=f"{MANIFEST} has sha256 {self.files[MANIFEST].sha256}",
-            parent_commit=head.sha,
+            commit_description=intent.mark,
+            parent_commit=intent.parent,
         )
         return str(done.oid)
+
+    def _refused(self, error: HfHubHTTPError, intent: Intent) -> str | None:
+        """The commit after all; None if the repository has moved on. Raises `error` for every other refusal.
+
+        An answer that is no refusal says nothing of the commit, so that the intent stands.
+        """
+        status = error.response.status_code
+        if is_away(status) and status != HTTPStatus.TOO_MANY_REQUESTS:
+            raise error
+        moved = status in _MOVED
+        # it may have been sent twice on its way, and what stands in the way of the second be the first
+        commit = standing(self.api, intent).commit if moved else None
+        if commit is None:
+            self.target.intents.withdraw()
+            if not moved:
+                raise error
+        return commit
 
     def _info(self, revision: str | None = None) -> ModelInfo:
         return self.api.model_info(self.target.repo_id, revision=revision, files_metadata=True)
@@ -219,15 +234,6 @@ def _refuse_xet() -> None:
             "huggingface_hub was imported without HF_HUB_DISABLE_XET=1 and would upload through Xet, which only "
             "huggingface.co has.",
             way_out="Set HF_HUB_DISABLE_XET=1 in the worker's environment.",
-        )
-
-
-def _refuse_public(target: PublishTarget, head: ModelInfo) -> None:
-    if target.private and not head.private:
-        raise RequestFault(
-            f"{target.repo_id} exists and is public; the checkpoint was to be private.",
-            field="publish.private",
-            way_out="Make the repository private, or publish to another.",
         )
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from publisher.hub.access import CurrentHub, KnownCaller, Readable, Segment, Writable
+from publisher.hub.access import CurrentHub, KnownCaller, Readable, Segment, Writable, current_caller
 from publisher.hub.bodies import CommitBody
 from publisher.hub.commits import Commit
 from publisher.hub.drafts import CommitDraft
@@ -41,7 +41,8 @@ async def commit(
             await run_in_threadpool(body.feed, piece)
         await run_in_threadpool(body.end)
     change = draft.change(branch=revision.removeprefix("refs/heads/"), author=caller.name)
-    made = await run_in_threadpool(repository.commit, change)
+    # the body may have been on its way for hours: a token that is over by now moves no branch
+    made = await run_in_threadpool(repository.commit, change, lambda: current_caller(request, hub))
     address = repository_url(hub.url(request), repository.id)
     return CommitDone(commit_oid=made.id, commit_url=f"{address}/commit/{made.id}")
 

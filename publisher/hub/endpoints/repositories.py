@@ -5,7 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from publisher.hub.access import CurrentHub, KnownCaller, Writable, find_readable, require_owner
+from publisher.hub.access import (
+    CurrentHub,
+    KnownCaller,
+    Readable,
+    Segment,
+    Writable,
+    find_readable,
+    require_owner,
+    require_whole_account,
+)
 from publisher.hub.faults import AlreadyExists, BadRequest
 from publisher.hub.links import repository_url
 from publisher.hub.names import RepositoryId
@@ -29,13 +38,15 @@ def create(body: NewRepository, request: Request, hub: CurrentHub, caller: Known
 
 @router.delete("/api/repos/delete")
 def delete(body: RepositoryReference, hub: CurrentHub, caller: KnownCaller) -> dict[str, bool]:
+    require_whole_account(caller)
     repository = require_owner(find_readable(hub.storage, _repository_id(body, caller), caller), caller)
     hub.storage.delete_repository(repository.id)
     return {"success": True}
 
 
 @router.put("/api/models/{namespace}/{name}/settings")
-def change_settings(body: SettingsUpdate, repository: Writable) -> dict[str, bool]:
+def change_settings(body: SettingsUpdate, repository: Writable, caller: KnownCaller) -> dict[str, bool]:
+    require_whole_account(caller)
     if body.gated:
         raise BadRequest(
             "This Hub has no gated repositories.", field="gated", way_out="Make the repository private instead."
@@ -43,6 +54,19 @@ def change_settings(body: SettingsUpdate, repository: Writable) -> dict[str, boo
     if body.new_private is not None:
         repository.set_private(body.new_private)
     return {"private": repository.settings.private, "gated": False}
+
+
+@router.get("/api/models/{namespace}/{name}/auth-check")
+def may_read(repository: Readable) -> dict[str, bool]:
+    return {"read": repository.exists()}
+
+
+@router.get("/api/models/{namespace}/{name}/auth-check/write")
+def may_write(hub: CurrentHub, caller: KnownCaller, namespace: Segment, name: Segment) -> dict[str, bool]:
+    """Forbidden, whether the repository exists or not, where the namespace is somebody else's."""
+    id = RepositoryId.parse(f"{namespace}/{name}")
+    hub.storage.require_namespace(id.namespace, caller)
+    return {"write": require_owner(find_readable(hub.storage, id, caller), caller).exists()}
 
 
 def _repository_id(body: RepositoryReference, caller: Owner) -> RepositoryId:

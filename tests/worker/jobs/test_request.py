@@ -11,8 +11,9 @@ from publisher.base_model.facts import inspect_folder
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.facts import count
 from publisher.corpus.source import CorpusSource
-from publisher.errors import InfrastructureFault, RequestFault
-from publisher.jobs.tokens import read_job_token
+from publisher.errors import CredentialFault, RequestFault
+from publisher.jobs.leases import Lease
+from publisher.jobs.tokens import JobToken, read_job_token
 from publisher.jobs.transitions import Blame
 from publisher.settings import Settings
 from publisher.store.database import Database
@@ -45,7 +46,7 @@ def add_corpus(database: Database, tenant_id: str, path: str) -> None:
 
 def read(database: Database, settings: Settings, job: Job) -> BuildRequest:
     with database.read() as session:
-        return read_request(session, settings, job.id, "cpu")
+        return read_request(session, settings, Lease(job.id, 1), "cpu")
 
 
 def test_recipe_of_an_older_version_is_built_as_it_was_meant(database: Database, settings: Settings) -> None:
@@ -116,15 +117,13 @@ def test_corpus_that_is_gone_is_the_fault_of_the_request(database: Database, set
         read(database, settings, add_job(database))
 
 
-def test_embedded_hub_gets_a_token_of_the_job_s_tenant(database: Database, settings: Settings) -> None:
+def test_embedded_hub_gets_a_token_of_the_job_s_lease(database: Database, settings: Settings) -> None:
     job = add_job(database)
     add_corpus(database, job.tenant_id, "/text")
     request = read(database, settings, job)
     assert request.publish is not None
     assert request.publish.endpoint == f"{settings.public_url}/hub"
-    claims = read_job_token(settings.secret_bytes(), request.publish.token)
-    assert claims is not None
-    assert (claims.tenant_id, claims.job_id) == (job.tenant_id, job.id)
+    assert read_job_token(settings.secret_bytes(), request.publish.token) == JobToken(job.id, 1)
     assert secrets_of(request) == [request.publish.token]
 
 
@@ -140,7 +139,7 @@ def test_other_hub_gets_the_configured_token(database: Database, settings: Setti
 def test_other_hub_without_a_token_names_the_setting(database: Database, settings: Settings) -> None:
     job = add_job(database)
     add_corpus(database, job.tenant_id, "/text")
-    with pytest.raises(InfrastructureFault, match=r"no token for https://hub\.example.*PUBLISHER_HUB_TOKEN"):
+    with pytest.raises(CredentialFault, match=r"no token for https://hub\.example.*PUBLISHER_HUB_TOKEN"):
         read(database, settings.model_copy(update={"hub_endpoint": "https://hub.example"}), job)
 
 
@@ -158,5 +157,5 @@ def test_a_job_that_its_worker_cannot_hold_is_refused_before_it_begins(
     small, large = (Device("cpu", "x86", memory) for memory in (2**20, 2**34))
     with database.read() as session:
         with pytest.raises(RequestFault, match=r"aligning needs about .* and cpu has 0\.0 GiB"):
-            read_request(session, settings, job.id, "cpu", [small])
-        assert read_request(session, settings, job.id, "cpu", [large]).recipe.alignment is not None
+            read_request(session, settings, Lease(job.id, 1), "cpu", [small])
+        assert read_request(session, settings, Lease(job.id, 1), "cpu", [large]).recipe.alignment is not None

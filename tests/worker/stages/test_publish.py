@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
-from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
+from publisher.errors import CredentialFault, InfrastructureFault, JobCancelled, RequestFault
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import Manifest, record, verify
 from publisher.manifest.verdict import Requirement
@@ -171,11 +171,11 @@ def test_private_checkpoint_is_not_put_into_a_public_repository(
 
 
 @pytest.mark.parametrize(("repo_id", "token"), [("org/x", "hub-token-unknown"), ("org/x", "hub-token-of-rival")])
-def test_refused_token_is_the_requests_fault_and_stays_secret(
+def test_refused_token_is_waited_for_and_stays_secret(
     hub: RunningHub, checkpoint: Path, output: Output, repo_id: str, token: str
 ) -> None:
     hub.api().create_repo("org/x", exist_ok=True)
-    with pytest.raises(RequestFault, match="PUBLISHER_HUB_TOKEN") as caught:
+    with pytest.raises(CredentialFault, match="PUBLISHER_HUB_TOKEN") as caught:
         run(hub, repo_id, checkpoint, output(), token=token)
     assert token not in str(caught.value)
 
