@@ -152,7 +152,7 @@ class _Draw:
 
     def hub_fault(self) -> HubFault:
         kind, call = self._pick(tuple(Misbehaviour)), self._pick(tuple(HubCall)[:-1])
-        times = 1 if kind in _BOUND_TO_ONE else self._pick((1, 1, 2, 4))
+        times = 1 if kind in _BOUND_TO_ONE else self._pick((1, 1, 2, 3))
         return HubFault(kind, self._job(), call, self._pick((0, 0, 0, 1, 2)), times, self._duration())
 
     def kind(self) -> Act:
@@ -171,7 +171,7 @@ class _Draw:
         kinds = (Misbehaviour.ANSWER_LOST, Misbehaviour.ANSWER_LATE, Misbehaviour.PASSED_LATE)
         faults = [HubFault(self._pick(kinds), job, HubCall.COMMIT, 0, 1, self._duration())]
         if self.chance.random() < 0.5:
-            away = HubFault(Misbehaviour.UNAVAILABLE, job, HubCall.INFO, 2, self._pick((2, 4, 8)), 0.0)
+            away = HubFault(Misbehaviour.UNAVAILABLE, job, HubCall.INFO, 2, self._pick((1, 2, 3)), 0.0)
             faults.append(away)
         kind = self._pick((Act.CANCEL, Act.CANCEL, Act.KILL_PROCESS, Act.STOP_WORKER))
         return faults, [PlannedAct(kind, job, f"hub:commit:{self._pick(MOMENTS)}", self._duration())]
@@ -184,7 +184,7 @@ class _Draw:
 
     def _duration(self) -> float:
         """Shorter or longer than a lease."""
-        return round(self.lease_seconds * self._pick((0.3, 0.6, 1.4, 1.7)), 2)
+        return round(self.lease_seconds * self._pick((0.2, 0.5, 1.2, 1.5)), 2)
 
     def _pick(self, choices: Sequence[_T]) -> _T:
         return self.chance.choice(choices)
