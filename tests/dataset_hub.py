@@ -19,13 +19,16 @@ LATER = "89abcdef0123456789abcdef0123456789abcdef"
 
 @dataclass
 class DatasetHub:
-    """`repos` maps an id to its files. `commit` is what main points to. `downloads` counts the reads of files."""
+    """`repos` maps an id to its files. `commit` is what main points to. `downloads` counts the reads of files.
+
+    `limited` maps an id to the seconds after which it is to be asked for again."""
 
     endpoint: str = ""
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     commit: str = COMMIT
     downloads: list[str] = field(default_factory=list)
+    limited: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -85,6 +88,8 @@ def _application(hub: DatasetHub) -> FastAPI:
 
 
 def _refused(hub: DatasetHub, repo: str, revision: str) -> Response | None:
+    if repo in hub.limited:
+        return JSONResponse({"error": "too many"}, 429, headers={"Retry-After": hub.limited[repo]})
     if repo not in hub.repos:
         return _error(404, "RepoNotFound")
     return None if revision in ("main", COMMIT, LATER) else _error(404, "RevisionNotFound")

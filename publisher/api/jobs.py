@@ -49,7 +49,11 @@ def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswe
 
 @router.post("/{id}/cancel", responses=documented(401, 404, 409))
 def cancel_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
-    """Cancel a job. A queued one is cancelled at once; a running one stops within seconds and publishes nothing."""
+    """Cancel a job. A queued one is cancelled at once; a running one stops within seconds and publishes nothing.
+
+    One whose commit has been sent is cancelling until the Hub has said whether it was made: then it has succeeded, and
+    says that the cancel came too late.
+    """
     with service.database.write() as session:
         owned(session, Job, caller.tenant_id, id)
         return JobAnswer.model_validate(job_service.cancel(session, id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from publisher.jobs.waiting import WaitKind
 from publisher.store.states import JobState
@@ -20,7 +20,7 @@ class FailureAnswer(BaseModel):
 
 
 class WaitingAnswer(BaseModel):
-    """What a queued job waits for besides its turn; no try is counted meanwhile."""
+    """What a job without a worker waits for besides its turn; no try is counted meanwhile."""
 
     kind: WaitKind
     message: str = Field(description="what is missing")
@@ -41,14 +41,19 @@ class JobAnswer(BaseModel):
     attempt: int = Field(description="tries so far")
     worker: str | None
     failure: FailureAnswer | None
-    waiting: WaitingAnswer | None = Field(description="what a queued job waits for besides its turn")
+    waiting: WaitingAnswer | None = Field(description="what a job without a worker waits for besides its turn")
     waiting_since: float | None
-    claimable_at: float = Field(description="a queued job is not taken before; 0 if at any time")
+    claimable_at: float = Field(description="a job without a worker is not taken before; 0 if at any time")
     event_seq: int = Field(description="number of the last event")
     created_at: float
     started_at: float | None
     finished_at: float | None
     cancel_requested_at: float | None
+
+    @computed_field(description="somebody asked for its end when it had published already")  # type: ignore[prop-decorator]
+    @property
+    def cancel_came_too_late(self) -> bool:
+        return self.state is JobState.SUCCEEDED and self.cancel_requested_at is not None
 
 
 class MetricPoint(BaseModel):

@@ -34,6 +34,8 @@ class JobProgress:
         self.state, self.failure = data["state"], data.get("failure")
         if self.state not in FINISHED and data.get("attempt", 0) > 1:
             self._shown.say(f"attempt {data['attempt']}: {self.state}")
+        if waiting := data.get("waiting"):
+            self._shown.say(f"waiting: {waiting['message']}")
 
     def _on_stage(self, data: dict[str, Any]) -> None:
         self._stage = data["stage"]

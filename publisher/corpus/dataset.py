@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from huggingface_hub import HfApi
 from pydantic import BaseModel, ConfigDict, Field
 
-from publisher.errors import InfrastructureFault, RequestFault
+from publisher.errors import HubUnavailable, InfrastructureFault, RequestFault
 from publisher.hub_client.faults import Asked, hub_faults
 
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$"
@@ -75,8 +75,8 @@ class HubAccess:
     ) -> Iterator[str]:
         """The texts of the dataset in its order, without blank ones; the first one only if asked.
 
-        Raises RequestFault for what is wrong with the dataset, InfrastructureFault if the Hub does not answer or
-        `seconds` have passed.
+        Raises RequestFault for what is wrong with the dataset, HubUnavailable if the Hub does not answer,
+        InfrastructureFault if `seconds` have passed.
         """
         asked = dataset.model_dump() | {"text_field": text_field, "first_only": first_only, "token": self.token}
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder, (Path(folder) / "stderr").open("w+") as errors:
@@ -127,11 +127,14 @@ def _reading(
             process.kill()
 
 
-def _refuse(said: dict[str, str | None]) -> None:
+def _refuse(said: dict[str, Any]) -> None:
     """The child's last word: either that all was read, or whose fault it is that it was not."""
-    if "message" in said:
-        fault = RequestFault if said["blame"] == "request" else InfrastructureFault
-        raise fault(str(said["message"]), field=said.get("field"), way_out=said.get("way_out"))
+    if "message" not in said:
+        return
+    words = {"field": said.get("field"), "way_out": said.get("way_out")}
+    if said["blame"] == "hub":
+        raise HubUnavailable(said["message"], retry_after=said.get("retry_after"), **words)
+    raise (RequestFault if said["blame"] == "request" else InfrastructureFault)(said["message"], **words)
 
 
 def _broken_off(dataset: HubDataset, errors: IO[str], seconds: float | None) -> InfrastructureFault:

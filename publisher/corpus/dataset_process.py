@@ -7,6 +7,7 @@ this machine or of other repositories.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
@@ -23,9 +24,11 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from publisher.errors import RequestFault
+from publisher.hub_client.patience import impatient, is_away, retry_after
 
 READERS = ("json", "parquet", "csv", "text", "arrow")
 _RETRIES = 3
+_PAUSE = 5
 _NETWORK = (HfHubHTTPError, httpx.TransportError, httpx2.TransportError, OSError)
 _DATASET = (
     DatasetsError,
@@ -42,18 +45,19 @@ _DATASET = (
 
 def main() -> None:
     asked = json.load(sys.stdin)
+    impatient()
     try:
         for text in texts(asked):
             print(json.dumps(text), flush=asked["first_only"])
-        last: dict[str, str | None] = {}
+        last: dict[str, Any] = {}
     except RequestFault as error:
         last = {"blame": "request", "message": error.message, "field": error.field, "way_out": error.way_out}
     except GatedRepoError as error:
         last = _request_fault(asked, error)
     except _NETWORK as error:
-        last = _request_fault(asked, error) if _of_the_dataset(error) else _network_fault(asked, error)
+        last = _network_fault(asked, error) if _is_the_network(error) else _request_fault(asked, error)
     except _DATASET as error:
-        last = _network_fault(asked, error) if _of_the_network(error) else _request_fault(asked, error)
+        last = _network_fault(asked, error) if _lies_below(error) else _request_fault(asked, error)
     print(json.dumps(last), flush=True)
 
 
@@ -78,6 +82,8 @@ def texts(asked: dict[str, Any]) -> Iterator[str]:
 def _stream(asked: dict[str, Any]) -> datasets.IterableDataset:
     for retries in ("STREAMING_READ_MAX_RETRIES", "STREAMING_OPEN_MAX_RETRIES"):
         setattr(datasets.config, retries, _RETRIES)  # the job itself is tried again
+    for pause in ("STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL", "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL"):
+        setattr(datasets.config, pause, _PAUSE)  # minutes by default; a job waits them without a worker
     builder = datasets.load_dataset_builder(
         asked["repo_id"], asked["config"], revision=asked["revision"], token=asked["token"] or False
     )
@@ -120,12 +126,23 @@ def _of_the_dataset(error: BaseException) -> bool:
     return is_unpacking or isinstance(error, missing)
 
 
-def _of_the_network(error: BaseException) -> bool:
+def _is_the_network(error: BaseException) -> bool:
+    """A file that is missing is the dataset's fault, unless it is so because the Hub did not answer for it."""
+    return not _of_the_dataset(error) or _is_away(error) or _lies_below(error)
+
+
+def _lies_below(error: BaseException) -> bool:
     """Whether the network's fault lies below what the library made of it."""
     cause = error.__cause__ or error.__context__
     if cause is None:
         return False
-    return (isinstance(cause, _NETWORK) and not _of_the_dataset(cause)) or _of_the_network(cause)
+    return _is_away(cause) or (isinstance(cause, _NETWORK) and not _of_the_dataset(cause)) or _lies_below(cause)
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        return error.response is not None and is_away(error.response.status_code)
+    return isinstance(error, (httpx.TransportError, httpx2.TransportError))
 
 
 def _request_fault(asked: dict[str, Any], error: Exception) -> dict[str, str | None]:
@@ -138,12 +155,22 @@ def _request_fault(asked: dict[str, Any], error: Exception) -> dict[str, str | N
     }
 
 
-def _network_fault(asked: dict[str, Any], error: Exception) -> dict[str, str | None]:
+def _network_fault(asked: dict[str, Any], error: Exception) -> dict[str, Any]:
+    answer = _answer_below(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return {
-        "blame": "infrastructure",
+        "blame": "infrastructure" if full else "hub",
         "message": f"the Hub broke off while {_name(asked)} was read: {type(error).__name__}: {error}",
         "way_out": "Check PUBLISHER_BASE_MODEL_ENDPOINT and the network, then try again.",
+        "retry_after": retry_after(answer.headers) if answer is not None else None,
     }
+
+
+def _answer_below(error: BaseException | None) -> Any:
+    """What the Hub answered, below whatever the library made of it; None if it did not."""
+    if error is None or isinstance(error, HfHubHTTPError):
+        return None if error is None else error.response
+    return _answer_below(error.__cause__ or error.__context__)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_view import Progress, read_progress, read_view
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.jobs import service as job_service
+from publisher.jobs.publishing import TOO_LATE
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
@@ -68,6 +69,7 @@ def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRespon
             job=row,
             view=read_view(session, row),
             max_attempts=service.settings.max_attempts,
+            too_late=TOO_LATE,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from publisher.dashboard.charts import number
+from publisher.jobs.waiting import WaitKind
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
@@ -71,6 +72,11 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
 
 
+def waited_for(kind: str) -> str:
+    """`the Hub`, as in "waiting for …"; of a kind that another version wrote, its own name."""
+    return WaitKind(kind).words if kind in {known.value for known in WaitKind} else kind
+
+
 FILTERS = {
     "count": count,
     "size": size,
@@ -81,4 +87,5 @@ FILTERS = {
     "clock": clock,
     "number": number,
     "perplexity": perplexity,
+    "waited_for": waited_for,
 }

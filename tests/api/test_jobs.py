@@ -8,6 +8,7 @@ import pytest
 from publisher.jobs import leases, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy
+from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.store.states import EventKind
 from tests.api.conftest import Body, RunningApi, created, refused
 from tests.jobs.rows import claim
@@ -91,3 +92,25 @@ def test_somebody_elses_job_cannot_be_changed(
 ) -> None:
     refused(stranger.post(f"/v1/jobs/{job['id']}/{action}"), 404)
     assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "queued"
+
+
+def test_a_job_that_waits_says_for_what_and_when_it_is_looked_for(
+    api: RunningApi, client: httpx.Client, job: Body
+) -> None:
+    lease = claim(api.database, job["id"])
+    with api.database.write() as session:
+        transitions.wait(session, lease, Waiting(WaitKind.HUB, "the Hub answered 429.", "publish"), 60)
+    found = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (found["state"], found["attempt"]) == ("queued", 0)
+    assert found["waiting"] == {
+        "kind": "hub", "message": "the Hub answered 429.", "stage": "publish", "way_out": None,
+    }  # fmt: skip
+    assert found["claimable_at"] > found["waiting_since"] + 59
+
+
+def test_a_cancel_that_came_too_late_is_told(api: RunningApi, client: httpx.Client, job: Body) -> None:
+    lease = claim(api.database, job["id"])
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["cancel_came_too_late"] is False
+    with api.database.write() as session:
+        transitions.succeed(session, lease, {"commit": "c0ffee"}, {}, [])
+    assert client.get(f"/v1/jobs/{job['id']}").json()["cancel_came_too_late"] is True

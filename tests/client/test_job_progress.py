@@ -45,3 +45,10 @@ def test_a_failure_is_kept_for_whoever_reports_it() -> None:
     failed = {"state": "failed", "failure": {"message": "no space left"}}
     assert progress.show(events((0.0, "state", failed))) == "failed"
     assert progress.failure == {"message": "no space left"}
+
+
+def test_what_a_job_waits_for_is_said() -> None:
+    log = io.StringIO()
+    waits = {"state": "queued", "attempt": 0, "waiting": {"kind": "hub", "message": "the Hub answered 503."}}
+    JobProgress(Console(file=log)).show(events((0.0, "state", waits), (1.0, "state", {"state": "succeeded"})))
+    assert log.getvalue().splitlines() == ["waiting: the Hub answered 503."]

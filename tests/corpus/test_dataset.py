@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from publisher.corpus.dataset import HubAccess, HubDataset
 from publisher.corpus.source import CorpusSource, DatasetShelf, Split
-from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
+from publisher.errors import HubUnavailable, InfrastructureFault, JobCancelled, RequestFault
 from tests.dataset_hub import COMMIT, LATER, DatasetHub, serve_datasets
 from tests.servers import free_port
 
@@ -183,10 +183,20 @@ def test_a_missing_column_says_which_there_are(hub: DatasetHub, repo_id: str, tm
 
 def test_a_hub_that_is_away_is_nobody_s_fault(tmp_path: Path) -> None:
     away = DatasetHub(endpoint=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(InfrastructureFault, match="org/lines"):
+    with pytest.raises(HubUnavailable, match="org/lines"):
         corpus(away, tmp_path).prepare()
-    with pytest.raises(InfrastructureFault, match="did not answer"):
+    with pytest.raises(HubUnavailable, match="did not answer"):
         HubAccess(away.endpoint).pin("org/lines", None)
+
+
+def test_a_hub_that_limits_the_rate_says_how_long(hub: DatasetHub, tmp_path: Path) -> None:
+    hub.limited["org/lines"] = "3600"
+    try:
+        with pytest.raises(HubUnavailable, match="org/lines") as caught:
+            corpus(hub, tmp_path).prepare()
+    finally:
+        hub.limited.clear()
+    assert caught.value.retry_after == 3600
 
 
 def test_who_is_cancelled_leaves_nothing(hub: DatasetHub, tmp_path: Path) -> None:

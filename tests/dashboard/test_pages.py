@@ -10,7 +10,10 @@ from html import unescape
 import httpx
 import pytest
 
+from publisher.jobs import transitions
+from publisher.jobs.publishing import TOO_LATE
 from publisher.jobs.transitions import Blame, Failure
+from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.recipe.pruning import Scope
 from tests.dashboard.conftest import RunningDashboard, csrf
@@ -111,6 +114,29 @@ def test_job_that_will_be_tried_again_says_when(account: Account, browser: httpx
     assert "The last try failed in align" in page
     assert "The next try starts in" in page
     assert set(steps(page).values()) == {"waiting"}
+
+
+def test_job_that_waits_for_a_hub_says_so_on_its_page_and_in_the_list(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", running="publish")
+    assert work.lease is not None
+    with account.database.write() as session:
+        waiting = Waiting(WaitKind.HUB, "the Hub answered 503.", "publish", "Nothing: it is asked again.")
+        transitions.wait(session, work.lease, waiting, 90)
+    page = look(browser, f"/jobs/{work.job_id}")
+    for told in (
+        "Waiting for the Hub",
+        "the Hub answered 503.",
+        "Nothing: it is asked again.",
+        "The next look is in 1 min",
+    ):
+        assert told in page
+    assert "waiting for the Hub" in look(browser, "/jobs")
+
+
+def test_cancel_that_came_too_late_is_told(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", running="publish").cancel()
+    work.succeed(manifest())
+    assert TOO_LATE in look(browser, f"/jobs/{work.job_id}")
 
 
 def test_succeeded_job_skipped_what_it_did_not_run(account: Account, browser: httpx.Client) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,7 @@ from fastapi import FastAPI
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RepositoryNotFoundError
 
+from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
@@ -232,3 +235,101 @@ def test_one_tenant_may_have_several_names(tmp_path: Path) -> None:
         human = HfApi(endpoint=endpoint, token="human")
         human.create_commit("lab/m", [CommitOperationAdd("a.txt", b"x")], commit_message="by hand")
         assert [commit.authors for commit in human.list_repo_commits("lab/m")] == [["ada"], ["ci"]]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Callable[[str], HfApi]]:
+    """Clients of a tenant with a private repository: by an API key, by the token of a job that publishes to lab/job,
+    and of a rival."""
+    keys = {"key": Owner("team", "ada"), "job": Owner("team", "ada", "lab/job"), "rival": Owner("other", "eve")}
+    app = FastAPI()
+    app.mount("/hub", create_hub(HubStorage(tmp_path), authenticate=keys.get, secret=SECRET))
+    with serve(app) as port:
+
+        def client(token: str) -> HfApi:
+            return HfApi(endpoint=f"http://127.0.0.1:{port}/hub", token=token)
+
+        client("key").create_repo("lab/secret", private=True)
+        yield client
+
+
+def status_of(call: Callable[[], object]) -> int:
+    try:
+        call()
+    except HfHubHTTPError as error:
+        return error.response.status_code
+    return 200
+
+
+def test_token_for_one_repository_publishes_there_and_reads_it(lab: Callable[[str], HfApi]) -> None:
+    job = lab("job")
+    job.create_repo("lab/job", private=True)
+    job.create_commit("lab/job", [CommitOperationAdd("a.txt", b"x")], commit_message="by the job")
+    assert job.list_repo_files("lab/job") == ["a.txt"]
+    assert [model.id for model in job.list_models(author="lab")] == ["lab/job"]
+    job.auth_check("lab/job", write=True)
+
+
+def test_token_for_one_repository_reaches_nothing_else_of_its_tenant(lab: Callable[[str], HfApi]) -> None:
+    job, key = lab("job"), lab("key")
+    key.create_repo("lab/open")
+    key.create_repo("lab/job")
+    add = [CommitOperationAdd("a.txt", b"x")]
+    refused = {
+        404: [
+            lambda: job.model_info("lab/secret"),
+            lambda: job.create_commit("lab/secret", add, commit_message="m"),
+            lambda: job.auth_check("lab/secret", write=True),
+        ],
+        403: [
+            lambda: job.create_commit("lab/open", add, commit_message="m"),
+            lambda: job.auth_check("lab/open", write=True),
+            lambda: job.create_repo("lab/another"),
+            lambda: job.delete_repo("lab/job"),
+            lambda: job.update_repo_settings("lab/job", private=True),
+        ],
+    }
+    assert {status: [status_of(call) for call in calls] for status, calls in refused.items()} == {
+        status: [status] * len(calls) for status, calls in refused.items()
+    }
+    assert key.model_info("lab/job").private is False
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "write", "status"),
+    [
+        ("key", "lab/secret", True, 200),
+        ("key", "lab/none", True, 404),
+        ("rival", "lab/secret", True, 403),
+        ("rival", "lab/none", True, 403),
+        ("rival", "lab/secret", False, 404),
+        ("rival", "nobodys/none", True, 404),
+        ("key", "lab/secret", False, 200),
+    ],
+)
+def test_rights_can_be_asked_for(
+    lab: Callable[[str], HfApi], token: str, repo_id: str, write: bool, status: int
+) -> None:
+    """To write, also where there is no repository yet: whose the namespace is says whether there can be one."""
+    assert status_of(lambda: lab(token).auth_check(repo_id, write=write)) == status
+
+
+def test_token_that_ends_while_a_commit_comes_in_moves_no_branch(tmp_path: Path) -> None:
+    ada, storage = Owner("team", "ada"), HubStorage(tmp_path)
+    repository = storage.create_repository(RepositoryId("lab", "m"), ada, private=False)
+    known = iter([ada, None])  # when the request comes, and when the branch is to move
+    app = FastAPI()
+    app.mount("/hub", create_hub(storage, authenticate=lambda token: next(known), secret=SECRET))
+    lines = [
+        {"key": "header", "value": {"summary": "late"}},
+        {"key": "file", "value": {"path": "a.txt", "content": "YQ==", "encoding": "base64"}},
+    ]
+    before = repository.commit_id("main")
+    with serve(app) as port:
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/hub/api/models/lab/m/commit/main",
+            headers={"Authorization": "Bearer token"},
+            content="\n".join(map(json.dumps, lines)),
+        )
+    assert answer.status_code == 401
+    assert repository.commit_id("main") == before

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from huggingface_hub import HfApi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from publisher.base_model.facts import inspect_folder
+from publisher.base_model.facts import inspect_folder, inspect_repository
 from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
 from publisher.jobs import service
@@ -39,9 +39,9 @@ KEY = "loram_key-of-the-tenant"
 
 @dataclass
 class Middle:
-    """Stands before the Hub. `before` and `after` map a part of a path to what is done once such a request comes, or
-    was answered by the Hub. `swallow` and `lose`: requests that are not passed on, or whose answers are not. `answers`:
-    a status, and headers, in the Hub's stead."""
+    """Stands before the Hub. `before` and `after` map a part of "GET /path" to what is done once such a request comes,
+    or was answered by the Hub. `swallow` and `lose`: requests that are not passed on, or whose answers are not.
+    `answers`: a status, and headers, in the Hub's stead."""
 
     app: ASGIApp
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Middle:
         self.swallow = self.lose = self.swallowed = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = f"{scope.get('method')} {scope.get('path')}"
         self.seen.append(path)
         _once(self.before, path)
         for part, (status, headers) in self.answers.items():
@@ -140,7 +140,7 @@ class Publishing:
         with self.database.write() as session:
             row = Variant(
                 tenant_id=self.tenant_id,
-                base_model_id=self.base_model_id,
+                base_model_id=variant.get("base_model_id", self.base_model_id),
                 recipe=RECIPE,
                 recipe_digest="0" * 64,
                 publish_repo_id=repo_id or f"org/small-{self.number}",
@@ -150,6 +150,20 @@ class Publishing:
             session.add(row)
             session.flush()
             return service.enqueue(session, row).id
+
+    def add_base_from_hub(self) -> str:
+        """The base model as a repository of the embedded Hub."""
+        with self.database.read() as session:
+            folder = str(session.get_one(BaseModel, self.base_model_id).path)
+        self.hub.create_repo("org/base", private=True)
+        revision = self.hub.upload_folder(folder_path=folder, repo_id="org/base").oid
+        facts = inspect_repository("org/base", revision, self.settings.resolved_hub_endpoint, KEY)
+        stored = facts.model_dump(mode="json")
+        with self.database.write() as session:
+            row = BaseModel(tenant_id=self.tenant_id, repo_id="org/base", revision=revision, facts=stored)
+            session.add(row)
+            session.flush()
+            return row.id
 
     def repo_id(self, job_id: str) -> str:
         with self.database.read() as session:
