@@ -49,40 +49,49 @@ def play_round(site: Site, seed: int) -> Outcome:
     return Outcome(seed, problems, line, report(play), play.is_over)
 
 
-def parsed(context: click.Context, parameter: click.Parameter, text: str) -> range:
-    """`1:300` is 1 to 300, `7` is 7."""
-    first, _, last = text.partition(":")
+def parsed(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    """`1:300` is 1 to 300, `7` is 7, `7,20:22` is 7 and 20 to 22."""
+    seeds: list[int] = []
     try:
-        return range(int(first), int(last or first) + 1)
+        for part in text.split(","):
+            first, _, last = part.partition(":")
+            seeds += range(int(first), int(last or first) + 1)
     except ValueError:
-        raise click.BadParameter("a seed (7) or first:last (1:300)") from None
+        raise click.BadParameter("seeds as in 7 or 1:300 or 7,20:22") from None
+    return seeds
+
+
+def worded(seeds: list[int]) -> str:
+    """The shortest text that `parsed` reads as these."""
+    whole = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}:{seeds[-1]}" if whole else ",".join(map(str, seeds))
 
 
 @click.command()
-@click.option("--seeds", callback=parsed, default="1:300", show_default=True, help="a seed, or first:last")
+@click.option("--seeds", callback=parsed, default="1:300", show_default=True, help="as in 7 or 1:300 or 7,20:22")
 @click.option("--form", type=click.Choice([form.value for form in Form]), default="distributed", show_default=True)
 @click.option("--minutes", type=float, help="end the sitting after so long; the next goes on where it says")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), default="fault-rounds.log", show_default=True)
-def main(seeds: range, form: str, minutes: float | None, log: Path) -> None:
+def main(seeds: list[int], form: str, minutes: float | None, log: Path) -> None:
     """Play seeded rounds of faults on a real installation, and say which invariants broke."""
     deadline = time.monotonic() + (60 * minutes if minutes else float("inf"))
     with log.open("a", encoding="utf-8") as file:
-        broken, following = _sit(seeds, Form(form), deadline, file)
-    if following in seeds:
-        click.echo(f"to go on: python -m tests.faults.rounds --form {form} --seeds {following}:{seeds[-1]}")
+        broken, left = _sit(seeds, Form(form), deadline, file)
+    if left:
+        click.echo(f"to go on: python -m tests.faults.rounds --form {form} --seeds {worded(left)}")
     named = ", ".join(map(str, broken)) or "none"
-    click.echo(f"{following - seeds[0]} rounds, {len(broken)} broke: {named}. See {log}.")
+    click.echo(f"{len(seeds) - len(left)} rounds, {len(broken)} broke: {named}. See {log}.")
     sys.exit(bool(broken))
 
 
-def _sit(seeds: range, form: Form, deadline: float, log: TextIO) -> tuple[list[int], int]:
-    """The seeds that broke, and the first that was not played."""
+def _sit(seeds: list[int], form: Form, deadline: float, log: TextIO) -> tuple[list[int], list[int]]:
+    """The seeds that broke, and those that were not played."""
     broken: list[int] = []
     with ExitStack() as stack:
         place: Site | None = None
-        for seed in seeds:
+        for number, seed in enumerate(seeds):
             if time.monotonic() > deadline:
-                return broken, seed
+                return broken, seeds[number:]
             if place is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fault-rounds-")))
                 place = stack.enter_context(site(form, folder))
@@ -93,7 +102,7 @@ def _sit(seeds: range, form: Form, deadline: float, log: TextIO) -> tuple[list[i
             if not outcome.is_over:
                 stack.close()  # what goes on must not break the next round
                 place = None
-    return broken, seeds[-1] + 1
+    return broken, []
 
 
 def _tell(outcome: Outcome, form: Form, log: TextIO) -> None:

@@ -6,17 +6,18 @@ import pytest
 
 from tests.faults.rounds.acts import ACTS
 from tests.faults.rounds.script import POINTS, Act, Form, HubCall, Misbehaviour, Round
+from tests.faults.rounds.site import LEASE_SECONDS
 
 SEEDS = range(1, 301)
 
 
 @pytest.fixture(params=Form)
 def rounds(request: pytest.FixtureRequest) -> list[Round]:
-    return [Round.of(seed, request.param, 4.0) for seed in SEEDS]
+    return [Round.of(seed, request.param, LEASE_SECONDS) for seed in SEEDS]
 
 
 def test_the_same_seed_gives_the_same_round() -> None:
-    assert Round.of(7, Form.DISTRIBUTED, 4.0) == Round.of(7, Form.DISTRIBUTED, 4.0)
+    assert Round.of(7, Form.DISTRIBUTED, LEASE_SECONDS) == Round.of(7, Form.DISTRIBUTED, LEASE_SECONDS)
 
 
 def test_three_hundred_rounds_cancel_at_every_point_and_do_all_there_is(rounds: list[Round]) -> None:
