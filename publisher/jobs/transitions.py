@@ -105,7 +105,9 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     if job.state is JobState.CANCELLING and not published:
         return _stop(session, lease, job)
     if job.state is JobState.CANCELLING or (final and (published or job.publishing is None)):
-        return _end(session, lease, JobState.FAILED, failure=asdict(failure))
+        # what is at the Hub stays the job's: a retry reads it back before anything else
+        kept = _unsure(session, job) if published else None
+        return _end(session, lease, JobState.FAILED, failure=asdict(failure), publishing=kept)
     values: dict[str, Any] = {
         "failure": asdict(failure),
         "publishing": _unsure(session, job, failure if final else None),
@@ -189,7 +191,7 @@ def _now(session: Session) -> float:
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
     over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
-    return _move(session, lease, state, **over, **values)
+    return _move(session, lease, state, **(over | values))
 
 
 def _requeue(session: Session, lease: Lease, delay: float, **values: Any) -> JobState:
