@@ -5,6 +5,7 @@ What happens in a round is its seed's; when it happens is up to the machine. A s
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -74,6 +75,7 @@ def worded(seeds: list[int]) -> str:
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), default="fault-rounds.log", show_default=True)
 def main(seeds: list[int], form: str, minutes: float | None, log: Path) -> None:
     """Play seeded rounds of faults on a real installation, and say which invariants broke."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # everything that was started is stopped, too
     deadline = time.monotonic() + (60 * minutes if minutes else float("inf"))
     with log.open("a", encoding="utf-8") as file:
         broken, left = _sit(seeds, Form(form), deadline, file)
