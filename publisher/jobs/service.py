@@ -106,7 +106,8 @@ def resume(session: Session, job_id: str) -> Job:
 
 
 def retry(session: Session, job_id: str) -> Job:
-    """A failed or cancelled job is queued again with all its tries; finished stages are reused.
+    """A failed or cancelled job is queued again with all its tries; finished stages are reused. One that failed since
+    its publication came back otherwise than it was sent reads it back again before anything else.
 
     Conflict in any other state, and for a recipe of another version that cannot be read. After the commit hand its id
     to `Dispatcher.send`.
@@ -121,7 +122,6 @@ def retry(session: Session, job_id: str) -> Job:
         "failure": None,
         "waiting": None,
         "waiting_since": None,
-        "publishing": None,
         "worker": None,
         "dispatched_at": None,
         "claimable_at": 0.0,

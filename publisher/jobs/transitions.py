@@ -116,7 +116,9 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     if job.state is JobState.PAUSING and failure.blame is Blame.INFRASTRUCTURE and not published:
         return _pause(session, lease, job, failure=failure.as_json())
     if job.state is JobState.CANCELLING or (final and (published or job.publishing is None)):
-        return _end(session, lease, JobState.FAILED, failure=failure.as_json())
+        # what is at the Hub stays the job's: a retry reads it back before anything else
+        kept = _unsure(session, job) if published else None
+        return _end(session, lease, JobState.FAILED, failure=failure.as_json(), publishing=kept)
     values: dict[str, Any] = {
         "failure": failure.as_json(),
         "publishing": _unsure(session, job, failure if final else None),
@@ -225,7 +227,7 @@ def _now(session: Session) -> float:
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
     over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
-    return _move(session, lease, state, AttemptOutcome(state.value), **over, **values)
+    return _move(session, lease, state, AttemptOutcome(state.value), **(over | values))
 
 
 def _requeue(session: Session, lease: Lease, outcome: AttemptOutcome, delay: float, **values: Any) -> JobState:

@@ -46,7 +46,10 @@ class Installation:
     processes: list[psutil.Popen] = field(default_factory=list)
 
     @classmethod
-    def create(cls, folder: Path, database_url: str, broker_url: str) -> Installation:
+    def create(
+        cls, folder: Path, database_url: str, broker_url: str, changes: Mapping[str, object] | None = None
+    ) -> Installation:
+        """`changes`: settings (LEASE_SECONDS, …) that are others than here."""
         url = f"http://127.0.0.1:{servers.free_port()}"
         fast = {
             "LEASE_SECONDS": LEASE_SECONDS,
@@ -64,27 +67,20 @@ class Installation:
             "LOCAL_ROOTS": json.dumps([str(folder)]),
             "BOOTSTRAP_KEY": KEY,
         }
-        own = {f"PUBLISHER_{name}": str(value) for name, value in (places | fast).items()}
+        own = {f"PUBLISHER_{name}": str(value) for name, value in (places | fast | dict(changes or {})).items()}
         settings = Settings(data_dir=folder / "data", broker_url=broker_url, database_url=database_url)
         return cls(folder, url, settings, os.environ | own | {"OMP_NUM_THREADS": "1"}, Database(database_url))
 
     def start_api(self) -> psutil.Popen:
-        host, port = self.url.removeprefix("http://").split(":")
-        api = self._start("api", ["uvicorn", "publisher.app:app", "--host", host, "--port", port])
-        servers.wait_until(lambda: self._is_ready() or not api.is_running(), "start of the API", 120)
+        api = self.spawn_api()
+        servers.wait_until(lambda: self.is_ready() or not api.is_running(), "start of the API", 120)
         assert api.is_running(), self.log("api")
         return api
 
     def start_worker(self, name: str = "w1") -> psutil.Popen:
         """Returns when the worker takes jobs."""
-        worker = self._start(
-            name,
-            [
-                *("celery", "-A", "worker.celery", "worker", "-n", name, "--loglevel", "INFO"),
-                *("--pool", "threads", "--concurrency", "1"),
-            ],
-        )
-        servers.wait_until(lambda: self._was_seen(name, worker), f"registration of {name}", 120)
+        worker = self.spawn_worker(name)
+        servers.wait_until(lambda: self.was_seen(name, worker), f"registration of {name}", 120)
         return worker
 
     def start_nameless_worker(self, name: str, **settings: str) -> str:
@@ -102,6 +98,16 @@ class Installation:
         with self.database.read() as session:
             return list(session.scalars(select(Worker.id)))
 
+    def spawn_api(self) -> psutil.Popen:
+        """Returns at once; `is_ready` says when it answers."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return self._start("api", ["uvicorn", "publisher.app:app", "--host", host, "--port", port])
+
+    def spawn_worker(self, name: str) -> psutil.Popen:
+        """Returns at once; `was_seen` says when it takes jobs."""
+        celery = ["celery", "-A", "worker.celery", "worker", "-n", name, "--loglevel", "INFO"]
+        return self._start(name, [*celery, "--pool", "threads", "--concurrency", "1"])
+
     def _start(self, name: str, module: list[str], more: Mapping[str, str] = MappingProxyType({})) -> psutil.Popen:
         environment = self.environment | dict(more)
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -112,13 +118,13 @@ class Installation:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=2).is_success
         except httpx.TransportError:
             return False
 
-    def _was_seen(self, name: str, process: psutil.Popen) -> bool:
+    def was_seen(self, name: str, process: psutil.Popen) -> bool:
         assert process.poll() is None, self.log(name)
         with self.database.read() as session:
             worker = session.get(Worker, f"celery@{name}")
@@ -208,7 +214,7 @@ class Installation:
                 client.flushall()
         else:
             for message in (self.settings.data_dir / "broker" / "messages").iterdir():
-                message.unlink()
+                message.unlink(missing_ok=True)
 
 
 def child_of(worker: psutil.Popen) -> psutil.Process:

@@ -178,4 +178,6 @@ def test_what_is_published_and_comes_back_otherwise_is_never_called_cancelled(da
     with database.write() as session:
         assert transitions.fail(session, lease, BROKEN, POLICY, published=True) is JobState.FAILED
     with database.write() as session:
-        assert service.retry(session, lease.job_id).publishing is None
+        service.retry(session, lease.job_id)
+    # it is there: cancelling the retry does not make that untrue
+    assert cancel(database, lease.job_id) is JobState.CANCELLING

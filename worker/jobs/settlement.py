@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from publisher.errors import HubUnavailable
+from publisher.errors import CredentialFault, HubUnavailable
 from publisher.hub_client.faults import hub_faults
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease
@@ -53,16 +53,23 @@ def open_intent(session: Session, settings: Settings, lease: Lease) -> OpenInten
     intent = Intent.of(job.publishing)
     if intent is None:
         return None
-    target = replace(
-        publish_target(job.variant, settings, lease),
-        endpoint=intent.endpoint,
-        repo_id=intent.repo_id,
-        embedded=settings.is_embedded_hub(intent.endpoint),
-    )
+    target = replace(_target(intent, job, settings, lease), endpoint=intent.endpoint, repo_id=intent.repo_id)
     now = session.scalars(select(database_now())).one()
     lost_at = now if intent.lost_at is None else intent.lost_at
     ends = intent.verdict is not None or job.state is JobState.CANCELLING
     return OpenIntent(intent, target, lost_at + settings.hub_settling_seconds - now, ends, _stages_before(job))
+
+
+def _target(intent: Intent, job: Job, settings: Settings, lease: Lease) -> PublishTarget:
+    """Raises CredentialFault where the settings name another Hub by now: its token is not for the one that was."""
+    target = publish_target(job.variant, settings, lease)
+    if intent.endpoint != target.endpoint and not settings.is_embedded_hub(intent.endpoint):
+        raise CredentialFault(
+            f"{intent.repo_id} was being published to {intent.endpoint}, and workers have a token for "
+            f"{target.endpoint} now: nobody can ask what became of it.",
+            way_out="Set PUBLISHER_HUB_ENDPOINT back for one worker until the job has ended.",
+        )
+    return target
 
 
 def _stages_before(job: Job) -> Sequence[Stage]:

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from publisher.hub.changes import AddFile, Change
 from publisher.hub.commits import CommittedFile
 from publisher.hub.storage import HubStorage
+from publisher.jobs import service as job_service
 from publisher.jobs.publishing import TOO_LATE, Intent
 from publisher.jobs.reaper import Reaper
 from publisher.store.models import Job
@@ -174,12 +175,42 @@ def test_repository_that_was_deleted_meanwhile_holds_nothing(jobs: Publishing) -
     assert jobs.agreed(job_id) is JobState.CANCELLED
 
 
+def test_hub_that_the_settings_do_not_name_any_more_is_not_shown_another_s_token(jobs: Publishing) -> None:
+    job_id = jobs.add_job()
+    jobs.middle.lose = COMMIT
+    jobs.run(job_id)
+    jobs.middle.reset()
+    moved = {"hub_endpoint": "http://127.0.0.1:9", "hub_token": SecretStr("hf_of-the-new-one")}
+    job = jobs.run(job_id, jobs.settings.model_copy(update=moved))
+    assert job.waiting is not None
+    assert (job.state, job.waiting["kind"]) == (JobState.QUEUED, "credential")
+    assert jobs.middle.seen == []
+    jobs.run(job_id)
+    assert jobs.agreed(job_id) is JobState.SUCCEEDED
+
+
+def test_publication_that_comes_back_damaged_is_neither_cancelled_nor_succeeded(jobs: Publishing) -> None:
+    job_id = jobs.add_job()
+    jobs.middle.before[COMMIT] = lambda: jobs.cancel(job_id)
+    jobs.middle.answers["/model.safetensors"] = (200, {"content-length": "0"})
+    job = jobs.run(job_id)
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert "is not what was sent: model.safetensors came back with 0 bytes" in job.failure["message"]
+    jobs.middle.reset()
+    with jobs.database.write() as session:
+        job_service.retry(session, job_id)
+    jobs.cancel(job_id)
+    jobs.run(job_id)
+    assert jobs.agreed(job_id) is JobState.SUCCEEDED
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
-@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("moment", ["commit never arrived", "commit made", "read back"])
 def test_process_that_is_killed_while_it_publishes(
-    jobs: Publishing, monkeypatch: pytest.MonkeyPatch, cancelled: bool, arrived: bool
+    jobs: Publishing, monkeypatch: pytest.MonkeyPatch, cancelled: bool, moment: str
 ) -> None:
-    """kill -9 right when its commit was made, or was not: the reaper finds the lease over, another worker asks."""
+    """kill -9: the reaper finds the lease over, another worker asks the Hub."""
     job_id = jobs.add_job()
     for name in ("data_dir", "broker_url", "public_url", "worker_device"):
         monkeypatch.setenv(f"PUBLISHER_{name.upper()}", str(getattr(jobs.settings, name)))
@@ -190,8 +221,11 @@ def test_process_that_is_killed_while_it_publishes(
             jobs.cancel(job_id)
         os.killpg(process.pid, signal.SIGKILL)
 
-    if arrived:
+    arrived = moment != "commit never arrived"
+    if moment == "commit made":
         jobs.middle.lose, jobs.middle.after[COMMIT] = COMMIT, kill
+    elif arrived:
+        jobs.middle.before["/resolve/"] = kill
     else:
         jobs.middle.swallow, jobs.middle.before[COMMIT] = COMMIT, kill
     process = start_child(lease)
