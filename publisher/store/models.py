@@ -55,6 +55,11 @@ class Table(DeclarativeBase):
     }
 
 
+def _list_index() -> Index:
+    """A tenant's rows by age: a page of a list is read from where it begins, however long the list is."""
+    return Index(None, "tenant_id", "id")
+
+
 class Tenant(Table):
     __tablename__ = "tenants"
 
@@ -70,10 +75,11 @@ class ApiKey(Table):
     """
 
     __tablename__ = "api_keys"
+    __table_args__ = (_list_index(),)
     id_kind: ClassVar[str] = "key"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(ApiKey.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
     prefix: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
@@ -86,10 +92,11 @@ class BaseModel(Table):
     """`facts` is publisher.base_model.facts.BaseModelFacts as JSON."""
 
     __tablename__ = "base_models"
+    __table_args__ = (_list_index(),)
     id_kind: ClassVar[str] = "base"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(BaseModel.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     repo_id: Mapped[str]
     revision: Mapped[str]
     path: Mapped[str | None]
@@ -102,10 +109,10 @@ class Corpus(Table):
 
     __tablename__ = "corpora"
     id_kind: ClassVar[str] = "corpus"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "name"), _list_index())
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Corpus.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
     source: Mapped[dict[str, Any]]
     facts: Mapped[dict[str, Any]]
@@ -118,10 +125,10 @@ class Variant(Table):
 
     __tablename__ = "variants"
     id_kind: ClassVar[str] = "var"
-    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"), _list_index())
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Variant.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     base_model_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
     recipe: Mapped[dict[str, Any]]
     recipe_version: Mapped[int] = mapped_column(Integer, default=RECIPE_VERSION)
@@ -161,10 +168,10 @@ class Job(Table):
 
     __tablename__ = "jobs"
     id_kind: ClassVar[str] = "job"
-    __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"),)
+    __table_args__ = (Index("ix_jobs_state", "state", "lease_expires_at"), _list_index())
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Job.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     variant_id: Mapped[str] = mapped_column(ForeignKey("variants.id"), index=True)
     state: Mapped[JobState] = mapped_column(STATE, default=JobState.QUEUED)
     stage: Mapped[str | None]
