@@ -13,9 +13,9 @@ depends_on = None
 LABELLED = ("base_models", "corpora", "variants")
 #: a page of a long list comes in the order of ids, without sorting all rows
 LISTS = (
-    ("ix_jobs_tenant", "jobs", ["tenant_id", "id"]),
+    ("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"]),
     ("ix_jobs_tenant_state", "jobs", ["tenant_id", "state", "id"]),
-    ("ix_variants_tenant", "variants", ["tenant_id", "id"]),
+    ("ix_variants_tenant_id_id", "variants", ["tenant_id", "id"]),
     ("ix_variants_repo", "variants", ["tenant_id", "publish_repo_id", "id"]),
     ("ix_variants_base", "variants", ["tenant_id", "base_model_id", "id"]),
 )
@@ -107,7 +107,7 @@ def _create_sweeps() -> None:
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_sweeps_tenant_id"),
         sa.UniqueConstraint("tenant_id", "idempotency_key", name="uq_sweeps_tenant_id_idempotency_key"),
     )
-    op.create_index("ix_sweeps_tenant_id", "sweeps", ["tenant_id"])
+    op.create_index("ix_sweeps_tenant_id_id", "sweeps", ["tenant_id", "id"])
     with op.batch_alter_table("variants") as variants:
         variants.add_column(sa.Column("sweep_id", sa.String(), nullable=True))
         variants.create_foreign_key("fk_variants_sweep_id", "sweeps", ["sweep_id"], ["id"])

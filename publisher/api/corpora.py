@@ -14,11 +14,12 @@ from publisher.api.errors import documented
 from publisher.api.filters import ListedFilters
 from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
-from publisher.api.outside import CurrentOutside
+from publisher.api.outside import READING_SECONDS, CurrentOutside
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
+from publisher.corpus.count_process import count_apart
 from publisher.corpus.dataset import HubAccess, HubDataset
-from publisher.corpus.facts import CorpusFacts, count
+from publisher.corpus.facts import CorpusFacts
 from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
 from publisher.hub_client.deadline import answers_within
@@ -65,7 +66,7 @@ def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[
         source = _source(request, service.settings, access)
     _refuse_taken_name(service, caller, source)
     if source.dataset is None:
-        return source, count(source)
+        return source, count_apart(source, READING_SECONDS)
     _look_into(source.dataset, source.text_field, access, service.settings.outside_seconds)
     return source, None
 

@@ -56,6 +56,11 @@ class Table(DeclarativeBase):
     }
 
 
+def _list_index() -> Index:
+    """A tenant's rows by age: a page of a list is read from where it begins, however long the list is."""
+    return Index(None, "tenant_id", "id")
+
+
 class Tenant(Table):
     """`event_seq` is the number of the last event of all its jobs: it grows in the order of commits, without gaps."""
 
@@ -74,10 +79,11 @@ class ApiKey(Table):
     """
 
     __tablename__ = "api_keys"
+    __table_args__ = (_list_index(),)
     id_kind: ClassVar[str] = "key"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(ApiKey.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
     prefix: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
@@ -99,10 +105,11 @@ class BaseModel(Table):
     """`facts` is publisher.base_model.facts.BaseModelFacts as JSON; `labels` are written by publisher.store.labels."""
 
     __tablename__ = "base_models"
+    __table_args__ = (_list_index(),)
     id_kind: ClassVar[str] = "base"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(BaseModel.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     repo_id: Mapped[str]
     revision: Mapped[str]
     path: Mapped[str | None]
@@ -116,10 +123,10 @@ class Corpus(Table):
 
     __tablename__ = "corpora"
     id_kind: ClassVar[str] = "corpus"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "name"), _list_index())
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Corpus.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
     source: Mapped[dict[str, Any]]
     facts: Mapped[dict[str, Any]]
@@ -143,10 +150,10 @@ class Sweep(Table):
 
     __tablename__ = "sweeps"
     id_kind: ClassVar[str] = "sweep"
-    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "idempotency_key"), _list_index())
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Sweep.id_kind))
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     request: Mapped[dict[str, Any]]
     idempotency_key: Mapped[str | None]
     request_digest: Mapped[str]
@@ -164,7 +171,7 @@ class Variant(Table):
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
         # each gives a page of a long list in the order of ids, without sorting all rows
-        Index("ix_variants_tenant", "tenant_id", "id"),
+        _list_index(),
         Index("ix_variants_repo", "tenant_id", "publish_repo_id", "id"),
         Index("ix_variants_base", "tenant_id", "base_model_id", "id"),
     )
@@ -218,7 +225,7 @@ class Job(Table):
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
         Index("ix_jobs_turn", "state", "priority", "id"),
-        Index("ix_jobs_tenant", "tenant_id", "id"),
+        _list_index(),
         Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
+from publisher.store import migrate
 from publisher.store.database import Database
-from publisher.store.models import BaseModel, Variant
+from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Variant
 from publisher.store.paging import newest_first
-from publisher.store.tenancy import readable_by
+from publisher.store.tenancy import Owned, readable_by
 from tests.store.rows import Owner, add_owner, add_variant
 
 
@@ -74,3 +78,21 @@ def test_list_without_rows_is_one_empty_page(database: Database, owner: Owner) -
 def test_cursor_of_somebody_else_leads_to_own_rows_alone(database: Database, owner: Owner) -> None:
     with database.read() as session:
         assert pages(session, owner, 10, "var_35") == [["var_3", "var_2", "var_1"]]
+
+
+@pytest.mark.parametrize("model", [ApiKey, BaseModel, Corpus, Variant, Job])
+def test_sqlite_sorts_nothing_for_a_page(sqlite_url: str, model: type[Owned]) -> None:
+    migrate.upgrade(sqlite_url)
+    database, plans = Database(sqlite_url), list[str]()
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def explain(connection: Connection, cursor: Any, statement: str, parameters: Any, *others: object) -> None:
+        if statement.startswith("SELECT"):
+            plan = connection.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[-1] for row in plan)
+
+    with database.read() as session:
+        newest_first(session, readable_by("ten", model), model, f"{model.id_kind}_1", 5)
+    database.close()
+    assert [plan for plan in plans if "tenant_id=? AND id<?" in plan]
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan]
