@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from publisher.jobs.broker import QUEUE, own_queue
 from publisher.jobs.dispatch import Dispatcher, mark_sent, mark_unsent
-from publisher.jobs.fleet import Fleet, live_fleet
+from publisher.jobs.fleet import Fleet, busy_workers, live_fleet
 from publisher.jobs.leases import Lease
-from publisher.jobs.placement import keep_waiting_true
+from publisher.jobs.placement import fill_shapes, keep_waiting_true
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
@@ -91,8 +91,9 @@ class Reaper:
 
     def _keep_true(self) -> None:
         """What jobs say they wait for, and which workers there are."""
+        keep_waiting_true(self._database, self._settings.lease_seconds)
         with self._database.write() as session:
-            keep_waiting_true(session, live_fleet(session, self._settings.lease_seconds))
+            fill_shapes(session)
             gone = _gone_workers(session)
         for worker in gone:
             self._dispatcher.forget(worker)
@@ -104,7 +105,7 @@ def _lost_jobs(session: Session) -> list[Job]:
 
 
 def _never_sent(session: Session) -> list[str]:
-    unsent = select(Job.id).where(*due(), Job.dispatched_at.is_(None)).order_by(Job.priority.desc(), Job.id)
+    unsent = select(Job.id).where(*due(), Job.dispatched_at.is_(None)).order_by(Job.precedence, Job.id)
     return list(session.scalars(unsent.limit(BATCH).with_for_update(skip_locked=True)))
 
 
@@ -115,7 +116,10 @@ def _forgotten(session: Session, fleet: Fleet, patience: float) -> dict[str, str
     While all workers are busy, waiting is nothing unusual, and sending again would only fill the broker.
     """
     found: dict[str, str] = {}
-    for worker in fleet.idle:
+    busy = busy_workers(session)
+    for worker in fleet.workers:
+        if worker.id in busy:
+            continue
         unheard = Job.dispatched_at < database_now() - patience
         for job_id in turns(session, worker, fleet, unheard):
             # another reaper may have been faster

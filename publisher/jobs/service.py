@@ -17,7 +17,7 @@ from publisher.store.variant_content import Unreadable, recipe_of
 
 def enqueue(session: Session, variant: Variant, priority: int = 0) -> Job:
     """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first."""
-    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id, priority=priority, **shape_of(session, variant))
+    job = Job(tenant_id=variant.tenant_id, variant_id=variant.id, precedence=-priority, **shape_of(session, variant))
     session.add(job)
     session.flush()
     # queued → queued: the first event, so that a listener sees the job from its start

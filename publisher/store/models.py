@@ -150,13 +150,13 @@ class Job(Table):
     `waiting` is publisher.jobs.waiting.Waiting while a queued job waits for something; `waiting_since` outlives claims,
     so that patience is counted from the first time that it had to, until a stage is finished.
     `needs` is publisher.plan.needs.Needs, the same for all jobs of one `needs_digest`; `queue` is one of
-    publisher.plan.queues; jobs of one `likeness` take equally long. Higher `priority` comes first, then the oldest.
+    publisher.plan.queues; jobs of one `likeness` take equally long. Lower `precedence` comes first, then the oldest.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
-        Index("ix_jobs_turn", "state", "priority", "id"),
+        Index("ix_jobs_turn", "state", "precedence", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
@@ -176,7 +176,7 @@ class Job(Table):
     failure: Mapped[dict[str, Any] | None]
     waiting: Mapped[dict[str, Any] | None]
     waiting_since: Mapped[float | None]
-    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    precedence: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     needs: Mapped[dict[str, Any] | None]
     needs_digest: Mapped[str | None]
     queue: Mapped[str | None]
@@ -186,6 +186,11 @@ class Job(Table):
     finished_at: Mapped[float | None]
 
     variant: Mapped[Variant] = relationship(back_populates="jobs")
+
+    @property
+    def priority(self) -> int:
+        """As people give it, the higher the sooner; an index that rises alone is the same on every database."""
+        return -self.precedence
 
 
 class JobEvent(Table):
