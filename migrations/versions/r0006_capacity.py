@@ -21,12 +21,12 @@ def upgrade() -> None:
         workers.add_column(sa.Column("started_at", sa.Float(), nullable=True))
         workers.add_column(sa.Column("queues", sa.JSON(none_as_null=True), nullable=True))
     with op.batch_alter_table("jobs") as jobs:
-        jobs.add_column(sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
+        jobs.add_column(sa.Column("precedence", sa.Integer(), nullable=False, server_default="0"))
         jobs.add_column(sa.Column("needs", sa.JSON(none_as_null=True), nullable=True))
         jobs.add_column(sa.Column("needs_digest", sa.String(), nullable=True))
         jobs.add_column(sa.Column("queue", sa.String(), nullable=True))
         jobs.add_column(sa.Column("likeness", sa.String(), nullable=True))
-        jobs.create_index("ix_jobs_turn", ["state", "priority", "id"])
+        jobs.create_index("ix_jobs_turn", ["state", "precedence", "id"])
         jobs.create_index("ix_jobs_likeness", ["likeness"])
 
 
@@ -34,7 +34,7 @@ def downgrade() -> None:
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_index("ix_jobs_likeness")
         jobs.drop_index("ix_jobs_turn")
-        for column in ("likeness", "queue", "needs_digest", "needs", "priority"):
+        for column in ("likeness", "queue", "needs_digest", "needs", "precedence"):
             jobs.drop_column(column)
     with op.batch_alter_table("workers") as workers:
         for column in ("queues", "started_at", "host", "free_disk_bytes", "devices", "kind"):

@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
 from publisher.api.service import CurrentService
-from publisher.api.workers_schema import WorkerAnswer, Workers
-from publisher.jobs.fleet import live_fleet
+from publisher.api.workers_schema import WorkerAnswer, Workers, WorkerState
+from publisher.jobs.fleet import busy_workers, live_fleet
 from publisher.store.resources import all_workers
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
@@ -19,4 +19,6 @@ def list_workers(service: CurrentService, caller: CurrentCaller) -> Workers:
     """List workers, those that were seen last at first; one that is away for a day is forgotten."""
     with service.database.read() as session:
         fleet = live_fleet(session, service.settings.lease_seconds)
-        return Workers(items=[WorkerAnswer.of(row, fleet) for row in all_workers(session)])
+        live, busy = {worker.id for worker in fleet.workers}, busy_workers(session)
+        rows = all_workers(session)
+    return Workers(items=[WorkerAnswer.of(row, WorkerState.of(row.id, live, busy)) for row in rows])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from enum import StrEnum
 from typing import Self
 
 from pydantic import BaseModel, Field
 
-from publisher.jobs.fleet import Fleet, capacity_of
+from publisher.jobs.fleet import capacity_of
 from publisher.plan.align import Machine
 from publisher.plan.queues import NAMES
 from publisher.store.models import Worker
@@ -19,6 +20,12 @@ class WorkerState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     AWAY = "away"
+
+    @classmethod
+    def of(cls, worker: str, live: Set[str], busy: Set[str]) -> Self:
+        if worker not in live:
+            return cls("away")
+        return cls("busy" if worker in busy else "idle")
 
 
 class WorkerAnswer(BaseModel):
@@ -38,11 +45,11 @@ class WorkerAnswer(BaseModel):
     seen_at: float = Field(description="seconds since 1970")
 
     @classmethod
-    def of(cls, row: Worker, fleet: Fleet) -> Self:
+    def of(cls, row: Worker, state: WorkerState) -> Self:
         capacity = capacity_of(row)
         return cls(
             id=row.id,
-            state=_state(row, fleet),
+            state=state,
             kind=capacity.machine,
             device=row.device,
             memory_bytes=row.memory_bytes,
@@ -58,9 +65,3 @@ class WorkerAnswer(BaseModel):
 
 class Workers(BaseModel):
     items: list[WorkerAnswer]
-
-
-def _state(row: Worker, fleet: Fleet) -> WorkerState:
-    if row.id not in {each.id for each in fleet.workers}:
-        return WorkerState.AWAY
-    return WorkerState.BUSY if row.id in fleet.busy else WorkerState.IDLE

@@ -20,18 +20,13 @@ from publisher.store.states import ACTIVE
 
 @dataclass(frozen=True)
 class Fleet:
-    """Workers that were seen lately; `busy`: the ids of those that have a job."""
+    """Workers that were seen lately."""
 
     workers: Sequence[Worker]
-    busy: frozenset[str]
 
     @cached_property
     def capacities(self) -> list[Capacity]:
         return [capacity_of(worker) for worker in self.workers]
-
-    @property
-    def idle(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.id not in self.busy]
 
     def suits(self, worker: Worker, needs: Needs | None) -> bool:
         """Whether a job is for this one of the workers."""
@@ -51,8 +46,12 @@ def live_fleet(session: Session, patience: float, *, and_also: str | None = None
     """Workers seen within `patience` seconds, and the one of this id however long ago that was."""
     seen = Worker.seen_at > database_now() - patience
     rows = session.scalars(select(Worker).where(seen | (Worker.id == and_also)).order_by(Worker.id))
-    busy = session.scalars(select(Job.worker).where(Job.state.in_(ACTIVE), Job.worker.is_not(None)))
-    return Fleet(list(rows), frozenset(name for name in busy if name))
+    return Fleet(list(rows))
+
+
+def busy_workers(session: Session) -> frozenset[str]:
+    """The ids of those that have a job."""
+    return frozenset(name for name in session.scalars(select(Job.worker).where(Job.state.in_(ACTIVE))) if name)
 
 
 def capacity_of(worker: Worker) -> Capacity:

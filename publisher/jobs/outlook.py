@@ -114,12 +114,12 @@ class _View:
         }
         if sum(count for _, count in groups) > _AHEAD:
             return sum(counts.values()) + 1, None
-        rows = self.session.scalars(select(Job).where(*before).order_by(Job.priority.desc(), Job.id))
+        rows = self.session.scalars(select(Job).where(*before).order_by(Job.precedence, Job.id))
         return sum(counts.values()) + 1, [Turn(self.suitable(row), self.seconds(row)) for row in rows]
 
 
 def _comes_before(job: Job) -> ColumnElement[bool]:
-    return or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    return or_(Job.precedence < job.precedence, and_(Job.precedence == job.precedence, Job.id < job.id))
 
 
 def _compete(mine: frozenset[str], theirs: frozenset[str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from publisher.jobs.broker import QUEUE, own_queue
 from publisher.jobs.dispatch import Dispatcher, mark_sent, mark_unsent
-from publisher.jobs.fleet import Fleet, live_fleet
+from publisher.jobs.fleet import Fleet, busy_workers, live_fleet
 from publisher.jobs.leases import Lease, unsettled
-from publisher.jobs.placement import keep_waiting_true
+from publisher.jobs.placement import fill_shapes, keep_waiting_true
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
@@ -82,11 +83,13 @@ class Reaper:
         """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""
         with self._database.write() as session:
             fleet = live_fleet(session, self._settings.lease_seconds)
+            busy = busy_workers(session)
+            idle = [worker for worker in fleet.workers if worker.id not in busy]
             patience = self._settings.redispatch_seconds
             return (
                 mark_sent(session, _never_sent(session))
-                | _forgotten(session, fleet, patience)
-                | _unsettled(session, fleet, patience)
+                | _forgotten(session, fleet, idle, patience)
+                | _unsettled(session, idle, patience)
             )
 
     def _send(self, queues: dict[str, str]) -> None:
@@ -99,8 +102,9 @@ class Reaper:
 
     def _keep_true(self) -> None:
         """What jobs say they wait for, and which workers there are."""
+        keep_waiting_true(self._database, self._settings.lease_seconds)
         with self._database.write() as session:
-            keep_waiting_true(session, live_fleet(session, self._settings.lease_seconds))
+            fill_shapes(session)
             gone = _gone_workers(session)
         for worker in gone:
             self._dispatcher.forget(worker)
@@ -112,18 +116,18 @@ def _lost_jobs(session: Session) -> list[Job]:
 
 
 def _never_sent(session: Session) -> list[str]:
-    unsent = select(Job.id).where(*due(), Job.dispatched_at.is_(None)).order_by(Job.priority.desc(), Job.id)
+    unsent = select(Job.id).where(*due(), Job.dispatched_at.is_(None)).order_by(Job.precedence, Job.id)
     return list(session.scalars(unsent.limit(BATCH).with_for_update(skip_locked=True)))
 
 
-def _forgotten(session: Session, fleet: Fleet, patience: float) -> dict[str, str]:
+def _forgotten(session: Session, fleet: Fleet, idle: Sequence[Worker], patience: float) -> dict[str, str]:
     """Sent long ago and still queued, though a worker that they are for is idle: one job for each, whose turn it is,
     into the worker's own queue.
 
     While all workers are busy, waiting is nothing unusual, and sending again would only fill the broker.
     """
     found: dict[str, str] = {}
-    for worker in fleet.idle:
+    for worker in idle:
         unheard = Job.dispatched_at < database_now() - patience
         for job_id in turns(session, worker, fleet, unheard):
             # another reaper may have been faster
@@ -134,13 +138,13 @@ def _forgotten(session: Session, fleet: Fleet, patience: float) -> dict[str, str
     return found
 
 
-def _unsettled(session: Session, fleet: Fleet, patience: float) -> dict[str, str]:
+def _unsettled(session: Session, idle: Sequence[Worker], patience: float) -> dict[str, str]:
     """Jobs of which the Hub has to be asked, never sent or sent long ago: any worker can, whatever it holds."""
     unheard = Job.dispatched_at.is_(None) | (Job.dispatched_at < database_now() - patience)
     jobs = select(Job.id).where(unsettled(), Job.claimable_at <= database_now(), unheard).order_by(Job.id)
     ids = list(session.scalars(jobs.limit(BATCH).with_for_update(skip_locked=True)))
     session.execute(update(Job).where(Job.id.in_(ids)).values(dispatched_at=database_now()))
-    return dict.fromkeys(ids, _heard_by(fleet.idle[0]) if fleet.idle else QUEUE)
+    return dict.fromkeys(ids, _heard_by(idle[0]) if idle else QUEUE)
 
 
 def _heard_by(worker: Worker) -> str:

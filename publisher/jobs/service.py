@@ -28,7 +28,7 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
         id=id or new_id("job"),
         tenant_id=variant.tenant_id,
         variant_id=variant.id,
-        priority=priority,
+        precedence=-priority,
         **shape_of(session, variant),
     )
     session.add(job)

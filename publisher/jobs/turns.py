@@ -54,7 +54,7 @@ def due() -> list[ColumnElement[bool]]:
 
 def turns(session: Session, worker: Worker, fleet: Fleet, *where: ColumnElement[bool]) -> Iterator[str]:
     """Ids of the jobs that `worker` is for, those whose turn comes first at first; `where`: further conditions."""
-    waiting = select(Job.id, Job.needs_digest).where(*due(), *where).order_by(Job.priority.desc(), Job.id)
+    waiting = select(Job.id, Job.needs_digest).where(*due(), *where).order_by(Job.precedence, Job.id)
     suits: dict[str | None, bool] = {}
     seen = 0
     for limit in (_FIRST, None):

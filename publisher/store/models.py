@@ -217,14 +217,14 @@ class Job(Table):
     so that patience is counted from the first time that it had to, until a stage is finished.
     `publishing` is publisher.jobs.publishing.Intent from just before a commit is sent until its outcome is known.
     `needs` is publisher.plan.needs.Needs, the same for all jobs of one `needs_digest`; `queue` is one of
-    publisher.plan.queues; jobs of one `likeness` take equally long. Higher `priority` comes first, then the oldest.
+    publisher.plan.queues; jobs of one `likeness` take equally long. Lower `precedence` comes first, then the oldest.
     """
 
     __tablename__ = "jobs"
     id_kind: ClassVar[str] = "job"
     __table_args__ = (
         Index("ix_jobs_state", "state", "lease_expires_at"),
-        Index("ix_jobs_turn", "state", "priority", "id"),
+        Index("ix_jobs_turn", "state", "precedence", "id"),
         _list_index(),
         Index("ix_jobs_tenant_state", "tenant_id", "state", "id"),
     )
@@ -248,7 +248,7 @@ class Job(Table):
     waiting: Mapped[dict[str, Any] | None]
     waiting_since: Mapped[float | None]
     publishing: Mapped[dict[str, Any] | None]
-    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    precedence: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     needs: Mapped[dict[str, Any] | None]
     needs_digest: Mapped[str | None]
     queue: Mapped[str | None]
@@ -258,6 +258,11 @@ class Job(Table):
     finished_at: Mapped[float | None]
 
     variant: Mapped[Variant] = relationship(back_populates="jobs")
+
+    @property
+    def priority(self) -> int:
+        """As people give it, the higher the sooner; an index that rises alone is the same on every database."""
+        return -self.precedence
 
     @property
     def labels(self) -> dict[str, Any]:

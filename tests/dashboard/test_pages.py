@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from publisher.jobs import transitions
-from publisher.jobs.fleet import live_fleet
 from publisher.jobs.placement import keep_waiting_true
 from publisher.jobs.publishing import TOO_LATE
 from publisher.jobs.removal import remove_job
@@ -63,8 +62,7 @@ def test_queued_job_says_which_worker_is_missing_and_its_place(
     dashboard: RunningDashboard, account: Account, browser: httpx.Client
 ) -> None:
     first, second = account.job(), account.job()
-    with dashboard.database.write() as session:
-        keep_waiting_true(session, live_fleet(session, 30))
+    keep_waiting_true(dashboard.database, 30)
     page = look(browser, f"/jobs/{second.job_id}")
     assert "No worker is running. Number" in page
     before, after = (

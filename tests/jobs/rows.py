@@ -58,7 +58,7 @@ def add_sized_job(database: Database, memory_bytes: int, *, gpu: bool = True, pr
     digest = f"{memory_bytes}-{gpu}"
     values = {"needs": needs.model_dump(mode="json"), "needs_digest": digest, "queue": queue_of(needs)}
     with database.write() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(priority=priority, **values))
+        session.execute(update(Job).where(Job.id == job_id).values(precedence=-priority, **values))
     return job_id
 
 

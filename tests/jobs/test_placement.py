@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import update
 
 from publisher.jobs import leases, placement, transitions
-from publisher.jobs.fleet import live_fleet
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.plan.sizes import GIB
 from publisher.store.database import Database
@@ -15,7 +14,8 @@ from tests.jobs import rows
 
 def keep_true(database: Database) -> int:
     with database.write() as session:
-        return placement.keep_waiting_true(session, live_fleet(session, 30))
+        placement.fill_shapes(session)
+    return placement.keep_waiting_true(database, 30)
 
 
 def message(database: Database, job_id: str) -> str | None:
