@@ -18,6 +18,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.get(
     "/{id}/events",
+    name="follow_job",
     response_class=StreamingResponse,
     responses=documented(401, 404) | STREAMS | {204: {"description": "finished, nothing new"}},
 )

@@ -37,6 +37,11 @@ class Visitor:
     session: Session
 
     @property
+    def key_id(self) -> str:
+        """Of the key that the session was begun with."""
+        return self.session.key_id
+
+    @property
     def csrf(self) -> str:
         """What the forms on this visitor's pages carry."""
         return self.session.csrf

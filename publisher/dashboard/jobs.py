@@ -117,4 +117,4 @@ def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
 def caller_of(visitor: Visitor) -> Caller:
     """The visitor as the API's own functions know who calls."""
     session = visitor.session
-    return Caller(visitor.tenant_id, visitor.key_name, session.key_id, session.id, session.expires)
+    return Caller(visitor.tenant_id, visitor.key_name, visitor.key_id, session.id, session.expires)
