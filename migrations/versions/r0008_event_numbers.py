@@ -84,7 +84,7 @@ def _create_points() -> None:
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "name", "step", name="pk_metric_points"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_metric_points_job_id"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_metric_points_job_id", ondelete="CASCADE"),
     )
 
 

@@ -37,10 +37,10 @@ def authenticate(
     """One refusal for every reason, so that nothing can be learned from it."""
     if credentials is not None:
         with service.database.read() as session:
-            holder = keys.holder_of(session, credentials.credentials)
-            if holder is not None:
-                tenant, key_id = holder
-                return Caller(tenant.id, tenant.name, key_id)
+            found = keys.key_and_tenant(session, credentials.credentials)
+            if found is not None:
+                key, tenant = found
+                return Caller(tenant.id, tenant.name, key.id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 
 

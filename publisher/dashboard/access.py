@@ -32,10 +32,14 @@ class Visitor:
     """Who `session` stands for."""
 
     tenant_id: str
-    key_id: str
     key_name: str
     key_prefix: str
     session: Session
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that the session was begun with."""
+        return self.session.key_id
 
     @property
     def csrf(self) -> str:
@@ -55,7 +59,7 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
         with service.database.read() as rows:
             key = keys.active_key(rows, session.key_id)
             if key is not None and not browser_sessions.ended(rows, [session.id]):
-                found = Visitor(key.tenant_id, key.id, key.name, key.prefix, session)
+                found = Visitor(key.tenant_id, key.name, key.prefix, session)
                 request.state.visitor = found
                 return found
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, literal, select, union_all, update
+from sqlalchemy import CompoundSelect, Table, bindparam, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
-from publisher.store.metric_levels import Point, neighbourhood, set_levels
+from publisher.store.metric_levels import TOP, Point, neighbourhood, set_levels
 from publisher.store.models import MetricPoint
 from publisher.store.states import EventKind
 
 #: steps that are looked at together; a batch is rarely longer
 SPAN = 1024
+
+_KEY = ("job_id", "name", "step")
 
 Series = dict[str, dict[int, Point]]
 
@@ -51,18 +53,29 @@ def _keep_span(session: Session, job_id: str, reported: Collection[tuple[str, Po
     _write(session, job_id, series, before, changed)
 
 
-def _read(session: Session, job_id: str, names: Iterable[str], low: int, high: int) -> Series:
+def _neighbours() -> CompoundSelect[Any]:
+    """One part for each level: each is a range of the index."""
     points = MetricPoint.__table__.c
     mine = select(points.name, points.step, points.value, points.at, points.seq, points.level).where(
-        points.job_id == job_id, points.name.in_(sorted(names))
+        points.job_id == bindparam("job_id"), points.name.in_(bindparam("names", expanding=True))
     )
-    # one part for each level: each is a range of the index
-    parts = [
-        mine.where(points.level == level, points.step.between(literal(first), literal(last)))
-        for level, first, last in neighbourhood(low, high)
-    ]
+    parts = []
+    for level in range(TOP + 1):
+        within = points.step.between(bindparam(f"first_{level}"), bindparam(f"last_{level}"))
+        parts.append(mine.where(points.level == level, within))
+    return union_all(*parts)
+
+
+#: made once: with its parts it takes longer to build than to run
+_NEIGHBOURS = _neighbours()
+
+
+def _read(session: Session, job_id: str, names: Iterable[str], low: int, high: int) -> Series:
+    values: dict[str, Any] = {"job_id": job_id, "names": sorted(names)}
+    for level, first, last in neighbourhood(low, high):
+        values |= {f"first_{level}": first, f"last_{level}": last}
     series: Series = {}
-    for name, *columns in session.execute(union_all(*parts)):
+    for name, *columns in session.execute(_NEIGHBOURS, values):
         point = Point(*columns)
         series.setdefault(name, {})[point.step] = point
     return series
@@ -81,7 +94,11 @@ def _write(
         for step, point in points.items():
             if step in changed[name] or before[name, step] != point.level:
                 (old if (name, step) in before else new).append({"job_id": job_id, "name": name, **vars(point)})
+    # by the table: as objects they take twice as long
+    table = cast(Table, MetricPoint.__table__)
     if new:
-        session.execute(insert(MetricPoint), new)
+        session.execute(insert(table), new)
     if old:
-        session.execute(update(MetricPoint), old)
+        found = [table.c[name] == bindparam(f"_{name}") for name in _KEY]
+        values = [{f"_{name}" if name in _KEY else name: value for name, value in row.items()} for row in old]
+        session.connection().execute(update(table).where(*found), values)

@@ -48,19 +48,11 @@ def tenant_of(session: Session, key: str) -> Tenant | None:
     )
 
 
-def holder_of(session: Session, key: str) -> tuple[Tenant, str] | None:
-    """Whose key it is, and the key's id; None if nobody's, or if it was revoked."""
-    row = session.execute(
-        select(Tenant, ApiKey.id)
-        .join(ApiKey, ApiKey.tenant_id == Tenant.id)
-        .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
-    ).one_or_none()
-    return None if row is None else (row[0], row[1])
-
-
-def not_revoked(session: Session, ids: Collection[str]) -> set[str]:
-    """Those of these keys that still count."""
-    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.revoked_at.is_(None))))
+def key_and_tenant(session: Session, key: str) -> tuple[ApiKey, Tenant] | None:
+    """The row of this key and whose it is; None if it is nobody's, or was revoked."""
+    statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
+    found = session.execute(statement.where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))).first()
+    return None if found is None else (found[0], found[1])
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:
@@ -96,6 +88,11 @@ def _oldest_active(session: Session, tenant_id: str) -> str | None:
 
 def revoke(session: Session, key: ApiKey) -> None:
     key.revoked_at = session.scalar(select(database_now()))
+
+
+def not_revoked(session: Session, ids: Collection[str]) -> set[str]:
+    """Those of these keys that still count."""
+    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.revoked_at.is_(None))))
 
 
 def ensure_first_key(

@@ -300,7 +300,7 @@ _IS_LOG = text("kind = 'log'")
 class JobEvent(Table):
     """`seq` counts from 1 within a job without gaps: the SSE event id. `kind`: publisher.store.states.EventKind.
 
-    `number` counts the same way within the tenant (publisher.jobs.numbering); both are null in events of before 0008.
+    `number` counts the same way within the tenant (publisher.jobs.numbering); both are null in older events.
     """
 
     __tablename__ = "job_events"
@@ -329,7 +329,7 @@ class MetricPoint(Table):
     __tablename__ = "metric_points"
     __table_args__ = (Index("ix_metric_points_level", "job_id", "name", "level", "step"),)
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     level: Mapped[int] = mapped_column(Integer)

@@ -21,6 +21,7 @@ from sqlalchemy import Table as SomeTable
 from sqlalchemy.engine import make_url
 from sqlalchemy.types import Integer
 
+from migrations.versions import r0008_event_numbers
 from publisher.jobs import events
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
@@ -79,7 +80,7 @@ def test_series_of_before_are_what_the_events_say(database: Database, database_u
     job_id = report(database, *[metric("loss", step % 900, float(step)) for step in range(1000)], metric("lr", 1, None))
     with database.read() as session:
         before = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
-    migrate.downgrade(database_url, "0007")
+    migrate.downgrade(database_url, r0008_event_numbers.down_revision)
     migrate.upgrade(database_url)
     with database.read() as session:
         after = session.scalars(select(MetricPoint).order_by(MetricPoint.name, MetricPoint.step)).all()
