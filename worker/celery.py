@@ -25,12 +25,12 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
     keep_private(settings())
     migrate.upgrade(settings().resolved_database_url)
-    collect_in_background(Database(settings().resolved_database_url), settings())
     try:
         measured = measure(settings())
     except InfrastructureFault as error:
         # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
         raise SystemExit(str(error)) from error
+    collect_in_background(Database(settings().resolved_database_url), settings())
     registration = Registration(Database(settings().resolved_database_url), settings(), str(sender.hostname), measured)
     worker_ready.connect(lambda **_: registration.start(), weak=False)
     worker_shutdown.connect(lambda **_: registration.stop(), weak=False)
