@@ -34,7 +34,6 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
     keep_private(settings())
     migrate.upgrade(settings().resolved_database_url)
-    collect_in_background(Database(settings().resolved_database_url), settings())
     try:
         measured = measure(settings())
     except InfrastructureFault as error:
@@ -43,6 +42,7 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
     name = str(sender.hostname)
     for queue in (own_queue(name), *map(sized_queue, measured.capacity(settings()).consumed)):
         sender.app.amqp.queues.select_add(celery_queue(queue))
+    collect_in_background(Database(settings().resolved_database_url), settings())
     registration = Registration(Database(settings().resolved_database_url), settings(), name, measured)
     worker_ready.connect(lambda **_: registration.start(), weak=False)
     worker_shutdown.connect(lambda **_: registration.stop(), weak=False)

@@ -100,18 +100,19 @@ class HarnessTasks:
 
         hook = model.register_forward_pre_hook(lambda *_: check())
         try:
-            found = simple_evaluate(
-                HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_ROWS_AT_ONCE),
-                tasks=list(self.names),
-                limit=self.limit,
-                bootstrap_iters=_BOOTSTRAPS,
-                log_samples=False,
-                task_manager=_task_manager(self.folder),
-                random_seed=self.seed,
-                numpy_random_seed=self.seed % 2**32,
-                torch_random_seed=self.seed,
-                fewshot_random_seed=self.seed,
-            )
+            with self._reading():
+                found = simple_evaluate(
+                    HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_ROWS_AT_ONCE),
+                    tasks=list(self.names),
+                    limit=self.limit,
+                    bootstrap_iters=_BOOTSTRAPS,
+                    log_samples=False,
+                    task_manager=_task_manager(self.folder),
+                    random_seed=self.seed,
+                    numpy_random_seed=self.seed % 2**32,
+                    torch_random_seed=self.seed,
+                    fewshot_random_seed=self.seed,
+                )
         finally:
             hook.remove()
         return {task: _metrics(values) for task, values in found["results"].items()}

@@ -47,6 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [{"question": q, "choices": [a, b], "answer": answer} for q, a, b, answer in QUESTIONS]
     (folder / "whales.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "whales.yaml").write_text(TASK.format(name="whale_colours", data=folder / "whales.jsonl"))
+    odd = TASK.format(name="odd_whales", data=folder / "whales.jsonl").replace("question}}", "question.of.nobody}}")
+    (folder / "odd.yaml").write_text(odd)
+    (folder / "torn.jsonl").write_text('{"question": "Whale')
+    (folder / "torn.yaml").write_text(TASK.format(name="torn_whales", data=folder / "torn.jsonl"))
     (folder / "lost.yaml").write_text(TASK.format(name="lost_whales", data=folder / "lost.jsonl"))
     return folder
 
@@ -123,6 +127,18 @@ def test_a_file_is_no_task(folder: Path) -> None:
 def test_data_that_cannot_be_had_is_told_before_anything_is_measured(folder: Path) -> None:
     with pytest.raises(InfrastructureFault, match="data of lost_whales cannot be loaded"):
         HarnessTasks(["lost_whales"], folder=folder).load()
+
+
+def test_a_task_whose_data_or_template_is_broken_is_named_and_not_tried_again(
+    folder: Path, model: PreTrainedModel
+) -> None:
+    with pytest.raises(RequestFault, match="torn_whales") as torn:
+        HarnessTasks(["torn_whales"], folder=folder).load()
+    with pytest.raises(RequestFault, match="odd_whales") as odd:
+        HarnessTasks(["odd_whales"], folder=folder).run(model, byte_tokenizer(), lambda: None)
+    for refused in (torn, odd):
+        assert refused.value.field == "recipe.evaluation.tasks"
+        assert "Leave the task out" in str(refused.value.way_out)
 
 
 def test_worker_without_the_harness_says_what_to_install() -> None:

@@ -147,7 +147,8 @@ def _for_parent(device: str, error: Exception) -> Exception:
         way_out = "Take smaller batch_tokens or a shorter sequence_length, or a worker with more devices."
         return InfrastructureFault(f"out of memory on {device}: {error}", way_out=way_out)
     way_out = "It is tried again by itself; the worker's log holds the traceback."
-    return InfrastructureFault(f"aligning on {device} failed: {name}: {error}", way_out=way_out)
+    first = (str(error).strip().splitlines() or [""])[0]  # torch puts its own stack below
+    return InfrastructureFault(f"aligning on {device} failed: {name}: {first}", way_out=way_out)
 
 
 def _end_with_parent() -> None:
