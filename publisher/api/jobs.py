@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, status
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, load_only
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
@@ -25,7 +25,7 @@ from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-#: recipes and manifests are large, and a list shows none
+#: recipes and manifests are large, and a job shows none
 _WITH_LABELS = joinedload(Job.variant).load_only(Variant.labels)
 
 
@@ -61,7 +61,9 @@ def get_jobs(
 def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
     """Get a job."""
     with service.database.read() as session:
-        return JobAnswer.model_validate(owned(session, Job, caller.tenant_id, id))
+        row = owned(session, Job, caller.tenant_id, id)
+        session.get(Variant, row.variant_id, options=[load_only(Variant.labels)])
+        return JobAnswer.model_validate(row)
 
 
 @router.post("/{id}/cancel", responses=documented(401, 404, 409))
