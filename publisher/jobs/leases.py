@@ -29,11 +29,15 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseStatus:
-    """`stopping_for`: seconds since somebody asked for the job's end, or for a pause that it is to take; None if
-    nobody did."""
+    """Seconds since somebody asked for the job's end, or for a pause that it is to take; None if nobody did."""
 
     state: JobState
-    stopping_for: float | None
+    cancelling_for: float | None
+    pausing_for: float | None
+
+    @property
+    def stopping_for(self) -> float | None:
+        return self.pausing_for if self.cancelling_for is None else self.cancelling_for
 
 
 def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease | None:
@@ -77,12 +81,13 @@ def renew(session: Session, lease: Lease, seconds: float) -> JobState:
 def status(session: Session, lease: Lease) -> LeaseStatus:
     """How the job stands, without renewing. Raises LeaseLost."""
     pauses = and_(Job.state == JobState.PAUSING, ~publish_has_begun())
-    asked_at = case((pauses, Job.pause_requested_at), else_=Job.cancel_requested_at)
+    cancelling_for = database_now() - Job.cancel_requested_at
+    pausing_for = database_now() - case((pauses, Job.pause_requested_at))
     holds = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-    row = session.execute(select(Job.state, database_now() - asked_at).where(*holds)).one_or_none()
+    row = session.execute(select(Job.state, cancelling_for, pausing_for).where(*holds)).one_or_none()
     if row is None:
         raise lost(lease)
-    return LeaseStatus(*row)
+    return LeaseStatus(row[0], row[1], row[2])
 
 
 def hold(session: Session, lease: Lease) -> Job:
