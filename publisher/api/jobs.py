@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, status
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, load_only
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
@@ -26,7 +26,7 @@ from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-#: recipes and manifests are large, and a list shows none
+#: recipes and manifests are large, and a job shows none
 _WITH_LABELS = joinedload(Job.variant).load_only(Variant.labels)
 
 
@@ -63,6 +63,7 @@ def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobDetai
     """Get a job, with its place in the queue and when it is expected to start and to end."""
     with service.database.read() as session:
         row = owned(session, Job, caller.tenant_id, id)
+        session.get(Variant, row.variant_id, options=[load_only(Variant.labels)])
         return JobDetail.seen(row, outlook(session, row, service.settings.lease_seconds))
 
 

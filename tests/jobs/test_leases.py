@@ -131,9 +131,9 @@ def test_worker_sees_that_its_job_is_to_stop(database: Database) -> None:
     job_id = rows.add_job(database)
     lease = rows.claim(database, job_id)
     with database.write() as session:
-        assert leases.status(session, lease).cancelling_for is None
+        assert leases.status(session, lease).stopping_for is None
         service.cancel(session, job_id)
     rows.let_pass(database, job_id, 40)
     with database.write() as session:
         assert leases.renew(session, lease, 60) is JobState.CANCELLING
-        assert leases.status(session, lease).cancelling_for == pytest.approx(40, abs=5)
+        assert leases.status(session, lease).stopping_for == pytest.approx(40, abs=5)

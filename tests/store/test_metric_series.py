@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from migrations.versions import r0005_event_numbers as migration
+from migrations.versions import r0008_event_numbers as migration
 from publisher.jobs import events
 from publisher.jobs.events import NewEvent
 from publisher.store.database import Database
