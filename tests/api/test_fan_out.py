@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import delete, event
 from sqlalchemy.exc import OperationalError
 
 from publisher.api import fan_out as module
@@ -20,12 +20,12 @@ from publisher.api.event_sources import JOB, TENANT, Source
 from publisher.api.event_streams import EventStream
 from publisher.api.fan_out import FanOut
 from publisher.client.rest import Event, parse_events
-from publisher.jobs import events, transitions
+from publisher.jobs import events, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.store import keys
 from publisher.store.database import Database
-from publisher.store.models import ApiKey
+from publisher.store.models import ApiKey, Job, JobEvent, Variant
 from publisher.store.states import EventKind
 from tests.jobs import rows
 
@@ -240,6 +240,34 @@ def test_streams_end_with_their_job_and_not_with_others(watched: Watched) -> Non
         return heard
 
     assert [event.data["state"] for event in told(asyncio.run(run()))] == ["queued", "running", "succeeded"]
+
+
+def test_a_deleted_job_ends_its_stream_and_leaves_a_hole_in_the_tenants(watched: Watched) -> None:
+    variant_id = rows.load(watched.database, watched.lease.job_id).variant_id
+
+    async def run() -> list[int]:
+        task = asyncio.create_task(collect(watched.listen(), []))
+        await watched.caught_up(1)
+        watched.say("the last that there is")
+        with watched.database.write() as session:
+            session.execute(delete(JobEvent).where(JobEvent.job_id == watched.lease.job_id))
+            session.execute(delete(Job).where(Job.id == watched.lease.job_id))
+        await until(task.done, watched.fan_out.round)
+        heard: list[bytes] = []
+        of_all = asyncio.create_task(collect(watched.listen(source=TENANT), heard))
+        # its numbers are passed over, not asked for again and again
+        await watched.caught_up(1)
+        with statements(watched.database, "job_events") as sent:
+            await watched.fan_out.round()
+        assert sent == []
+        with watched.database.write() as session:
+            service.enqueue(session, session.get_one(Variant, variant_id))
+        await until(lambda: bool(told(heard)), watched.fan_out.round)
+        watched.fan_out.end_streams()
+        await of_all
+        return numbers(heard)
+
+    assert asyncio.run(run()) == [4]
 
 
 def test_a_revoked_key_ends_its_streams_and_no_others(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
