@@ -112,14 +112,16 @@ class Dispatcher:
 
 
 def mark_sent(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
-    """Say of those that are still queued that they are sent now; job → the queue of the broker that it goes to.
+    """Say of those that are still queued that they are sent now; job → the queue of the broker that it goes to, in the
+    order of `job_ids`.
 
     Before the message goes out: whoever claims a job by it finds the mark, and a finished try clears it for the next.
     """
     statement = update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED)
     marked = statement.values(dispatched_at=database_now()).returning(Job.id, Job.queue)
     rows = session.execute(marked.execution_options(synchronize_session=False))
-    return {job_id: sized_queue(queue) for job_id, queue in rows}
+    found = {row.id: row.queue for row in rows}
+    return {job_id: sized_queue(found[job_id]) for job_id in job_ids if job_id in found}
 
 
 def mark_unsent(session: Session, job_ids: Sequence[str]) -> None:

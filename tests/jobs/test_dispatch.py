@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from publisher.jobs.broker import QUEUE
 from publisher.jobs.dispatch import AT_ONCE, Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings
@@ -60,7 +61,7 @@ def test_a_broker_that_hangs_holds_up_few_threads_and_not_for_long(database: Dat
         sent, most = list[bool](), threading.Semaphore(0)
 
         def publish() -> None:
-            sent.append(dispatcher.publish("job"))
+            sent.append(dispatcher.publish("job", QUEUE))
             most.release()
 
         for _ in range(40):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from publisher.errors import Conflict
+from publisher.errors import Conflict, JobPaused
 from publisher.jobs import leases, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
@@ -17,6 +17,7 @@ from publisher.store.database import Database
 from publisher.store.models import Job
 from publisher.store.states import EventKind, JobState
 from tests.jobs import rows
+from tests.jobs.test_publishing import INTENT
 
 POLICY = RetryPolicy(max_attempts=1, backoff_seconds=10)
 AWAY = Failure(Blame.INFRASTRUCTURE, "align", "disk full")
@@ -73,7 +74,7 @@ def test_resumed_job_is_sent_before_younger_ones(database: Database, settings: S
     pause(database, old)
     resume(database, old)
     reaper = Reaper(database, settings)
-    assert reaper._take_due() == [old, young]
+    assert list(reaper._take_due()) == [old, young]
 
 
 def test_what_goes_wrong_with_a_pausing_job_costs_no_try(database: Database) -> None:
@@ -147,7 +148,8 @@ def test_paused_and_pausing_jobs_can_be_cancelled(database: Database, claimed: b
 def test_job_that_publishes_is_not_paused(database: Database) -> None:
     job_id = rows.add_job(database)
     lease = rows.claim(database, job_id)
-    reach(database, lease, "publish")
+    with database.write() as session:
+        leases.intend(session, lease, INTENT)
     with pytest.raises(Conflict, match="on the Hub already"):
         pause(database, job_id)
     assert release(database, lease) is JobState.QUEUED
@@ -155,15 +157,15 @@ def test_job_that_publishes_is_not_paused(database: Database) -> None:
         pause(database, job_id)
 
 
-def test_job_that_came_to_publish_while_it_was_to_pause_goes_on_to_its_end(database: Database) -> None:
+def test_job_that_is_to_pause_publishes_nothing_before(database: Database) -> None:
     job_id = rows.add_job(database)
     lease = rows.claim(database, job_id)
-    pause(database, job_id)
     reach(database, lease, "publish")
-    with database.read() as session:
-        assert leases.status(session, lease).stopping_for is None  # nobody kills it
-    assert release(database, lease) is JobState.QUEUED
-    assert rows.load(database, job_id).pause_requested_at is None
+    assert pause(database, job_id) is JobState.PAUSING
+    with database.write() as session, pytest.raises(JobPaused):
+        leases.intend(session, lease, INTENT)
+    assert release(database, lease) is JobState.PAUSED
+    assert rows.load(database, job_id).publishing is None
 
 
 def test_hard_stop_counts_from_the_wish_to_pause(database: Database) -> None:
