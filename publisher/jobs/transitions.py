@@ -110,7 +110,7 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     """
     job = hold(session, lease)
     final = failure.blame is Blame.REQUEST or job.attempt >= policy.max_attempts
-    final = final or _came_before(session, job.id, failure)
+    final = final or _came_before(session, job, failure)
     if job.state is JobState.CANCELLING and not published:
         return _stop(session, lease, job)
     if job.state is JobState.PAUSING and failure.blame is Blame.INFRASTRUCTURE and not published:
@@ -128,11 +128,11 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
     return _requeue(session, lease, AttemptOutcome.FAILED, policy.delay(job.attempt), **values)
 
 
-def _came_before(session: Session, job_id: str, failure: Failure) -> bool:
-    """Whether the try before this one ended in the same error."""
-    if failure.error_id is None:
+def _came_before(session: Session, job: Job, failure: Failure) -> bool:
+    """Whether the try before this one ended in the same error, of those since the last retry."""
+    if failure.error_id is None or job.attempt == 1:  # tries of before a retry do not count
         return False
-    ended = (JobAttempt.job_id == job_id, JobAttempt.outcome == AttemptOutcome.FAILED.value)
+    ended = (JobAttempt.job_id == job.id, JobAttempt.outcome == AttemptOutcome.FAILED.value)
     earlier = session.scalar(select(JobAttempt.failure).where(*ended).order_by(JobAttempt.number.desc()).limit(1))
     return earlier is not None and earlier.get("error_id") == failure.error_id
 
