@@ -90,13 +90,13 @@ class Dispatcher:
 
     def forget(self, worker: str) -> None:
         """Take the queue of a worker that is gone out of the broker, with what is left in it."""
-        try:
-            with self._celery.connection_for_write() as connection:
+        with self._celery.connection_for_write() as connection:
+            try:
                 queue = celery_queue(own_queue(worker))(connection.default_channel)
                 queue.declare()  # a connection deletes what it knows to be bound
                 queue.delete()
-        except (OperationalError, OSError) as error:
-            logger.warning("broker is down, the queue of %s stays: %s", worker, error)
+            except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+                logger.warning("broker is down, the queue of %s stays: %s", worker, error)
 
     def is_reachable(self) -> bool:
         """Whether the broker answers now; for readiness."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from publisher.store.models import Job, Worker
 from publisher.store.states import JobState
 
 #: read at first; more only where the worker is for none of them
-_FIRST = 20
+_FIRST = 8
 #: `dispatched_at` of a job whose message was used up: it is sent again as soon as a worker that it is for is idle
 _USED_UP = 0.0
 
@@ -54,19 +55,20 @@ def due() -> list[ColumnElement[bool]]:
 
 def turns(session: Session, worker: Worker, fleet: Fleet, *where: ColumnElement[bool]) -> Iterator[str]:
     """Ids of the jobs that `worker` is for, those whose turn comes first at first; `where`: further conditions."""
-    waiting = select(Job.id, Job.needs_digest).where(*due(), *where).order_by(Job.precedence, Job.id)
     suits: dict[str | None, bool] = {}
-    seen = 0
-    for limit in (_FIRST, None):
-        rows = session.execute(waiting.offset(seen).limit(limit)).all()
-        seen += len(rows)
-        for job_id, digest in rows:
-            if digest is None or digest not in suits:
-                suits[digest] = fleet.suits(worker, needs_of(session, job_id, digest))
-            if suits[digest]:
-                yield job_id
-        if len(rows) < _FIRST:
-            return
+
+    def is_for(job_id: str, digest: str | None, needs: dict[str, Any] | None = None) -> bool:
+        if digest is None or digest not in suits:
+            known = read_needs(needs) if needs is not None else needs_of(session, job_id, digest)
+            suits[digest] = fleet.suits(worker, known)
+        return suits[digest]
+
+    waiting = select(Job.id, Job.needs_digest, Job.needs).where(*due(), *where).order_by(Job.precedence, Job.id)
+    first = session.execute(waiting.limit(_FIRST)).all()
+    yield from (job_id for job_id, digest, needs in first if is_for(job_id, digest, needs))
+    if len(first) == _FIRST:  # without what each needs: there are few kinds of jobs
+        others = session.execute(waiting.with_only_columns(Job.id, Job.needs_digest).offset(_FIRST)).all()
+        yield from (job_id for job_id, digest in others if is_for(job_id, digest))
 
 
 def needs_of(session: Session, job_id: str, digest: str | None) -> Needs | None:

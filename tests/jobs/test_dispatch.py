@@ -49,6 +49,7 @@ def test_broker_that_goes_away_after_use_is_no_error_either(
         assert dispatcher.send(rows.add_job(database))
     assert not dispatcher.send(rows.add_job(database))
     assert not dispatcher.is_reachable()
+    dispatcher.forget("a worker of before")
     with servers.redis_server(tmp_path, port):
         assert dispatcher.send(rows.add_job(database))
         assert messages(settings) == 1
