@@ -129,7 +129,7 @@ class Outside:
         )
 
 
-def current_outside(request: Request) -> Outside:
+async def current_outside(request: Request) -> Outside:
     return cast(Outside, request.app.state.outside)
 
 

@@ -24,7 +24,7 @@ class PageRequest:
     limit: int
 
 
-def page_request(
+async def page_request(
     cursor: Annotated[
         str | None, Query(max_length=64, pattern=r"^[a-z]+_[0-9a-f]{22}$", description="next_cursor of the page before")
     ] = None,

@@ -23,7 +23,8 @@ class Service:
     hub: HubStorage | None
 
 
-def current_service(request: Request) -> Service:
+async def current_service(request: Request) -> Service:
+    # async, though it waits for nothing: what is not is handed to a thread
     return cast(Service, request.app.state.service)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from publisher.settings import Settings
 from publisher.store import keys
 from publisher.store.database import Database
 from tests.models import tiny_llama
+from tests.servers import listen
 
 constants.HF_HUB_DISABLE_XET = True
 
@@ -65,7 +65,7 @@ class Tenant:
 @contextmanager
 def serve_api(data: Path, **changes: Any) -> Iterator[RunningApi]:
     """The application on a free port until the block is left. The reaper sleeps, so that tests decide."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     roots = data / "roots"
     roots.mkdir(parents=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from publisher.app import create_app
 from publisher.settings import Settings
 from publisher.store.database import Database
 from tests.dashboard.rows import Account
+from tests.servers import listen
 
 CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 
@@ -64,7 +64,7 @@ def csrf(response: httpx.Response) -> str:
 @contextmanager
 def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboard]:
     """The application on `port` (0: a free one) until the block is left. The reaper sleeps, so that tests decide."""
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = listen(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     defaults: dict[str, Any] = {"data_dir": data / "data", "public_url": url, "reaper_seconds": 3600}
     settings = Settings(**(defaults | changes))
