@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import JobCancelled, LeaseLost
@@ -60,9 +60,12 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
         "failure": None,
     }
     unsure = [*due, Job.lease_expires_at.is_(None)]
+    begun = func.coalesce(Job.started_at, now)  # a retry may have been cancelled before it began
     claimed = events.move(
         session, job_id, JobState.RUNNING, only_from=[JobState.QUEUED], where=due, **held, **afresh
-    ) or events.move(session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, **held)
+    ) or events.move(
+        session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, started_at=begun, **held
+    )
     if not claimed:
         return None
     return Lease(job_id, session.scalars(select(Job.lease_token).where(Job.id == job_id)).one())

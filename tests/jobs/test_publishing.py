@@ -181,3 +181,5 @@ def test_what_is_published_and_comes_back_otherwise_is_never_called_cancelled(da
         service.retry(session, lease.job_id)
     # it is there: cancelling the retry does not make that untrue
     assert cancel(database, lease.job_id) is JobState.CANCELLING
+    rows.claim(database, lease.job_id)
+    assert rows.load(database, lease.job_id).started_at is not None
