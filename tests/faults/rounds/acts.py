@@ -8,6 +8,7 @@ from contextlib import suppress
 import psutil
 import redis
 
+from publisher.jobs.broker import QUEUE
 from tests.faults.rounds.script import Act
 from tests.faults.rounds.site import Site
 
@@ -76,7 +77,7 @@ def _switch_off(name: str) -> Begin:
 
 def _deliver_twice(site: Site, job_id: str) -> None:
     for _ in range(2):
-        site.dispatcher.publish(job_id)
+        site.dispatcher.publish(job_id, QUEUE)
 
 
 def _fill_disk(site: Site, job_id: str) -> Undo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -127,6 +129,18 @@ def _locks(site: Site, play: Play) -> Iterator[str]:
                 continue
         except Timeout:
             yield f"{path.name} is still held"
+
+
+def remains(site: Site) -> list[str]:
+    """What a collection leaves of stages and half-made ones, though no job needs any: for the end of a sitting."""
+    data = site.installation.settings.data_dir
+    code = "from worker.build.gc import gc; gc()"  # `publisher admin gc`, installed or not
+    command = [sys.executable, "-c", code, "--data", str(data), "--limit", "0"]
+    done = subprocess.run(command, env=site.installation.environment, capture_output=True, text=True, check=False)
+    stages = site.installation.settings.stages_dir
+    left = [*stages.glob("[!.]*"), *(stages / ".partial").glob("*")]
+    found = [f"{path.relative_to(stages)} is left after a collection" for path in left]
+    return [f"publisher admin gc failed: {done.stderr}", *found] if done.returncode else found
 
 
 _OF_JOBS: tuple[Callable[[Play, PlayedJob], Iterator[str]], ...] = (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.rounds.__main__ import play_round
+from tests.faults.rounds.invariants import remains
 from tests.faults.rounds.script import Act, Form, Round
 from tests.faults.rounds.site import LEASE_SECONDS, Site, site
 
@@ -29,3 +30,7 @@ def test_the_ten_do_all_there_is() -> None:
 def test_everything_holds_after_a_round_of_faults(running: Site, seed: int) -> None:
     outcome = play_round(running, seed)
     assert not outcome.problems, f"{outcome.line}\n{outcome.problems}\n{outcome.report}"
+
+
+def test_a_collection_leaves_nothing_of_the_rounds(running: Site) -> None:
+    assert not remains(running)
