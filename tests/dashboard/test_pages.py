@@ -64,7 +64,7 @@ def test_queued_job_says_which_worker_is_missing_and_its_place(
     first, second = account.job(), account.job()
     keep_waiting_true(dashboard.database, 30)
     page = look(browser, f"/jobs/{second.job_id}")
-    assert "No worker is running. Number" in page
+    assert page.count("o worker is running.") == page.count("<p>No worker is running.</p>") == 1
     before, after = (
         int(re.findall(r"Number (\d+) in", look(browser, f"/jobs/{work.job_id}"))[0]) for work in (first, second)
     )
