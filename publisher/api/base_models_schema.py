@@ -81,7 +81,7 @@ class BaseModelAnswer(BaseModel):
         default=[],
         description="what is read otherwise than the files say: tensors left out, an LM head that is not tied",
     )
-    labels: dict[str, str]
+    labels: dict[str, str] = Field(description="to find it by")
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod

@@ -71,7 +71,7 @@ class CorpusAnswer(BaseModel):
     text_field: str = Field(description="column that holds the text")
     held_out_fraction: float = Field(description="share of the documents that is only used for evaluation")
     facts: CorpusFacts | None = Field(description="null for a dataset: jobs read it, registering does not")
-    labels: dict[str, str]
+    labels: dict[str, str] = Field(description="to find it by")
     created_at: float = Field(description="seconds since 1970")
 
     @classmethod

@@ -33,4 +33,6 @@ class LabelChange(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"labels": {"team": "ads", "old": None}}]}
     )
 
-    labels: dict[LabelKey, LabelValue | None] = Field(max_length=2 * MOST)
+    labels: dict[LabelKey, LabelValue | None] = Field(
+        max_length=2 * MOST, description="the ones to set, and with null the ones to take away"
+    )

@@ -41,7 +41,7 @@ class SweepPublish(BaseModel):
         description="namespace/name with {ratio}, {pruning.ratio} or {n} in it, or one name for each variant in order",
         examples=["my-org/llama-3.1-8b-loram-{ratio}"],
     )
-    private: bool = False
+    private: bool = Field(default=False, description="whether the repositories are private")
 
 
 class SweepRequest(BaseModel):
@@ -61,8 +61,8 @@ class SweepRequest(BaseModel):
         },
     )
 
-    base_model_id: str = Field(min_length=1, max_length=64)
-    recipe: Recipe
+    base_model_id: str = Field(min_length=1, max_length=64, description="what to prune")
+    recipe: Recipe = Field(description="what the variants have in common")
     vary: dict[RecipePath, Annotated[list[JsonValue], Field(min_length=1, max_length=MOST)]] = Field(
         min_length=1, max_length=8, description="field of the recipe → its values"
     )
@@ -136,9 +136,9 @@ def _named(template: str, number: int, variation: Variation) -> str:
 class SweepVariant(BaseModel):
     """One of a sweep's variants; what is measured is null until it is published."""
 
-    id: str
+    id: str = Field(description="the variant's")
     values: dict[str, JsonValue] = Field(description="field of the recipe → what it is in this variant")
-    repo_id: str
+    repo_id: str = Field(description="where it is published, or will be")
     job_id: str | None = Field(description="null: it was deleted")
     state: JobState | None = Field(description="its job's")
     failure: FailureAnswer | None
@@ -193,10 +193,10 @@ def _measured(row: tables.Variant) -> Mapping[str, Any]:
 class SweepSummary(BaseModel):
     """A sweep and how far it is."""
 
-    id: str
-    base_model_id: str
-    vary: dict[str, list[JsonValue]]
-    labels: dict[str, str]
+    id: str = Field(description="the sweep's")
+    base_model_id: str = Field(description="what is pruned")
+    vary: dict[str, list[JsonValue]] = Field(description="field of the recipe → its values")
+    labels: dict[str, str] = Field(description="given to its variants")
     states: dict[JobState, int] = Field(description="how many of its jobs are in each state")
     created_at: float = Field(description="seconds since 1970")
 
@@ -211,7 +211,7 @@ class SweepAnswer(SweepSummary):
 
     recipe: dict[str, Any] = Field(description="as it was asked for")
     publish: SweepPublish
-    variants: list[SweepVariant]
+    variants: list[SweepVariant] = Field(description="those that were not deleted")
 
     @classmethod
     def whole(cls, row: tables.Sweep, variants: Sequence[tables.Variant]) -> Self:

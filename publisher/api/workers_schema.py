@@ -64,4 +64,4 @@ class WorkerAnswer(BaseModel):
 
 
 class Workers(BaseModel):
-    items: list[WorkerAnswer]
+    items: list[WorkerAnswer] = Field(description="all that were seen within a day")

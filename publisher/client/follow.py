@@ -12,7 +12,13 @@ from publisher.errors import RequestFault
 
 @click.command()
 @click.argument("job_id")
-@click.option("--url", envvar="PUBLISHER_URL", default="http://127.0.0.1:8000", show_default=True)
+@click.option(
+    "--url",
+    envvar="PUBLISHER_URL",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    help="of the service; or set PUBLISHER_URL",
+)
 @click.option("--key", envvar="PUBLISHER_API_KEY", required=True, help="API key; or set PUBLISHER_API_KEY")
 def follow(job_id: str, url: str, key: str) -> None:
     """Show a job's stages and progress until it ends; exit 1 if it did not succeed."""

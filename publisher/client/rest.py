@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,4 +116,7 @@ def _problem(response: httpx.Response) -> PublisherError:
     if not isinstance(problem, dict):  # of a proxy, not of the service
         return fault(f"{response.request.method} {response.url.path}: HTTP {response.status_code}.")
     errors = [f"{entry['field']}: {entry['message']}" for entry in problem.get("errors", [])]
-    return fault("; ".join(errors) or str(problem.get("detail") or problem.get("title")))
+    message = "; ".join(errors) or str(problem.get("detail") or problem.get("title"))
+    if response.status_code == HTTPStatus.UNAUTHORIZED:  # perhaps another service's key
+        message = f"{response.url.scheme}://{response.url.netloc.decode()}: {message}"
+    return fault(message)

@@ -32,7 +32,7 @@ def celery_queue(name: str) -> Queue:
 
 def create_celery(settings: Settings) -> Celery:
     """A Celery app for the broker of these settings; connects when first used."""
-    app = Celery("publisher", broker=settings.resolved_broker_url, set_as_current=False)
+    app = Celery("publisher", broker=_address(settings), set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
@@ -49,6 +49,12 @@ def create_celery(settings: Settings) -> Celery:
         worker_enable_remote_control=True,
     )
     return app
+
+
+def _address(settings: Settings) -> str:
+    # kombu warns of a missing host, though it needs none for files
+    address = settings.resolved_broker_url
+    return "filesystem://localhost" if address == "filesystem://" else address
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

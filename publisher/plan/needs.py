@@ -74,7 +74,7 @@ class Needs(BaseModel):
     gpu: bool = Field(description="whether any stage computes: then it goes to a GPU if one that holds it is there")
     disk_bytes: int = Field(description="of all that the stages write, if none is there already")
     several: Several | None = Field(description="aligning on several devices together; null: this recipe cannot")
-    stages: dict[str, StageNeeds]
+    stages: dict[str, StageNeeds] = Field(description="name of a stage → what it needs")
 
 
 @dataclass(frozen=True)

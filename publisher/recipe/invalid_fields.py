@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -12,6 +13,8 @@ from publisher.recipe.recipe import Recipe
 
 _SHOWN_LETTERS = 80
 _VALUE_ERROR = "Value error, "
+#: of pydantic's sentences: Input, String, List, …
+_SUBJECT = re.compile(r"^\w+ should")
 #: kinds of error that pydantic tells of with names of our classes, and what JSON calls what is wanted
 _SHAPES = {"model_type": "an object", "model_attributes_type": "an object", "list_type": "a list"}
 
@@ -56,7 +59,7 @@ def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
         return _unknown_field(path)
     if message.startswith(_VALUE_ERROR):
         return message.removeprefix(_VALUE_ERROR)
-    message = f"it should be {_SHAPES[kind]}" if kind in _SHAPES else message.replace("Input should", "it should")
+    message = f"it should be {_SHAPES[kind]}" if kind in _SHAPES else _SUBJECT.sub("it should", message)
     if "input" not in error or isinstance(error["input"], dict | list):
         return message
     shown = repr(error["input"])

@@ -49,6 +49,15 @@ def test_a_service_that_is_away_is_named_with_the_way_out() -> None:
         client.get("/v1/jobs")
 
 
+def test_a_refused_key_is_told_with_the_address_that_refused_it(service: Scripted) -> None:
+    service.answers = [JSONResponse({"detail": "The API key is missing, wrong or revoked."}, 401)]
+    with (
+        ServiceClient(service.url, "key") as client,
+        pytest.raises(RequestFault, match=f"^{service.url}: The API key is missing"),
+    ):
+        client.get("/v1/jobs")
+
+
 def test_stream_that_breaks_off_goes_on_after_the_last_event(service: Scripted) -> None:
     service.answers = [Stream((RUNNING, LINE), broken=True), Stream((DONE,))]
     assert followed(service) == [1, 2, 3]

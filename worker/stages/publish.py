@@ -84,6 +84,7 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
             api.create_repo(target.repo_id, private=target.private, exist_ok=True)
         commit = publishing.make()
         publishing.compare(commit)
+    context.log(f"The checkpoint is published in {target.repo_id} as {commit}, and was read back.")
     url = f"{target.endpoint}/{target.repo_id}"
     report = PublicationReport(
         endpoint=target.endpoint, repo_id=target.repo_id, commit=commit, url=url, files=dict(publishing.files)

@@ -176,5 +176,6 @@ def _old_locks(root: Path) -> Iterator[Path]:
 def _ago(seconds: float) -> str:
     for size, unit in ((_DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
+            count = round(seconds / size)
+            return f"{count} {unit if count > 1 else unit[:-1]}"
     return f"{seconds:.0f} seconds"

@@ -110,6 +110,14 @@ def test_worker_that_died_after_the_commit_publishes_once(hub: RunningHub, check
     assert commits(hub, "org/once") == history
 
 
+def test_the_log_says_what_was_published_where(hub: RunningHub, checkpoint: Path, output: Output) -> None:
+    context = RecordingContext()
+    publish.run(hub.request("org/told"), PublishInputs(checkpoint), output(), context)
+    assert context.messages[-1] == (
+        f"The checkpoint is published in org/told as {hub.api().model_info('org/told').sha}, and was read back."
+    )
+
+
 def test_newer_checkpoint_takes_files_of_the_older_one_away_and_leaves_others(
     hub: RunningHub, checkpoint: Path, output: Output
 ) -> None:
