@@ -44,7 +44,7 @@ def queue_names(text: str) -> tuple[str, ...]:
     """Those of `cpu,16,32`, none of an empty text: publisher.plan.queues. Raises ValueError for another name."""
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     for name in names:
-        if name != NO_GPU_QUEUE and not (name.isdecimal() and int(name) in QUEUE_SIZES):
+        if name not in {NO_GPU_QUEUE, *map(str, QUEUE_SIZES)}:  # 08 would be a queue that nobody sends to
             known = f"{NO_GPU_QUEUE}, {QUEUE_SIZES[0]}, {QUEUE_SIZES[1]}, {QUEUE_SIZES[2]}, … {QUEUE_SIZES[-1]}"
             raise ValueError(f"{name!r} is no queue; there are {known} (GiB that its jobs need)")
     return names

@@ -201,7 +201,7 @@ def test_a_file_that_holds_no_json_is_named(tmp_path: Path, monkeypatch: pytest.
         Settings()
 
 
-@pytest.mark.parametrize("names", ["3", "gpu", "8,", "cpu;8", "8192"])
+@pytest.mark.parametrize("names", ["3", "gpu", "8,", "cpu;8", "8192", "08", "٨"])
 def test_a_queue_that_there_is_not_is_refused_with_those_that_there_are(names: str) -> None:
     with pytest.raises(ValidationError, match=r"is no queue; there are cpu, 1, 2, 4, … 4096"):
         Settings(worker_queues=names)

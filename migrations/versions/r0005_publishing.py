@@ -17,5 +17,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # the version before knows of no cancel without a worker: as one whose worker is lost it ends
+    jobs_of_now = sa.table("jobs", sa.column("state"), sa.column("lease_expires_at"))
+    without_worker = (jobs_of_now.c.state == "cancelling", jobs_of_now.c.lease_expires_at.is_(None))
+    op.execute(jobs_of_now.update().values(lease_expires_at=0.0).where(*without_worker))
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_column("publishing")

@@ -53,8 +53,18 @@ def downgrade() -> None:
             labelled.drop_column("labels")
     op.drop_table("labels")
     op.drop_table("job_attempts")
+    _forget_pauses()
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_column("pause_requested_at")
+
+
+def _forget_pauses() -> None:
+    """The version before reads no row in a state that it does not know. What nobody wants to run is cancelled, which
+    can be retried; what stops just now runs on."""
+    jobs = sa.table("jobs", *(sa.column(name) for name in ("state", "finished_at", "pause_requested_at")))
+    ended = jobs.update().values(state="cancelled", finished_at=jobs.c.pause_requested_at)
+    op.execute(ended.where(jobs.c.state == "paused"))
+    op.execute(jobs.update().values(state="running").where(jobs.c.state == "pausing"))
 
 
 def _create_attempts() -> None:

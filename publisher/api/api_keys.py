@@ -48,8 +48,5 @@ def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> N
             raise Forbidden(
                 f"{id} was not made by the key that you sent.", way_out="Send the key that made it, or your first one."
             )
-        if row.revoked_at is not None:
-            return
-        if keys.active_keys(session, caller.tenant_id) == 1:
+        if not keys.revoke_unless_last(session, row):
             raise Conflict(f"{id} is the only key that works.", way_out="Make another one first.")
-        keys.revoke(session, row)

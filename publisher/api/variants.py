@@ -109,7 +109,7 @@ def _create(
 def add_variant(session: Session, caller: Caller, request: VariantRequest, key: str | None, **more: str) -> Variant:
     """A row for a request that was checked; `more`: id, sweep_id. NotFound or Conflict for what has just gone."""
     # what it needs may have been deleted since the checks; from now on it stays
-    owned(session, BaseModel, caller.tenant_id, request.base_model_id)
+    owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=True)
     for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
         raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
     variant = Variant(

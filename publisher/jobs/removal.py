@@ -11,11 +11,12 @@ from publisher.errors import Conflict
 from publisher.store import deletion
 from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
+from publisher.store.tenancy import hold
 
 
 def remove_job(session: Session, job: Job) -> None:
     """Conflict unless the job has ended. Its variant stays, and what it published."""
-    session.refresh(job, with_for_update=True)
+    hold(session, job)
     refuse_live([job])
     deletion.delete_job(session, job)
 

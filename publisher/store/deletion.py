@@ -21,6 +21,7 @@ from publisher.store.models import (
     Variant,
     VariantFile,
 )
+from publisher.store.tenancy import hold
 from publisher.store.variant_content import recipe_of
 
 #: ids that a refusal names
@@ -37,6 +38,7 @@ def delete_job(session: Session, job: Job) -> None:
 
 def delete_variant(session: Session, variant: Variant) -> None:
     """With its jobs. What it published stays where it is."""
+    hold(session, variant)
     for job in list(variant.jobs):
         delete_job(session, job)
     session.execute(delete(VariantFile).where(VariantFile.variant_id == variant.id))
@@ -46,6 +48,7 @@ def delete_variant(session: Session, variant: Variant) -> None:
 
 def delete_base_model(session: Session, row: BaseModel) -> None:
     """Conflict if a variant was made from it."""
+    hold(session, row)
     made = select(Variant.id).where(Variant.base_model_id == row.id).order_by(Variant.id).limit(MOST_NAMED + 1)
     refuse_used(f"base model {row.id}", session.scalars(made).all())
     _delete_labelled(session, row)
@@ -53,7 +56,7 @@ def delete_base_model(session: Session, row: BaseModel) -> None:
 
 def delete_corpus(session: Session, row: Corpus) -> None:
     """Conflict if a variant's recipe names it: its name would come to mean another text."""
-    session.refresh(row, with_for_update=True)  # requests that are about to name it wait, and find it gone
+    hold(session, row)  # requests that are about to name it wait, and find it gone
     refuse_used(f"corpus {row.name}", _variants_that_name(session, row))
     _delete_labelled(session, row)
 
@@ -95,6 +98,7 @@ def _variants_that_name(session: Session, corpus: Corpus) -> list[str]:
 
 
 def _delete_labelled(session: Session, row: BaseModel | Corpus | Variant) -> None:
+    hold(session, row)  # before its labels, as those who change them do
     forget_labels(session, row.id)
     session.delete(row)
     session.flush()

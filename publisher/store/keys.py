@@ -90,6 +90,18 @@ def revoke(session: Session, key: ApiKey) -> None:
     key.revoked_at = session.scalar(select(database_now()))
 
 
+def revoke_unless_last(session: Session, key: ApiKey) -> bool:
+    """Whether it does not count any more; not done where no other key of the tenant does. Several at once wait for each
+    other: two keys that revoke themselves would both find the other one."""
+    session.execute(select(Tenant.id).where(Tenant.id == key.tenant_id).with_for_update(key_share=True))
+    session.refresh(key)
+    if key.revoked_at is None:
+        if active_keys(session, key.tenant_id) == 1:
+            return False
+        revoke(session, key)
+    return True
+
+
 def not_revoked(session: Session, ids: Collection[str]) -> set[str]:
     """Those of these keys that still count."""
     return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.revoked_at.is_(None))))

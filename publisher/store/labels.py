@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from publisher.errors import RequestFault
 from publisher.store.models import BaseModel, Corpus, Label, Variant
+from publisher.store.tenancy import hold
 
 #: labels of one resource
 MOST = 20
@@ -28,7 +29,7 @@ def set_labels(session: Session, row: Labelled, labels: Mapping[str, str]) -> No
 
 def change_labels(session: Session, row: Labelled, changes: Mapping[str, str | None]) -> None:
     """Set some labels, take away those that are None, leave the others. RequestFault if there are too many then."""
-    session.refresh(row, with_for_update=True)
+    hold(session, row)
     merged = {key: value for key, value in {**row.labels, **changes}.items() if value is not None}
     if len(merged) > MOST:
         raise RequestFault(f"{row.id} would have {len(merged)} labels; {MOST} are allowed.", field="labels")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound
 from publisher.jobs import leases, service, transitions
@@ -14,10 +16,11 @@ from publisher.jobs.removal import remove_job, remove_variant
 from publisher.jobs.transitions import PublishedFile
 from publisher.store import deletion
 from publisher.store.database import Database
-from publisher.store.labels import set_labels
+from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Corpus, Job, Table, Variant
 from publisher.store.resources import keep_corpora
 from publisher.store.states import EventKind, JobState
+from publisher.store.tenancy import hold, owned
 from tests.jobs import rows
 from tests.store.rows import Owner, add_owner, add_variant
 
@@ -134,3 +137,92 @@ def test_request_that_names_a_corpus_keeps_it_until_its_variant_is_there(databas
     other.join(10)
     assert len(refused) == 1
     assert variant.id in refused[0]
+
+
+def test_request_for_a_base_model_keeps_it_until_its_variant_is_there(database: Database, owner: Owner) -> None:
+    with database.write() as session:
+        deletion.delete_variant(session, session.get_one(Variant, owner.variant))
+    refused: list[str] = []
+
+    def delete_it() -> None:
+        try:
+            with database.write() as session:
+                deletion.delete_base_model(session, session.get_one(BaseModel, owner.base_model))
+        except Conflict as error:
+            refused.append(str(error))
+
+    other = threading.Thread(target=delete_it)
+    with database.write() as session:
+        owned(session, BaseModel, owner.tenant_id, owner.base_model, kept=True)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        variant = add_variant(session, owner.tenant_id, owner.base_model)
+    other.join(10)
+    assert len(refused) == 1
+    assert variant.id in refused[0]
+
+
+def delete_variant(session: Session, owner: Owner) -> None:
+    deletion.delete_variant(session, owned(session, Variant, owner.tenant_id, owner.variant))
+
+
+def delete_corpus(session: Session, owner: Owner) -> None:
+    deletion.delete_corpus(session, owned(session, Corpus, owner.tenant_id, owner.corpus))
+
+
+def label_variant(session: Session, owner: Owner) -> None:
+    change_labels(session, owned(session, Variant, owner.tenant_id, owner.variant), {"team": "ads"})
+
+
+Change = Callable[[Session, Owner], None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(delete_variant, label_variant), (delete_variant, delete_variant), (delete_corpus, delete_corpus)],
+)
+def test_change_of_what_is_deleted_just_now_finds_none(
+    database: Database, owner: Owner, first: Change, second: Change
+) -> None:
+    found: list[type[Exception] | None] = []
+
+    def change() -> None:
+        try:
+            with database.write() as session:
+                second(session, owner)
+            found.append(None)
+        except Exception as error:  # noqa: BLE001 which one is what is asked
+            found.append(type(error))
+
+    other = threading.Thread(target=change)
+    with database.write() as session:
+        first(session, owner)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+    other.join(10)
+    assert found == [NotFound]
+
+
+def test_labels_change_while_their_variant_is_deleted_without_a_deadlock(database: Database, owner: Owner) -> None:
+    """Both take the variant before its labels."""
+    with database.write() as session:
+        set_labels(session, session.get_one(Variant, owner.variant), {"team": "search"})
+    left: list[str] = []
+
+    def delete_it() -> None:
+        with database.write() as session:
+            delete_variant(session, owner)
+            left.append("deleted")
+
+    other = threading.Thread(target=delete_it)
+    with database.write() as session:
+        variant = owned(session, Variant, owner.tenant_id, owner.variant)
+        hold(session, variant)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        set_labels(session, variant, {"team": "ads"})
+    other.join(10)
+    assert left == ["deleted"]

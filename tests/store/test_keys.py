@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from publisher.store import keys
 from publisher.store.database import Database, database_now
@@ -127,3 +130,27 @@ def test_processes_that_start_at_once_make_one_tenant(database: Database) -> Non
     assert len([key for key in made if key is not None]) == 1
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Tenant)) == 1
+
+
+def test_of_two_last_keys_that_are_revoked_at_once_one_stays(
+    database: Database, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.write() as session:
+        second = keys.add_key(session, owner.tenant_id, "second", "loram_second").id
+    count, both_counted = keys.active_keys, threading.Barrier(2)
+
+    def and_meet(session: Session, tenant_id: str) -> int:
+        counted = count(session, tenant_id)
+        with suppress(threading.BrokenBarrierError):
+            both_counted.wait(timeout=0.2)
+        return counted
+
+    def revoke_last(id: str) -> bool:
+        with database.write() as session:
+            return keys.revoke_unless_last(session, session.get_one(ApiKey, id))
+
+    monkeypatch.setattr(keys, "active_keys", and_meet)
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(revoke_last, [owner.key, second])) == [False, True]
+    with database.read() as session:
+        assert count(session, owner.tenant_id) == 1

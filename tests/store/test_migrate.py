@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.types import Integer
 
 from migrations.versions import r0008_event_numbers
-from publisher.jobs import events
+from publisher.jobs import events, service
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
 from publisher.store import migrate
@@ -30,7 +30,7 @@ from publisher.store.database import Database, create_database_engine
 from publisher.store.models import ApiKey, Job, JobEvent, MetricPoint, Table, Tenant, Variant, Worker
 from publisher.store.states import JobState
 from publisher.store.variant_content import recipe_of
-from tests.jobs.rows import metric, report
+from tests.jobs.rows import add_job, claim, metric, report
 from tests.recipe.history import HISTORY
 
 
@@ -109,6 +109,25 @@ def test_of_keys_of_before_each_tenants_oldest_that_works_is_its_first(database:
     with database.read() as session:
         makers = {key.id: key.created_by for key in session.scalars(select(ApiKey))}
     assert makers == {"key_1": "key_2", "key_2": None, "key_3": "key_2", "key_4": None}
+
+
+def test_the_version_before_knows_every_state_that_a_downgrade_leaves(database: Database, database_url: str) -> None:
+    paused, pausing, unsettled = (add_job(database) for _ in range(3))
+    with database.write() as session:
+        service.pause(session, paused)
+    claim(database, pausing)
+    with database.write() as session:
+        service.pause(session, pausing)
+        events.move(session, unsettled, JobState.CANCELLING, only_from=[JobState.QUEUED])
+    migrate.downgrade(database_url, "0003")
+    with database.engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, state, finished_at, lease_expires_at FROM jobs"))
+        found = {id: (state, finished_at is not None, lease is not None) for id, state, finished_at, lease in rows}
+    assert found == {
+        paused: ("cancelled", True, False),
+        pausing: ("running", False, True),
+        unsettled: ("cancelling", False, True),
+    }
 
 
 def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> None:
