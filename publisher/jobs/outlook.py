@@ -47,7 +47,7 @@ def outlook(session: Session, job: Job, patience: float) -> Outlook:
     now = session.scalars(select(database_now())).one()
     view = _View(session, now, live_fleet(session, patience))
     if job.state in ACTIVE:
-        left = view.left(job)
+        left = view.left(job) if job.state is JobState.RUNNING else None  # the others stop, before their end
         return Outlook(start=job.started_at, end=None if left is None else now + left)
     if job.state is not JobState.QUEUED:
         return Outlook()
@@ -98,7 +98,7 @@ class _View:
     def free_in(self) -> dict[str, float | None]:
         """Seconds until each worker is free."""
         running = self.session.scalars(select(Job).where(Job.state.in_(ACTIVE), Job.worker.is_not(None)))
-        ends = {str(job.worker): self.left(job) for job in running}
+        ends = {str(job.worker): self.left(job) if job.state is JobState.RUNNING else 0.0 for job in running}
         return {worker.id: ends.get(worker.id, 0.0) for worker in self.fleet.workers}
 
     def ahead(self, job: Job) -> tuple[int, Sequence[Turn] | None]:

@@ -99,6 +99,19 @@ def test_a_retry_is_not_expected_before_it_is_due(database: Database) -> None:
     assert seen(database, job_id).start == later
 
 
+def test_a_job_that_stops_is_expected_at_no_end_and_its_worker_is_free(database: Database) -> None:
+    have_taken(database, "llama")
+    rows.add_worker(database, "w", 80 * GIB)
+    running, next_one = (rows.add_sized_job(database, GIB) for _ in range(2))
+    alike(database, "llama", running, next_one)
+    rows.claim(database, running, "w")
+    assert seen(database, running).end is not None
+    with database.write() as session:
+        service.cancel(session, running)
+    assert seen(database, running).end is None
+    assert seen(database, next_one).start == pytest.approx(rows.now(database), abs=5)
+
+
 def test_a_job_that_is_over_has_no_outlook(database: Database) -> None:
     job_id = rows.add_job(database)
     with database.write() as session:
