@@ -318,3 +318,24 @@ def test_listeners_outlast_a_database_that_is_away(watched: Watched, monkeypatch
 
     assert told(asyncio.run(run()))[-1].data["message"] == "after"
     assert next(fails) > 5
+
+
+def test_stream_of_which_no_event_is_wanted_says_that_it_is_there(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much happens: proxies see silence, and who comes again would read all of it once more."""
+
+    async def something_happens(listener: object, seconds: float) -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    monkeypatch.setattr(module.Listener, "wait", something_happens)
+    monkeypatch.setattr(module, "KEEP_ALIVE", 0.0)
+    watched.say("a", "b")
+
+    async def first_chunks() -> list[bytes]:
+        stream = watched.fan_out.follow(watched.caller, JOB, watched.lease.job_id, 0, lambda entry: False)
+        async with asyncio.timeout(5):
+            return [await anext(stream), await anext(stream)]
+
+    assert asyncio.run(first_chunks())[1] == b": still here\nid: 4\n\n"
