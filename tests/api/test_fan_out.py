@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from publisher.api import fan_out as module
@@ -25,7 +25,8 @@ from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.store import keys
 from publisher.store.database import Database
-from publisher.store.models import ApiKey, Job, JobEvent, Variant
+from publisher.store.deletion import delete_job
+from publisher.store.models import ApiKey, Job, Variant
 from publisher.store.states import EventKind
 from tests.jobs import rows
 
@@ -250,8 +251,7 @@ def test_a_deleted_job_ends_its_stream_and_leaves_a_hole_in_the_tenants(watched:
         await watched.caught_up(1)
         watched.say("the last that there is")
         with watched.database.write() as session:
-            session.execute(delete(JobEvent).where(JobEvent.job_id == watched.lease.job_id))
-            session.execute(delete(Job).where(Job.id == watched.lease.job_id))
+            delete_job(session, session.get_one(Job, watched.lease.job_id))
         await until(task.done, watched.fan_out.round)
         heard: list[bytes] = []
         of_all = asyncio.create_task(collect(watched.listen(source=TENANT), heard))
