@@ -108,21 +108,28 @@ def _save(
     service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts | None, labels: Mapping[str, str]
 ) -> tuple[Corpus, bool]:
     try:
-        with service.database.write() as session:
-            found = find_corpus(session, caller.tenant_id, source.name)
-            row = found or Corpus(
-                tenant_id=caller.tenant_id, name=source.name, source=source.model_dump(mode="json"), facts={}
-            )
-            if not source_of(row).is_same_as(source):
-                raise _name_taken(source.name)
-            row.facts = facts.model_dump() if facts else {}
-            session.add(row)
-            session.flush()
-            if labels:
-                change_labels(session, row, labels)
-            return row, found is None
-    except IntegrityError as error:
-        raise _name_taken(source.name) from error
+        return _save_once(service, caller, source, facts, labels)
+    except IntegrityError:
+        # PostgreSQL lets two transactions look before either writes; the one that lost finds the other's row
+        return _save_once(service, caller, source, facts, labels)
+
+
+def _save_once(
+    service: Service, caller: Caller, source: CorpusSource, facts: CorpusFacts | None, labels: Mapping[str, str]
+) -> tuple[Corpus, bool]:
+    with service.database.write() as session:
+        found = find_corpus(session, caller.tenant_id, source.name)
+        row = found or Corpus(
+            tenant_id=caller.tenant_id, name=source.name, source=source.model_dump(mode="json"), facts={}
+        )
+        if not source_of(row).is_same_as(source):
+            raise _name_taken(source.name)
+        row.facts = facts.model_dump() if facts else {}
+        session.add(row)
+        session.flush()
+        if labels:
+            change_labels(session, row, labels)
+        return row, found is None
 
 
 def _name_taken(name: str) -> Conflict:

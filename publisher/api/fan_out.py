@@ -165,15 +165,19 @@ class FanOut:
         with self._listening(caller, source, id, number) as listener:
             # the id without an event: who is cut off before the first event goes on from here, too
             yield b"retry: %d\nid: %d\n\n" % (RECONNECT, number)
+            silent_since = time.monotonic()
             while not listener.is_over:
                 listener.woken.clear()
                 entries = await self._next(listener)
-                if entries:
-                    sent = b"".join(entry.sent for entry in entries if wanted(entry))
-                    if sent:
-                        yield sent
-                elif not await listener.wait(KEEP_ALIVE):
-                    yield b": still here\nid: %d\n\n" % listener.number
+                sent = b"".join(entry.sent for entry in entries if wanted(entry))
+                if not entries:
+                    await listener.wait(max(0.0, silent_since + KEEP_ALIVE - time.monotonic()))
+                # events that the listener does not want are silence, too
+                if not sent and time.monotonic() - silent_since >= KEEP_ALIVE:
+                    sent = b": still here\nid: %d\n\n" % listener.number
+                if sent:
+                    yield sent
+                    silent_since = time.monotonic()
 
     @contextmanager
     def _listening(self, caller: Caller, source: Source, id: str, number: int) -> Iterator[Listener]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from publisher.api import corpora
 from publisher.corpus.source import CorpusSource, Split
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
 from tests.dataset_hub import COMMIT, LATER, DatasetHub, serve_datasets
@@ -256,3 +257,13 @@ def test_a_recipe_may_name_a_dataset(other: httpx.Client, other_api: RunningApi,
     publish = {"repo_id": f"{other_tenant.name}/tiny", "private": False}
     body = {"base_model_id": base["id"], "recipe": recipe(), "publish": publish}
     assert created(other.post("/v1/variants", json=body))["job"]["state"] == "queued"
+
+
+def test_source_that_another_request_registers_just_now_is_the_same_corpus(
+    api: RunningApi, client: httpx.Client, corpus: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL does not show what the other one has not committed."""
+    find, unseen = corpora.find_corpus, iter([None, None])
+    monkeypatch.setattr(corpora, "find_corpus", lambda *which: next(unseen, find(*which)))
+    again = post(client, api.roots / "novel.jsonl")
+    assert (again.status_code, again.json()) == (200, corpus)

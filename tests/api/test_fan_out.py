@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from publisher.api import fan_out as module
@@ -25,7 +25,8 @@ from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.store import keys
 from publisher.store.database import Database
-from publisher.store.models import ApiKey, Job, JobEvent, Variant
+from publisher.store.deletion import delete_job
+from publisher.store.models import ApiKey, Job, Variant
 from publisher.store.states import EventKind
 from tests.jobs import rows
 
@@ -250,8 +251,7 @@ def test_a_deleted_job_ends_its_stream_and_leaves_a_hole_in_the_tenants(watched:
         await watched.caught_up(1)
         watched.say("the last that there is")
         with watched.database.write() as session:
-            session.execute(delete(JobEvent).where(JobEvent.job_id == watched.lease.job_id))
-            session.execute(delete(Job).where(Job.id == watched.lease.job_id))
+            delete_job(session, session.get_one(Job, watched.lease.job_id))
         await until(task.done, watched.fan_out.round)
         heard: list[bytes] = []
         of_all = asyncio.create_task(collect(watched.listen(source=TENANT), heard))
@@ -318,3 +318,24 @@ def test_listeners_outlast_a_database_that_is_away(watched: Watched, monkeypatch
 
     assert told(asyncio.run(run()))[-1].data["message"] == "after"
     assert next(fails) > 5
+
+
+def test_stream_of_which_no_event_is_wanted_says_that_it_is_there(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much happens: proxies see silence, and who comes again would read all of it once more."""
+
+    async def something_happens(listener: object, seconds: float) -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    monkeypatch.setattr(module.Listener, "wait", something_happens)
+    monkeypatch.setattr(module, "KEEP_ALIVE", 0.0)
+    watched.say("a", "b")
+
+    async def first_chunks() -> list[bytes]:
+        stream = watched.fan_out.follow(watched.caller, JOB, watched.lease.job_id, 0, lambda entry: False)
+        async with asyncio.timeout(5):
+            return [await anext(stream), await anext(stream)]
+
+    assert asyncio.run(first_chunks())[1] == b": still here\nid: 4\n\n"

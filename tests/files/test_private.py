@@ -68,3 +68,10 @@ def test_a_private_file_is_private_from_its_first_byte(tmp_path: Path) -> None:
     assert mode(tmp_path / "key") == 0o600
     assert (tmp_path / "key").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_secret_that_cannot_be_put_in_its_place_is_left_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_private(tmp_path / "key", "secret")
+    assert list(tmp_path.iterdir()) == [tmp_path / "key"]
