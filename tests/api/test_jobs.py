@@ -43,6 +43,7 @@ def test_a_failed_job_says_why_and_can_be_retried(api: RunningApi, client: httpx
     assert found["state"] == "failed"
     assert found["failure"] == {
         "blame": "request", "stage": "align", "message": "not enough text", "way_out": "Register more.",
+        "error_id": None,
     }  # fmt: skip
     refused(client.post(f"/v1/jobs/{job['id']}/cancel"), 409)
     assert client.post(f"/v1/jobs/{job['id']}/retry").json()["state"] == "queued"

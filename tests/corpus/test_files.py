@@ -121,6 +121,8 @@ def test_what_may_not_be_read_is_not_left_out_unseen(closed: str, tmp_path: Path
     corpus = tmp_path / "corpus"
     for name in ("a.jsonl", "b.jsonl", "sub/c.jsonl"):
         write(corpus / name)
+    for made in (corpus, *corpus.rglob("*")):  # whatever umask a service in this process has set
+        made.chmod(0o755)
     (corpus / closed).chmod(0)
     done = subprocess.run(
         [sys.executable, "-c", _AS_NOBODY, str(corpus)], capture_output=True, text=True, check=True, timeout=60

@@ -19,6 +19,7 @@ from publisher.store.database import Database
 from publisher.store.states import JobState
 from tests import servers
 from tests.jobs import rows
+from tests.jobs.test_publishing import INTENT
 from worker.jobs.reporter import JobReporter, WorkerStopping
 
 
@@ -111,18 +112,21 @@ def test_pause_is_seen_within_seconds(database: Database, settings: Settings, le
     assert rows.load(database, lease.job_id).state is JobState.PAUSED
 
 
-def test_pause_does_not_stop_what_publishes(database: Database, settings: Settings, lease: Lease) -> None:
-    often = settings.model_copy(update={"heartbeat_seconds": 0.1})
+def test_job_that_is_to_pause_sends_no_commit(database: Database, settings: Settings, lease: Lease) -> None:
+    reporter = JobReporter(database, lease, settings)
+    reporter.context(Stage.PUBLISH)
     with database.write() as session:
         service.pause(session, lease.job_id)
-    reporter = JobReporter(database, lease, often)
-    reporter.context(Stage.PUBLISH)
-    reporter._pulse()
-    reporter.check()
-    reporter.context(Stage.PACKAGE)
+    with pytest.raises(JobPaused):
+        reporter.intend(INTENT)
     reporter._pulse()
     with pytest.raises(JobPaused):
         reporter.check()
+    with database.write() as session:
+        service.resume(session, lease.job_id)
+    reporter._pulse()
+    reporter.check()
+    reporter.intend(INTENT)
 
 
 def test_heartbeat_keeps_the_lease(database: Database, settings: Settings, lease: Lease) -> None:
