@@ -13,6 +13,7 @@ import pytest
 
 from publisher.api import corpora
 from publisher.corpus.source import CorpusSource, Split
+from publisher.store.resources import find_corpus
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, serve_api, write_corpus
 from tests.dataset_hub import COMMIT, LATER, DatasetHub, serve_datasets
 from tests.models import tiny_llama
@@ -263,7 +264,7 @@ def test_source_that_another_request_registers_just_now_is_the_same_corpus(
     api: RunningApi, client: httpx.Client, corpus: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL does not show what the other one has not committed."""
-    find, unseen = corpora.find_corpus, iter([None, None])
-    monkeypatch.setattr(corpora, "find_corpus", lambda *which: next(unseen, find(*which)))
+    unseen = iter([None, None])
+    monkeypatch.setattr(corpora, "find_corpus", lambda *which: next(unseen, find_corpus(*which)))
     again = post(client, api.roots / "novel.jsonl")
     assert (again.status_code, again.json()) == (200, corpus)
