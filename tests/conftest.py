@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,14 @@ def pytest_unconfigure() -> None:
     """xdist's workers end without what Python does at its exit."""
     if HOME:
         HOME.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_umask() -> Iterator[None]:
+    """A service that runs in this process closes what is written from then on to others; tests' own files are not."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ import httpx
 import pytest
 
 from publisher.jobs import transitions
-from publisher.jobs.broker import create_celery
 from publisher.manifest.manifest import Manifest
 from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused
-from tests.jobs.rows import claim
+from tests.jobs.rows import claim, waiting_messages
 from tests.manifest import contents
 
 
@@ -62,8 +61,7 @@ def test_jobs_wait_in_the_order_of_the_variants(api: RunningApi, client: httpx.C
         ::-1
     ]
     assert {client.get(f"/v1/jobs/{job_id}").json()["state"] for job_id in job_ids} == {"queued"}
-    with create_celery(api.settings).connection_for_write() as connection:
-        assert connection.default_channel.queue_declare("publisher", passive=True).message_count >= 40
+    assert waiting_messages(api.settings).total() >= 40
 
 
 def test_one_variant_that_could_only_fail_stops_all(client: httpx.Client, body: Body) -> None:

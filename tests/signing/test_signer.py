@@ -61,5 +61,7 @@ def test_tokens_and_sessions_of_releases_before_stay_good() -> None:
     digest = hmac.digest(SECRET, b"job-token:" + claims.encode(), hashlib.sha256)
     token = f"lpj_{claims}.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"
     assert read_job_token(SECRET, token) == JobToken("job_1", None)
-    expected = hmac.digest(SECRET, b"dashboard session:key_1.2000", hashlib.sha256).hex()
-    assert Sessions(SECRET, secure=False).seal("key_1", 2000) == f"key_1.2000.{expected}"
+    expected = hmac.digest(SECRET, b"dashboard session:key_1.4000000000", hashlib.sha256).hex()
+    opened = Sessions(SECRET, secure=False).open(f"key_1.4000000000.{expected}")
+    assert opened is not None
+    assert (opened.key_id, opened.expires) == ("key_1", 4e9)

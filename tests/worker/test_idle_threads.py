@@ -14,11 +14,13 @@ from publisher.client.demo.data import prepare_model
 from publisher.client.demo.service import downstream
 from publisher.errors import InfrastructureFault
 from publisher.families import describe
-from publisher.jobs.leases import Lease
+from publisher.families.shared_answers import SharedAnswers
 from publisher.settings import Settings
 from publisher.store import migrate
+from publisher.store.database import Database
 from tests.architecture.test_geometry import LLAMA_2_13B
 from tests.idle_threads import policies, watching
+from tests.jobs import rows
 from worker.jobs.registration import measure
 from worker.jobs.supervision import start_child
 
@@ -35,7 +37,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_job_s_process(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBLISHER_DATA_DIR", str(watched / "data"))
     migrate.upgrade(Settings().resolved_database_url)
-    start_child(Lease("job_none", 1)).wait(60)
+    database = Database(Settings().resolved_database_url)
+    start_child(rows.claim(database, rows.add_job(database))).wait(60)
+    database.close()
     assert policies(watched) == ["PASSIVE"]
 
 
@@ -58,8 +62,10 @@ def test_a_build_on_the_command_line(watched: Path) -> None:
     assert policies(watched) == ["PASSIVE"]
 
 
-def test_the_process_that_asks_transformers_for_a_family_s_structure(watched: Path) -> None:
-    describe._elsewhere.cache_clear()
+def test_the_process_that_asks_transformers_for_a_family_s_structure(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describe, "_processes", SharedAnswers(describe._run_process, kept=1))
     with pytest.raises(InfrastructureFault):
         describe._elsewhere(json.dumps(LLAMA_2_13B))
     assert policies(watched) == ["PASSIVE"]

@@ -1,4 +1,5 @@
-"""Ten rounds in which everything is done once. Many more: python -m tests.faults.rounds --seeds 1:300"""
+"""Three rounds, and with the long tests ten in which everything is done once. Many more: python -m tests.faults.rounds
+--seeds 1:300"""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from tests.faults.rounds.site import LEASE_SECONDS, Site, site
 
 #: of one job each, which makes them short
 SEEDS = (12, 13, 15, 16, 20, 26, 34, 41, 207, 216)
+#: played in every run
+OFTEN = SEEDS[:3]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,9 @@ def test_the_ten_do_all_there_is() -> None:
     assert {act.kind for round in rounds for act in round.acts} == set(Act)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=() if seed in OFTEN else pytest.mark.long) for seed in SEEDS]
+)
 def test_everything_holds_after_a_round_of_faults(running: Site, seed: int) -> None:
     outcome = play_round(running, seed)
     assert not outcome.problems, f"{outcome.line}\n{outcome.problems}\n{outcome.report}"
