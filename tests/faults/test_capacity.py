@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from publisher.store.states import JobState
 from tests.faults.installation import Installation
+
+#: a start of several workers for each; tests/jobs holds the same without processes
+pytestmark = pytest.mark.long
 
 
 def test_a_job_that_the_broker_forgot_goes_to_the_idle_one_of_two_workers_on_one_host(
