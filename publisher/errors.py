@@ -27,6 +27,8 @@ class PublisherError(Exception):
     status = 500
     slug = "internal"
     title = "Internal error"
+    #: seconds after which it may go better; None: nobody knows
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, field: str | None = None, way_out: str | None = None) -> None:
         self.message = printable(message)

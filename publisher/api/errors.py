@@ -55,7 +55,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problem(path: str, fault: PublisherError, errors: list[InvalidField] | None = None) -> JSONResponse:
     """`path` of the request that is refused. A fault that knows when to come again (`retry_after`, seconds) says so."""
-    wait = getattr(fault, "retry_after", None)
+    wait = fault.retry_after
     return _answer(
         path,
         fault.status,

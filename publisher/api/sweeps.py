@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.errors import documented
+from publisher.api.idempotency import IdempotencyKey, refuse_other_body
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.api.sweeps_schema import SweepAnswer, SweepRequest, SweepSummary
 from publisher.api.variant_checks import check_variant
-from publisher.api.variants import IdempotencyKey, add_variant
+from publisher.api.variants import add_variant
 from publisher.api.variants_schema import VariantRequest
 from publisher.errors import Conflict, RequestFault
 from publisher.jobs import service as job_service
@@ -20,6 +21,7 @@ from publisher.recipe.variations import Variation, variations
 from publisher.store import deletion, sweeps
 from publisher.store.models import Sweep, new_id
 from publisher.store.paging import newest_first
+from publisher.store.resources import find_request
 from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
@@ -69,17 +71,12 @@ def _earlier_answer(service: Service, caller: Caller, request: SweepRequest, key
     if key is None:
         return None
     with service.database.read() as session:
-        found = sweeps.find_request(session, caller.tenant_id, key)
+        found = find_request(session, Sweep, caller.tenant_id, key)
         return None if found is None else _answer_again(session, found, request, key)
 
 
 def _answer_again(session: Session, found: Sweep, request: SweepRequest, key: str) -> SweepAnswer:
-    if found.request_digest != request.digest:
-        raise Conflict(
-            f"Idempotency-Key {key!r} was used with another body; it made sweep {found.id}.",
-            field="Idempotency-Key",
-            way_out="Send a new key with a new request.",
-        )
+    refuse_other_body(found, request.digest, key)
     return SweepAnswer.whole(found, sweeps.variants_of(session, found.id))
 
 
@@ -89,7 +86,7 @@ def _create(
     """The answer, and the jobs to dispatch: none if the same request was made at the same time elsewhere."""
     try:
         with service.database.write() as session:
-            found = sweeps.find_request(session, caller.tenant_id, key) if key is not None else None
+            found = find_request(session, Sweep, caller.tenant_id, key) if key is not None else None
             if found is not None and key is not None:
                 return _answer_again(session, found, request, key), []
             told = request.model_dump(mode="json")

@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Query, Response, status
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
+from starlette.concurrency import run_in_threadpool
 
 from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.errors import documented
 from publisher.api.filters import BaseModelFilter, ListedFilters, RepoFilter, StateFilter, SweepFilter
+from publisher.api.idempotency import IdempotencyKey, refuse_other_body
 from publisher.api.labels import LabelChange
+from publisher.api.outside import CurrentOutside
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.publications import refuse_shared, withdraw
 from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_variant
 from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
 from publisher.errors import Conflict
+from publisher.hub_client.deadline import answers_within
 from publisher.jobs.removal import refuse_live, remove_variant
 from publisher.jobs.service import enqueue
 from publisher.manifest.reports import Publication
@@ -33,15 +37,6 @@ from publisher.store.tenancy import owned
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
 PublicationFate = Literal["keep", "delete"]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=200,
-        description="the same key and body gives the same variant, however often it is sent",
-    ),
-]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422))
@@ -71,17 +66,12 @@ def _earlier_answer(service: Service, caller: Caller, request: VariantRequest, k
     if key is None:
         return None
     with service.database.read() as session:
-        found = find_request(session, caller.tenant_id, key)
+        found = find_request(session, Variant, caller.tenant_id, key)
         return None if found is None else _answer_again(found, request, key)
 
 
 def _answer_again(found: Variant, request: VariantRequest, key: str) -> VariantAnswer:
-    if found.request_digest != request.digest:
-        raise Conflict(
-            f"Idempotency-Key {key!r} was used with another body; it made variant {found.id}.",
-            field="Idempotency-Key",
-            way_out="Send a new key with a new request.",
-        )
+    refuse_other_body(found, request.digest, key)
     return VariantAnswer.of(found)
 
 
@@ -91,7 +81,7 @@ def _create(
     """The answer, and the job to dispatch: None if the same request was made at the same time elsewhere."""
     try:
         with service.database.write() as session:
-            found = find_request(session, caller.tenant_id, key) if key is not None else None
+            found = find_request(session, Variant, caller.tenant_id, key) if key is not None else None
             if found is not None and key is not None:
                 return _answer_again(found, request, key), None
             variant = add_variant(session, caller, request, key)
@@ -109,12 +99,12 @@ def _create(
 def add_variant(session: Session, caller: Caller, request: VariantRequest, key: str | None, **more: str) -> Variant:
     """A row for a request that was checked; `more`: id, sweep_id. NotFound or Conflict for what has just gone."""
     # what it needs may have been deleted since the checks; from now on it stays
-    owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=True)
+    base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=True)
     for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
         raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
     variant = Variant(
         tenant_id=caller.tenant_id,
-        base_model_id=request.base_model_id,
+        base_model=base,
         recipe=request.recipe.model_dump(mode="json"),
         recipe_version=RECIPE_VERSION,
         recipe_digest=request.recipe.digest,
@@ -168,11 +158,12 @@ def change_variant(id: str, change: LabelChange, service: CurrentService, caller
         return VariantAnswer.of(row)
 
 
-@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409, 503))
-def delete_variant(
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409, 429, 503))
+async def delete_variant(
     id: str,
     service: CurrentService,
     caller: CurrentCaller,
+    outside: CurrentOutside,
     publication: Annotated[PublicationFate, Query(description="what becomes of its checkpoint on the Hub")] = "keep",
 ) -> None:
     """Forget a variant and its jobs, which must have ended.
@@ -181,14 +172,31 @@ def delete_variant(
     that it published, by a commit. That is refused where the repository holds more, or has moved on. Interrupted, the
     same request again finishes.
     """
+    published, paths = await run_in_threadpool(_deletable, service, caller, id, withdrawn=publication == "delete")
+    if published is not None:
+        await outside.calls.run(
+            caller.tenant_id, f"the Hub {published.endpoint}", lambda: _withdraw(service, published, paths)
+        )
+    await run_in_threadpool(_forget, service, caller, id)
+
+
+def _deletable(service: Service, caller: Caller, id: str, *, withdrawn: bool) -> tuple[Publication | None, list[str]]:
+    """What is to be taken back first, with the paths of its files; Conflict for what has to stay."""
     with service.database.read() as session:
         row = owned(session, Variant, caller.tenant_id, id)
         refuse_live(row.jobs)
-        published = Publication.model_validate(row.publication) if row.publication else None
-        if published is not None and publication == "delete":
-            refuse_shared(session, row, published)
-        paths = [file.path for file in row.files]
-    if published is not None and publication == "delete":
+        if row.publication is None or not withdrawn:
+            return None, []
+        published = Publication.model_validate(row.publication)
+        refuse_shared(session, row, published)
+        return published, [file.path for file in row.files]
+
+
+def _withdraw(service: Service, published: Publication, paths: list[str]) -> None:
+    with answers_within(service.settings.outside_seconds):
         withdraw(service.settings, service.hub, published, paths)
+
+
+def _forget(service: Service, caller: Caller, id: str) -> None:
     with service.database.write() as session:
         remove_variant(session, owned(session, Variant, caller.tenant_id, id))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 
 from publisher.api.base_models_schema import BaseModelAnswer
 from publisher.api.service import CurrentService
@@ -12,7 +11,7 @@ from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps, order_command
 from publisher.dashboard.listing import PAGE, Cursor
-from publisher.store.database import database_now
+from publisher.store.database import clock
 from publisher.store.models import BaseModel, Variant
 from publisher.store.paging import newest_first
 from publisher.store.resources import corpus_names
@@ -28,7 +27,7 @@ def base_models(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor
         return page(
             "base_models.html",
             visitor=visitor,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             base_models=rows.items,
             cursor=cursor,
             next_cursor=rows.next_cursor,
@@ -46,7 +45,7 @@ def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTM
         return page(
             "base_model.html",
             visitor=visitor,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             model=row,
             facts=facts,
             geometry=[(name.replace("_", " "), _word(value)) for name, value in facts.geometry],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 
 from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.families.known import known_families
-from publisher.store.database import database_now
+from publisher.store.database import clock
 
 router = APIRouter(prefix="/families", route_class=PageRoute)
 
@@ -19,7 +18,7 @@ router = APIRouter(prefix="/families", route_class=PageRoute)
 def families(service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
     known = known_families()
     with service.database.read() as session:
-        now = session.scalar(select(database_now()))
+        now = clock(session)
     return page(
         "families.html",
         visitor=visitor,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from publisher.api import job_events, tenant_events
@@ -22,7 +21,7 @@ from publisher.dashboard.listing import PAGE, Cursor
 from publisher.jobs import service as job_service
 from publisher.jobs.outlook import outlook
 from publisher.jobs.publishing import TOO_LATE
-from publisher.store.database import database_now
+from publisher.store.database import clock
 from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
 from publisher.store.tenancy import owned, readable_by
@@ -50,7 +49,7 @@ def jobs(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None
         return page(
             "jobs.html",
             visitor=visitor,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             number=number,
             jobs=[_entry(session, job) for job in rows.items],
             cursor=cursor,
@@ -72,7 +71,7 @@ def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRespon
             "job.html",
             visitor=visitor,
             number=number,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             job=row,
             view=read_view(session, row),
             max_attempts=service.settings.max_attempts,

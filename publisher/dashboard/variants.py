@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from publisher.api import variant_files
@@ -24,7 +23,7 @@ from publisher.dashboard.variant_numbers import VariantNumbers
 from publisher.manifest.reports import Publication
 from publisher.recipe import Pruning, Recipe
 from publisher.settings import Settings
-from publisher.store.database import database_now
+from publisher.store.database import clock
 from publisher.store.models import Variant
 from publisher.store.paging import newest_first
 from publisher.store.states import JobState
@@ -61,7 +60,7 @@ def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = 
         return page(
             "variants.html",
             visitor=visitor,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             variants=[Entry.of(row) for row in rows.items],
             cursor=cursor,
             next_cursor=rows.next_cursor,
@@ -78,7 +77,7 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
         return page(
             "variant.html",
             visitor=visitor,
-            now=session.scalar(select(database_now())),
+            now=clock(session),
             variant=row,
             job=row.jobs[-1] if row.jobs else None,
             numbers=VariantNumbers.of(row),

@@ -17,7 +17,7 @@ from publisher.jobs.shapes import read_needs
 from publisher.jobs.turns import due
 from publisher.plan.plan import make_plan
 from publisher.recipe.stored import stored_recipe
-from publisher.store.database import database_now
+from publisher.store.database import clock
 from publisher.store.models import Job, Worker
 from publisher.store.resources import latest_worker
 from publisher.store.states import ACTIVE, JobState
@@ -44,7 +44,7 @@ def outlook(session: Session, job: Job, patience: float) -> Outlook:
     """Of a job in any state. `patience`: seconds after which a silent worker is gone."""
     if job.state.finished:
         return Outlook()
-    now = session.scalars(select(database_now())).one()
+    now = clock(session)
     view = _View(session, now, live_fleet(session, patience))
     if job.state in ACTIVE:
         left = view.left(job) if job.state is JobState.RUNNING else None  # the others stop, before their end

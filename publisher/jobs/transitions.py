@@ -20,7 +20,7 @@ from publisher.jobs.leases import Lease, hold, lost
 from publisher.jobs.publishing import TOO_LATE, Intent
 from publisher.jobs.waiting import Waiting, pause, span
 from publisher.settings import Settings
-from publisher.store.database import database_now
+from publisher.store.database import clock, database_now
 from publisher.store.models import Job, JobAttempt, Variant, VariantFile
 from publisher.store.states import ACTIVE, AttemptOutcome, EventKind, JobState
 
@@ -185,7 +185,7 @@ def wait_patiently(
     commit may have been made.
     """
     job = hold(session, lease)
-    waited = 0.0 if job.waiting_since is None else max(0.0, _now(session) - job.waiting_since)
+    waited = 0.0 if job.waiting_since is None else max(0.0, clock(session) - job.waiting_since)
     ends = patience is not None and waited >= patience and job.publishing is None
     if ends and job.state is JobState.RUNNING:
         message = f"{waiting.message} The job waited for {span(waited)}."
@@ -216,13 +216,9 @@ def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[
     intent = Intent.of(job.publishing)
     if intent is None:
         return None
-    lost_at = _now(session) if intent.lost_at is None else intent.lost_at
+    lost_at = clock(session) if intent.lost_at is None else intent.lost_at
     said = intent.verdict or (None if verdict is None else verdict.as_json())
     return intent.model_copy(update={"lost_at": lost_at, "verdict": said}).as_json()
-
-
-def _now(session: Session) -> float:
-    return float(session.scalars(select(database_now())).one())
 
 
 def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:

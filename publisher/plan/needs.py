@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from publisher.architecture.geometry import Geometry
 from publisher.errors import RequestFault
 from publisher.plan.align import AlignMemory, Machine, align_memory
+from publisher.plan.disk import disk_bytes
 from publisher.plan.several import refuse_for_several
-from publisher.plan.sizes import BF16, FP32, Widths, adapter_memory, layer_shapes, loaded_bytes, masking_memory
+from publisher.plan.sizes import FP32, Widths, adapter_memory, layer_shapes, loaded_bytes, masking_memory
 from publisher.recipe import Recipe
 from publisher.recipe.criteria.register import criterion_spec
 from publisher.recipe.stages import Stage, planned_stages
@@ -87,11 +88,9 @@ class _Shapes:
     aligning: dict[Machine, AlignMemory | None]
 
 
-def job_needs(
-    geometry: Geometry, widths: Widths, recipe: Recipe, *, downloaded: int, pruned: int, checkpoint: int
-) -> Needs:
-    """Of a job that makes `recipe`. Bytes on disk: `downloaded` of the base model (0: a local folder), `pruned` and
-    `checkpoint` as the plan has them."""
+def job_needs(geometry: Geometry, widths: Widths, recipe: Recipe, *, base_bytes: int, is_local: bool) -> Needs:
+    """Of a job that makes `recipe`. `base_bytes`: size of the base model's files, which are not copied if it
+    `is_local`."""
     aligning = {machine: align_memory(geometry, widths, recipe, machine) for machine in Machine}
     shapes = _Shapes(geometry, widths, recipe, aligning)
     stages = {stage.value: _stage(stage, shapes) for stage in planned_stages(recipe, publishes=True)}
@@ -99,18 +98,10 @@ def job_needs(
         gpu_bytes=max(stage.gpu_bytes for stage in stages.values()),
         cpu_bytes=max(stage.cpu_bytes for stage in stages.values()),
         gpu=any(stage.gpu for stage in stages.values()),
-        disk_bytes=downloaded + pruned + _aligned_bytes(shapes) + checkpoint,
+        disk_bytes=sum(disk_bytes(geometry, recipe, base_bytes).values()) - (base_bytes if is_local else 0),
         several=_several(shapes),
         stages=stages,
     )
-
-
-def _aligned_bytes(shapes: _Shapes) -> int:
-    """The aligned model in bf16, and beside it while it trains what training goes on from."""
-    if shapes.recipe.alignment is None:
-        return 0
-    training = shapes.aligning[Machine.GPU]
-    return shapes.geometry.parameters(shapes.widths) * BF16 + (training.states if training else 0)
 
 
 def _several(shapes: _Shapes) -> Several | None:

@@ -119,7 +119,7 @@ def make_plan(
         ),
         align_gpus_80gib=align and align.gpus(80),
         align_gpus=align and {str(gib): align.gpus(gib) for gib in CARDS},
-        needs=_needs(geometry, widths, recipe, sizes, is_local=is_local),
+        needs=job_needs(geometry, widths, recipe, base_bytes=sizes.base, is_local=is_local),
         minutes=expected_minutes(
             geometry,
             widths,
@@ -136,14 +136,7 @@ def make_plan(
 def needs_of_recipe(geometry: Geometry, recipe: Recipe, *, base_bytes: int, is_local: bool) -> Needs:
     """The part of a plan that every job keeps. Raises RequestFault as `make_plan`."""
     widths = pruned_widths(geometry, recipe.pruning)
-    return _needs(geometry, widths, recipe, _bytes(geometry, widths, recipe, base_bytes), is_local=is_local)
-
-
-def _needs(
-    geometry: Geometry, widths: tuple[LayerWidths, ...], recipe: Recipe, sizes: Bytes, *, is_local: bool
-) -> Needs:
-    downloaded = 0 if is_local else sizes.base
-    return job_needs(geometry, widths, recipe, downloaded=downloaded, pruned=sizes.pruned, checkpoint=sizes.checkpoint)
+    return job_needs(geometry, widths, recipe, base_bytes=base_bytes, is_local=is_local)
 
 
 def _bytes(geometry: Geometry, widths: tuple[LayerWidths, ...], recipe: Recipe, base_bytes: int | None) -> Bytes:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event
+from sqlalchemy import Connection, Engine, Float, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
@@ -42,6 +42,11 @@ def _sqlite_now(element: database_now, compiler: SQLCompiler, **kwargs: Any) -> 
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **kwargs: Any) -> str:
     # now() would stand still within a transaction
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def clock(session: Session) -> float:
+    """What the database's clock says."""
+    return float(session.scalars(select(database_now())).one())
 
 
 class Database:

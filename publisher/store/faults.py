@@ -60,29 +60,30 @@ def database_faults(url: URL) -> Iterator[None]:
 def database_fault(error: SQLAlchemyError, url: URL) -> InfrastructureFault:
     """What `error`, of the database at `url`, is for people: OutOfDisk where that is what it is."""
     origin = error.orig if isinstance(error, DBAPIError) else None
+    if is_out_of_disk(error):
+        where = f"under {_folder(url)}" if isinstance(origin, sqlite3.Error) else f"of the database server {url.host}"
+        return OutOfDisk(f"The disk {where} is full: the database cannot grow.", way_out=_FREE)
     if isinstance(origin, sqlite3.Error):
-        return _of_sqlite(origin, url)
-    if isinstance(origin, psycopg.Error) and origin.sqlstate == _DISK_FULL:
-        return OutOfDisk(f"The disk of the database server {url.host} is full.", way_out=_FREE)
+        what, way_out = _SQLITE.get(_code(origin), ("does not answer", _AGAIN))
+        return InfrastructureFault(f"The database under {_folder(url)} {what}.", way_out=way_out)
     state = origin.sqlstate if isinstance(origin, psycopg.Error) else None
     what, way_out = _POSTGRESQL.get(state or "", ("does not answer", _AGAIN))
     return InfrastructureFault(f"The database {what}.", way_out=way_out)
 
 
-def _of_sqlite(error: sqlite3.Error, url: URL) -> InfrastructureFault:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits say more closely what it was
-    folder = (url.database or "").rpartition("/")[0] or "."
-    if code == sqlite3.SQLITE_FULL:
-        return OutOfDisk(f"The disk under {folder} is full: the database cannot grow.", way_out=_FREE)
-    what, way_out = _SQLITE.get(code, ("does not answer", _AGAIN))
-    return InfrastructureFault(f"The database under {folder} {what}.", way_out=way_out)
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits say more closely what it was
+
+
+def _folder(url: URL) -> str:
+    return (url.database or "").rpartition("/")[0] or "."
 
 
 def is_out_of_disk(error: SQLAlchemyError) -> bool:
     """Whether the disk that holds the database is full."""
     origin = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(origin, sqlite3.Error):
-        return getattr(origin, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        return _code(origin) == sqlite3.SQLITE_FULL
     return isinstance(origin, psycopg.Error) and origin.sqlstate == _DISK_FULL
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from publisher.store.database import Database, database_now
+from publisher.store.database import Database, clock
 from publisher.store.models import ApiKey, Tenant
 
 FIRST_TENANT = "default"
@@ -87,7 +87,7 @@ def _oldest_active(session: Session, tenant_id: str) -> str | None:
 
 
 def revoke(session: Session, key: ApiKey) -> None:
-    key.revoked_at = session.scalar(select(database_now()))
+    key.revoked_at = clock(session)
 
 
 def revoke_unless_last(session: Session, key: ApiKey) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from publisher.base_model.facts import BaseModelFacts
 from publisher.store.database import database_now
-from publisher.store.models import BaseModel, Corpus, Job, Variant, VariantFile, Worker
+from publisher.store.models import BaseModel, Corpus, Job, Sweep, Variant, VariantFile, Worker
 from publisher.store.states import JobState
 from publisher.store.tenancy import readable_by
 
@@ -49,9 +50,12 @@ def corpus_names(session: Session, tenant_id: str, limit: int = 20) -> list[str]
     return [corpus.name for corpus in found]
 
 
-def find_request(session: Session, tenant_id: str, idempotency_key: str) -> Variant | None:
-    """The variant that an earlier request with this key made."""
-    return session.scalar(readable_by(tenant_id, Variant).where(Variant.idempotency_key == idempotency_key))
+Requested = TypeVar("Requested", Variant, Sweep)
+
+
+def find_request(session: Session, made: type[Requested], tenant_id: str, idempotency_key: str) -> Requested | None:
+    """What an earlier request with this key made."""
+    return session.scalar(readable_by(tenant_id, made).where(made.idempotency_key == idempotency_key))
 
 
 def find_file(session: Session, variant_id: str, path: str) -> VariantFile | None:

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from publisher.store.models import Job, Sweep, Variant
+from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
-from publisher.store.tenancy import readable_by
-
-
-def find_request(session: Session, tenant_id: str, idempotency_key: str) -> Sweep | None:
-    """The sweep that an earlier request with this key made."""
-    return session.scalar(readable_by(tenant_id, Sweep).where(Sweep.idempotency_key == idempotency_key))
 
 
 def states_of(session: Session, ids: Sequence[str]) -> dict[str, Counter[JobState]]:

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 from sqlalchemy import insert
 
-from publisher.store.models import BaseModel, Job, Variant
+from publisher.store.models import Job
 from tests.api.conftest import RunningApi, Tenant, serve_api
+from tests.jobs import rows
 
 BATCH = 10_000
 LIMIT = 50
@@ -24,24 +25,11 @@ LIMIT = 50
 def add_jobs(api: RunningApi, tenant: Tenant, number: int) -> str:
     """Jobs of one variant; the id of the last but LIMIT, which is the cursor of the last page."""
     ids = [f"job_{index:012x}{index:010x}" for index in range(number)]
+    variant = rows.add_variant(api.database, tenant.id)
     with api.database.write() as session:
-        base = BaseModel(tenant_id=tenant.id, repo_id="org/base", revision="0" * 40, facts={})
-        session.add(base)
-        session.flush()
-        variant = Variant(
-            tenant_id=tenant.id,
-            base_model_id=base.id,
-            recipe={"pruning": {"criterion": "random", "ratio": 0.5}},
-            recipe_digest="0" * 64,
-            publish_repo_id="org/small",
-            publish_private=False,
-            request_digest="0" * 64,
-        )
-        session.add(variant)
-        session.flush()
         for start in range(0, number, BATCH):
-            rows = [{"id": id, "tenant_id": tenant.id, "variant_id": variant.id} for id in ids[start : start + BATCH]]
-            session.execute(insert(Job), rows)
+            some = [{"id": id, "tenant_id": tenant.id, "variant_id": variant.id} for id in ids[start : start + BATCH]]
+            session.execute(insert(Job), some)
     return ids[LIMIT]
 
 

@@ -18,21 +18,21 @@ from publisher.plan.needs import Needs, StageNeeds
 from publisher.plan.queues import NAMES, queue_of
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
-from publisher.store.models import BaseModel, Job, Tenant, Variant, Worker
+from publisher.store.keys import add_tenant
+from publisher.store.models import BaseModel, Job, Variant, Worker
 from publisher.store.states import EventKind
 
 
-def add_variant(database: Database) -> Variant:
-    """A variant of a tenant of its own; nothing in it can be built."""
+def add_variant(database: Database, tenant_id: str | None = None) -> Variant:
+    """A variant of a tenant, or of one of its own; nothing in it can be built."""
     with database.write() as session:
-        tenant = Tenant(name=secrets.token_hex(4))
-        session.add(tenant)
-        session.flush()
-        base = BaseModel(tenant_id=tenant.id, repo_id="org/base", revision="0" * 40, facts={})
+        if tenant_id is None:
+            tenant_id = add_tenant(session, secrets.token_hex(4)).id
+        base = BaseModel(tenant_id=tenant_id, repo_id="org/base", revision="0" * 40, facts={})
         session.add(base)
         session.flush()
         variant = Variant(
-            tenant_id=tenant.id,
+            tenant_id=tenant_id,
             base_model_id=base.id,
             recipe={"pruning": {"criterion": "random", "ratio": 0.5}},
             recipe_digest="0" * 64,

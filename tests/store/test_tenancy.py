@@ -9,7 +9,7 @@ import pytest
 from publisher.errors import NotFound
 from publisher.store import resources
 from publisher.store.database import Database
-from publisher.store.models import Table
+from publisher.store.models import Table, Variant
 from publisher.store.tenancy import Owned, owned, readable_by
 from tests.store.rows import OWNED, Owner, add_owner
 
@@ -60,7 +60,7 @@ def test_names_and_keys_of_requests_are_each_tenants_own(database: Database, own
         for owner in owners:
             tenant = owner.tenant_id
             corpus = resources.find_corpus(session, tenant, "novels")
-            request = resources.find_request(session, tenant, "k")
+            request = resources.find_request(session, Variant, tenant, "k")
             base = resources.find_base_model(session, tenant, facts)
             assert corpus is not None
             assert request is not None
@@ -69,7 +69,7 @@ def test_names_and_keys_of_requests_are_each_tenants_own(database: Database, own
             by_name = resources.corpora_by_name(session, tenant, ["novels", "none"])
             assert {name: found.id for name, found in by_name.items()} == {"novels": owner.corpus}
             assert resources.corpus_names(session, tenant) == ["novels"]
-        assert resources.find_request(session, owners[0].tenant_id, "unknown") is None
+        assert resources.find_request(session, Variant, owners[0].tenant_id, "unknown") is None
 
 
 def test_model_published_under_another_name_is_another(database: Database, owners: tuple[Owner, Owner]) -> None:

@@ -21,8 +21,8 @@ from publisher.recipe.file import read_recipe
 from publisher.recipe.stages import Stage
 from publisher.settings import device_names
 from worker.build.corpora import corpus_sources
+from worker.build.fit import refuse_too_large
 from worker.build.terminal import shown_progress
-from worker.jobs.capacity import refuse_too_large
 from worker.models.device import Device, choose_device
 from worker.request import BaseModelSource, BuildRequest
 from worker.stages.pipeline import run_pipeline, stages_of

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from huggingface_hub import HfApi
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from publisher.errors import CredentialFault, HubUnavailable
@@ -24,7 +23,7 @@ from publisher.manifest.manifest import Manifest
 from publisher.manifest.reports import Publication
 from publisher.recipe.stages import Stage, planned_stages
 from publisher.settings import Settings
-from publisher.store.database import database_now
+from publisher.store.database import clock
 from publisher.store.models import Job
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
@@ -54,7 +53,7 @@ def open_intent(session: Session, settings: Settings, lease: Lease) -> OpenInten
     if intent is None:
         return None
     target = replace(_target(intent, job, settings, lease), endpoint=intent.endpoint, repo_id=intent.repo_id)
-    now = session.scalars(select(database_now())).one()
+    now = clock(session)
     lost_at = now if intent.lost_at is None else intent.lost_at
     ends = intent.verdict is not None or job.state is JobState.CANCELLING
     return OpenIntent(intent, target, lost_at + settings.hub_settling_seconds - now, ends, _stages_before(job))

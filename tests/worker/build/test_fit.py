@@ -13,7 +13,7 @@ from publisher.plan.plan import GIB
 from publisher.recipe import Recipe
 from tests.architecture.test_geometry import LLAMA_2_13B
 from tests.models import TINY
-from worker.jobs.capacity import refuse_too_large
+from worker.build.fit import refuse_too_large
 from worker.models.device import Device
 
 H100 = Device("cuda:0", "H100", 80 * GIB)
