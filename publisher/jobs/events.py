@@ -31,6 +31,12 @@ class NewEvent:
     at: float = field(default_factory=time.time)
 
 
+def begin(session: Session, job: Job) -> None:
+    """The first event of a job that was just made with `event_seq` 1: a listener sees it from its start."""
+    data = {"state": job.state.value, "attempt": job.attempt}
+    _add(session, job.id, job.tenant_id, job.event_seq, [NewEvent(EventKind.STATE, data)])
+
+
 def append(session: Session, job_id: str, token: int, events: Sequence[NewEvent]) -> None:
     """Write what the holder of a lease reports. Raises LeaseLost if `token` is not the job's current one."""
     if not events:
