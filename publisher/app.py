@@ -33,6 +33,7 @@ from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
+from publisher.api.request_ids import RequestIds
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
@@ -79,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
+    app.add_middleware(RequestIds)
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from publisher.errors import RequestFault
 from publisher.hub.owner import Owner
+from publisher.hub.request_ids import RequestIds
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
@@ -52,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
             os.umask(before)
 
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
+    app.add_middleware(RequestIds)
     app.get("/healthz")(_healthz)
     app.mount("", service_hub(settings, database, storage, settings.hub_url))
     return app
