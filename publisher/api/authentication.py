@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
-from publisher.store import browser_sessions, keys
+from publisher.store import browser_sessions, keys, origin
+from publisher.store.origin import Subject
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
 
@@ -38,9 +39,11 @@ def authenticate(
     if credentials is not None:
         with service.database.read() as session:
             found = keys.key_and_tenant(session, credentials.credentials)
-            if found is not None:
-                key, tenant = found
-                return Caller(tenant.id, tenant.name, key.id)
+        if found is not None:
+            key, tenant = found
+            origin.caller_is(Subject.key(key.id))
+            service.rates.admit(tenant.id)
+            return Caller(tenant.id, tenant.name, key.id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 
 

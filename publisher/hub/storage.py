@@ -26,6 +26,7 @@ from filelock import FileLock
 from publisher.hub.blobs import BlobStore
 from publisher.hub.disk import names_in, write_atomically
 from publisher.hub.faults import Damaged, Forbidden, RepositoryMissing
+from publisher.hub.journal import Journal, unwritten
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository, RepositorySettings
@@ -36,8 +37,9 @@ _logger = logging.getLogger(__name__)
 class HubStorage:
     """Opens, creates and deletes repositories. Any number of processes may share `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, journal: Journal = unwritten) -> None:
         self.root = root
+        self._journal = journal
         self.blobs = BlobStore(root)
         self.trash = root / "trash"
         #: set when this process has deleted a repository: there may be something to collect
@@ -130,7 +132,7 @@ class HubStorage:
             )
 
     def _at(self, id: RepositoryId) -> Repository:
-        return Repository(id, self._folder(id), self._lock(id), self.blobs)
+        return Repository(id, self._folder(id), self._lock(id), self.blobs, self._journal)
 
     def _folder(self, id: RepositoryId) -> Path:
         return self.root / "repos" / id.namespace / id.name

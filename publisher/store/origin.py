@@ -49,11 +49,13 @@ class Subject:
 
 @dataclass
 class Origin:
-    """`address` of the client, as the server or its trusted proxy tells it."""
+    """`address` of the client, as the server or its trusted proxy tells it. `rate`: publisher.hub.rate_window.Rate,
+    once the request was counted."""
 
     request_id: str | None = None
     address: str | None = None
     subject: Subject = Subject(SubjectKind.OPERATOR)
+    rate: object | None = None
 
 
 # an object that is filled in, since threads work in copies of the request's context
