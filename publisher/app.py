@@ -44,6 +44,7 @@ from publisher.files.private import write_private
 from publisher.hub.app import service_hub
 from publisher.hub.journal import audit_journal
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.room import TenantsRoom
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
@@ -110,7 +111,9 @@ def __getattr__(name: str) -> FastAPI:
 
 def _create_service(settings: Settings) -> Service:
     database = Database(settings.resolved_database_url)
-    hub = HubStorage(settings.hub_dir, audit_journal(database)) if settings.hub_is_embedded else None
+    hub = None
+    if settings.hub_is_embedded:
+        hub = HubStorage(settings.hub_dir, audit_journal(database), TenantsRoom(database))
     return Service(settings, database, Dispatcher(database, settings), hub, RateLimiter(database, settings))
 
 

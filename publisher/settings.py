@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from publisher.errors import RequestFault
 
 _PREFIX = "PUBLISHER_"
-_QUOTAS = ("jobs_queued", "jobs_running", "requests_per_minute")
+_QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
 
 #: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
 NO_GPU_QUEUE = "cpu"
@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     )
     quota_jobs_running: int | None = Field(
         default=None, ge=0, description="jobs of a tenant that workers hold at most; more wait in the queue"
+    )
+    quota_stored_bytes: ByteSize | None = Field(
+        default=None, description="what a tenant may store in the embedded Hub, as in 500GiB"
     )
     quota_requests_per_minute: int | None = Field(
         default=None, ge=1, description="requests of a tenant to the API and the embedded Hub in a minute at most"

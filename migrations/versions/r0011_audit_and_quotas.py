@@ -51,6 +51,16 @@ def upgrade() -> None:
         sa.Column("most", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("tenant_id", "name", name="pk_quota_limits"),
     )
+    op.create_table(
+        "hub_objects",
+        sa.Column("repository", sa.String(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("tenant_id", sa.String(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "sha256", name="pk_hub_objects"),
+    )
+    op.create_index("ix_hub_objects_tenant", "hub_objects", ["tenant_id", "sha256", "size"])
     op.create_index("ix_audit_log_tenant_id_id", "audit_log", ["tenant_id", "id"])
     op.create_index("ix_audit_log_resource", "audit_log", ["resource", "id"])
     op.create_index("ix_audit_log_related", "audit_log", ["related", "id"])
@@ -59,6 +69,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("hub_objects")
     op.drop_table("quota_limits")
     op.drop_table("audit_log")  # with its trigger
     if op.get_bind().dialect.name == "postgresql":

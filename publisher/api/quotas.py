@@ -17,10 +17,12 @@ from publisher.store.quotas import (
     JOBS_RUNNING,
     QUOTAS,
     REQUESTS_PER_MINUTE,
+    STORED_BYTES,
     limits_of,
     queued_jobs,
     running_jobs,
 )
+from publisher.store.stored_objects import stored_bytes
 
 router = APIRouter(prefix="/v1/quotas", tags=["quotas"])
 
@@ -33,6 +35,7 @@ def get_quotas(service: CurrentService, caller: CurrentCaller) -> QuotasAnswer:
         used: Mapping[str, int | None] = {
             JOBS_QUEUED.name: queued_jobs(session, caller.tenant_id),
             JOBS_RUNNING.name: running_jobs(session, caller.tenant_id),
+            STORED_BYTES.name: stored_bytes(session, caller.tenant_id),
             REQUESTS_PER_MINUTE.name: _requests(),
         }
     return QuotasAnswer(

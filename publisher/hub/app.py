@@ -19,6 +19,7 @@ from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
 from publisher.hub.request_ids import RequestIds
+from publisher.hub.room import TenantsRoom
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             way_out="Unset it to publish to the embedded Hub; PUBLISHER_HUB_URL is where people reach that one.",
         )
     database = Database(settings.resolved_database_url)
-    storage = HubStorage(settings.hub_dir, audit_journal(database))
+    storage = HubStorage(settings.hub_dir, audit_journal(database), TenantsRoom(database))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,7 @@ from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
 from publisher.hub.owner import Owner
 from publisher.hub.reading import StoredContent
 from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, kind_word
+from publisher.hub.room import Boundless, Room
 
 # A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
 _LOCK_TIMEOUT_SECONDS = 60
@@ -65,7 +66,14 @@ class Repository:
     """Reading needs no lock: commits never change, and branches move by one atomic rename."""
 
     def __init__(
-        self, id: RepositoryId, folder: Path, lock: Path, blobs: BlobStore, journal: Journal = unwritten
+        self,
+        id: RepositoryId,
+        folder: Path,
+        lock: Path,
+        blobs: BlobStore,
+        *,
+        journal: Journal = unwritten,
+        room: Room | None = None,
     ) -> None:
         self.id = id
         self.blobs = blobs
@@ -73,6 +81,7 @@ class Repository:
         self._folder = folder
         self._lock = lock
         self._journal = journal
+        self._room: Room = room or Boundless()
 
     @property
     def settings(self) -> RepositorySettings:
@@ -233,6 +242,7 @@ class Repository:
                 )
             files = apply_operations(head.files, change.operations)
             self._keep_added(change)
+            self._take_room(change)
             confirm()
             return head if files == head.files else self._append(change, head.id, files)
 
@@ -245,6 +255,28 @@ class Repository:
                     field="path",
                     way_out="It was uploaded too long ago: upload and commit it again.",
                 )
+
+    def _take_room(self, change: Change) -> None:
+        added = [operation.file for operation in change.operations if isinstance(operation, AddFile)]
+        self.take_room({file.sha256: file.size for file in added})
+
+    def take_room(self, sizes: Mapping[str, int]) -> frozenset[str]:
+        """Of contents that come, sha256 → bytes; those that count only from now on. Raises StorageQuotaExceeded."""
+        return self._room.take(self.settings.tenant, str(self.id), sizes)
+
+    def give_room_back(self, digests: frozenset[str]) -> None:
+        """They did not come."""
+        self._room.give_back(str(self.id), frozenset(each for each in digests if self.large_file(each) is None))
+
+    def require_room(self, sizes: Mapping[str, int]) -> None:
+        """Before bytes are sent. Raises StorageQuotaExceeded."""
+        self._room.require(self.settings.tenant, sizes)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every content that a commit has or that was uploaded, by its sha256."""
+        found = {file.sha256: file.size for commit in self.all_commits() for file in commit.files.values()}
+        uploaded = {sha256: self._recorded_size(sha256) for sha256 in self.large_files() if sha256 not in found}
+        return found | {sha256: size for sha256, size in uploaded.items() if size is not None}
 
     def _append(self, change: Change, parent: str, files: dict[str, CommittedFile]) -> Commit:
         commit = Commit.sealed(
@@ -272,6 +304,7 @@ class Repository:
                 raise StaleParent(f"A commit has happened since: {DEFAULT_BRANCH!r} is not at {head}.")
             with self._recorded("hub.delete"):
                 remove_folder(self._folder, trash)
+            self._room.forget(str(self.id))  # a transaction of its own
 
     def set_private(self, private: bool) -> None:
         with self._writing():

@@ -14,8 +14,8 @@ from publisher.errors import RequestFault
 from publisher.store.models import Job
 from publisher.store.quotas import JOBS_QUEUED, JOBS_RUNNING, limit_of, queued_jobs, running_jobs
 
-#: PostgreSQL's advisory locks are numbers: this one's first half, "quot" in ASCII
-_LOCK = 0x71756F74
+#: PostgreSQL's advisory locks are numbers: their first halves, "quoj" and "quob" in ASCII
+_LOCKS = {"jobs": 0x71756F6A, "bytes": 0x71756F62}
 #: seconds after which a place may have become free
 _RETRY_AFTER = 30
 
@@ -32,16 +32,16 @@ class QuotaExceeded(RequestFault):
         self.retry_after = _RETRY_AFTER
 
 
-def take_turn(session: Session, tenant_id: str, *, wait: bool = True) -> bool:
-    """Be the only one who counts this tenant's quota until the transaction ends; False if another one is, and `wait` is
-    not wanted. SQLite has one writer at a time anyway."""
+def take_turn(session: Session, tenant_id: str, of: str = "jobs", *, wait: bool = True) -> bool:
+    """Be the only one who counts this tenant's quota `of` jobs or bytes until the transaction ends; False if another
+    one is, and `wait` is not wanted. SQLite has one writer at a time anyway."""
     if session.get_bind().dialect.name != "postgresql":
         return True
     number = func.hashtext(tenant_id)
     if wait:
-        session.execute(select(func.pg_advisory_xact_lock(_LOCK, number)))
+        session.execute(select(func.pg_advisory_xact_lock(_LOCKS[of], number)))
         return True
-    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK, number))))
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_LOCKS[of], number))))
 
 
 def refuse_over_queue(session: Session, tenant_id: str) -> None:

@@ -368,6 +368,19 @@ class AuditEntry(Table):
     details: Mapped[dict[str, Any]]
 
 
+class StoredObject(Table):
+    """A content that a repository of the embedded Hub holds; `size` in bytes. `repository` is namespace/name."""
+
+    __tablename__ = "hub_objects"
+    __table_args__ = (Index("ix_hub_objects_tenant", "tenant_id", "sha256", "size"),)
+
+    repository: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    size: Mapped[int]
+    at: Mapped[float] = mapped_column(default=time.time)
+
+
 class QuotaLimit(Table):
     """The most that a tenant may have of something (publisher.store.quotas); null: without limit. Of the tenant `*`:
     what those may have who have no row of their own."""

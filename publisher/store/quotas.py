@@ -37,9 +37,12 @@ class Quota:
 
 JOBS_QUEUED = Quota("jobs_queued", "jobs that wait in the queue; one more is refused", "jobs")
 JOBS_RUNNING = Quota("jobs_running", "jobs that workers hold; more of them wait in the queue", "jobs")
+STORED_BYTES = Quota("stored_bytes", "bytes in the embedded Hub; what does not fit is refused", "bytes")
 REQUESTS_PER_MINUTE = Quota("requests_per_minute", "requests to the API and the embedded Hub", "requests a minute")
 
-QUOTAS: Mapping[str, Quota] = {quota.name: quota for quota in (JOBS_QUEUED, JOBS_RUNNING, REQUESTS_PER_MINUTE)}
+QUOTAS: Mapping[str, Quota] = {
+    quota.name: quota for quota in (JOBS_QUEUED, JOBS_RUNNING, STORED_BYTES, REQUESTS_PER_MINUTE)
+}
 
 #: None: without limit
 Limits = Mapping[str, int | None]

@@ -9,7 +9,7 @@ import pytest
 
 from publisher.store import quotas
 from publisher.store.models import Tenant as TenantRow
-from publisher.store.quotas import JOBS_QUEUED, JOBS_RUNNING
+from publisher.store.quotas import JOBS_QUEUED, JOBS_RUNNING, STORED_BYTES
 from tests.api.conftest import Body, RunningApi, Tenant, created, refused
 
 
@@ -64,3 +64,14 @@ def test_without_limits_what_there_is_is_shown(client: httpx.Client, variant_bod
     created(client.post("/v1/variants", json=variant_body))
     assert shown(client)[JOBS_QUEUED.name] == (None, 1)
     assert shown(client)[JOBS_RUNNING.name] == (None, 0)
+
+
+def test_a_variant_whose_checkpoint_cannot_fit_is_refused(
+    api: RunningApi, tenant: Tenant, client: httpx.Client, variant_body: Body
+) -> None:
+    with api.database.write() as session:
+        quotas.set_limit(session, session.get_one(TenantRow, tenant.id), STORED_BYTES, 1000)
+    answer = client.post("/v1/variants", json=variant_body)
+    assert "stored_bytes" in refused(answer, 507)
+    assert client.get("/v1/variants").json()["items"] == []
+    assert shown(client)[STORED_BYTES.name] == (1000, 0)
