@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 
 from publisher.api import (
     api_keys,
+    audit,
     base_models,
     corpora,
     families,
@@ -21,6 +22,7 @@ from publisher.api import (
     job_log,
     jobs,
     plans,
+    quotas,
     sweeps,
     tenant_events,
     variant_files,
@@ -33,12 +35,16 @@ from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
+from publisher.api.request_ids import RequestIds
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import service_hub
+from publisher.hub.journal import audit_journal
+from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.room import TenantsRoom
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
@@ -48,6 +54,7 @@ from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
+from publisher.store.quotas import keep_defaults
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -79,10 +86,12 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
+    app.add_middleware(RateLimitHeaders)
+    app.add_middleware(RequestIds)
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys, audit, quotas),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
@@ -102,8 +111,10 @@ def __getattr__(name: str) -> FastAPI:
 
 def _create_service(settings: Settings) -> Service:
     database = Database(settings.resolved_database_url)
-    hub = HubStorage(settings.hub_dir) if settings.hub_is_embedded else None
-    return Service(settings, database, Dispatcher(database, settings), hub)
+    hub = None
+    if settings.hub_is_embedded:
+        hub = HubStorage(settings.hub_dir, audit_journal(database), TenantsRoom(database))
+    return Service(settings, database, Dispatcher(database, settings), hub, RateLimiter(database, settings))
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -142,6 +153,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 def _prepare(service: Service) -> None:
     allow_many()
     migrate.upgrade(service.settings.resolved_database_url)
+    with service.database.write() as session:
+        keep_defaults(session, service.settings)
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
         service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")
@@ -156,4 +169,4 @@ def _mount_hub(app: FastAPI, service: Service) -> None:
         return
     settings = service.settings
     public_url = settings.public_url if "public_url" in settings.model_fields_set else None
-    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url))
+    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url, service.rates))

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from publisher.errors import RequestFault
 
 _PREFIX = "PUBLISHER_"
+_QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
 
 #: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
 NO_GPU_QUEUE = "cpu"
@@ -123,6 +124,22 @@ class Settings(BaseSettings):
     outside_calls: int = Field(default=16, ge=1, description="requests that ask a Hub or another process at once")
     outside_calls_per_tenant: int = Field(default=4, ge=1, description="of these, one tenant's at most; others wait")
 
+    quota_jobs_queued: int | None = Field(
+        default=None,
+        ge=0,
+        description="jobs of a tenant in the queue at most, unless `publisher admin quota set` says otherwise; "
+        "empty: without limit",
+    )
+    quota_jobs_running: int | None = Field(
+        default=None, ge=0, description="jobs of a tenant that workers hold at most; more wait in the queue"
+    )
+    quota_stored_bytes: ByteSize | None = Field(
+        default=None, description="what a tenant may store in the embedded Hub, as in 500GiB"
+    )
+    quota_requests_per_minute: int | None = Field(
+        default=None, ge=1, description="requests of a tenant to the API and the embedded Hub in a minute at most"
+    )
+
     ready_free_bytes: int = Field(
         default=100_000_000, ge=0, description="with less free on the data folder's disk, /readyz says so"
     )
@@ -205,10 +222,10 @@ class Settings(BaseSettings):
         queue_names(names)
         return names
 
-    @field_validator("hub_endpoint", "hub_url", mode="before")
+    @field_validator("hub_endpoint", "hub_url", *(f"quota_{name}" for name in _QUOTAS), mode="before")
     @classmethod
-    def _none_if_empty(cls, url: object) -> object:
-        return url or None
+    def _none_if_empty(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("public_url", "base_model_endpoint", "hub_url")
     @classmethod

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
-from publisher.store import browser_sessions, keys
+from publisher.store import browser_sessions, keys, origin
+from publisher.store.origin import Subject
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
 
@@ -39,6 +40,8 @@ def authenticate(
         with service.database.read() as session:
             found = keys.holder_of(session, credentials.credentials)
         if found is not None:
+            origin.caller_is(Subject.key(found.key_id))
+            service.rates.admit(found.tenant_id)
             return Caller(found.tenant_id, found.tenant_name, found.key_id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 

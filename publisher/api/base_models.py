@@ -24,6 +24,7 @@ from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
 from publisher.store import deletion
 from publisher.store import filters as filtered
+from publisher.store.audit import record
 from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel
 from publisher.store.paging import newest_first
@@ -96,6 +97,8 @@ def _find_or_add(
         session.add(row)
         session.flush()
         set_labels(session, row, labels)
+        where = row.path or row.repo_id
+        record(session, "base_model.register", row.id, tenant_id=row.tenant_id, source=where, revision=row.revision)
         return row, True
 
 

@@ -26,7 +26,8 @@ from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
 from publisher.store import deletion
 from publisher.store import filters as filtered
-from publisher.store.labels import change_labels
+from publisher.store.audit import record
+from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import Corpus
 from publisher.store.paging import newest_first
 from publisher.store.resources import find_corpus
@@ -124,12 +125,19 @@ def _save_once(
         )
         if not source_of(row).is_same_as(source):
             raise _name_taken(source.name)
-        row.facts = facts.model_dump() if facts else {}
+        counted = facts.model_dump() if facts else {}
+        changed, row.facts = row.facts != counted, counted
         session.add(row)
         session.flush()
+        if found is None:
+            set_labels(session, row, labels)
+            record(session, "corpus.register", row.id, tenant_id=row.tenant_id, name=row.name)
+            return row, True
+        if changed:
+            record(session, "corpus.count", row.id, tenant_id=row.tenant_id, name=row.name)
         if labels:
             change_labels(session, row, labels)
-        return row, found is None
+        return row, False
 
 
 def _name_taken(name: str) -> Conflict:

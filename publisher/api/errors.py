@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError, DataError, SQLAlchemyError, TimeoutErr
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from publisher.api.request_ids import HEADER, current_request_id
 from publisher.errors import PublisherError, RequestFault
 from publisher.recipe.invalid_fields import InvalidField, invalid_fields
 from publisher.store.database import Database
@@ -123,4 +124,7 @@ def _report_database(request: Request, error: Exception) -> Response:
 
 def _report_bug(request: Request, error: Exception) -> Response:
     # the server logs the traceback; it may name paths and data, which are nobody's business outside
-    return problem(request.url.path, PublisherError("Something went wrong inside the service; it has been logged."))
+    answer = problem(request.url.path, PublisherError("Something went wrong inside the service; it has been logged."))
+    # it is sent from outside of every middleware
+    answer.headers[HEADER] = current_request_id.get() or ""
+    return answer

@@ -14,7 +14,7 @@ from publisher.store.labels import MOST
 from publisher.store.states import JobState
 
 
-def _time(description: str) -> Any:
+def time_filter(description: str) -> Any:
     return Query(ge=0, le=2**40, allow_inf_nan=False, description=f"{description}, in seconds since 1970")
 
 
@@ -25,8 +25,8 @@ def listed_filters(
             description="key:value; may be repeated, and all have to hold", examples=["team:search"], max_length=MOST
         ),
     ] = None,
-    created_after: Annotated[float | None, _time("made then or later")] = None,
-    created_before: Annotated[float | None, _time("made before then")] = None,
+    created_after: Annotated[float | None, time_filter("made then or later")] = None,
+    created_before: Annotated[float | None, time_filter("made before then")] = None,
 ) -> Filters:
     pairs = tuple(_pair(text, index) for index, text in enumerate(label or ()))
     return Filters(labels=pairs, created_after=created_after, created_before=created_before)

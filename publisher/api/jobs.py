@@ -91,7 +91,7 @@ def pause_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAns
         return JobAnswer.model_validate(job_service.pause(session, id))
 
 
-@router.post("/{id}/resume", responses=documented(401, 404, 409))
+@router.post("/{id}/resume", responses=documented(401, 404, 409, 429))
 def resume_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
     """Queue a paused job again, in its old place. It goes on from the state that it saved."""
     with service.database.write() as session:
@@ -102,7 +102,7 @@ def resume_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAn
     return answer
 
 
-@router.post("/{id}/retry", responses=documented(401, 404, 409))
+@router.post("/{id}/retry", responses=documented(401, 404, 409, 429))
 def retry_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobAnswer:
     """Queue a failed or cancelled job again. Finished stages are reused."""
     with service.database.write() as session:

@@ -7,6 +7,7 @@ calls are bounded in number, in all and for each tenant, and in time; and so is 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections import Counter
@@ -158,5 +159,6 @@ async def in_daemon_thread(work: Callable[[], Result]) -> Result:
         with suppress(RuntimeError):  # the event loop has ended meanwhile
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, name="outside", daemon=True).start()
+    # in the request's context: whose work it is
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="outside", daemon=True).start()
     return await outcome

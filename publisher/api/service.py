@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from publisher.hub.rate_limits import RateLimiter
 from publisher.hub.storage import HubStorage
 from publisher.jobs.dispatch import Dispatcher
 from publisher.settings import Settings
@@ -21,6 +22,7 @@ class Service:
     database: Database
     dispatcher: Dispatcher
     hub: HubStorage | None
+    rates: RateLimiter
 
 
 async def current_service(request: Request) -> Service:

@@ -19,6 +19,7 @@ from publisher.errors import Conflict, RequestFault
 from publisher.jobs import service as job_service
 from publisher.recipe.variations import Variation, variations
 from publisher.store import deletion, sweeps
+from publisher.store.audit import record
 from publisher.store.models import BaseModel, Sweep, new_id
 from publisher.store.paging import newest_first
 from publisher.store.resources import corpora_by_name, find_request
@@ -27,7 +28,7 @@ from publisher.store.tenancy import owned, readable_by
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422, 429))
 def create_sweep(
     request: SweepRequest,
     service: CurrentService,
@@ -101,6 +102,7 @@ def _create(
             for one, variant_id, job_id in zip(wanted, *ids, strict=True):
                 variant = add_variant(session, caller, base, one, id=variant_id, sweep_id=row.id)
                 job_service.enqueue(session, variant, one.priority, job_id)
+            record(session, "sweep.create", row.id, tenant_id=row.tenant_id, variants=ids[0])
             return SweepAnswer.whole(row, sweeps.variants_of(session, row.id)), ids[1]
     except IntegrityError:
         # PostgreSQL lets two transactions look before either writes; the unique key lets one of them win
@@ -141,11 +143,14 @@ def cancel_sweep(id: str, service: CurrentService, caller: CurrentCaller) -> Swe
     """Cancel every job of a sweep that has not ended. What was published stays."""
     with service.database.write() as session:
         row = owned(session, Sweep, caller.tenant_id, id)
-        for job_id in sweeps.live_jobs(session, id):
+        live = sweeps.live_jobs(session, id)
+        for job_id in live:
             try:
                 job_service.cancel(session, job_id)
             except Conflict:
                 continue  # it has just ended
+        if live:
+            record(session, "sweep.cancel", row.id, tenant_id=row.tenant_id, jobs=list(live))
         return SweepAnswer.whole(row, sweeps.variants_of(session, id))
 
 

@@ -17,12 +17,14 @@ from publisher.corpus.needs import check_amount, text_needs
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
+from publisher.hub.room import refuse_over_storage
 from publisher.hub.storage import HubStorage
 from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.verdict import MORE_DOCUMENTS
-from publisher.plan.plan import certificate_notes
+from publisher.plan.plan import certificate_notes, published_bytes
 from publisher.recipe import Recipe
 from publisher.store.models import BaseModel
+from publisher.store.quotas import STORED_BYTES, limit_of
 from publisher.store.resources import corpora_by_name, corpus_names
 from publisher.store.tenancy import owned
 
@@ -39,9 +41,17 @@ def check_variant(
     base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=kept)
     facts = base_models_schema.facts_of(base)
     pruned_parameters(facts.geometry, request.recipe.pruning)  # refuses what cannot be pruned so
+    _check_room(session, service, caller, facts, request.recipe)
     _check_tokenizer(facts, request)
     _check_text(session, caller, request.recipe, kept=kept)
     return base
+
+
+def _check_room(session: Session, service: Service, caller: Caller, facts: BaseModelFacts, recipe: Recipe) -> None:
+    """Whether what is to be published fits into the tenant's part of the embedded Hub, as far as can be planned."""
+    if service.hub is not None and limit_of(session, caller.tenant_id, STORED_BYTES) is not None:
+        planned = published_bytes(facts.geometry, recipe, base_bytes=facts.bytes)
+        refuse_over_storage(session, caller.tenant_id, {"the checkpoint": planned})
 
 
 def _check_publishing(service: Service, caller: Caller, publish: PublishRequest) -> None:

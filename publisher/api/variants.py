@@ -39,7 +39,7 @@ router = APIRouter(prefix="/v1/variants", tags=["variants"])
 PublicationFate = Literal["keep", "delete"]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 404, 409, 422, 429))
 def create_variant(
     request: VariantRequest,
     service: CurrentService,

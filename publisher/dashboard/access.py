@@ -10,7 +10,8 @@ from fastapi import Depends, Form, Request
 from publisher.api.service import CurrentService, Service
 from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
-from publisher.store import browser_sessions, keys
+from publisher.store import browser_sessions, keys, origin
+from publisher.store.origin import Subject
 
 STALE_FORM = "Open the page again and repeat what you did there."
 
@@ -61,6 +62,8 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
             if key is not None and not browser_sessions.ended(rows, [session.id]):
                 found = Visitor(key.tenant_id, key.name, key.prefix, session)
                 request.state.visitor = found
+                origin.caller_is(Subject.session(session.id, session.key_id))
+                service.rates.admit(found.tenant_id)
                 return found
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")
 

@@ -64,10 +64,14 @@ class Sessions:
         """Whether a form came from a page that was served together with this cookie."""
         return bool(cookie) and same(token, self.csrf(cookie or ""))
 
-    def begin(self, response: Response, key_id: str) -> None:
+    def begin(self, response: Response, key_id: str) -> Session:
         """Sign in."""
-        self._set(response, SESSION_COOKIE, self.seal(key_id), SESSION_SECONDS, path="/")
+        sealed = self.seal(key_id)
+        self._set(response, SESSION_COOKIE, sealed, SESSION_SECONDS, path="/")
         response.delete_cookie(SIGN_IN_COOKIE, path="/login")
+        begun = self.open(sealed)
+        assert begun is not None
+        return begun
 
     def end(self, response: Response) -> None:
         """Sign out."""

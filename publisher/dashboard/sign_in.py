@@ -13,6 +13,9 @@ from publisher.dashboard.access import ActingVisitor, CsrfToken, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.session import SIGN_IN_COOKIE
 from publisher.store import browser_sessions, keys
+from publisher.store.audit import record
+from publisher.store.models import ApiKey
+from publisher.store.origin import Subject
 
 START = "/jobs"
 #: one message for every reason, so that nothing can be learned from it
@@ -43,14 +46,26 @@ def sign_in(
     if found is None:
         return _form(request, service, next, problem=WRONG_KEY, status=401)
     response = see_other(_own_page(next))
-    sessions.begin(response, found.id)
+    begin_session(service, response, found)
     return response
+
+
+def begin_session(service: Service, response: Response, key: ApiKey) -> None:
+    """Sign in, and say so in the audit log."""
+    begun = sessions_of(service).begin(response, key.id)
+    subject = Subject.session(begun.id, key.id)
+    with service.database.write() as session:
+        record(session, "session.begin", subject.id or "", tenant_id=key.tenant_id, related=key.id, by=subject)
 
 
 @router.post("/logout")
 def sign_out(service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         browser_sessions.end(session, visitor.session.id, visitor.session.expires)
+        subject = Subject.session(visitor.session.id, visitor.key_id)
+        record(
+            session, "session.end", subject.id or "", tenant_id=visitor.tenant_id, related=visitor.key_id, by=subject
+        )
     response = see_other("/login")
     sessions_of(service).end(response)
     return response

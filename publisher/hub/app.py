@@ -15,16 +15,21 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from publisher.errors import RequestFault
+from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
+from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.request_ids import RequestIds
+from publisher.hub.room import TenantsRoom
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.settings import Settings, settings
-from publisher.store import migrate
+from publisher.store import migrate, origin
 from publisher.store.database import Database
 from publisher.store.faults import database_faults
-from publisher.store.keys import tenant_of
+from publisher.store.keys import key_and_tenant
+from publisher.store.origin import Subject
 from publisher.store.private import keep_private
 
 
@@ -36,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             way_out="Unset it to publish to the embedded Hub; PUBLISHER_HUB_URL is where people reach that one.",
         )
     database = Database(settings.resolved_database_url)
-    storage = HubStorage(settings.hub_dir)
+    storage = HubStorage(settings.hub_dir, audit_journal(database), TenantsRoom(database))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,34 +57,55 @@ def create_app(settings: Settings) -> FastAPI:
             os.umask(before)
 
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
+    app.add_middleware(RateLimitHeaders)
+    app.add_middleware(RequestIds)
     app.get("/healthz")(_healthz)
     app.mount("", service_hub(settings, database, storage, settings.hub_url))
     return app
 
 
-def service_hub(settings: Settings, database: Database, storage: HubStorage, public_url: str | None) -> FastAPI:
+def service_hub(
+    settings: Settings,
+    database: Database,
+    storage: HubStorage,
+    public_url: str | None,
+    rates: RateLimiter | None = None,
+) -> FastAPI:
     """The service's Hub, to mount: API keys and running jobs' tokens are its access tokens.
 
-    `public_url` is where people reach what it is mounted in, if that was configured.
+    `public_url` is where people reach what it is mounted in, if that was configured; `rates` count requests together
+    with it.
     """
+    rates = rates or RateLimiter(database, settings)
     secret = settings.secret_bytes()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
-    return create_hub(storage, authenticate=hub_authentication(database, secret), secret=secret, public_url=elsewhere)
+    return create_hub(
+        storage, authenticate=hub_authentication(database, secret, rates), secret=secret, public_url=elsewhere
+    )
 
 
-def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Owner | None]:
-    """Whose token it is that somebody shows to the Hub: an API key, or a running job's token."""
+def hub_authentication(database: Database, secret: bytes, rates: RateLimiter) -> Callable[[str], Owner | None]:
+    """Whose token it is that somebody shows to the Hub: an API key, whose tenant's requests are counted, or a running
+    job's token."""
 
     def authenticate(token: str) -> Owner | None:
         job_token = read_job_token(secret, token)
         with database_faults(database.engine.url), database.read() as session:
             if job_token is not None:
                 holder = holder_of(session, job_token)
-                return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None
-            tenant = tenant_of(session, token)
-        return Owner(tenant.id, tenant.name) if tenant else None
+                if holder is None:
+                    return None
+                origin.caller_is(Subject.job(job_token.job_id))
+                return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id)
+            found = key_and_tenant(session, token)
+        if found is None:
+            return None
+        key, tenant = found
+        origin.caller_is(Subject.key(key.id))
+        rates.admit(tenant.id)
+        return Owner(tenant.id, tenant.name)
 
     return authenticate
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.hub.faults import RepositoryMissing
+from publisher.hub.room import UPLOAD_GRACE_SECONDS
 from publisher.hub.storage import HubStorage
 
-#: An upload of a large model may take hours until its commit comes.
-UPLOAD_GRACE_SECONDS = 24 * 3600
 #: For blobs that no repository waits for: those of deleted repositories, and small files of a commit that is coming in.
 GRACE_SECONDS = 3600
 

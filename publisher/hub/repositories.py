@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
@@ -25,10 +26,12 @@ from publisher.hub.faults import (
     RevisionMissing,
     StaleParent,
 )
+from publisher.hub.journal import Journal, unwritten
 from publisher.hub.names import RepositoryId, check_reference_name, is_commit_id
 from publisher.hub.owner import Owner
 from publisher.hub.reading import StoredContent
 from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind, References, kind_word
+from publisher.hub.room import Boundless, Room
 
 # A commit holds the lock for milliseconds; a minute means that something is wrong with the disk or a writer.
 _LOCK_TIMEOUT_SECONDS = 60
@@ -62,12 +65,23 @@ class StoredFile:
 class Repository:
     """Reading needs no lock: commits never change, and branches move by one atomic rename."""
 
-    def __init__(self, id: RepositoryId, folder: Path, lock: Path, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        id: RepositoryId,
+        folder: Path,
+        lock: Path,
+        blobs: BlobStore,
+        *,
+        journal: Journal = unwritten,
+        room: Room | None = None,
+    ) -> None:
         self.id = id
         self.blobs = blobs
         self.references = References(folder / "refs")
         self._folder = folder
         self._lock = lock
+        self._journal = journal
+        self._room: Room = room or Boundless()
 
     @property
     def settings(self) -> RepositorySettings:
@@ -228,6 +242,7 @@ class Repository:
                 )
             files = apply_operations(head.files, change.operations)
             self._keep_added(change)
+            self._take_room(change)
             confirm()
             return head if files == head.files else self._append(change, head.id, files)
 
@@ -241,11 +256,35 @@ class Repository:
                     way_out="It was uploaded too long ago: upload and commit it again.",
                 )
 
+    def _take_room(self, change: Change) -> None:
+        added = [operation.file for operation in change.operations if isinstance(operation, AddFile)]
+        self.take_room({file.sha256: file.size for file in added})
+
+    def take_room(self, sizes: Mapping[str, int]) -> frozenset[str]:
+        """Of contents that come, sha256 → bytes; those that count only from now on. Raises StorageQuotaExceeded."""
+        return self._room.take(self.settings.tenant, str(self.id), sizes)
+
+    def give_room_back(self, digests: frozenset[str]) -> None:
+        """They did not come."""
+        self._room.give_back(str(self.id), frozenset(each for each in digests if self.large_file(each) is None))
+
+    def require_room(self, sizes: Mapping[str, int]) -> None:
+        """Before bytes are sent. Raises StorageQuotaExceeded."""
+        self._room.require(self.settings.tenant, sizes)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every content that a commit has or that was uploaded, by its sha256."""
+        found = {file.sha256: file.size for commit in self.all_commits() for file in commit.files.values()}
+        uploaded = {sha256: self._recorded_size(sha256) for sha256 in self.large_files() if sha256 not in found}
+        return found | {sha256: size for sha256, size in uploaded.items() if size is not None}
+
     def _append(self, change: Change, parent: str, files: dict[str, CommittedFile]) -> Commit:
         commit = Commit.sealed(
             parent=parent, author=change.author, title=change.title, message=change.message, files=files
         )
-        self._publish(commit, change.branch)
+        told = {"branch": change.branch, "commit": commit.id, "title": change.title[:200]}
+        with self._recorded("hub.commit", **told, operations=len(change.operations)):
+            self._publish(commit, change.branch)
         return commit
 
     def initialise(self, settings: RepositorySettings, author: str) -> None:
@@ -254,19 +293,25 @@ class Repository:
             if self.exists():
                 raise AlreadyExists(f"Repository {str(self.id)!r} exists already.", field="repo_id")
             first = Commit.sealed(parent=None, author=author, title="initial commit", message="", files={})
-            self._publish(first, DEFAULT_BRANCH)
-            self._write_settings(settings)
+            with self._journal("hub.create", str(self.id), settings.tenant, {"private": settings.private}):
+                self._publish(first, DEFAULT_BRANCH)
+                self._write_settings(settings)
 
     def delete(self, trash: Path, head: str | None = None) -> None:
         """Gone at once for readers and writers. Raises RepositoryMissing, or StaleParent if it is not at `head`."""
         with self._writing():
             if head is not None and self._branch(DEFAULT_BRANCH) != head:
                 raise StaleParent(f"A commit has happened since: {DEFAULT_BRANCH!r} is not at {head}.")
-            remove_folder(self._folder, trash)
+            with self._recorded("hub.delete"):
+                remove_folder(self._folder, trash)
+            self._room.forget(str(self.id))  # a transaction of its own
 
     def set_private(self, private: bool) -> None:
         with self._writing():
-            self._write_settings(self.settings.model_copy(update={"private": private}))
+            if self.settings.private == private:
+                return
+            with self._recorded("hub.settings", private=private):
+                self._write_settings(self.settings.model_copy(update={"private": private}))
 
     def add_large_object(self, sha256: str, size: int) -> None:
         """Records that the blob of `size` bytes was uploaded to this repository."""
@@ -279,13 +324,17 @@ class Repository:
             target = self.commit_id(revision)
             if self._reference(kind, name) is not None:
                 raise AlreadyExists(f"{kind_word(kind)} {name!r} exists already.", field="revision")
-            self.references.move(kind, name, target)
+            with self._recorded("hub.reference.create", kind=kind_word(kind).lower(), name=name, commit=target):
+                self.references.move(kind, name, target)
 
     def delete_reference(self, kind: ReferenceKind, name: str) -> None:
         if kind is ReferenceKind.BRANCH and name == DEFAULT_BRANCH:
             raise BadRequest(f"Branch {DEFAULT_BRANCH!r} is the default and cannot be deleted.", field="revision")
-        with self._writing():
+        with self._writing(), self._recorded("hub.reference.delete", kind=kind_word(kind).lower(), name=name):
             self.references.delete(kind, name)
+
+    def _recorded(self, action: str, **details: Any) -> AbstractContextManager[None]:
+        return self._journal(action, str(self.id), self.settings.tenant, details)
 
     @contextmanager
     def _writing(self, *, create: bool = False) -> Iterator[None]:

@@ -18,6 +18,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,9 +27,11 @@ from filelock import FileLock
 from publisher.hub.blobs import BlobStore
 from publisher.hub.disk import names_in, write_atomically
 from publisher.hub.faults import Damaged, Forbidden, RepositoryMissing
+from publisher.hub.journal import Journal, unwritten
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository, RepositorySettings
+from publisher.hub.room import Boundless, Room
 
 _logger = logging.getLogger(__name__)
 
@@ -36,8 +39,10 @@ _logger = logging.getLogger(__name__)
 class HubStorage:
     """Opens, creates and deletes repositories. Any number of processes may share `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, journal: Journal = unwritten, room: Room | None = None) -> None:
         self.root = root
+        self.room: Room = room or Boundless()
+        self._journal = journal
         self.blobs = BlobStore(root)
         self.trash = root / "trash"
         #: set when this process has deleted a repository: there may be something to collect
@@ -94,6 +99,14 @@ class HubStorage:
         self._at(id).delete(self.trash, head)
         self.deleted.set()
 
+    def settle_room(self) -> None:
+        """Count anew what the repositories hold. Raises Damaged where that cannot be read, and changes nothing then."""
+        held = {}
+        for repository in self.repositories():
+            with suppress(RepositoryMissing):  # deleted meanwhile
+                held[repository.settings.tenant, str(repository.id)] = repository.sizes()
+        self.room.settle(held)
+
     def namespaces(self) -> list[str]:
         """Those that belong to somebody, and those that have repositories, sorted."""
         claimed = {name.removesuffix(".json") for name in names_in(self.root / "namespaces")}
@@ -130,7 +143,7 @@ class HubStorage:
             )
 
     def _at(self, id: RepositoryId) -> Repository:
-        return Repository(id, self._folder(id), self._lock(id), self.blobs)
+        return Repository(id, self._folder(id), self._lock(id), self.blobs, journal=self._journal, room=self.room)
 
     def _folder(self, id: RepositoryId) -> Path:
         return self.root / "repos" / id.namespace / id.name

@@ -53,6 +53,7 @@ class Upkeep:
             self._storage.deleted.clear()
             try:
                 removed = collect_garbage(self._storage)
+                self._storage.settle_room()
             except (OSError, PublisherError) as error:
                 logger.warning("the Hub's garbage was not collected: %s", error)
             else:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.store import deletion
+from publisher.store.audit import record
 from publisher.store.models import Job, Variant
 from publisher.store.states import JobState
 from publisher.store.tenancy import hold
@@ -18,6 +19,7 @@ def remove_job(session: Session, job: Job) -> None:
     """Conflict unless the job has ended. Its variant stays, and what it published."""
     hold(session, job)
     refuse_live([job])
+    record(session, "job.delete", job.id, tenant_id=job.tenant_id, related=job.variant_id, state=job.state.value)
     deletion.delete_job(session, job)
 
 

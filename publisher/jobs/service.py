@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -9,7 +10,9 @@ from sqlalchemy.orm import Session
 from publisher.errors import Conflict, NotFound
 from publisher.jobs import events
 from publisher.jobs.publishing import publish_has_begun
+from publisher.jobs.quotas import refuse_over_queue
 from publisher.jobs.shapes import shape_of
+from publisher.store.audit import record
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, new_id
 from publisher.store.states import JobState
@@ -23,7 +26,9 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
     """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first.
 
     `id`: a new one, if it matters. `sent`: marked as sent; after the commit hand it to `Dispatcher.hand_over`.
+    QuotaExceeded where the tenant has as many queued as it may.
     """
+    refuse_over_queue(session, variant.tenant_id)
     job = Job(
         id=id or new_id(Job.id_kind),
         tenant_id=variant.tenant_id,
@@ -36,6 +41,17 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
     session.add(job)
     session.flush()
     events.begin(session, job)
+    record(
+        session,
+        "variant.create",
+        variant.id,
+        tenant_id=variant.tenant_id,
+        related=job.id,
+        repo_id=variant.publish_repo_id,
+        base_model_id=variant.base_model_id,
+        recipe_digest=variant.recipe_digest,
+        sweep_id=variant.sweep_id,
+    )
     return job
 
 
@@ -49,9 +65,9 @@ def cancel(session: Session, job_id: str) -> Job:
     at_once: dict[str, Any] = {"cancel_requested_at": now, "finished_at": now, "waiting": None, "waiting_since": None}
     unsent, states = [~publish_has_begun()], [*_WITH_WORKER, JobState.QUEUED]
     if events.move(session, job_id, JobState.CANCELLED, only_from=_WITHOUT_WORKER, where=unsent, **at_once):
-        return _reload(session, job_id)
+        return _done(session, "cancel", job_id)
     if events.move(session, job_id, JobState.CANCELLING, only_from=states, cancel_requested_at=now):
-        return _reload(session, job_id)
+        return _done(session, "cancel", job_id)
     job = _reload(session, job_id)
     if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
         way_out = "Only a job that has not ended can be cancelled."
@@ -69,12 +85,12 @@ def pause(session: Session, job_id: str) -> Job:
     if events.move(
         session, job_id, JobState.PAUSED, only_from=[JobState.QUEUED], where=[~publish_has_begun()], **aside
     ):
-        return _reload(session, job_id)
+        return _done(session, "pause", job_id)
     asked = {"pause_requested_at": now}
     if events.move(
         session, job_id, JobState.PAUSING, only_from=[JobState.RUNNING], where=[~publish_has_begun()], **asked
     ):
-        return _reload(session, job_id)
+        return _done(session, "pause", job_id)
     job = _reload(session, job_id)
     if job.state not in {JobState.PAUSING, JobState.PAUSED}:
         raise _not_paused(job)
@@ -91,15 +107,16 @@ def _not_paused(job: Job) -> Conflict:
 def resume(session: Session, job_id: str) -> Job:
     """A paused job is queued again in its old place, and goes on from what it saved; one that is still pausing runs on.
 
-    Of one that was queued or running nothing changes. Conflict if it has ended or is being cancelled. After the commit
-    hand its id to `Dispatcher.send`.
+    Of one that was queued or running nothing changes. Conflict if it has ended or is being cancelled, QuotaExceeded
+    where the tenant has as many queued as it may. After the commit hand its id to `Dispatcher.send`.
     """
+    _refuse_over_queue(session, job_id, [JobState.PAUSED])
     anew: dict[str, Any] = {"pause_requested_at": None, "claimable_at": 0.0, "dispatched_at": None}
     if events.move(session, job_id, JobState.QUEUED, only_from=[JobState.PAUSED], **anew):
-        return _reload(session, job_id)
+        return _done(session, "resume", job_id)
     # its worker may have stopped by now: then it gives the job back, as a worker does that shuts down
     if events.move(session, job_id, JobState.RUNNING, only_from=[JobState.PAUSING], pause_requested_at=None):
-        return _reload(session, job_id)
+        return _done(session, "resume", job_id)
     job = _reload(session, job_id)
     if job.state not in {JobState.QUEUED, JobState.RUNNING}:
         raise Conflict(f"job {job_id} is {job.state}.", way_out="Only a paused job can be resumed.")
@@ -110,9 +127,10 @@ def retry(session: Session, job_id: str) -> Job:
     """A failed or cancelled job is queued again with all its tries; finished stages are reused. One that failed since
     its publication came back otherwise than it was sent reads it back again before anything else.
 
-    Conflict in any other state, and for a recipe of another version that cannot be read. After the commit hand its id
-    to `Dispatcher.send`.
+    Conflict in any other state, and for a recipe of another version that cannot be read; QuotaExceeded where the tenant
+    has as many queued as it may. After the commit hand its id to `Dispatcher.send`.
     """
+    _refuse_over_queue(session, job_id, [JobState.FAILED, JobState.CANCELLED])
     job = _reload(session, job_id)
     _refuse_unreadable(job)
     fresh: dict[str, Any] = {
@@ -134,13 +152,27 @@ def retry(session: Session, job_id: str) -> Job:
     if not events.move(session, job_id, JobState.QUEUED, only_from=[JobState.FAILED, JobState.CANCELLED], **fresh):
         state = _reload(session, job_id).state
         raise Conflict(f"job {job_id} is {state}.", way_out="Only a failed or cancelled job can be retried.")
-    return _reload(session, job_id)
+    return _done(session, "retry", job_id)
+
+
+def _refuse_over_queue(session: Session, job_id: str, queues_from: Collection[JobState]) -> None:
+    """Before the job is changed, which locks it."""
+    job = _reload(session, job_id)
+    if job.state in queues_from:
+        refuse_over_queue(session, job.tenant_id)
 
 
 def _refuse_unreadable(job: Job) -> None:
     recipe = recipe_of(job.variant)
     if isinstance(recipe, Unreadable) and job.state in {JobState.FAILED, JobState.CANCELLED}:
         raise Conflict(f"job {job.id} cannot be retried: {recipe.reason}", field="recipe")
+
+
+def _done(session: Session, what: str, job_id: str) -> Job:
+    """The job as it is now, after somebody did something to it."""
+    job = _reload(session, job_id)
+    record(session, f"job.{what}", job.id, tenant_id=job.tenant_id, related=job.variant_id, state=job.state.value)
+    return job
 
 
 def _reload(session: Session, job_id: str) -> Job:

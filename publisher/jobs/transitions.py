@@ -20,8 +20,10 @@ from publisher.jobs.leases import Lease, hold, lost
 from publisher.jobs.publishing import TOO_LATE, Intent
 from publisher.jobs.waiting import Waiting, pause, span
 from publisher.settings import Settings
+from publisher.store.audit import record
 from publisher.store.database import clock, database_now
 from publisher.store.models import Job, JobAttempt, Variant, VariantFile
+from publisher.store.origin import Subject
 from publisher.store.states import ACTIVE, AttemptOutcome, EventKind, JobState
 
 #: What is broken over night is found mended in the morning; waiting longer than this helps nobody.
@@ -91,7 +93,8 @@ def succeed(
     job = hold(session, lease)
     if job.state is JobState.CANCELLING:
         events.append(session, lease.job_id, lease.token, [NewEvent(EventKind.LOG, {"message": TOO_LATE})])
-    _end(session, lease, JobState.SUCCEEDED, failure=None)
+    told = {name: publication.get(name) for name in ("repo_id", "commit", "endpoint")}
+    _end(session, lease, JobState.SUCCEEDED, told, failure=None)
     outcome = {"publication": dict(publication), "manifest": dict(manifest)}
     session.execute(update(Variant).where(Variant.id == job.variant_id).values(**outcome))
     session.execute(delete(VariantFile).where(VariantFile.variant_id == job.variant_id))
@@ -221,9 +224,27 @@ def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[
     return intent.model_copy(update={"lost_at": lost_at, "verdict": said}).as_json()
 
 
-def _end(session: Session, lease: Lease, state: JobState, **values: Any) -> JobState:
+def _end(
+    session: Session, lease: Lease, state: JobState, told: Mapping[str, Any] | None = None, **values: Any
+) -> JobState:
+    """`told`: what the audit log says of it besides."""
     over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
-    return _move(session, lease, state, AttemptOutcome(state.value), **(over | values))
+    ended = _move(session, lease, state, AttemptOutcome(state.value), **(over | values))
+    job = session.get_one(Job, lease.job_id)  # the caller holds it
+    failure = values.get("failure") or {}
+    record(
+        session,
+        f"job.{state.value}",
+        job.id,
+        tenant_id=job.tenant_id,
+        related=job.variant_id,
+        by=Subject.job(job.id),
+        worker=job.worker,
+        blame=failure.get("blame"),
+        stage=failure.get("stage"),
+        **(told or {}),
+    )
+    return ended
 
 
 def _requeue(session: Session, lease: Lease, outcome: AttemptOutcome, delay: float, **values: Any) -> JobState:

@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 from publisher.jobs import leases
 from publisher.jobs.fleet import Fleet, live_fleet
 from publisher.jobs.leases import Lease
+from publisher.jobs.quotas import Places
 from publisher.jobs.shapes import fill, read_needs
 from publisher.plan.needs import Needs
 from publisher.store.database import database_now
 from publisher.store.models import Job, Worker
+from publisher.store.quotas import full_tenants
 from publisher.store.states import JobState
 
 #: read at first; more only where the worker is for none of them
@@ -26,19 +28,20 @@ _USED_UP = 0.0
 def take(session: Session, named: str, worker: str, lease_seconds: float) -> Lease | None:
     """The lease of the job whose turn it is on `worker`, which got a message that names one; None if there is none.
 
-    The message is a hint that something waits. Jobs that are too large for this worker stay queued, at no cost.
+    The message is a hint that something waits. Jobs that are too large for this worker stay queued, at no cost, and so
+    do those of a tenant that has as many running as it may.
     """
     state = session.scalar(select(Job.state).where(Job.id == named))
     if state is not JobState.QUEUED:  # whatever may be claimed of it otherwise
         settled = leases.claim(session, named, worker, lease_seconds)
         if settled is not None:
             return settled
-    fleet = live_fleet(session, lease_seconds, and_also=worker)
+    fleet, places = live_fleet(session, lease_seconds, and_also=worker), Places(session)
     me = next((each for each in fleet.workers if each.id == worker), None)
     if me is None:  # nobody knows what it holds: the database was made anew under it
-        return leases.claim(session, named, worker, lease_seconds)
+        return leases.claim(session, named, worker, lease_seconds) if places.has_room(named) else None
     for job_id in turns(session, me, fleet):
-        lease = leases.claim(session, job_id, worker, lease_seconds)
+        lease = leases.claim(session, job_id, worker, lease_seconds) if places.has_room(job_id) else None
         if lease is not None:
             break
     else:
@@ -54,7 +57,10 @@ def due() -> list[ColumnElement[bool]]:
 
 
 def turns(session: Session, worker: Worker, fleet: Fleet, *where: ColumnElement[bool]) -> Iterator[str]:
-    """Ids of the jobs that `worker` is for, those whose turn comes first at first; `where`: further conditions."""
+    """Ids of the jobs that `worker` is for, those whose turn comes first at first; `where`: further conditions.
+
+    Without those of tenants that have as many running as they may: others' come before them.
+    """
     suits: dict[str | None, bool] = {}
 
     def is_for(job_id: str, digest: str | None, needs: dict[str, Any] | None = None) -> bool:
@@ -63,7 +69,9 @@ def turns(session: Session, worker: Worker, fleet: Fleet, *where: ColumnElement[
             suits[digest] = fleet.suits(worker, known)
         return suits[digest]
 
-    waiting = select(Job.id, Job.needs_digest, Job.needs).where(*due(), *where).order_by(Job.precedence, Job.id)
+    allowed = [Job.tenant_id.not_in(full)] if (full := full_tenants(session)) else []
+    waiting = select(Job.id, Job.needs_digest, Job.needs).where(*due(), *allowed, *where)
+    waiting = waiting.order_by(Job.precedence, Job.id)
     first = session.execute(waiting.limit(_FIRST)).all()
     yield from (job_id for job_id, digest, needs in first if is_for(job_id, digest, needs))
     if len(first) == _FIRST:  # without what each needs: there are few kinds of jobs

@@ -14,6 +14,7 @@ class WaitKind(StrEnum):
     CREDENTIAL = "credential"
     WORKER = "worker"
     DISK = "disk"
+    QUOTA = "quota"
 
     @property
     def words(self) -> str:
@@ -26,6 +27,7 @@ _WORDS = {
     WaitKind.CREDENTIAL: "a credential",
     WaitKind.WORKER: "a worker that fits",
     WaitKind.DISK: "disk space",
+    WaitKind.QUOTA: "another of its tenant's jobs to end",
 }
 
 #: seconds before something is looked for again: twice as long each time, from the first to the last

@@ -133,6 +133,11 @@ def make_plan(
     )
 
 
+def published_bytes(geometry: Geometry, recipe: Recipe, *, base_bytes: int) -> int:
+    """Of the checkpoint's weight files. RequestFault for a recipe that leaves nothing of a layer."""
+    return _bytes(geometry, pruned_widths(geometry, recipe.pruning), recipe, base_bytes).checkpoint
+
+
 def needs_of_recipe(geometry: Geometry, recipe: Recipe, *, base_bytes: int, is_local: bool) -> Needs:
     """The part of a plan that every job keeps. Raises RequestFault as `make_plan`."""
     widths = pruned_widths(geometry, recipe.pruning)

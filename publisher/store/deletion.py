@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, load_only
 
 from publisher.errors import Conflict
 from publisher.recipe import Recipe
+from publisher.store.audit import record
 from publisher.store.labels import forget_labels
 from publisher.store.models import (
     BaseModel,
@@ -43,6 +44,7 @@ def delete_variant(session: Session, variant: Variant) -> None:
         delete_job(session, job)
     session.execute(delete(VariantFile).where(VariantFile.variant_id == variant.id))
     session.expire(variant, ["jobs", "files"])
+    record(session, "variant.delete", variant.id, tenant_id=variant.tenant_id, repo_id=variant.publish_repo_id)
     _delete_labelled(session, variant)
 
 
@@ -51,6 +53,7 @@ def delete_base_model(session: Session, row: BaseModel) -> None:
     hold(session, row)
     made = select(Variant.id).where(Variant.base_model_id == row.id).order_by(Variant.id).limit(MOST_NAMED + 1)
     refuse_used(f"base model {row.id}", session.scalars(made).all())
+    record(session, "base_model.delete", row.id, tenant_id=row.tenant_id, repo_id=row.repo_id)
     _delete_labelled(session, row)
 
 
@@ -58,12 +61,14 @@ def delete_corpus(session: Session, row: Corpus) -> None:
     """Conflict if a variant's recipe names it: its name would come to mean another text."""
     hold(session, row)  # requests that are about to name it wait, and find it gone
     refuse_used(f"corpus {row.name}", _variants_that_name(session, row))
+    record(session, "corpus.delete", row.id, tenant_id=row.tenant_id, name=row.name)
     _delete_labelled(session, row)
 
 
 def delete_sweep(session: Session, row: Sweep) -> None:
     """Conflict while variants of it are there."""
     refuse_used(f"sweep {row.id}", [variant.id for variant in row.variants])
+    record(session, "sweep.delete", row.id, tenant_id=row.tenant_id)
     session.delete(row)
     session.flush()
 

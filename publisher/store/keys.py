@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from publisher.store.audit import record
 from publisher.store.database import Database, clock
 from publisher.store.models import ApiKey, Tenant
 
@@ -37,6 +38,7 @@ def add_key(session: Session, tenant_id: str, name: str, key: str, created_by: s
     )
     session.add(row)
     session.flush()
+    record(session, "key.create", row.id, tenant_id=tenant_id, related=created_by, name=name)
     return row
 
 
@@ -99,6 +101,7 @@ def _oldest_active(session: Session, tenant_id: str) -> str | None:
 
 def revoke(session: Session, key: ApiKey) -> None:
     key.revoked_at = clock(session)
+    record(session, "key.revoke", key.id, tenant_id=key.tenant_id, name=key.name)
 
 
 def revoke_unless_last(session: Session, key: ApiKey) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from publisher.errors import RequestFault
+from publisher.store.audit import record
 from publisher.store.models import BaseModel, Corpus, Label, Variant
 from publisher.store.tenancy import hold
 
@@ -15,6 +16,8 @@ from publisher.store.tenancy import hold
 MOST = 20
 
 Labelled = BaseModel | Corpus | Variant
+#: what the audit log calls them
+_ACTED_ON: Mapping[type[Labelled], str] = {BaseModel: "base_model", Corpus: "corpus", Variant: "variant"}
 
 
 def set_labels(session: Session, row: Labelled, labels: Mapping[str, str]) -> None:
@@ -33,7 +36,10 @@ def change_labels(session: Session, row: Labelled, changes: Mapping[str, str | N
     merged = {key: value for key, value in {**row.labels, **changes}.items() if value is not None}
     if len(merged) > MOST:
         raise RequestFault(f"{row.id} would have {len(merged)} labels; {MOST} are allowed.", field="labels")
+    if merged == row.labels:
+        return
     set_labels(session, row, merged)
+    record(session, f"{_ACTED_ON[type(row)]}.label", row.id, tenant_id=row.tenant_id, labels=dict(changes))
 
 
 def forget_labels(session: Session, id: str) -> None:

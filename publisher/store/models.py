@@ -338,6 +338,60 @@ class MetricPoint(Table):
     seq: Mapped[int]
 
 
+class AuditEntry(Table):
+    """Who did what to which thing; written by publisher.store.audit in the transaction of the change, never changed.
+
+    `actor`: a publisher.store.origin.SubjectKind. `resource` is what was changed, `related` what it belongs to or made,
+    by their ids; neither is a reference, since rows outlive what they tell of. `tenant_id`: None for what the operator
+    did to no tenant.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        _list_index(),
+        Index("ix_audit_log_resource", "resource", "id"),
+        Index("ix_audit_log_related", "related", "id"),
+    )
+    id_kind: ClassVar[str] = "audit"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(AuditEntry.id_kind))
+    tenant_id: Mapped[str | None]
+    at: Mapped[float] = mapped_column(default=time.time)
+    actor: Mapped[str]
+    actor_id: Mapped[str | None]
+    key_id: Mapped[str | None]
+    request_id: Mapped[str | None]
+    address: Mapped[str | None]
+    action: Mapped[str]
+    resource: Mapped[str]
+    related: Mapped[str | None]
+    details: Mapped[dict[str, Any]]
+
+
+class StoredObject(Table):
+    """A content that a repository of the embedded Hub holds; `size` in bytes. `repository` is namespace/name."""
+
+    __tablename__ = "hub_objects"
+    __table_args__ = (Index("ix_hub_objects_tenant", "tenant_id", "sha256", "size"),)
+
+    repository: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    size: Mapped[int]
+    at: Mapped[float] = mapped_column(default=time.time)
+
+
+class QuotaLimit(Table):
+    """The most that a tenant may have of something (publisher.store.quotas); null: without limit. Of the tenant `*`:
+    what those may have who have no row of their own."""
+
+    __tablename__ = "quota_limits"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    most: Mapped[int | None]
+
+
 class Worker(Table):
     """What a worker process measured of itself when it started, from which plans take their speed, and what it holds:
     `memory_bytes` of each of `devices` that align together, `free_disk_bytes` for its stages as of `seen_at`. `kind` is

@@ -9,9 +9,9 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from publisher.errors import NotFound
-from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Sweep, Variant
+from publisher.store.models import ApiKey, AuditEntry, BaseModel, Corpus, Job, Sweep, Variant
 
-Owned = TypeVar("Owned", ApiKey, BaseModel, Corpus, Sweep, Variant, Job)
+Owned = TypeVar("Owned", ApiKey, AuditEntry, BaseModel, Corpus, Sweep, Variant, Job)
 
 
 def readable_by(tenant_id: str, model: type[Owned]) -> Select[Owned]:

@@ -11,6 +11,7 @@ import pytest
 from publisher.dashboard.session import SESSION_COOKIE, Sessions
 from publisher.settings import Settings
 from publisher.store import keys
+from publisher.store.audit import AuditFilters, entries
 from publisher.store.models import ApiKey
 from tests.dashboard.conftest import RunningDashboard, csrf, serve, sign_in
 from tests.dashboard.rows import Account
@@ -74,6 +75,29 @@ def test_signing_out_ends_the_session(browser: httpx.Client) -> None:
     assert answer.status_code == 303
     assert answer.headers["location"] == "/login"
     assert browser.get("/jobs").headers["location"].startswith("/login")
+
+
+def test_a_session_and_what_it_does_are_in_the_audit_log(dashboard: RunningDashboard, account: Account) -> None:
+    work = account.job()
+    with dashboard.signed_in(account) as browser:
+        token = csrf(browser.get("/jobs"))
+        assert browser.post(f"/jobs/{work.job_id}/cancel", data={"csrf": token}).status_code == 303
+        browser.post("/logout", data={"csrf": token})
+    with dashboard.database.read() as session:
+        log = session.scalars(entries(account.tenant_id, AuditFilters(key_id=account.key_id))).all()
+    told = sorted(log, key=lambda row: row.at)
+    assert [row.action for row in told] == ["session.begin", "job.cancel", "session.end"]
+    assert {row.actor for row in told} == {"session"}
+    assert len({row.actor_id for row in told}) == 1
+    assert all(row.request_id and row.address for row in told)
+    assert account.key not in str([vars(row) for row in told])
+
+
+def test_a_sign_in_that_is_refused_leaves_no_row(dashboard: RunningDashboard, account: Account) -> None:
+    with dashboard.browser() as browser:
+        assert sign_in(browser, f"{account.key}x").status_code == 401
+    with dashboard.database.read() as session:
+        assert session.scalars(entries(account.tenant_id, AuditFilters(action="session"))).all() == []
 
 
 def test_revoked_key_is_signed_out_at_once(dashboard: RunningDashboard, account: Account) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from publisher.store.keys import add_key, add_tenant
-from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Sweep, Variant
+from publisher.store.models import ApiKey, AuditEntry, BaseModel, Corpus, Job, Sweep, Variant
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Owner:
     variant: str
     job: str
     sweep: str
+    audit: str
 
 
 def add_owner(session: Session, name: str, *, idempotency_key: str | None = None) -> Owner:
@@ -36,7 +38,8 @@ def add_owner(session: Session, name: str, *, idempotency_key: str | None = None
     session.add_all([job, sweep])
     session.flush()
     key = add_key(session, tenant, "ci", f"loram_key-of-{name}")
-    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id, sweep.id)
+    told = session.scalars(select(AuditEntry.id).where(AuditEntry.tenant_id == tenant)).one()  # that the key was made
+    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id, sweep.id, told)
 
 
 def add_variant(session: Session, tenant: str, base_model: str, idempotency_key: str | None = None) -> Variant:
@@ -63,4 +66,5 @@ OWNED = [
     (Sweep, "sweep"),
     (Variant, "variant"),
     (Job, "job"),
+    (AuditEntry, "audit"),
 ]

@@ -56,6 +56,7 @@ def batch(body: LargeBatch, request: Request, hub: CurrentHub, repository: Writa
         )
     missing = [item for item in body.objects if repository.large_file(item.oid) is None]
     _require_space(hub, sum(item.size for item in missing))
+    repository.require_room({item.oid: item.size for item in missing})
     links = {item.oid: f"{hub.url(request)}{hub.links.path(repository.id, item.oid, item.size)}" for item in missing}
     return JSONResponse(
         {"transfer": "basic", "objects": [_batch_entry(item, links.get(item.oid)) for item in body.objects]},
@@ -94,8 +95,13 @@ async def upload(
     hub.links.check(id, sha256, size=size, expires=expires, signature=signature)
     repository = await run_in_threadpool(hub.storage.open_repository, id)
     _check_length(request, size)
-    await _receive(repository, request.stream(), sha256, size)
-    await run_in_threadpool(repository.add_large_object, sha256, size)
+    taken = await run_in_threadpool(repository.take_room, {sha256: size})
+    try:
+        await _receive(repository, request.stream(), sha256, size)
+        await run_in_threadpool(repository.add_large_object, sha256, size)
+    except Exception:
+        await run_in_threadpool(repository.give_room_back, taken)
+        raise
     return {"success": True}
 
 
