@@ -36,6 +36,7 @@ from publisher.api.outside import Outside
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
+from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import service_hub
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.outside = Outside(settings)
+    app.state.provider = create_provider(settings)
     app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
     app.state.fan_out = FanOut(service.database)

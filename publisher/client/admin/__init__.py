@@ -8,6 +8,7 @@ from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "member": Place("Who belongs to which tenant: add, remove, list.", "publisher.client.admin.member"),
 }
 
 
