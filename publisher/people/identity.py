@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: characters of what a provider says that are kept; a subject has 255 at most (OpenID Connect Core, section 2)
+#: characters of what a provider says that are kept
 _MOST = 255
 
 
@@ -25,8 +25,18 @@ class Identity:
 def identity(issuer: str, claims: Mapping[str, Any]) -> Identity:
     """From an ID token's claims, which have been checked."""
     names = (claims.get(name) for name in ("name", "preferred_username", "email"))
-    called = next((name for name in names if isinstance(name, str) and name.strip()), claims["sub"])
-    return Identity(issuer, claims["sub"], verified_email(claims), called.strip()[:_MOST], claims)
+    called = next((name for name in names if isinstance(name, str) and printed(name).strip()), claims["sub"])
+    return Identity(issuer, claims["sub"], verified_email(claims), printed(called).strip()[:_MOST], claims)
+
+
+def printed(text: str) -> str:
+    """Without what no database takes and no page should show: NUL, halves of surrogate pairs, marks that turn text."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
+def is_subject(sub: object) -> bool:
+    """OpenID Connect Core 1.0, section 2: what names somebody for good."""
+    return isinstance(sub, str) and 0 < len(sub) <= _MOST and sub.isprintable()
 
 
 def verified_email(claims: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from joserfc.jws import JWSRegistry
 from pydantic import SecretStr
 
 from publisher.people.calls import ProviderAway, SignInRefused, asked, client, read_object
-from publisher.people.identity import Identity, identity
+from publisher.people.identity import Identity, identity, is_subject
 from publisher.people.metadata import Directory, Metadata
 from publisher.people.rules import claim_of
 
@@ -137,7 +137,7 @@ class Provider:
             signed = self._signed(calls, token["id_token"])
             claims = CodeIDToken(signed.claims, signed.header, options, expected)
             claims.validate(leeway=LEEWAY)
-            if not isinstance(claims["sub"], str) or not 0 < len(claims["sub"]) <= 255:
+            if not is_subject(claims["sub"]):
                 raise ValueError("sub is no text of 1 to 255 characters")
         except (JoseError, ValueError, TypeError, KeyError) as error:
             why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -8,7 +8,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from publisher.errors import NotFound, RequestFault
-from publisher.people.identity import Identity, normal_email
+from publisher.people.identity import Identity, normal_email, printed
 from publisher.people.roles import Role
 from publisher.store.database import clock
 from publisher.store.models import Membership, Person, Tenant
@@ -116,7 +116,7 @@ def add(session: Session, tenant_name: str, who: str, role: Role) -> Membership:
     """
     tenant = _tenant(session, tenant_name)
     address = normal_email(who)
-    known = _found(session, tenant.id, address or who)
+    known = _found(session, tenant.id, address or printed(who))
     if address is None and not known:
         raise RequestFault(f"{who!r} is no e-mail address.", way_out="Give one as name@example.org.")
     going_on = [row for row in known if row.ended_at is None]
@@ -141,7 +141,7 @@ def remove(session: Session, tenant_name: str, who: str) -> list[Membership]:
     """End the memberships of an address, or the one with this id: their sessions end within a second, and no rule lets
     them in again. Raises NotFound."""
     tenant = _tenant(session, tenant_name)
-    rows = [row for row in _found(session, tenant.id, normal_email(who) or who) if row.ended_at is None]
+    rows = [row for row in _found(session, tenant.id, normal_email(who) or printed(who)) if row.ended_at is None]
     if not rows:
         raise NotFound(f"{who} is no member of {tenant_name!r}.", way_out="publisher admin member list names them all.")
     for row in rows:

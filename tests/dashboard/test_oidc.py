@@ -526,6 +526,7 @@ def test_token_that_the_provider_did_not_sign_is_refused(
         {"sub": ""},
         {"sub": 7},
         {"sub": "x" * 300},
+        {"sub": "a\x00b"},
     ],
 )
 def test_token_with_other_claims_is_refused(

@@ -27,8 +27,14 @@ def member() -> None:
 @member.command(epilog=_ROLES)
 @click.argument("tenant")
 @click.argument("who", metavar="EMAIL")
-@click.option("--role", type=click.Choice([*Role]), default=Role.MEMBER, show_default=True, help="what they may do")
-def add(tenant: str, who: str, role: Role) -> None:
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.MEMBER.value,
+    show_default=True,
+    help="what they may do",
+)
+def add(tenant: str, who: str, role: str) -> None:
     """Invite EMAIL to TENANT (its name), or give a member another role.
 
     Whoever signs in with this address, verified by the provider, is a member from then on. A membership's id (mem_…)
