@@ -39,6 +39,7 @@ from publisher.api.request_ids import RequestIds
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
+from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import service_hub
@@ -79,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.outside = Outside(settings)
+    app.state.provider = create_provider(settings)
     app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
     app.state.fan_out = FanOut(service.database)

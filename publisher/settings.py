@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from publisher.errors import RequestFault
+from publisher.people.addresses import is_safe
+from publisher.people.rules import Rule
 
 _PREFIX = "PUBLISHER_"
 _QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
@@ -107,6 +109,31 @@ class Settings(BaseSettings):
     bootstrap_key: SecretStr | None = Field(
         default=None, description="API key that is made to exist at start, for setups without a person"
     )
+
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="provider of identities (OpenID Connect) whose people may sign in on the dashboard, exactly as its "
+        "discovery document names it; empty: keys alone",
+    )
+    oidc_client_id: str | None = Field(default=None, description="this service's name at oidc_issuer")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="this service's secret at oidc_issuer; empty: a public client, by PKCE alone"
+    )
+    oidc_scopes: str = Field(default="openid profile email", description="what oidc_issuer is asked for")
+    oidc_name: str = Field(
+        default="single sign-on", min_length=1, max_length=60, description="how the sign-in page calls oidc_issuer"
+    )
+    oidc_rules: list[Rule] = Field(
+        default_factory=list,
+        description="who belongs to which tenant without an invitation, by claim or e-mail domain: docs/sign-in.md",
+    )
+    oidc_help: str = Field(
+        default="the operator of this service",
+        min_length=1,
+        max_length=200,
+        description="whom people ask who sign in and belong to no tenant",
+    )
+    oidc_seconds: float = Field(default=10, gt=0, description="how long a sign-in waits for oidc_issuer")
 
     hub_endpoint: str | None = Field(default=None, description="Hub to publish to; empty: the embedded one")
     hub_url: str | None = Field(
@@ -222,7 +249,11 @@ class Settings(BaseSettings):
         queue_names(names)
         return names
 
-    @field_validator("hub_endpoint", "hub_url", *(f"quota_{name}" for name in _QUOTAS), mode="before")
+    @field_validator(
+        *("hub_endpoint", "hub_url", "oidc_issuer", "oidc_client_id"),
+        *(f"quota_{name}" for name in _QUOTAS),
+        mode="before",
+    )
     @classmethod
     def _none_if_empty(cls, value: object) -> object:
         return None if value == "" else value
@@ -235,6 +266,26 @@ class Settings(BaseSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("this is not an http(s) URL")  # not quoted: it may hold a password
         return url.rstrip("/")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _safe_issuer(cls, url: str | None) -> str | None:
+        if url is not None and (not is_safe(url) or "?" in url or "#" in url):
+            raise ValueError("this is not an https URL without ? and # (http is for this machine alone)")
+        return url  # whole: some issuers end with a slash
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _with_openid(cls, scopes: str) -> str:
+        if "openid" not in scopes.split():
+            raise ValueError("openid is missing: without it nobody is identified")
+        return scopes
+
+    @model_validator(mode="after")
+    def _whole_registration(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError("oidc_issuer and oidc_client_id belong together: set both, or none")
+        return self
 
     @model_validator(mode="after")
     def _heartbeats_within_a_lease(self) -> Self:

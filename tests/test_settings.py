@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -205,3 +206,41 @@ def test_a_file_that_holds_no_json_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_a_queue_that_there_is_not_is_refused_with_those_that_there_are(names: str) -> None:
     with pytest.raises(ValidationError, match=r"is no queue; there are cpu, 1, 2, 4, … 4096"):
         Settings(worker_queues=names)
+
+
+def test_a_provider_of_identities_is_named_whole_and_safely() -> None:
+    client = {"oidc_client_id": "loram"}
+    assert Settings(oidc_issuer="https://id.example/", **client).oidc_issuer == "https://id.example/"  # slash and all
+    assert Settings(oidc_issuer="", oidc_client_id="").oidc_issuer is None
+    for issuer in ("http://id.example", "id.example", "https://id.example?x", "https://", "http://127.0.0.1.example"):
+        with pytest.raises(ValidationError, match="not an https URL"):
+            Settings(oidc_issuer=issuer, **client)
+    for half in ({"oidc_issuer": "https://id.example"}, client):
+        with pytest.raises(ValidationError, match="belong together"):
+            Settings(**half)
+    with pytest.raises(ValidationError, match="openid is missing"):
+        Settings(oidc_scopes="profile email")
+
+
+def test_rules_of_membership_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_group = {"claim": "groups", "value": "ml", "tenant": "lab", "role": "admin"}
+    monkeypatch.setenv("PUBLISHER_OIDC_RULES", json.dumps([by_group, {"email_domain": "@A.org", "tenant": "b"}]))
+    first, second = Settings().oidc_rules
+    assert (first.claim, first.role) == ("groups", "admin")
+    assert (second.email_domain, second.role) == ("a.org", "viewer")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"tenant": "lab"},
+        {"claim": "groups", "tenant": "lab"},
+        {"claim": "groups", "value": "ml", "email_domain": "a.org", "tenant": "lab"},
+        {"email_domain": "a.org"},
+        {"email_domain": "a.org", "tenant": "lab", "role": "owner"},
+        {"email_domain": "a.org", "tenant": "lab", "group": "ml"},
+    ],
+)
+def test_a_rule_that_says_too_little_or_too_much_is_refused(rule: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(oidc_rules=[rule])  # type: ignore[list-item]

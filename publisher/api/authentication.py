@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
-from publisher.store import browser_sessions, keys, origin
+from publisher.store import browser_sessions, keys, members, origin
 from publisher.store.origin import Subject
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
@@ -22,8 +22,9 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Auth
 
 @dataclass(frozen=True)
 class Caller:
-    """`key_id` is what the call stands on, `session_id` the dashboard's session if it is one, good until `expires`
-    (seconds since 1970): streams end when one of them does."""
+    """`key_id` is what the call stands on: an API key, or a person's membership (`mem_…`) on the dashboard.
+    `session_id` is the dashboard's session if it is one, good until `expires` (seconds since 1970): streams end when
+    one of them does."""
 
     tenant_id: str
     tenant_name: str
@@ -47,8 +48,9 @@ def authenticate(
 
 
 def still_allowed(session: Session, callers: Collection[Caller]) -> set[Caller]:
-    """Those whose key and session still count."""
-    valid = keys.not_revoked(session, {caller.key_id for caller in callers})
+    """Those whose key or membership, and whose session still count."""
+    grounds = {caller.key_id for caller in callers}
+    valid = keys.not_revoked(session, grounds) | members.still_standing(session, grounds)
     ended = browser_sessions.ended(session, {caller.session_id for caller in callers if caller.session_id})
     now = time.time()
     return {one for one in callers if one.key_id in valid and one.session_id not in ended and now < one.expires}

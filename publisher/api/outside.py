@@ -29,6 +29,8 @@ WAITING_PER_TENANT, WAITING = 32, 256
 READINGS, READINGS_PER_TENANT = 4, 2
 #: seconds; text is counted at tens of MB a second
 READING_SECONDS = 3600.0
+#: people who come back from a provider of identities at once; strangers may make as many calls as they like
+SIGN_INS = 8
 #: seconds after which one who was refused may try again
 RETRY_AFTER = 5
 _LATER = "Try again in a moment."
@@ -116,7 +118,8 @@ class Lane:
 
 
 class Outside:
-    """The lanes of one application. `calls`: to Hubs and other processes; `readings`: of files of this machine."""
+    """The lanes of one application. `calls`: to Hubs and other processes; `readings`: of files of this machine;
+    `sign_ins`: to a provider of identities, for whoever comes, so that they take no tenant's place."""
 
     def __init__(self, settings: Settings) -> None:
         self.calls = Lane(
@@ -128,6 +131,7 @@ class Outside:
         self.readings = Lane(
             "readings of files", at_once=READINGS, per_tenant=READINGS_PER_TENANT, seconds=READING_SECONDS
         )
+        self.sign_ins = Lane("sign-ins", at_once=SIGN_INS, per_tenant=SIGN_INS, seconds=settings.oidc_seconds)
 
 
 async def current_outside(request: Request) -> Outside:

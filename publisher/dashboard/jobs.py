@@ -13,7 +13,7 @@ from publisher.api.authentication import Caller
 from publisher.api.event_streams import Position
 from publisher.api.service import CurrentService
 from publisher.api.tenant_events import WantedEvents, last_number
-from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut, Visitor
+from publisher.dashboard.access import CurrentVisitor, SignedOut, SteeringVisitor, Visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_view import Progress, read_progress, read_view
@@ -103,21 +103,21 @@ def all_events(
 
 
 @router.post("/{id}/cancel")
-def cancel(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+def cancel(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
     with service.database.write() as session:
         job_service.cancel(session, owned(session, Job, visitor.tenant_id, id).id)
     return see_other(f"/jobs/{id}")
 
 
 @router.post("/{id}/pause")
-def pause(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+def pause(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
     with service.database.write() as session:
         job_service.pause(session, owned(session, Job, visitor.tenant_id, id).id)
     return see_other(f"/jobs/{id}")
 
 
 @router.post("/{id}/resume")
-def resume(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+def resume(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
     with service.database.write() as session:
         job_service.resume(session, owned(session, Job, visitor.tenant_id, id).id)
     service.dispatcher.send(id)
@@ -125,7 +125,7 @@ def resume(id: str, service: CurrentService, visitor: ActingVisitor) -> Response
 
 
 @router.post("/{id}/retry")
-def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
+def retry(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
     with service.database.write() as session:
         job_service.retry(session, owned(session, Job, visitor.tenant_id, id).id)
     service.dispatcher.send(id)
@@ -135,4 +135,4 @@ def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
 def caller_of(visitor: Visitor) -> Caller:
     """The visitor as the API's own functions know who calls."""
     session = visitor.session
-    return Caller(visitor.tenant_id, visitor.key_name, visitor.key_id, session.id, session.expires)
+    return Caller(visitor.tenant_id, visitor.tenant_name, session.stands_on, session.id, session.expires)

@@ -1,4 +1,4 @@
-"""Who is signed in: a signed, expiring cookie that carries nothing but the API key's id."""
+"""Who is signed in: a signed, expiring cookie that carries nothing but an id, of an API key or of a membership."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ SESSION_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class Session:
-    """What a genuine cookie says; whether the key still exists, and nobody signed out, only the database knows.
+    """What a genuine cookie says; whether the key or membership still counts, and nobody signed out, only the database
+    knows.
 
-    `id` is the cookie's sha256, which gives nothing away; `expires` in seconds since 1970.
+    `stands_on` is the id of the API key, or of the person's membership, that it was begun with. `id` is the cookie's
+    sha256, which gives nothing away; `expires` in seconds since 1970.
     """
 
-    key_id: str
+    stands_on: str
     csrf: str
     id: str
     expires: float
@@ -39,11 +41,11 @@ class Sessions:
         self._session, self._csrf = Signer(secret, "dashboard session"), Signer(secret, "dashboard csrf")
         self._secure = secure
 
-    def seal(self, key_id: str, expires: float | None = None) -> str:
+    def seal(self, stands_on: str, expires: float | None = None) -> str:
         """The session cookie's value; `expires` in seconds since 1970, 12 hours from now by default."""
         until = int(time.time() + SESSION_SECONDS if expires is None else expires)
         # a number of its own: who signs out and in again within a second has another session
-        claims = f"{key_id}.{secrets.token_hex(8)}.{until}"
+        claims = f"{stands_on}.{secrets.token_hex(8)}.{until}"
         return f"{claims}.{self._session.sign(claims).hex()}"
 
     def open(self, value: str) -> Session | None:
@@ -51,10 +53,10 @@ class Sessions:
         claims, _, mac = value.rpartition(".")
         if not same(mac, self._session.sign(claims).hex()):
             return None
-        key_id, *_, until = claims.split(".")
+        stands_on, *_, until = claims.split(".")
         if time.time() >= int(until):
             return None
-        return Session(key_id, self.csrf(value), hashlib.sha256(value.encode()).hexdigest(), float(until))
+        return Session(stands_on, self.csrf(value), hashlib.sha256(value.encode()).hexdigest(), float(until))
 
     def csrf(self, cookie: str) -> str:
         """The token that a form must carry beside this cookie: no other site can read or compute it."""
@@ -64,10 +66,11 @@ class Sessions:
         """Whether a form came from a page that was served together with this cookie."""
         return bool(cookie) and same(token, self.csrf(cookie or ""))
 
-    def begin(self, response: Response, key_id: str) -> Session:
-        """Sign in."""
-        sealed = self.seal(key_id)
-        self._set(response, SESSION_COOKIE, sealed, SESSION_SECONDS, path="/")
+    def begin(self, response: Response, stands_on: str, expires: float | None = None) -> Session:
+        """Sign in; until `expires`, in seconds since 1970, where a session before ends then."""
+        seconds = SESSION_SECONDS if expires is None else max(0, int(expires - time.time()))
+        sealed = self.seal(stands_on, expires)
+        self._set(response, SESSION_COOKIE, sealed, seconds, path="/")
         response.delete_cookie(SIGN_IN_COOKIE, path="/login")
         begun = self.open(sealed)
         assert begun is not None

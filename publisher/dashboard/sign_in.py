@@ -1,8 +1,8 @@
-"""Sign in with an API key, sign out."""
+"""Sign in with an API key, sign out; publisher.dashboard.oidc signs people in."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Request, Response
@@ -12,9 +12,9 @@ from publisher.api.service import CurrentService, Service
 from publisher.dashboard.access import ActingVisitor, CsrfToken, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.session import SIGN_IN_COOKIE
+from publisher.people.provider import Provider
 from publisher.store import browser_sessions, keys
 from publisher.store.audit import record
-from publisher.store.models import ApiKey
 from publisher.store.origin import Subject
 
 START = "/jobs"
@@ -27,7 +27,7 @@ router = APIRouter(route_class=PageRoute)
 
 @router.get("/login")
 def form(request: Request, service: CurrentService, next: str = START) -> HTMLResponse:
-    return _form(request, service, next)
+    return form_page(request, service, next)
 
 
 @router.post("/login")
@@ -40,48 +40,64 @@ def sign_in(
 ) -> Response:
     sessions = sessions_of(service)
     if not sessions.is_genuine(csrf, request.cookies.get(SIGN_IN_COOKIE)):
-        return _form(request, service, next, problem=STALE, status=403)
+        return form_page(request, service, next, problem=STALE, status=403)
     with service.database.read() as session:
         found = keys.find_key(session, key.strip())
     if found is None:
-        return _form(request, service, next, problem=WRONG_KEY, status=401)
-    response = see_other(_own_page(next))
-    begin_session(service, response, found)
+        return form_page(request, service, next, problem=WRONG_KEY, status=401)
+    response = see_other(own_page(next))
+    begin_session(service, response, found.id, found.tenant_id)
     return response
 
 
-def begin_session(service: Service, response: Response, key: ApiKey) -> None:
-    """Sign in, and say so in the audit log."""
-    begun = sessions_of(service).begin(response, key.id)
-    subject = Subject.session(begun.id, key.id)
+def begin_session(
+    service: Service, response: Response, stands_on: str, tenant_id: str, expires: float | None = None
+) -> None:
+    """Sign in with a key or a membership, and say so in the audit log; `expires`: as Sessions.begin has it."""
+    begun = sessions_of(service).begin(response, stands_on, expires)
+    subject = Subject.session(begun.id, stands_on)
     with service.database.write() as session:
-        record(session, "session.begin", subject.id or "", tenant_id=key.tenant_id, related=key.id, by=subject)
+        record(session, "session.begin", subject.id or "", tenant_id=tenant_id, related=stands_on, by=subject)
 
 
 @router.post("/logout")
 def sign_out(service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         browser_sessions.end(session, visitor.session.id, visitor.session.expires)
-        subject = Subject.session(visitor.session.id, visitor.key_id)
-        record(
-            session, "session.end", subject.id or "", tenant_id=visitor.tenant_id, related=visitor.key_id, by=subject
-        )
-    response = see_other("/login")
+        stands_on = visitor.session.stands_on
+        subject = Subject.session(visitor.session.id, stands_on)
+        record(session, "session.end", subject.id or "", tenant_id=visitor.tenant_id, related=stands_on, by=subject)
+    response = see_other("/login" if visitor.person_id is None else "/signed-out")
     sessions_of(service).end(response)
     return response
 
 
-def _form(
+@router.get("/signed-out")
+def signed_out(request: Request, service: CurrentService) -> HTMLResponse:
+    """For people: a page of its own, since the browser would not follow the form that signs out to another site."""
+    settings, provider = service.settings, cast(Provider | None, request.app.state.provider)
+    url = None if provider is None else provider.sign_out_url(f"{settings.public_url}/login")
+    return page("signed_out.html", sign_out_url=url, provider=settings.oidc_name)
+
+
+def form_page(
     request: Request, service: Service, next: str, *, problem: str | None = None, status: int = 200
 ) -> HTMLResponse:
     sessions = sessions_of(service)
     cookie = sessions.sign_in_cookie(request)
-    response = page("login.html", status=status, problem=problem, next=_own_page(next), csrf=sessions.csrf(cookie))
+    response = page(
+        "login.html",
+        status=status,
+        problem=problem,
+        next=own_page(next),
+        csrf=sessions.csrf(cookie),
+        provider=None if service.settings.oidc_issuer is None else service.settings.oidc_name,
+    )
     sessions.offer(request, response, cookie)
     return response
 
 
-def _own_page(address: str) -> str:
+def own_page(address: str) -> str:
     """`address` if it is a path of this site: a sign-in must not lead to somebody else's."""
     parts = urlsplit(address)
     # browsers read a backslash as a slash, and `//host` as another site

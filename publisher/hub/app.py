@@ -28,7 +28,7 @@ from publisher.settings import Settings, settings
 from publisher.store import migrate, origin
 from publisher.store.database import Database
 from publisher.store.faults import database_faults
-from publisher.store.keys import key_and_tenant
+from publisher.store.keys import holder_of as holder_of_key
 from publisher.store.origin import Subject
 from publisher.store.private import keep_private
 
@@ -99,13 +99,12 @@ def hub_authentication(database: Database, secret: bytes, rates: RateLimiter) ->
                     return None
                 origin.caller_is(Subject.job(job_token.job_id))
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id)
-            found = key_and_tenant(session, token)
+            found = holder_of_key(session, token)
         if found is None:
             return None
-        key, tenant = found
-        origin.caller_is(Subject.key(key.id))
-        rates.admit(tenant.id)
-        return Owner(tenant.id, tenant.name)
+        origin.caller_is(Subject.key(found.key_id))
+        rates.admit(found.tenant_id)
+        return Owner(found.tenant_id, found.tenant_name)
 
     return authenticate
 

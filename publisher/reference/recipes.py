@@ -36,11 +36,12 @@ sha256 of the recipe with its defaults written out.
 
 
 def recipes_page() -> str:
-    parts = [_part(model) for model in PARTS]
+    parts = [part(model) for model in PARTS]
     return page("Recipe reference", _INTRODUCTION, *parts, _criteria())
 
 
-def _part(model: type[BaseModel]) -> str:
+def part(model: type[BaseModel]) -> str:
+    """A section with what the model says of itself and its fields."""
     lines = [[f"`{row.name}`", row.type, row.range, row.default, row.description] for row in rows(model)]
     described = " ".join((model.__doc__ or "").split())
     head = f"## {model.__name__}\n\n{described}".strip()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from publisher.people.rules import Rule
 from publisher.reference.fields import rows
 from publisher.reference.markdown import page, table
+from publisher.reference.recipes import part
 from publisher.settings import Settings
 
 _INTRODUCTION = """
 Every process of the service (API, Hub, workers) reads these variables once, when it starts. The defaults are the
 embedded form: one machine, nothing to install. A wrong value ends the process at its start, with the setting's name.
 Lists are JSON: `PUBLISHER_LOCAL_ROOTS='["/srv/models", "/srv/corpora"]'`. [operations.md](operations.md) says which
-ones several machines need.
+ones several machines need, [sign-in.md](sign-in.md) how people sign in by `PUBLISHER_OIDC_*`.
 """
 
 
@@ -19,4 +21,5 @@ def settings_page() -> str:
     lines = [
         [f"`{prefix}{row.name.upper()}`", row.type, row.range, row.default, row.description] for row in rows(Settings)
     ]
-    return page("Settings", _INTRODUCTION, table(["variable", "type", "range", "default", "what it is"], lines))
+    variables = table(["variable", "type", "range", "default", "what it is"], lines)
+    return page("Settings", _INTRODUCTION, variables, part(Rule))

@@ -92,6 +92,47 @@ class ApiKey(Table):
     created_by: Mapped[str | None]
 
 
+class Person(Table):
+    """Somebody who signed in by OpenID Connect: `issuer` and `subject` are who, the rest is what was said last.
+
+    `email` is null unless the provider has verified it.
+    """
+
+    __tablename__ = "people"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("per"))
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None] = mapped_column(index=True)
+    name: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    signed_in_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Membership(Table):
+    """A person's place in a tenant: what a session of the dashboard stands on where it does not stand on a key.
+
+    `email`: whom the operator invited, lower-case; null: a rule of the settings made it. `person_id` is null until the
+    invited one signs in. `role` is one of publisher.people.roles; `ended_at`: the operator took it away.
+    """
+
+    __tablename__ = "memberships"
+    __table_args__ = (UniqueConstraint("tenant_id", "person_id"), UniqueConstraint("tenant_id", "email"))
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("mem"))
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("people.id"), index=True)
+    email: Mapped[str | None] = mapped_column(index=True)
+    role: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    used_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+    tenant: Mapped[Tenant] = relationship()
+    person: Mapped[Person | None] = relationship()
+
+
 class EndedSession(Table):
     """A session of the dashboard that was signed out of: the sha256 of its cookie, kept until that is over anyway."""
 

@@ -147,7 +147,7 @@ def test_changed_or_expired_cookies_open_nothing() -> None:
     genuine = sessions.seal("key_1")
     opened = sessions.open(genuine)
     assert opened is not None
-    assert opened.key_id == "key_1"
+    assert opened.stands_on == "key_1"
     assert sessions.seal("key_1", opened.expires) != genuine  # who signs in again has another session
     key_id, number, until, mac = genuine.split(".")
     later = f"{key_id}.{number}.{int(until) + 1}.{mac}"

@@ -9,6 +9,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
+from publisher.dashboard.attempts import Attempts
 from publisher.dashboard.session import Sessions
 from publisher.hub.links import UploadLinks
 from publisher.hub.names import RepositoryId
@@ -52,7 +53,8 @@ def test_each_kind_of_signature_has_a_salt_of_its_own(monkeypatch: pytest.Monkey
     Sessions(SECRET, secure=False).seal("key_1")
     UploadLinks(SECRET).path(RepositoryId.parse("org/model"), "0" * 64, 1)
     sign_job_token(SECRET, Lease("job_1", 1))
-    assert len(salts) == len(set(salts)) == 4
+    Attempts(SECRET, secure=False)
+    assert len(salts) == len(set(salts)) == 5
 
 
 def test_tokens_and_sessions_of_releases_before_stay_good() -> None:
@@ -64,4 +66,4 @@ def test_tokens_and_sessions_of_releases_before_stay_good() -> None:
     expected = hmac.digest(SECRET, b"dashboard session:key_1.4000000000", hashlib.sha256).hex()
     opened = Sessions(SECRET, secure=False).open(f"key_1.4000000000.{expected}")
     assert opened is not None
-    assert (opened.key_id, opened.expires) == ("key_1", 4e9)
+    assert (opened.stands_on, opened.expires) == ("key_1", 4e9)

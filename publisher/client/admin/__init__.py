@@ -10,6 +10,7 @@ _COMMANDS = {
     "audit": Place("Who did what to which thing, as JSON lines; and prune it.", "publisher.client.admin.audit"),
     "quota": Place("What a tenant may have at once.", "publisher.client.admin.quota"),
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "member": Place("Who belongs to which tenant: add, remove, list.", "publisher.client.admin.member"),
 }
 
 

@@ -1,0 +1,94 @@
+"""`publisher admin member`: people who sign in by OpenID Connect, and the tenants that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from publisher.people.roles import Role
+from publisher.settings import settings
+from publisher.store import members
+from publisher.store.database import Database
+from publisher.store.models import Membership
+
+_ROLES = "\n\n".join(["\b\nRoles:", *(f"{role:<8} {role.may}" for role in Role)]).replace("\n\n", "\n")
+
+
+@click.group()
+def member() -> None:
+    """People who sign in on the dashboard by OpenID Connect: docs/sign-in.md."""
+
+
+@member.command(epilog=_ROLES)
+@click.argument("tenant")
+@click.argument("who", metavar="EMAIL")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.MEMBER.value,
+    show_default=True,
+    help="what they may do",
+)
+def add(tenant: str, who: str, role: str) -> None:
+    """Invite EMAIL to TENANT (its name), or give a member another role.
+
+    Whoever signs in with this address, verified by the provider, is a member from then on. A membership's id (mem_…)
+    in place of EMAIL names one that there is.
+    """
+    with _database() as database, database.write() as session:
+        row = members.add(session, tenant, who, Role(role))
+        said = f"{row.email or who} is {role} of {tenant}"
+    click.echo(f"{said}." if row.person_id else f"{said} as soon as they sign in at {settings().public_url}/login.")
+
+
+@member.command()
+@click.argument("tenant")
+@click.argument("who", metavar="EMAIL")
+def remove(tenant: str, who: str) -> None:
+    """End the membership of EMAIL, or of an id (mem_…), in TENANT.
+
+    Their pages and streams end within a second or two, and no rule of PUBLISHER_OIDC_RULES lets them in again. API keys
+    that they hold go on: `publisher admin key` and DELETE /v1/api-keys/{id} are for these.
+    """
+    with _database() as database, database.write() as session:
+        ended = members.remove(session, tenant, who)
+    click.echo(f"{who} is no member of {tenant} any more ({', '.join(row.id for row in ended)}).")
+
+
+@member.command("list")
+@click.argument("tenant", required=False)
+def list_members(tenant: str | None) -> None:
+    """All members, or those of TENANT: who they are, their role, and when they signed in last (UTC)."""
+    with _database() as database, database.read() as session:
+        rows = members.members(session, tenant)
+    table = Table("tenant", "id", "e-mail", "name", "role", "signed in")
+    for row in rows:
+        table.add_row(row.tenant.name, row.id, *_who(row), row.role, _signed_in(row))
+    Console().print(table)
+
+
+def _who(row: Membership) -> tuple[str, str]:
+    person = row.person
+    return row.email or (person.email if person else None) or "–", person.name if person else "–"
+
+
+def _signed_in(row: Membership) -> str:
+    if row.ended_at is not None:
+        return "ended"
+    if row.person is None:
+        return "invited"
+    return datetime.fromtimestamp(row.person.signed_in_at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    database = Database(settings().resolved_database_url)
+    try:
+        yield database
+    finally:
+        database.close()
