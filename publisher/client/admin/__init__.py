@@ -7,7 +7,9 @@ import click
 from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
+    "backup": Place("Copy database and embedded Hub, while the service runs.", "publisher.client.admin.backup"),
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "restore": Place("Make an installation from a backup.", "publisher.client.admin.restore"),
 }
 
 
