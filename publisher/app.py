@@ -41,6 +41,7 @@ from publisher.files.private import write_private
 from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
+from publisher.installation.presence import Presence
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
@@ -110,7 +111,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, service.settings)
-        await to_thread.run_sync(_prepare, service)
+        presence = Presence(service.settings, service.database)
+        await to_thread.run_sync(_prepare, service, presence)
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
@@ -132,6 +134,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             if upkeep is not None:
                 upkeep.stop()
             await to_thread.run_sync(reaper.stop)
+            await to_thread.run_sync(presence.stop)
             service.dispatcher.close()
             service.database.close()
             os.umask(before)
@@ -139,9 +142,10 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     return lifespan
 
 
-def _prepare(service: Service) -> None:
+def _prepare(service: Service, presence: Presence) -> None:
     allow_many()
-    migrate.upgrade(service.settings.resolved_database_url)
+    migrate.prepare(service.settings)
+    presence.start()
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
         service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")

@@ -5,6 +5,7 @@ As a step of its own, before any of them: python -m publisher.store.migrate
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from publisher.errors import RequestFault
 from publisher.files.private import umask_of
-from publisher.settings import settings
+from publisher.settings import Settings, settings
 from publisher.store.database import create_database_engine
+
+logger = logging.getLogger(__name__)
 
 #: PostgreSQL's advisory locks are numbers; this one is "loram" in ASCII.
 _ADVISORY_LOCK = 0x6C6F72616D
@@ -34,6 +37,27 @@ _ADVISORY_LOCK = 0x6C6F72616D
 def upgrade(url: str, revision: str = "head") -> None:
     """Run the revisions that are missing; of several processes one does it and the others wait."""
     _run(url, lambda config: command.upgrade(config, revision))
+
+
+def prepare(settings: Settings) -> None:
+    """What a process of the service does at its start: `upgrade`, or, where that is done apart from it, refuse to start
+    before it was. Raises RequestFault.
+
+    Tables of a newer version are left as they are: while machines are brought to it one by one, those of this version
+    go on, and may have to start again. So a version takes away nothing that the one before it reads or writes.
+    """
+    url = settings.resolved_database_url
+    now = standing(url)
+    if now.unknown:
+        logger.warning("the database is at revision %s, of a newer version; this one works on it", now.revision)
+    elif settings.migrate_at_start:
+        upgrade(url)
+    elif now.pending:
+        raise RequestFault(
+            f"The database lacks {len(now.pending)} migrations, the first of them {now.pending[0][0]}: "
+            f"{now.pending[0][1]}",
+            way_out="Run `publisher admin migrate`, or set PUBLISHER_MIGRATE_AT_START to true.",
+        )
 
 
 def downgrade(url: str, revision: str) -> None:

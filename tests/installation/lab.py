@@ -73,21 +73,22 @@ def create_lab(folder: Path, database_url: str) -> Lab:
     return lab
 
 
-def commit_files(hub: HubStorage, tenant_id: str, repo: str, files: dict[str, bytes]) -> str:
-    repository = hub.create_repository(RepositoryId("lab", repo), Owner(tenant_id, "lab"), private=True)
+def commit_files(hub: HubStorage, tenant_id: str, repo: str, files: dict[str, bytes], namespace: str = "lab") -> str:
+    repository = hub.create_repository(RepositoryId(namespace, repo), Owner(tenant_id, "lab"), private=True)
     added = [AddFile(name, CommittedFile.regular(content, hub.blobs.put(content))) for name, content in files.items()]
     return repository.commit(Change("main", "Publish", "", "lab", tuple(added))).id
 
 
 def environment(settings: Settings) -> dict[str, str]:
     own = {"PUBLISHER_DATA_DIR": settings.data_dir, "PUBLISHER_DATABASE_URL": settings.database_url}
+    own |= {"PUBLISHER_BROKER_URL": settings.broker_url}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PUBLISHER_")}
     return kept | {name: str(value) for name, value in own.items()}
 
 
-def admin(settings: Settings, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """`publisher admin …` for these settings, as a process."""
-    process = start_admin(settings, *arguments)
+def admin(settings: Settings, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """`publisher admin …` for these settings, as a process; `more`: other settings."""
+    process = start_admin(settings.model_copy(update=more), *arguments)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -8,7 +8,10 @@ from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
     "backup": Place("Copy database and embedded Hub, while the service runs.", "publisher.client.admin.backup"),
+    "fsck": Place("Whether database and embedded Hub agree, and are whole.", "publisher.client.admin.fsck"),
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "migrate": Place("Bring the database to this version's tables.", "publisher.client.admin.migrate"),
+    "reap": Place("Take jobs from silent workers, send those that wait, now.", "publisher.client.admin.reap"),
     "restore": Place("Make an installation from a backup.", "publisher.client.admin.restore"),
 }
 
