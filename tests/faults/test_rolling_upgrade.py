@@ -46,7 +46,8 @@ def machine(folder: Path, name: str, url: str, broker: str) -> Installation:
     (own / "data").mkdir(parents=True)
     (folder / "shared-hub").mkdir(exist_ok=True)
     (own / "data" / "hub").symlink_to(folder / "shared-hub")
-    shared = {"SECRET": "the same everywhere", "LOCAL_ROOTS": f'["{folder}"]'}
+    # patient: nobody is killed here, and the machine that tests run on may be slow
+    shared = {"SECRET": "the same everywhere", "LOCAL_ROOTS": f'["{folder}"]', "LEASE_SECONDS": 60, "MAX_ATTEMPTS": 20}
     return Installation.create(own, url, broker, shared)
 
 
