@@ -48,6 +48,7 @@ from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
 from publisher.hub.room import TenantsRoom
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
+from publisher.installation.presence import Presence
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
@@ -123,7 +124,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, service.settings)
-        await to_thread.run_sync(_prepare, service)
+        presence = Presence(service.settings, service.database)
+        await to_thread.run_sync(_prepare, service, presence)
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
@@ -145,6 +147,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             if upkeep is not None:
                 upkeep.stop()
             await to_thread.run_sync(reaper.stop)
+            await to_thread.run_sync(presence.stop)
             service.dispatcher.close()
             service.database.close()
             os.umask(before)
@@ -152,11 +155,12 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     return lifespan
 
 
-def _prepare(service: Service) -> None:
+def _prepare(service: Service, presence: Presence) -> None:
     allow_many()
-    migrate.upgrade(service.settings.resolved_database_url)
+    migrate.prepare(service.settings)
     with service.database.write() as session:
         keep_defaults(session, service.settings)
+    presence.start()
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
         service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")

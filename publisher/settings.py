@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in data_dir")
     database_password: SecretStr | None = Field(default=None, description="goes into database_url, which has none then")
+    migrate_at_start: bool = Field(
+        default=True,
+        description="every process brings the database to its tables when it starts; false: they refuse to start until "
+        "`publisher admin migrate` has",
+    )
     broker_url: str = Field(default="filesystem://", description="Celery broker; filesystem:// lies in data_dir")
     broker_password: SecretStr | None = Field(default=None, description="goes into broker_url, which has none then")
     public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")

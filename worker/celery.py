@@ -11,7 +11,7 @@ from celery.apps.worker import Worker as CeleryWorker
 from celery.signals import celeryd_init, worker_init, worker_ready, worker_shutdown
 from celery.utils.nodenames import default_nodename
 
-from publisher.errors import InfrastructureFault
+from publisher.errors import PublisherError
 from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_queue
 from publisher.settings import settings
 from publisher.store import migrate
@@ -32,11 +32,11 @@ def name_uniquely(instance: CeleryWorker, **_: object) -> None:
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
-    keep_private(settings())
-    migrate.upgrade(settings().resolved_database_url)
     try:
+        keep_private(settings())
+        migrate.prepare(settings())
         measured = measure(settings())
-    except InfrastructureFault as error:
+    except PublisherError as error:
         # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
         raise SystemExit(str(error)) from error
     name = str(sender.hostname)

@@ -10,7 +10,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 #: what the service makes in its data folder; anything else there is somebody else's
-_OURS = ("publisher.db*", "hub", "stages", "broker", "secret", "secret.*", "first-api-key")
+_OURS = (
+    "publisher.db*",
+    "hub",
+    "hub.restoring",
+    "restoring",
+    "stages",
+    "broker",
+    "secret",
+    "secret.*",
+    "first-api-key",
+)
 #: and what its owner puts there to be registered
 _OWNERS = ("models", "corpora")
 

@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, settings)
-        await to_thread.run_sync(migrate.upgrade, settings.resolved_database_url)
+        await to_thread.run_sync(migrate.prepare, settings)
         upkeep = Upkeep(storage)
         upkeep.start()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -224,6 +225,16 @@ class Repository:
         except Damaged:
             return None
         return size
+
+    def copy_records(self, destination: Path) -> bool:
+        """All that is known of it but what its files hold, as of one moment. False if it was deleted meanwhile."""
+        with self._writing(create=True):
+            try:
+                shutil.copytree(self._folder, destination, ignore=shutil.ignore_patterns(".*"))
+            except FileNotFoundError:
+                shutil.rmtree(destination, ignore_errors=True)
+                return False
+        return True
 
     # -- writing
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +26,7 @@ from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
 from publisher.store.models import Job, Worker
 from publisher.store.resources import latest_worker
-from publisher.store.states import ACTIVE
+from publisher.store.states import ACTIVE, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,17 @@ logger = logging.getLogger(__name__)
 BATCH = 100
 #: after a day a worker that was not seen again is gone: each start has a name of its own
 FORGET_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """`lost`: job, why, its state now; `sent`: job → queue of the broker, `unsent`: those that it did not take;
+    `forgotten`: workers."""
+
+    lost: list[tuple[str, str, JobState]]
+    sent: dict[str, str]
+    unsent: list[str]
+    forgotten: list[str]
 
 
 class Reaper:
@@ -52,6 +64,10 @@ class Reaper:
         """Returns when the round in progress is over."""
         self._stop.set()
         self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """For one that was never started."""
         self._dispatcher.close()
 
     def _run(self) -> None:
@@ -61,12 +77,14 @@ class Reaper:
             except SQLAlchemyError as error:
                 logger.warning("reaper tries again: %s", why_away(error))
 
-    def run_once(self) -> None:
-        self._reap_lost()
-        self._send(self._take_due())
-        self._keep_true()
+    def run_once(self) -> Round:
+        lost = self._reap_lost()
+        due = self._take_due()
+        unsent = self._send(due)
+        gone = self._keep_true()
+        return Round(lost, {job: queue for job, queue in due.items() if job not in unsent}, unsent, gone)
 
-    def _reap_lost(self) -> None:
+    def _reap_lost(self) -> list[tuple[str, str, JobState]]:
         said = []
         with self._database.write() as session:
             for job in _lost_jobs(session):
@@ -78,6 +96,7 @@ class Reaper:
         # only now: what a full disk rolled back has not happened
         for job_id, silent, state in said:
             logger.warning("%s: %s It is %s now.", job_id, silent, state)
+        return said
 
     def _take_due(self) -> dict[str, str]:
         """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""
@@ -92,22 +111,25 @@ class Reaper:
                 | _unsettled(session, idle, patience)
             )
 
-    def _send(self, queues: dict[str, str]) -> None:
+    def _send(self, queues: dict[str, str]) -> list[str]:
+        """Those that the broker did not take."""
         unsent = list(queues)
         while unsent and self._dispatcher.publish(unsent[0], queues[unsent[0]]):
             unsent.pop(0)
         if unsent:
             with self._database.write() as session:
                 mark_unsent(session, unsent)
+        return unsent
 
-    def _keep_true(self) -> None:
-        """What jobs say they wait for, and which workers there are."""
+    def _keep_true(self) -> list[str]:
+        """What jobs say they wait for, and which workers there are; those that are not any more."""
         keep_waiting_true(self._database, self._settings.lease_seconds)
         with self._database.write() as session:
             fill_shapes(session)
             gone = _gone_workers(session)
         for worker in gone:
             self._dispatcher.forget(worker)
+        return gone
 
 
 def _lost_jobs(session: Session) -> list[Job]:

@@ -167,6 +167,17 @@ def release(session: Session, lease: Lease) -> JobState:
     )
 
 
+def release_all(session: Session) -> int:
+    """Give back every job that a worker holds, where none of these workers is there any more; returns how many."""
+    held = session.execute(
+        select(Job.id, Job.lease_token).where(Job.state.in_(ACTIVE), Job.lease_expires_at.is_not(None))
+    )
+    leases = [Lease(id, token) for id, token in held]
+    for lease in leases:
+        release(session, lease)
+    return len(leases)
+
+
 def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> JobState:
     """Give the job back until what it waits for may be there, in `seconds` at the earliest: no try is counted."""
     job = hold(session, lease)

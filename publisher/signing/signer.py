@@ -21,3 +21,8 @@ class Signer:
 def same(one: str, other: str) -> bool:
     """Compare signatures as they are written, in a time that tells nothing of where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+def fingerprint(secret: bytes) -> str:
+    """16 hex digits by which two places find out whether they have the same secret, and which tell nothing of it."""
+    return Signer(secret, "fingerprint").sign("").hex()[:16]

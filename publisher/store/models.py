@@ -454,3 +454,20 @@ class Worker(Table):
     host: Mapped[str | None]
     started_at: Mapped[float | None]
     queues: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class ServiceProcess(Table):
+    """An API process that is there now (publisher.store.presence). `secret`: fingerprint of its signing secret;
+    `hub` and `broker`: `local` where these lie in its own data folder, else where they are, without passwords.
+    """
+
+    __tablename__ = "service_processes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    version: Mapped[str]
+    secret: Mapped[str]
+    hub: Mapped[str]
+    broker: Mapped[str]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 
+from publisher.errors import InfrastructureFault
 from publisher.files.private import close_to_others, umask_of
 from publisher.settings import Settings
+
+#: in the data folder as long as `publisher admin restore` is under way, or was cut short
+RESTORING = "restoring"
 
 logger = logging.getLogger(__name__)
 
@@ -14,8 +18,10 @@ logger = logging.getLogger(__name__)
 def keep_private(settings: Settings) -> int:
     """Make the data folder, close what lies in it, and have all that this process and its children write closed, too.
 
-    Returns the process's umask as it was. What belongs to another user is named in the log.
+    Returns the process's umask as it was. What belongs to another user is named in the log. Raises InfrastructureFault
+    where a restore has not come to its end.
     """
+    _refuse_half_restored(settings)
     before = os.umask(umask_of(group=settings.group_access))
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     foreign = close_to_others(settings.data_dir, group=settings.group_access)
@@ -25,3 +31,12 @@ def keep_private(settings: Settings) -> int:
             *(len(foreign), foreign[0], os.geteuid()),
         )
     return before
+
+
+def _refuse_half_restored(settings: Settings) -> None:
+    marker = settings.data_dir / RESTORING
+    if marker.exists():
+        raise InfrastructureFault(
+            f"{settings.data_dir} is half restored from backup {marker.read_text()}.",
+            way_out="Run the same `publisher admin restore` again: it goes on.",
+        )

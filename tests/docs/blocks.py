@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 #: languages of blocks: run, validated, or for the eye
-RUN, RECIPES, SHOWN = {"sh", "python"}, {"json", "jsonc"}, {"text", "mermaid"}
+RUN, RECIPES, SHOWN = {"sh", "python"}, {"json", "jsonc"}, {"text", "mermaid", "ini", "nginx"}
 
 _MARKER = re.compile(r"<!-- ([a-z ]+): (.+) -->")
 _COMMENT = re.compile(r"(^|\s)//.*$", re.MULTILINE)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from publisher.errors import RequestFault
-from publisher.files.private import umask_of
+from publisher.client.admin.place import chosen_settings, data_option
 from publisher.hub.garbage import collect_garbage
 from publisher.hub.storage import HubStorage
-from publisher.settings import Settings, settings
+from publisher.settings import Settings
 from publisher.store.database import Database
 from worker.jobs.upkeep import going_on, stage_limits
 from worker.storage.collection import Limits, Removed, collect, size_text
@@ -27,12 +25,7 @@ def size_of(context: click.Context, parameter: click.Parameter, text: str | None
 
 
 @click.command()
-@click.option(
-    "--data",
-    "data_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="the service's folder, as for `up`  [default: PUBLISHER_DATA_DIR, or data]",
-)
+@data_option
 @click.option(
     "--work",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -47,8 +40,7 @@ def gc(data_dir: Path | None, work: Path | None, limit: int | None, dry_run: boo
     """
     if work is not None:
         return _say(collect(work, Limits(limit), still_wanted=nobody, dry_run=dry_run), dry_run=dry_run)
-    chosen = settings() if data_dir is None else settings().model_copy(update={"data_dir": data_dir})
-    _refuse_other_folders(chosen.data_dir)
+    chosen = chosen_settings(data_dir)
     _say(_stages(chosen, limit, dry_run=dry_run), dry_run=dry_run)
     if chosen.hub_is_embedded and chosen.hub_dir.is_dir():
         removed = collect_garbage(HubStorage(chosen.hub_dir), dry_run=dry_run)
@@ -56,21 +48,8 @@ def gc(data_dir: Path | None, work: Path | None, limit: int | None, dry_run: boo
     return None
 
 
-def _refuse_other_folders(data_dir: Path) -> None:
-    """A mistyped one is not an empty one; and files that root makes there are closed to the service."""
-    if not data_dir.is_dir():
-        raise RequestFault(f"{data_dir} does not exist.", way_out="Name the service's folder with --data.")
-    owner = data_dir.stat().st_uid
-    if owner != os.geteuid():
-        raise RequestFault(
-            f"{data_dir} is user {owner}'s, and this is user {os.geteuid()}.",
-            way_out=f"Run it as the service does: sudo -u '#{owner}' publisher admin gc ….",
-        )
-
-
 def _stages(chosen: Settings, limit: int | None, *, dry_run: bool) -> list[Removed]:
     limits = stage_limits(chosen)
-    os.umask(umask_of(group=chosen.group_access))
     database = Database(chosen.resolved_database_url)
     try:
         wanted = Limits(limits.most if limit is None else limit, limits.keep_free)

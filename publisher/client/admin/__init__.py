@@ -8,9 +8,14 @@ from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
     "audit": Place("Who did what to which thing, as JSON lines; and prune it.", "publisher.client.admin.audit"),
-    "quota": Place("What a tenant may have at once.", "publisher.client.admin.quota"),
+    "backup": Place("Copy database and embedded Hub, while the service runs.", "publisher.client.admin.backup"),
+    "fsck": Place("Whether database and embedded Hub agree, and are whole.", "publisher.client.admin.fsck"),
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
     "member": Place("Who belongs to which tenant: add, remove, list.", "publisher.client.admin.member"),
+    "migrate": Place("Bring the database to this version's tables.", "publisher.client.admin.migrate"),
+    "quota": Place("What a tenant may have at once.", "publisher.client.admin.quota"),
+    "reap": Place("Take jobs from silent workers, send those that wait, now.", "publisher.client.admin.reap"),
+    "restore": Place("Make an installation from a backup.", "publisher.client.admin.restore"),
 }
 
 

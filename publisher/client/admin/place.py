@@ -1,0 +1,66 @@
+"""Which installation a command of `publisher admin` is for: the one of the environment's settings, or a folder's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from publisher.client.progress import progress_bars
+from publisher.errors import RequestFault
+from publisher.files.private import umask_of
+from publisher.settings import Settings, settings
+from publisher.store.database import Database
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data FOLDER`, as `publisher up` has it; `data_dir` of the command."""
+    return click.option(
+        "--data",
+        "data_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="the service's folder, as for `up`  [default: PUBLISHER_DATA_DIR, or data]",
+    )(command)
+
+
+def chosen_settings(data_dir: Path | None, *, new: bool = False) -> Settings:
+    """What this process writes from now on is as private as what the service writes.
+
+    Raises RequestFault for a data folder that is not there, unless it may be `new`, or is another user's: files that
+    root makes there are closed to the service.
+    """
+    chosen = settings() if data_dir is None else settings().model_copy(update={"data_dir": data_dir})
+    folder = chosen.data_dir
+    if not folder.is_dir() and not new:
+        raise RequestFault(f"{folder} does not exist.", way_out="Name the service's folder with --data.")
+    if folder.is_dir() and (owner := folder.stat().st_uid) != os.geteuid():
+        raise RequestFault(
+            f"{folder} is user {owner}'s, and this is user {os.geteuid()}.",
+            way_out=f"Run it as the service does: sudo -u '#{owner}' publisher admin ….",
+        )
+    os.umask(umask_of(group=chosen.group_access))
+    return chosen
+
+
+@contextmanager
+def database_of(chosen: Settings) -> Iterator[Database]:
+    """The service's database, as it is: nothing is migrated."""
+    database = Database(chosen.resolved_database_url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def bytes_bar(title: str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that hears of more and more bytes."""
+    with progress_bars(Console(file=sys.stderr)) as bars:
+        task = bars.add_task(title, total=None, unit="bytes", note="")
+        yield lambda count: bars.advance(task, count)
