@@ -142,6 +142,11 @@ def hold(session: Session, lease: Lease) -> Job:
     return job
 
 
+def job_of(session: Session, lease: Lease) -> Job:
+    """The job, whether the lease is still held or not."""
+    return session.get_one(Job, lease.job_id)
+
+
 def report(
     session: Session,
     lease: Lease,
