@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Form, Request
 
+from publisher.api.authentication import Caller, caller_of
 from publisher.api.service import CurrentService, Service
 from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
+from publisher.keys.scopes import Scope, require
 from publisher.store import browser_sessions, keys
 
 STALE_FORM = "Open the page again and repeat what you did there."
@@ -31,10 +33,19 @@ class ForeignForm(RequestFault):
 class Visitor:
     """Who `session` stands for."""
 
-    tenant_id: str
+    caller: Caller
     key_name: str
     key_prefix: str
     session: Session
+
+    @property
+    def tenant_id(self) -> str:
+        return self.caller.tenant_id
+
+    @property
+    def may_act(self) -> bool:
+        """Whether its key may do anything to jobs: pages offer it only then."""
+        return Scope.VARIANTS_WRITE in self.caller.rights
 
     @property
     def key_id(self) -> str:
@@ -53,15 +64,17 @@ def sessions_of(service: Service) -> Sessions:
 
 
 def visitor(request: Request, service: CurrentService) -> Visitor:
-    """Raises SignedOut."""
+    """Raises SignedOut, or Suspended."""
     session = sessions_of(service).open(request.cookies.get(SESSION_COOKIE, ""))
     if session is not None:
         with service.database.read() as rows:
-            key = keys.active_key(rows, session.key_id)
-            if key is not None and not browser_sessions.ended(rows, [session.id]):
-                found = Visitor(key.tenant_id, key.name, key.prefix, session)
-                request.state.visitor = found
-                return found
+            found = keys.active_key_and_tenant(rows, session.key_id)
+            if found is not None and not browser_sessions.ended(rows, [session.id]):
+                service.keyring.note_id(session.key_id)
+                caller = replace(caller_of(*found), session_id=session.id, expires=session.expires)
+                someone = Visitor(caller, found[0].name, found[0].prefix, session)
+                request.state.visitor = someone
+                return someone
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")
 
 
@@ -70,14 +83,32 @@ def visitor_of(request: Request) -> Visitor | None:
     return getattr(request.state, "visitor", None)
 
 
-CurrentVisitor = Annotated[Visitor, Depends(visitor)]
+SignedIn = Annotated[Visitor, Depends(visitor)]
+
+
+def reading_visitor(someone: SignedIn) -> Visitor:
+    """Raises MissingScope where the session's key is not for looking."""
+    require(Scope.MODELS_READ, someone.caller.rights)
+    return someone
+
+
+CurrentVisitor = Annotated[Visitor, Depends(reading_visitor)]
 CsrfToken = Annotated[str, Form(max_length=200)]
 
 
-def acting_visitor(request: Request, service: CurrentService, someone: CurrentVisitor, csrf: CsrfToken = "") -> Visitor:
+def sending_visitor(request: Request, service: CurrentService, someone: SignedIn, csrf: CsrfToken = "") -> Visitor:
     """The visitor who sent a form; ForeignForm if the form was not on one of this session's pages."""
     if not sessions_of(service).is_genuine(csrf, request.cookies.get(SESSION_COOKIE)):
         raise ForeignForm("This form does not belong to your session.", way_out=STALE_FORM)
+    return someone
+
+
+SendingVisitor = Annotated[Visitor, Depends(sending_visitor)]
+
+
+def acting_visitor(someone: SendingVisitor) -> Visitor:
+    """The sender of a form that does something to a job. Raises MissingScope where its key is not for that."""
+    require(Scope.VARIANTS_WRITE, someone.caller.rights)
     return someone
 
 

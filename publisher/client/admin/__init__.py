@@ -8,6 +8,8 @@ from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "key": Place("Make, list and revoke API keys.", "publisher.client.admin.key"),
+    "tenant": Place("Make, list, suspend and resume tenants, and what is theirs.", "publisher.client.admin.tenant"),
 }
 
 
