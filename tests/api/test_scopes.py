@@ -51,6 +51,18 @@ def test_a_key_makes_keys_of_its_own_scopes_alone(api: RunningApi, client: httpx
         assert without["scopes"] == made["scopes"]
 
 
+def test_a_variant_goes_with_its_publication_by_a_key_that_may_delete_there(
+    api: RunningApi, client: httpx.Client, variant_body: Body
+) -> None:
+    variant = created(client.post("/v1/variants", json=variant_body))
+    path = f"/v1/variants/{variant['id']}"
+    with sent_with(api, make(client, "variants:write")["key"]) as orders:
+        assert "hub:write" in refused(orders.delete(path, params={"publication": "delete"}), 403)
+        refused(orders.delete(path), 409)  # its job has not ended
+    with sent_with(api, make(client, "variants:write", "hub:write")["key"]) as both:
+        refused(both.delete(path, params={"publication": "delete"}), 409)
+
+
 def test_a_word_that_is_no_scope_is_refused(client: httpx.Client) -> None:
     for scopes in (["models:delete"], [""], []):
         refused(client.post("/v1/api-keys", json={"name": "k", "scopes": scopes}), 422)
@@ -151,3 +163,24 @@ def test_all_keys_made_by_the_service_have_a_keyed_digest(
         ).all()
     assert made
     assert all(row.secret_id for row in made)
+
+
+def test_a_tenant_registers_from_its_own_folders_alone(
+    api: RunningApi, tenant: conftest.Tenant, client: httpx.Client
+) -> None:
+    with api.database.write() as session:
+        session.get_one(Tenant, tenant.id).local_roots = [str(api.roots / "of-this-tenant")]
+    tiny = {"path": str(api.roots / "tiny")}
+    assert "publisher admin tenant roots" in refused(client.post("/v1/base-models", json=tiny), 422, "path")
+    novel = {"name": "novel", "path": str(api.roots / "novel.jsonl")}
+    refused(client.post("/v1/corpora", json=novel), 422, "path")
+    with api.database.write() as session:
+        session.get_one(Tenant, tenant.id).local_roots = [str(api.roots / "tiny")]
+    created(client.post("/v1/base-models", json=tiny))
+
+
+def test_the_last_use_of_a_key_is_shown(api: RunningApi, client: httpx.Client) -> None:
+    assert client.get("/v1/jobs").is_success
+    api.keyring.write()
+    (row,) = client.get("/v1/api-keys").json()["items"]
+    assert row["last_used_at"] == pytest.approx(time.time(), abs=120)
