@@ -48,7 +48,7 @@ from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
-from publisher.store.keyring import Keyring
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
 
@@ -107,7 +107,7 @@ def __getattr__(name: str) -> FastAPI:
 def _create_service(settings: Settings) -> Service:
     database = Database(settings.resolved_database_url)
     hub = HubStorage(settings.hub_dir, DatabaseGrants(database)) if settings.hub_is_embedded else None
-    return Service(settings, database, Keyring.of(settings, database), Dispatcher(database, settings), hub)
+    return Service(settings, database, Doorkeeper.of(settings, database), Dispatcher(database, settings), hub)
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -118,7 +118,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
-        service.keyring.start()
+        service.doorkeeper.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
@@ -137,7 +137,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             if upkeep is not None:
                 upkeep.stop()
             await to_thread.run_sync(reaper.stop)
-            await to_thread.run_sync(service.keyring.stop)
+            await to_thread.run_sync(service.doorkeeper.stop)
             service.dispatcher.close()
             service.database.close()
             os.umask(before)
@@ -153,7 +153,7 @@ def _prepare(service: Service) -> None:
         service.database,
         chosen.get_secret_value() if chosen else None,
         lambda key: write_private(file, f"{key}\n"),
-        service.keyring.digests,
+        service.doorkeeper.digests,
     )
     if service.hub is not None:
         adopt_namespaces(service.database, service.hub)
@@ -167,4 +167,4 @@ def _mount_hub(app: FastAPI, service: Service) -> None:
         return
     settings = service.settings
     public_url = settings.public_url if "public_url" in settings.model_fields_set else None
-    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url, service.keyring))
+    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url, service.doorkeeper))

@@ -38,7 +38,7 @@ def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: Curr
             request.name,
             key,
             created_by=caller.key_id,
-            digests=service.keyring.digests,
+            digests=service.doorkeeper.digests,
             scopes=scopes,
             expires_at=request.expiry(clock(session)),
         )

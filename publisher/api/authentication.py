@@ -47,7 +47,7 @@ def authenticate(
     if credentials is not None:
         refuse_damaged(credentials.credentials)
         with service.database.read() as session:
-            found = service.keyring.find(session, credentials.credentials)
+            found = service.doorkeeper.find(session, credentials.credentials)
             if found is not None:
                 return caller_of(*found)
     raise Unauthorized(

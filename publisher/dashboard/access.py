@@ -70,7 +70,7 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
         with service.database.read() as rows:
             found = keys.active_key_and_tenant(rows, session.key_id)
             if found is not None and not browser_sessions.ended(rows, [session.id]):
-                service.keyring.note_id(session.key_id)
+                service.doorkeeper.note_id(session.key_id)
                 caller = replace(caller_of(*found), session_id=session.id, expires=session.expires)
                 someone = Visitor(caller, found[0].name, found[0].prefix, session)
                 request.state.visitor = someone

@@ -57,7 +57,7 @@ def _caller(service: Service, key: str) -> Caller | None:
     if is_damaged(key):
         return None
     with service.database.read() as session:
-        found = service.keyring.find(session, key)
+        found = service.doorkeeper.find(session, key)
     return None if found is None else caller_of(*found)
 
 

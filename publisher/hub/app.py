@@ -25,8 +25,8 @@ from publisher.keys.text import is_damaged
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.faults import database_faults
-from publisher.store.keyring import Keyring
 from publisher.store.private import keep_private
 from publisher.store.tenants import refuse_suspended
 
@@ -40,47 +40,51 @@ def create_app(settings: Settings) -> FastAPI:
         )
     database = Database(settings.resolved_database_url)
     storage = HubStorage(settings.hub_dir, DatabaseGrants(database))
-    keyring = Keyring.of(settings, database)
+    doorkeeper = Doorkeeper.of(settings, database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, settings)
         await to_thread.run_sync(migrate.upgrade, settings.resolved_database_url)
         await to_thread.run_sync(adopt_namespaces, database, storage)
-        keyring.start()
+        doorkeeper.start()
         upkeep = Upkeep(storage)
         upkeep.start()
         try:
             yield
         finally:
             upkeep.stop()
-            keyring.stop()
+            doorkeeper.stop()
             database.close()
             os.umask(before)
 
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
     app.get("/healthz")(_healthz)
-    app.mount("", service_hub(settings, database, storage, settings.hub_url, keyring))
+    app.mount("", service_hub(settings, database, storage, settings.hub_url, doorkeeper))
     return app
 
 
 def service_hub(
-    settings: Settings, database: Database, storage: HubStorage, public_url: str | None, keyring: Keyring | None = None
+    settings: Settings,
+    database: Database,
+    storage: HubStorage,
+    public_url: str | None,
+    doorkeeper: Doorkeeper | None = None,
 ) -> FastAPI:
     """The service's Hub, to mount: API keys and running jobs' tokens are its access tokens.
 
-    `public_url` is where people reach what it is mounted in, if that was configured. `keyring`: the process's, if it
+    `public_url` is where people reach what it is mounted in, if that was configured. `doorkeeper`: the process's, if it
     has one already.
     """
     secret = settings.secret_bytes()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
-    authenticate = hub_authentication(database, secret, keyring or Keyring.of(settings, database))
+    authenticate = hub_authentication(database, secret, doorkeeper or Doorkeeper.of(settings, database))
     return create_hub(storage, authenticate=authenticate, secret=secret, public_url=elsewhere)
 
 
-def hub_authentication(database: Database, secret: bytes, keyring: Keyring) -> Callable[[str], Owner | None]:
+def hub_authentication(database: Database, secret: bytes, doorkeeper: Doorkeeper) -> Callable[[str], Owner | None]:
     """Whose token it is that somebody shows to the Hub: an API key, or a running job's token. Raises Suspended."""
 
     def authenticate(token: str) -> Owner | None:
@@ -89,7 +93,7 @@ def hub_authentication(database: Database, secret: bytes, keyring: Keyring) -> C
             if job_token is not None:
                 holder = holder_of(session, job_token)
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None
-            found = None if is_damaged(token) else keyring.find(session, token)
+            found = None if is_damaged(token) else doorkeeper.find(session, token)
         if found is None:
             return None
         key, tenant = found

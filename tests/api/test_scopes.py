@@ -181,6 +181,6 @@ def test_a_tenant_registers_from_its_own_folders_alone(
 
 def test_the_last_use_of_a_key_is_shown(api: RunningApi, client: httpx.Client) -> None:
     assert client.get("/v1/jobs").is_success
-    api.keyring.write()
+    api.doorkeeper.write()
     (row,) = client.get("/v1/api-keys").json()["items"]
     assert row["last_used_at"] == pytest.approx(time.time(), abs=120)

@@ -15,6 +15,7 @@ from publisher.keys.digests import UNKEYED, KeyDigests
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.doorkeeper import key_secrets
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Installation:
         """How keys are kept. Where this machine does not have the service's secret, as before there were HMACs: the
         service keeps a key better when it is used."""
         known = self.settings.secret is not None or (self.settings.data_dir / "secret").exists()
-        return KeyDigests([self.settings.secret_bytes()]) if known else UNKEYED
+        return KeyDigests(key_secrets(self.settings)) if known else UNKEYED
 
     def send(self, job_ids: list[str]) -> None:
         """Tell the workers of these jobs; while the broker is down the service's reaper does."""

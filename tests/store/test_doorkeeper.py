@@ -9,10 +9,10 @@ from sqlalchemy import event, update
 from sqlalchemy.exc import OperationalError
 
 from publisher.keys.digests import secret_id
-from publisher.store import keyring as module
+from publisher.store import doorkeeper as module
 from publisher.store import keys
 from publisher.store.database import Database
-from publisher.store.keyring import Keyring
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.models import ApiKey
 from tests.store.rows import Owner, add_owner
 
@@ -31,12 +31,12 @@ def row(database: Database, owner: Owner) -> ApiKey:
         return session.get_one(ApiKey, owner.key)
 
 
-def use(database: Database, *secrets: bytes, settled: float = 0.0) -> Keyring:
+def use(database: Database, *secrets: bytes, settled: float = 0.0) -> Doorkeeper:
     """A process in which the key is used once."""
-    keyring = Keyring(database, secrets, settled=settled)
+    doorkeeper = Doorkeeper(database, secrets, settled=settled)
     with database.read() as session:
-        assert keyring.find(session, KEY) is not None
-    return keyring
+        assert doorkeeper.find(session, KEY) is not None
+    return doorkeeper
 
 
 def test_a_key_of_before_works_and_is_kept_under_the_secret_at_its_next_use(database: Database, owner: Owner) -> None:
@@ -58,7 +58,7 @@ def test_a_key_under_an_older_secret_works_and_moves_to_the_current_one(database
 def test_a_key_under_a_secret_that_counts_no_more_opens_nothing(database: Database, owner: Owner) -> None:
     use(database, OLD).write()
     with database.read() as session:
-        assert Keyring(database, [NEW]).find(session, KEY) is None
+        assert Doorkeeper(database, [NEW]).find(session, KEY) is None
 
 
 def test_while_a_service_is_upgraded_the_version_before_still_knows_its_keys(database: Database, owner: Owner) -> None:
@@ -74,8 +74,8 @@ def test_the_last_use_is_noted_and_once_a_minute_at_most(
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     assert row(database, owner).last_used_at is None
-    keyring = use(database)
-    keyring.write()
+    doorkeeper = use(database)
+    doorkeeper.write()
     first = row(database, owner).last_used_at
     assert first is not None
     for later, noted in ((1001.0, False), (1061.0, True)):
@@ -83,8 +83,8 @@ def test_the_last_use_is_noted_and_once_a_minute_at_most(
         with database.write() as session:
             session.execute(update(ApiKey).values(last_used_at=first - 61))
         with database.read() as session:
-            keyring.find(session, KEY)
-        keyring.write()
+            doorkeeper.find(session, KEY)
+        doorkeeper.write()
         assert (row(database, owner).last_used_at != pytest.approx(first - 61)) == noted
 
 
@@ -110,18 +110,18 @@ def broken(database: Database) -> Iterator[list[bool]]:
 
 
 def test_what_the_database_did_not_take_is_written_later(database: Database, owner: Owner, broken: list[bool]) -> None:
-    keyring = use(database, OLD)
+    doorkeeper = use(database, OLD)
     broken.append(True)
-    keyring.write()
+    doorkeeper.write()
     broken.clear()
     assert row(database, owner).last_used_at is None
-    keyring.write()
+    doorkeeper.write()
     assert row(database, owner).last_used_at is not None
     assert row(database, owner).secret_id == secret_id(OLD)
 
 
 def test_what_was_noted_is_written_at_the_end(database: Database, owner: Owner) -> None:
-    keyring = use(database)
-    keyring.start()
-    keyring.stop()
+    doorkeeper = use(database)
+    doorkeeper.start()
+    doorkeeper.stop()
     assert row(database, owner).last_used_at is not None

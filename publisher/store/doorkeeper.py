@@ -26,7 +26,12 @@ INTERVAL = 10.0
 SETTLED = 3600.0
 
 
-class Keyring:
+def key_secrets(settings: Settings) -> list[bytes]:
+    """The secrets under which keys are known, the one for new keys first."""
+    return [settings.secret_bytes()]
+
+
+class Doorkeeper:
     """Looks keys up, and writes down their last use and better digests of them, in a thread of its own from `start` to
     `stop`: no request waits for that, and what a process that dies had not written is noted at the next use."""
 
@@ -40,11 +45,11 @@ class Keyring:
         self._used: set[str] = set()
         self._anew: dict[str, Digest] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keyring", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="doorkeeper", daemon=True)
 
     @classmethod
-    def of(cls, settings: Settings, database: Database) -> Keyring:
-        return cls(database, [settings.secret_bytes()])
+    def of(cls, settings: Settings, database: Database) -> Doorkeeper:
+        return cls(database, key_secrets(settings))
 
     def find(self, session: Session, key: str) -> tuple[ApiKey, Tenant] | None:
         """The key's row and its tenant, which may be suspended; None if nobody's, revoked or over."""
