@@ -12,6 +12,7 @@ from publisher.hub.storage import HubStorage
 from publisher.jobs.dispatch import Dispatcher
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Service:
 
     settings: Settings
     database: Database
+    doorkeeper: Doorkeeper
     dispatcher: Dispatcher
     hub: HubStorage | None
     rates: RateLimiter

@@ -15,6 +15,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from publisher.errors import RequestFault
+from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
@@ -24,13 +25,15 @@ from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
+from publisher.keys.text import is_damaged
 from publisher.settings import Settings, settings
 from publisher.store import migrate, origin
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.faults import database_faults
-from publisher.store.keys import holder_of as holder_of_key
 from publisher.store.origin import Subject
 from publisher.store.private import keep_private
+from publisher.store.tenants import refuse_suspended
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,18 +44,21 @@ def create_app(settings: Settings) -> FastAPI:
             way_out="Unset it to publish to the embedded Hub; PUBLISHER_HUB_URL is where people reach that one.",
         )
     database = Database(settings.resolved_database_url)
-    storage = HubStorage(settings.hub_dir, audit_journal(database), TenantsRoom(database))
+    storage, doorkeeper = embedded_hub(settings, database), Doorkeeper.of(settings, database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, settings)
         await to_thread.run_sync(migrate.prepare, settings)
+        await to_thread.run_sync(adopt_namespaces, database, storage)
+        doorkeeper.start()
         upkeep = Upkeep(storage)
         upkeep.start()
         try:
             yield
         finally:
             upkeep.stop()
+            doorkeeper.stop()
             database.close()
             os.umask(before)
 
@@ -60,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(RequestIds)
     app.get("/healthz")(_healthz)
-    app.mount("", service_hub(settings, database, storage, settings.hub_url))
+    app.mount("", service_hub(settings, database, storage, settings.hub_url, doorkeeper=doorkeeper))
     return app
 
 
@@ -69,26 +75,36 @@ def service_hub(
     database: Database,
     storage: HubStorage,
     public_url: str | None,
+    *,
+    doorkeeper: Doorkeeper | None = None,
     rates: RateLimiter | None = None,
 ) -> FastAPI:
     """The service's Hub, to mount: API keys and running jobs' tokens are its access tokens.
 
-    `public_url` is where people reach what it is mounted in, if that was configured; `rates` count requests together
-    with it.
+    `public_url` is where people reach what it is mounted in, if that was configured. `doorkeeper` and `rates`: the
+    process's, if it has them already.
     """
-    rates = rates or RateLimiter(database, settings)
     secret = settings.secret_bytes()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
-    return create_hub(
-        storage, authenticate=hub_authentication(database, secret, rates), secret=secret, public_url=elsewhere
+    known = doorkeeper or Doorkeeper.of(settings, database)
+    authenticate = hub_authentication(database, secret, known, rates or RateLimiter(database, settings))
+    return create_hub(storage, authenticate=authenticate, secret=secret, public_url=elsewhere)
+
+
+def embedded_hub(settings: Settings, database: Database) -> HubStorage:
+    """Its storage, with what the database knows of it: grants, quotas, the audit log."""
+    return HubStorage(
+        settings.hub_dir, DatabaseGrants(database), journal=audit_journal(database), room=TenantsRoom(database)
     )
 
 
-def hub_authentication(database: Database, secret: bytes, rates: RateLimiter) -> Callable[[str], Owner | None]:
+def hub_authentication(
+    database: Database, secret: bytes, doorkeeper: Doorkeeper, rates: RateLimiter
+) -> Callable[[str], Owner | None]:
     """Whose token it is that somebody shows to the Hub: an API key, whose tenant's requests are counted, or a running
-    job's token."""
+    job's token. Raises Suspended."""
 
     def authenticate(token: str) -> Owner | None:
         job_token = read_job_token(secret, token)
@@ -99,12 +115,14 @@ def hub_authentication(database: Database, secret: bytes, rates: RateLimiter) ->
                     return None
                 origin.caller_is(Subject.job(job_token.job_id))
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id)
-            found = holder_of_key(session, token)
+            found = None if is_damaged(token) else doorkeeper.find(session, token)
         if found is None:
             return None
-        origin.caller_is(Subject.key(found.key_id))
-        rates.admit(found.tenant_id)
-        return Owner(found.tenant_id, found.tenant_name)
+        key, tenant = found
+        refuse_suspended(tenant)
+        origin.caller_is(Subject.key(key.id))
+        rates.admit(tenant.id)
+        return Owner(tenant.id, tenant.name, rights=key.rights)
 
     return authenticate
 

@@ -19,6 +19,7 @@ from publisher.jobs.dispatch import Dispatcher, mark_sent, mark_unsent
 from publisher.jobs.fleet import Fleet, busy_workers, live_fleet
 from publisher.jobs.leases import Lease, unsettled
 from publisher.jobs.placement import fill_shapes, keep_waiting_true
+from publisher.jobs.suspension import pause_running
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
@@ -79,6 +80,8 @@ class Reaper:
 
     def run_once(self) -> Round:
         lost = self._reap_lost()
+        with self._database.write() as session:
+            pause_running(session)
         due = self._take_due()
         unsent = self._send(due)
         gone = self._keep_true()

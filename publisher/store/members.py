@@ -27,8 +27,9 @@ def standing_one(session: Session, id: str) -> Membership | None:
 
 
 def still_standing(session: Session, ids: Collection[str]) -> set[str]:
-    """Those of these memberships that count."""
-    return set(session.scalars(standing().where(Membership.id.in_(ids)).with_only_columns(Membership.id)))
+    """Those of these memberships that count, of tenants that are not suspended."""
+    found = standing().where(Membership.id.in_(ids), Tenant.suspended_at.is_(None))
+    return set(session.scalars(found.with_only_columns(Membership.id)))
 
 
 def of_person(session: Session, person_id: str) -> list[Membership]:

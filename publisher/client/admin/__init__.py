@@ -11,11 +11,13 @@ _COMMANDS = {
     "backup": Place("Copy database and embedded Hub, while the service runs.", "publisher.client.admin.backup"),
     "fsck": Place("Whether database and embedded Hub agree, and are whole.", "publisher.client.admin.fsck"),
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "key": Place("Make, list and revoke API keys.", "publisher.client.admin.key"),
     "member": Place("Who belongs to which tenant: add, remove, list.", "publisher.client.admin.member"),
     "migrate": Place("Bring the database to this version's tables.", "publisher.client.admin.migrate"),
     "quota": Place("What a tenant may have at once.", "publisher.client.admin.quota"),
     "reap": Place("Take jobs from silent workers, send those that wait, now.", "publisher.client.admin.reap"),
     "restore": Place("Make an installation from a backup.", "publisher.client.admin.restore"),
+    "tenant": Place("Make, list, suspend and resume tenants, and what is theirs.", "publisher.client.admin.tenant"),
 }
 
 
