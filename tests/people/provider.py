@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tests.servers import serve
@@ -59,6 +59,7 @@ class SmallProvider:
             "/token": (self._token, "POST"),
             "/keys": (self._keys, "GET"),
             "/userinfo": (self._userinfo, "GET"),
+            "/end": (self._end, "GET"),
         }
         return Starlette(
             routes=[
@@ -136,11 +137,15 @@ class SmallProvider:
         assert request.headers["authorization"].startswith("Bearer ")
         return JSONResponse({"sub": self.user.get("sub")} if self.userinfo is None else self.userinfo)
 
+    async def _end(self, request: Request) -> Response:
+        assert request.query_params["client_id"] == CLIENT_ID
+        return HTMLResponse('<!doctype html><link rel="icon" href="data:,"><title>Signed out</title>')
+
 
 @contextmanager
-def small_provider() -> Iterator[SmallProvider]:
-    """Until the block is left."""
+def small_provider(host: str = "127.0.0.1") -> Iterator[SmallProvider]:
+    """Until the block is left. `localhost` is another site than 127.0.0.1 to a browser."""
     provider = SmallProvider()
     with serve(provider.app()) as port:
-        provider.issuer = f"http://127.0.0.1:{port}"
+        provider.issuer = f"http://{host}:{port}"
         yield provider
