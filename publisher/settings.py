@@ -19,12 +19,16 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from publisher.errors import RequestFault
+from publisher.signing.keyring import Keyring
 
 _PREFIX = "PUBLISHER_"
 
 #: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
 NO_GPU_QUEUE = "cpu"
 QUEUE_SIZES = tuple(2**power for power in range(13))
+
+#: characters of an encryption key
+SHORTEST_KEY = 16
 
 _SEVERAL = re.compile(r"cpu(,cpu)+|cuda:\d+(,cuda:\d+)+")
 
@@ -102,6 +106,15 @@ class Settings(BaseSettings):
     broker_password: SecretStr | None = Field(default=None, description="goes into broker_url, which has none then")
     public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")
     secret: SecretStr | None = Field(default=None, description="signs links and job tokens; empty: a file in data_dir")
+    old_secrets: SecretStr | None = Field(
+        default=None, description="other secrets, one a line, whose signatures and sealed values are good, too"
+    )
+    encryption_key: SecretStr | None = Field(
+        default=None, description="seals tenants' tokens in the database; empty: secret does"
+    )
+    old_encryption_keys: SecretStr | None = Field(
+        default=None, description="others, one a line, under which sealed values may still be"
+    )
 
     bootstrap_key: SecretStr | None = Field(
         default=None, description="API key that is made to exist at start, for setups without a person"
@@ -114,6 +127,10 @@ class Settings(BaseSettings):
     hub_token: SecretStr | None = Field(default=None, description="write token for hub_endpoint")
     base_model_endpoint: str = Field(default="https://huggingface.co", description="Hub that base models come from")
     base_model_token: SecretStr | None = Field(default=None, description="read token for gated base models")
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="webhooks and tenants' Hubs may be at private, loopback and link-local addresses",
+    )
     local_roots: list[Path] = Field(
         default_factory=list, description="folders from which models and corpora may be registered by path"
     )
@@ -205,10 +222,17 @@ class Settings(BaseSettings):
         queue_names(names)
         return names
 
-    @field_validator("hub_endpoint", "hub_url", mode="before")
+    @field_validator("hub_endpoint", "hub_url", "encryption_key", mode="before")
     @classmethod
-    def _none_if_empty(cls, url: object) -> object:
-        return url or None
+    def _none_if_empty(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
+            raise ValueError(f"fewer than {SHORTEST_KEY} characters: take 32 random ones")
+        return key
 
     @field_validator("public_url", "base_model_endpoint", "hub_url")
     @classmethod
@@ -288,8 +312,19 @@ class Settings(BaseSettings):
         roots = self.local_roots or [self.data_dir / "models", self.data_dir / "corpora"]
         return [root.resolve() for root in roots]
 
+    def signing_secrets(self) -> Keyring:
+        """What signs, and what is still accepted."""
+        return Keyring(self.secret_bytes(), *_lines(self.old_secrets))
+
+    def sealing_secrets(self) -> Keyring:
+        """What seals, and what opens what was sealed before: the signing secrets among them."""
+        signing = [secret.value for secret in self.signing_secrets()]
+        key = self.encryption_key
+        newest = signing[0] if key is None else key.get_secret_value().encode()
+        return Keyring(newest, *_lines(self.old_encryption_keys), *signing)
+
     def secret_bytes(self) -> bytes:
-        """The signing secret; made once and kept in data_dir with mode 600 if none is set."""
+        """The newest signing secret; made once and kept in data_dir with mode 600 if none is set."""
         if self.secret is not None:
             return self.secret.get_secret_value().encode()
         path = self.data_dir / "secret"
@@ -297,6 +332,11 @@ class Settings(BaseSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             _create_private(path, secrets.token_urlsafe(48), 0o660 if self.group_access else 0o600)
         return path.read_bytes()
+
+
+def _lines(secrets: SecretStr | None) -> list[bytes]:
+    text = secrets.get_secret_value() if secrets is not None else ""
+    return [line.strip().encode() for line in text.splitlines() if line.strip()]
 
 
 def _with_password(url: str, password: SecretStr | None) -> str:

@@ -21,6 +21,7 @@ from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.settings import Settings, settings
+from publisher.signing.keyring import Keyring
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.faults import database_faults
@@ -62,14 +63,14 @@ def service_hub(settings: Settings, database: Database, storage: HubStorage, pub
 
     `public_url` is where people reach what it is mounted in, if that was configured.
     """
-    secret = settings.secret_bytes()
+    secret = settings.signing_secrets()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
     return create_hub(storage, authenticate=hub_authentication(database, secret), secret=secret, public_url=elsewhere)
 
 
-def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Owner | None]:
+def hub_authentication(database: Database, secret: bytes | Keyring) -> Callable[[str], Owner | None]:
     """Whose token it is that somebody shows to the Hub: an API key, or a running job's token."""
 
     def authenticate(token: str) -> Owner | None:

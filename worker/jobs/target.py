@@ -16,7 +16,7 @@ def publish_target(variant: Variant, settings: Settings, lease: Lease) -> Publis
     """The token is made now: it is good for this repository, as long as the lease is. Raises CredentialFault without
     one."""
     if settings.hub_is_embedded:
-        token = sign_job_token(settings.secret_bytes(), lease)
+        token = sign_job_token(settings.signing_secrets(), lease)
         advice = (
             f"The worker on {platform.node()} signs its jobs' tokens with its PUBLISHER_SECRET "
             "(unset: the file `secret` in its PUBLISHER_DATA_DIR): give it the one that the API has, and restart it."
