@@ -17,6 +17,7 @@ from publisher.api import (
     corpora,
     families,
     health,
+    hub_credentials,
     job_events,
     job_log,
     jobs,
@@ -41,6 +42,7 @@ from publisher.files.private import write_private
 from publisher.hub.app import service_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
+from publisher.hub_client.guard import guard_clients
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
@@ -82,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys, hub_credentials),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
@@ -141,6 +143,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 
 def _prepare(service: Service) -> None:
     allow_many()
+    guard_clients()
     migrate.upgrade(service.settings.resolved_database_url)
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(

@@ -8,6 +8,7 @@ from publisher.client.lazy import LazyGroup, Place
 
 _COMMANDS = {
     "gc": Place("Delete remains, and the longest unused stages where there is no room.", entry_point="admin-gc"),
+    "secrets": Place("Which secrets sign and seal; seal anew under the newest.", "publisher.client.admin.secrets"),
 }
 
 
