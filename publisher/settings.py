@@ -234,6 +234,37 @@ class Settings(BaseSettings):
             raise ValueError(f"fewer than {SHORTEST_KEY} characters: take 32 random ones")
         return key
 
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def _with_a_port_that_is_a_number(cls, url: str) -> str:
+        """Whoever reads it later quotes what it takes for the port, and that may be half of a password."""
+        if ";" not in url and "," not in url:  # several servers
+            try:
+                urlsplit(url).port  # noqa: B018
+            except ValueError:
+                raise ValueError(
+                    "its port is no number, or its password has characters that have to be percent-encoded: "
+                    "set that by itself (PUBLISHER_DATABASE_PASSWORD, PUBLISHER_BROKER_PASSWORD)"
+                ) from None
+        return url
+
+    @field_validator("hub_token", "base_model_token", mode="after")
+    @classmethod
+    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        """A client's complaint of a header that it cannot send quotes it."""
+        text = "" if token is None else token.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("a token is of printable ASCII characters without spaces; put it into a file")
+        return token
+
+    @field_validator("public_url", "hub_endpoint", "hub_url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        """Cards, the dashboard and messages name it."""
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("a user or password has no place in an address that everybody is shown: set a token")
+        return url
+
     @field_validator("public_url", "base_model_endpoint", "hub_url")
     @classmethod
     def _without_trailing_slash(cls, url: str | None) -> str | None:
