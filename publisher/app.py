@@ -18,6 +18,7 @@ from publisher.api import (
     corpora,
     families,
     health,
+    hub_credentials,
     job_events,
     job_log,
     jobs,
@@ -47,6 +48,7 @@ from publisher.hub.app import embedded_hub, service_hub
 from publisher.hub.grants import adopt_namespaces
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
 from publisher.hub.upkeep import Upkeep
+from publisher.hub_client.guard import guard_clients
 from publisher.installation.presence import Presence
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
@@ -94,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     checks = [Depends(require_scope), Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys, audit, quotas),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys, audit, quotas, hub_credentials),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=checks)
@@ -159,6 +161,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 
 def _prepare(service: Service, presence: Presence) -> None:
     allow_many()
+    guard_clients()
     migrate.prepare(service.settings)
     with service.database.write() as session:
         keep_defaults(session, service.settings)

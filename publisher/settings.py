@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from publisher.errors import RequestFault
 from publisher.people.addresses import is_safe
 from publisher.people.rules import Rule
+from publisher.signing.keyring import Keyring
 
 _PREFIX = "PUBLISHER_"
 _QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
@@ -28,6 +29,9 @@ _QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
 #: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
 NO_GPU_QUEUE = "cpu"
 QUEUE_SIZES = tuple(2**power for power in range(13))
+
+#: characters of an encryption key
+SHORTEST_KEY = 16
 
 _SEVERAL = re.compile(r"cpu(,cpu)+|cuda:\d+(,cuda:\d+)+")
 
@@ -110,6 +114,15 @@ class Settings(BaseSettings):
     broker_password: SecretStr | None = Field(default=None, description="goes into broker_url, which has none then")
     public_url: str = Field(default="http://127.0.0.1:8000", description="where people reach the API")
     secret: SecretStr | None = Field(default=None, description="signs links and job tokens; empty: a file in data_dir")
+    old_secrets: SecretStr | None = Field(
+        default=None, description="other secrets, one a line, whose signatures and sealed values are good, too"
+    )
+    encryption_key: SecretStr | None = Field(
+        default=None, description="seals tenants' tokens in the database; empty: secret does"
+    )
+    old_encryption_keys: SecretStr | None = Field(
+        default=None, description="others, one a line, under which sealed values may still be"
+    )
 
     bootstrap_key: SecretStr | None = Field(
         default=None, description="API key that is made to exist at start, for setups without a person"
@@ -147,6 +160,10 @@ class Settings(BaseSettings):
     hub_token: SecretStr | None = Field(default=None, description="write token for hub_endpoint")
     base_model_endpoint: str = Field(default="https://huggingface.co", description="Hub that base models come from")
     base_model_token: SecretStr | None = Field(default=None, description="read token for gated base models")
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="webhooks and tenants' Hubs may be at private, loopback and link-local addresses",
+    )
     local_roots: list[Path] = Field(
         default_factory=list, description="folders from which models and corpora may be registered by path"
     )
@@ -255,13 +272,51 @@ class Settings(BaseSettings):
         return names
 
     @field_validator(
-        *("hub_endpoint", "hub_url", "oidc_issuer", "oidc_client_id"),
+        *("hub_endpoint", "hub_url", "encryption_key", "oidc_issuer", "oidc_client_id"),
         *(f"quota_{name}" for name in _QUOTAS),
         mode="before",
     )
     @classmethod
     def _none_if_empty(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
+            raise ValueError(f"fewer than {SHORTEST_KEY} characters: take 32 random ones")
+        return key
+
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def _with_a_port_that_is_a_number(cls, url: str) -> str:
+        """Whoever reads it later quotes what it takes for the port, and that may be half of a password."""
+        if ";" not in url and "," not in url:  # several servers
+            try:
+                urlsplit(url).port  # noqa: B018
+            except ValueError:
+                raise ValueError(
+                    "its port is no number, or its password has characters that have to be percent-encoded: "
+                    "set that by itself (PUBLISHER_DATABASE_PASSWORD, PUBLISHER_BROKER_PASSWORD)"
+                ) from None
+        return url
+
+    @field_validator("hub_token", "base_model_token", mode="after")
+    @classmethod
+    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        """A client's complaint of a header that it cannot send quotes it."""
+        text = "" if token is None else token.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("a token is of printable ASCII characters without spaces; put it into a file")
+        return token
+
+    @field_validator("public_url", "hub_endpoint", "hub_url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        """Cards, the dashboard and messages name it."""
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("a user or password has no place in an address that everybody is shown: set a token")
+        return url
 
     @field_validator("public_url", "base_model_endpoint", "hub_url")
     @classmethod
@@ -361,8 +416,19 @@ class Settings(BaseSettings):
         roots = self.local_roots or [self.data_dir / "models", self.data_dir / "corpora"]
         return [root.resolve() for root in roots]
 
+    def signing_secrets(self) -> Keyring:
+        """What signs, and what is still accepted."""
+        return Keyring(self.secret_bytes(), *_lines(self.old_secrets))
+
+    def sealing_secrets(self) -> Keyring:
+        """What seals, and what opens what was sealed before: the signing secrets among them."""
+        signing = [secret.value for secret in self.signing_secrets()]
+        key = self.encryption_key
+        newest = signing[0] if key is None else key.get_secret_value().encode()
+        return Keyring(newest, *_lines(self.old_encryption_keys), *signing)
+
     def secret_bytes(self) -> bytes:
-        """The signing secret; made once and kept in data_dir with mode 600 if none is set."""
+        """The newest signing secret; made once and kept in data_dir with mode 600 if none is set."""
         if self.secret is not None:
             return self.secret.get_secret_value().encode()
         path = self.data_dir / "secret"
@@ -370,6 +436,11 @@ class Settings(BaseSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             _create_private(path, secrets.token_urlsafe(48), 0o660 if self.group_access else 0o600)
         return path.read_bytes()
+
+
+def _lines(secrets: SecretStr | None) -> list[bytes]:
+    text = secrets.get_secret_value() if secrets is not None else ""
+    return [line.strip().encode() for line in text.splitlines() if line.strip()]
 
 
 def _with_password(url: str, password: SecretStr | None) -> str:

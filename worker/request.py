@@ -59,7 +59,7 @@ class Unwritten:
 @dataclass(frozen=True)
 class PublishTarget:
     """`embedded`: the service's own Hub, which takes nothing more under a token whose lease is over. `advice`: what
-    helps where the Hub refuses the token."""
+    helps where the Hub refuses the token, `setting`: where it is set. `public_only`: a tenant named the Hub."""
 
     endpoint: str
     repo_id: str
@@ -67,6 +67,8 @@ class PublishTarget:
     token: str = field(repr=False)
     embedded: bool = False
     advice: str | None = None
+    setting: str = "PUBLISHER_HUB_TOKEN"
+    public_only: bool = False
     intents: Intents = field(default=Unwritten(), repr=False, compare=False)
 
 

@@ -22,7 +22,7 @@ from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_r
 from publisher.errors import Conflict
 from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
-from publisher.store import deletion
+from publisher.store import deletion, hub_credentials
 from publisher.store import filters as filtered
 from publisher.store.audit import record
 from publisher.store.labels import change_labels, set_labels
@@ -52,20 +52,21 @@ async def register_base_model(
     they are one. The same commit again is answered 200 with what is there already; a folder under another name is
     another base model.
     """
-    facts = await _inspect(request, service.settings, outside, caller)
+    facts = await _inspect(request, service, outside, caller)
     row, is_new = await run_in_threadpool(_find_or_add, service, caller, facts, request.labels)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return BaseModelAnswer.of(row)
 
 
-async def _inspect(request: BaseModelRequest, settings: Settings, outside: Outside, caller: Caller) -> BaseModelFacts:
+async def _inspect(request: BaseModelRequest, service: Service, outside: Outside, caller: Caller) -> BaseModelFacts:
+    settings = service.settings
     if request.path is not None:
         return await outside.readings.run(
             caller.tenant_id, request.path, lambda: _inspect_folder(request, settings, caller)
         )
-    hub = f"the Hub {settings.base_model_endpoint}"
-    return await outside.calls.run(caller.tenant_id, hub, lambda: _inspect_repository(request, settings))
+    hub, token = f"the Hub {settings.base_model_endpoint}", await run_in_threadpool(_read_token, service, caller)
+    return await outside.calls.run(caller.tenant_id, hub, lambda: _inspect_repository(request, settings, token))
 
 
 def _inspect_folder(request: BaseModelRequest, settings: Settings, caller: Caller) -> BaseModelFacts:
@@ -73,9 +74,13 @@ def _inspect_folder(request: BaseModelRequest, settings: Settings, caller: Calle
     return inspect_folder(allowed_path(request.path, settings, caller.local_roots), request.published_as)
 
 
-def _inspect_repository(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
+def _read_token(service: Service, caller: Caller) -> str | None:
+    with service.database.read() as session:
+        return hub_credentials.read_token(session, service.settings, caller.tenant_id)
+
+
+def _inspect_repository(request: BaseModelRequest, settings: Settings, token: str | None) -> BaseModelFacts:
     assert request.repo_id is not None
-    token = settings.base_model_token.get_secret_value() if settings.base_model_token else None
     with answers_within(settings.outside_seconds):
         return inspect_repository(request.repo_id, request.revision, settings.base_model_endpoint, token)
 

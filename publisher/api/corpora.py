@@ -24,7 +24,7 @@ from publisher.corpus.source import CorpusSource
 from publisher.errors import Conflict
 from publisher.hub_client.deadline import answers_within
 from publisher.settings import Settings
-from publisher.store import deletion
+from publisher.store import deletion, hub_credentials
 from publisher.store import filters as filtered
 from publisher.store.audit import record
 from publisher.store.labels import change_labels, set_labels
@@ -62,7 +62,7 @@ async def register_corpus(
 
 def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[CorpusSource, CorpusFacts | None]:
     """What is registered, and what was counted of it: None for a dataset, of which one text was read."""
-    access = _hub_access(service.settings)
+    access = _hub_access(service, caller)
     with answers_within(service.settings.outside_seconds):
         source = _source(request, service.settings, caller, access)
     _refuse_taken_name(service, caller, source)
@@ -72,9 +72,10 @@ def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[
     return source, None
 
 
-def _hub_access(settings: Settings) -> HubAccess:
-    token = settings.base_model_token
-    return HubAccess(settings.base_model_endpoint, token.get_secret_value() if token else None)
+def _hub_access(service: Service, caller: Caller) -> HubAccess:
+    with service.database.read() as session:
+        token = hub_credentials.read_token(session, service.settings, caller.tenant_id)
+    return HubAccess(service.settings.base_model_endpoint, token)
 
 
 def _source(request: CorpusRequest, settings: Settings, caller: Caller, access: HubAccess) -> CorpusSource:

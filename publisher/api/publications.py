@@ -17,9 +17,11 @@ from publisher.hub.references import DEFAULT_BRANCH, ReferenceKind
 from publisher.hub.repositories import Repository
 from publisher.hub.storage import HubStorage
 from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.guard import public_only
 from publisher.manifest.reports import Publication
 from publisher.settings import Settings
 from publisher.store.deletion import refuse_used
+from publisher.store.hub_credentials import PUT, OpenedCredential
 from publisher.store.models import Variant
 from publisher.store.resources import published_to
 
@@ -37,15 +39,26 @@ def _is_at(row: Variant, publication: Publication) -> bool:
     return row.publication is not None and Publication.model_validate(row.publication).commit == publication.commit
 
 
-def withdraw(settings: Settings, hub: HubStorage | None, publication: Publication, paths: Collection[str]) -> None:
-    """Delete the embedded Hub's repository; on another Hub, the files at `paths` by one commit.
+def withdraw(
+    settings: Settings,
+    hub: HubStorage | None,
+    publication: Publication,
+    paths: Collection[str],
+    own: OpenedCredential | None,
+) -> None:
+    """`own`: the tenant's Hub, if that is where it was published.
+
+    Delete the embedded Hub's repository; on another Hub, the files at `paths` by one commit.
 
     Conflict where the repository has moved on, holds what others put there, or cannot be looked at.
     """
-    if hub is not None and settings.is_embedded_hub(publication.endpoint):
+    if own is not None:
+        with public_only(unless=settings.allow_private_addresses):
+            _delete_files(publication, paths, own.write_token, f"your write token ({PUT})")
+    elif hub is not None and settings.is_embedded_hub(publication.endpoint):
         _delete_repository(hub, publication, paths)
     elif settings.hub_token is not None and publication.endpoint == settings.resolved_hub_endpoint:
-        _delete_files(publication, paths, settings.hub_token.get_secret_value())
+        _delete_files(publication, paths, settings.hub_token.get_secret_value(), "PUBLISHER_HUB_TOKEN")
     else:
         raise Conflict(
             f"{publication.repo_id} was published to {publication.endpoint}, where this service publishes no more.",
@@ -82,9 +95,9 @@ def _refuse_built_on(repository: Repository, publication: Publication, paths: Co
             raise _moved_on(publication, f"{kind} {found[0]}" + (f" and {len(found) - 1} more" if found[1:] else ""))
 
 
-def _delete_files(publication: Publication, paths: Collection[str], token: str) -> None:
+def _delete_files(publication: Publication, paths: Collection[str], token: str, setting: str) -> None:
     api = HfApi(endpoint=publication.endpoint, token=token, library_name="loram-publisher")
-    asked = Asked(publication.repo_id, publication.endpoint, "PUBLISHER_HUB_TOKEN", fault=Conflict, missing=Conflict)
+    asked = Asked(publication.repo_id, publication.endpoint, setting, fault=Conflict, missing=Conflict)
     with hub_faults(asked):
         head = api.model_info(publication.repo_id)
         ours = {sibling.rfilename for sibling in head.siblings or []} & set(paths)

@@ -38,6 +38,9 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
     ("API keys", "GET"): Scope.ADMIN,
     ("API keys", "POST"): Scope.ADMIN,
     ("API keys", "DELETE"): Scope.ADMIN,
+    ("hub credentials", "GET"): Scope.ADMIN,
+    ("hub credentials", "PUT"): Scope.ADMIN,
+    ("hub credentials", "DELETE"): Scope.ADMIN,
     ("audit", "GET"): Scope.ADMIN,
     ("quotas", "GET"): Scope.MODELS_READ,
 }

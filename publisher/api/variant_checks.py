@@ -23,6 +23,7 @@ from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.verdict import MORE_DOCUMENTS
 from publisher.plan.plan import certificate_notes, published_bytes
 from publisher.recipe import Recipe
+from publisher.store import hub_credentials
 from publisher.store.models import BaseModel
 from publisher.store.quotas import STORED_BYTES, limit_of
 from publisher.store.resources import corpora_by_name, corpus_names
@@ -55,12 +56,16 @@ def _check_room(session: Session, service: Service, caller: Caller, facts: BaseM
 
 
 def _check_publishing(service: Service, caller: Caller, publish: PublishRequest) -> None:
+    with service.database.read() as session:
+        if hub_credentials.find(session, caller.tenant_id) is not None:
+            return  # the job asks the tenant's Hub before it computes
     if service.hub is not None:
         _check_namespace(service.hub, caller, publish)
     elif service.settings.hub_token is None:
         raise InfrastructureFault(
             f"this service has no token to publish to {service.settings.hub_endpoint}.",
-            way_out="Its operator sets PUBLISHER_HUB_TOKEN.",
+            way_out="Its operator sets PUBLISHER_HUB_TOKEN, or you send a token for a Hub of your own "
+            f"({hub_credentials.PUT}).",
         )
 
 

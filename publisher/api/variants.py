@@ -29,6 +29,7 @@ from publisher.keys.scopes import Scope, require
 from publisher.manifest.reports import Publication
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store import filters as filtered
+from publisher.store.hub_credentials import OpenedCredential, opened_at
 from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Variant, new_id
 from publisher.store.paging import newest_first
@@ -167,29 +168,33 @@ async def delete_variant(
     """
     if publication == "delete":
         require(Scope.HUB_WRITE, caller.rights)
-    published, paths = await run_in_threadpool(_deletable, service, caller, id, withdrawn=publication == "delete")
+    published, paths, own = await run_in_threadpool(_deletable, service, caller, id, withdrawn=publication == "delete")
     if published is not None:
         await outside.calls.run(
-            caller.tenant_id, f"the Hub {published.endpoint}", lambda: _withdraw(service, published, paths)
+            caller.tenant_id, f"the Hub {published.endpoint}", lambda: _withdraw(service, published, paths, own)
         )
     await run_in_threadpool(_forget, service, caller, id)
 
 
-def _deletable(service: Service, caller: Caller, id: str, *, withdrawn: bool) -> tuple[Publication | None, list[str]]:
-    """What is to be taken back first, with the paths of its files; Conflict for what has to stay."""
+def _deletable(
+    service: Service, caller: Caller, id: str, *, withdrawn: bool
+) -> tuple[Publication | None, list[str], OpenedCredential | None]:
+    """What is to be taken back first, with the paths of its files, and the tenant's Hub if it is there; Conflict for
+    what has to stay."""
     with service.database.read() as session:
         row = owned(session, Variant, caller.tenant_id, id)
         refuse_live(row.jobs)
         if row.publication is None or not withdrawn:
-            return None, []
+            return None, [], None
         published = Publication.model_validate(row.publication)
         refuse_shared(session, row, published)
-        return published, [file.path for file in row.files]
+        own = opened_at(session, service.settings, caller.tenant_id, published.endpoint)
+        return published, [file.path for file in row.files], own
 
 
-def _withdraw(service: Service, published: Publication, paths: list[str]) -> None:
+def _withdraw(service: Service, published: Publication, paths: list[str], own: OpenedCredential | None) -> None:
     with answers_within(service.settings.outside_seconds):
-        withdraw(service.settings, service.hub, published, paths)
+        withdraw(service.settings, service.hub, published, paths, own)
 
 
 def _forget(service: Service, caller: Caller, id: str) -> None:

@@ -72,7 +72,7 @@ class Visitor:
 
 def sessions_of(service: Service) -> Sessions:
     settings = service.settings
-    return Sessions(settings.secret_bytes(), secure=settings.public_url.startswith("https://"))
+    return Sessions(settings.signing_secrets(), secure=settings.public_url.startswith("https://"))
 
 
 def visitor(request: Request, service: CurrentService) -> Visitor:

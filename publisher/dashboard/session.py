@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from publisher.signing.signer import Signer, same
+from publisher.signing.keyring import Keyring
+from publisher.signing.signer import Signer, unhex
 
 SESSION_COOKIE = "publisher_session"
 #: exists only between the sign-in form and its answer, so that the form has a CSRF token, too
@@ -37,7 +38,7 @@ class Session:
 class Sessions:
     """Writes and reads the cookies. `secure`: only over https."""
 
-    def __init__(self, secret: bytes, *, secure: bool) -> None:
+    def __init__(self, secret: bytes | Keyring, *, secure: bool) -> None:
         self._session, self._csrf = Signer(secret, "dashboard session"), Signer(secret, "dashboard csrf")
         self._secure = secure
 
@@ -51,7 +52,7 @@ class Sessions:
     def open(self, value: str) -> Session | None:
         """None if the value is none of ours, changed, or over."""
         claims, _, mac = value.rpartition(".")
-        if not same(mac, self._session.sign(claims).hex()):
+        if not self._session.is_genuine(claims, unhex(mac)):
             return None
         stands_on, *_, until = claims.split(".")
         if time.time() >= int(until):
@@ -64,7 +65,7 @@ class Sessions:
 
     def is_genuine(self, token: str, cookie: str | None) -> bool:
         """Whether a form came from a page that was served together with this cookie."""
-        return bool(cookie) and same(token, self.csrf(cookie or ""))
+        return bool(cookie) and self._csrf.is_genuine(cookie or "", unhex(token))
 
     def begin(self, response: Response, stands_on: str, expires: float | None = None) -> Session:
         """Sign in; until `expires`, in seconds since 1970, where a session before ends then."""

@@ -27,6 +27,7 @@ from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.keys.text import is_damaged
 from publisher.settings import Settings, settings
+from publisher.signing.keyring import Keyring
 from publisher.store import migrate, origin
 from publisher.store.database import Database
 from publisher.store.doorkeeper import Doorkeeper
@@ -84,7 +85,7 @@ def service_hub(
     `public_url` is where people reach what it is mounted in, if that was configured. `doorkeeper` and `rates`: the
     process's, if it has them already.
     """
-    secret = settings.secret_bytes()
+    secret = settings.signing_secrets()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
@@ -101,7 +102,7 @@ def embedded_hub(settings: Settings, database: Database) -> HubStorage:
 
 
 def hub_authentication(
-    database: Database, secret: bytes, doorkeeper: Doorkeeper, rates: RateLimiter
+    database: Database, secret: bytes | Keyring, doorkeeper: Doorkeeper, rates: RateLimiter
 ) -> Callable[[str], Owner | None]:
     """Whose token it is that somebody shows to the Hub: an API key, whose tenant's requests are counted, or a running
     job's token. Raises Suspended."""

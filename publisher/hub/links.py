@@ -9,7 +9,8 @@ from starlette.requests import Request
 
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
-from publisher.signing.signer import Signer, same
+from publisher.signing.keyring import Keyring
+from publisher.signing.signer import Signer, unhex
 
 # Long enough for a shard of 50 GB over a slow line, since the link is checked when the upload starts.
 _LIFETIME_SECONDS = 6 * 3600
@@ -41,21 +42,23 @@ class UploadLinks:
     bytes, for which repository, until when.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes | Keyring) -> None:
         self._signer = Signer(secret, "hub upload link")
 
     def path(self, id: RepositoryId, sha256: str, size: int, *, expires: int | None = None) -> str:
         """Path and query below the Hub. `expires` is in seconds since 1970; six hours from now by default."""
         until = int(time.time()) + _LIFETIME_SECONDS if expires is None else expires
-        query = {"size": size, "expires": until, "signature": self._sign(id, sha256, size, until)}
+        signature = self._signer.sign(_claims(id, sha256, size, until)).hex()
+        query = {"size": size, "expires": until, "signature": signature}
         return f"/api/uploads/{id}/{sha256}?{urlencode(query)}"
 
     def check(self, id: RepositoryId, sha256: str, *, size: int, expires: int, signature: str) -> None:
         """Raises Forbidden for a link that was changed, made for something else, or has expired."""
-        if not same(signature, self._sign(id, sha256, size, expires)):
+        if not self._signer.is_genuine(_claims(id, sha256, size, expires), unhex(signature)):
             raise Forbidden("This upload link is not genuine.", way_out=_NEW_LINK)
         if expires < time.time():
             raise Forbidden("This upload link has expired.", way_out=_NEW_LINK)
 
-    def _sign(self, id: RepositoryId, sha256: str, size: int, expires: int) -> str:
-        return self._signer.sign(f"{id}\n{sha256}\n{size}\n{expires}").hex()
+
+def _claims(id: RepositoryId, sha256: str, size: int, expires: int) -> str:
+    return f"{id}\n{sha256}\n{size}\n{expires}"

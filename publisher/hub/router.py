@@ -13,6 +13,7 @@ from publisher.hub.links import UploadLinks
 from publisher.hub.middleware import EncodedSegments, UnloggedSignatures
 from publisher.hub.owner import Owner
 from publisher.hub.storage import HubStorage
+from publisher.signing.keyring import Keyring
 
 # For bodies that are read into memory; commits and uploads are streamed and have limits of their own.
 _MAX_BODY_BYTES = 16 * 1024**2
@@ -22,7 +23,7 @@ def create_hub(
     storage: HubStorage,
     *,
     authenticate: Callable[[str], Owner | None],
-    secret: bytes,
+    secret: bytes | Keyring,
     public_url: str | None = None,
 ) -> FastAPI:
     """An application to mount, usually at "/hub".
@@ -32,8 +33,9 @@ def create_hub(
     `public_url` is the service's address as clients see it, without the mount path; by default links have the
     address that the request came to.
     """
-    if len(secret) < 16:
-        raise ValueError(f"The Hub's secret has {len(secret)} bytes; use at least 16 random ones.")
+    shortest = min(len(each.value) for each in Keyring.of(secret))
+    if shortest < 16:
+        raise ValueError(f"The Hub's secret has {shortest} bytes; use at least 16 random ones.")
     app = FastAPI(title="Embedded Hub", openapi_url=None, redirect_slashes=False, max_body_size=_MAX_BODY_BYTES)
     app.state.hub = Hub(storage, authenticate, UploadLinks(secret), public_url)
     app.add_middleware(EncodedSegments)

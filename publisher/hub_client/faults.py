@@ -48,7 +48,8 @@ class Asked:
 
     @property
     def hub(self) -> str:
-        return self.endpoint or constants.ENDPOINT
+        """Its address, without a user and password: mirrors take those."""
+        return re.sub(r"//[^/@]*@", "//", self.endpoint or constants.ENDPOINT)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.repo_id} on {self.hub}"
@@ -115,4 +116,4 @@ def _said(error: HfHubHTTPError) -> str:
 
 def _first_line(error: Exception) -> str:
     """Without queries of URLs: those of upload and download links are signatures that open them."""
-    return re.sub(r"\?[^\s'\"]+", "", (str(error).strip().splitlines() or [type(error).__name__])[0])
+    return re.sub(r"\?[^\s'\"]+|(?<=//)[^/@\s]*@", "", (str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -17,6 +17,8 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
+from publisher.hub_client.guard import GuardedClient
+
 #: seconds: to connect, for each piece that is received, and for the answer to what was sent, which is to be stored
 _CONNECT, _PIECE, _STORED = 10.0, 60.0, 300.0
 #: what a Hub may ask to wait here; huggingface_hub's own longest pause
@@ -60,7 +62,7 @@ def impatient() -> None:
     set_client_factory(_ImpatientClient)
 
 
-class _ImpatientClient(httpx2.Client):
+class _ImpatientClient(GuardedClient):
     def __init__(self) -> None:
         super().__init__(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True)
 

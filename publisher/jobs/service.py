@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound
@@ -12,6 +13,7 @@ from publisher.jobs import events
 from publisher.jobs.publishing import publish_has_begun
 from publisher.jobs.quotas import refuse_over_queue
 from publisher.jobs.shapes import shape_of
+from publisher.jobs.waiting import WaitKind
 from publisher.store.audit import record
 from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, new_id
@@ -180,3 +182,11 @@ def _reload(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"job {job_id} does not exist.")  # any more
     return job
+
+
+def wake_for_credential(session: Session, tenant_id: str) -> list[str]:
+    """A tenant's jobs that wait for a credential are due at once; their ids, to be sent after the commit."""
+    waits = Job.waiting["kind"].as_string() == WaitKind.CREDENTIAL.value
+    found = update(Job).where(Job.tenant_id == tenant_id, Job.state == JobState.QUEUED, waits)
+    due = found.values(claimable_at=0.0, dispatched_at=None).returning(Job.id)
+    return list(session.scalars(due.execution_options(synchronize_session=False)))

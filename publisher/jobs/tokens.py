@@ -16,7 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from publisher.jobs.leases import Lease
-from publisher.signing.signer import Signer, same
+from publisher.signing.keyring import Keyring
+from publisher.signing.signer import Signer
 from publisher.store.database import database_now
 from publisher.store.models import Job, Tenant, Variant
 from publisher.store.states import ACTIVE
@@ -42,19 +43,19 @@ class Holder:
     repo_id: str
 
 
-def sign_job_token(secret: bytes, lease: Lease) -> str:
+def sign_job_token(secret: bytes | Keyring, lease: Lease) -> str:
     """`lpj_<claims>.<HMAC-SHA256 of the claims>`, base64url; goes where the Hub takes an API key."""
     claims = _encode(json.dumps([lease.job_id, lease.token]).encode())
-    return f"{_PREFIX}{claims}.{_signature(secret, claims)}"
+    return f"{_PREFIX}{claims}.{_encode(_signer(secret).sign(claims))}"
 
 
-def read_job_token(secret: bytes, token: str) -> JobToken | None:
+def read_job_token(secret: bytes | Keyring, token: str) -> JobToken | None:
     """What the token says; None if it is none of ours or was changed."""
     claims, _, mac = token.removeprefix(_PREFIX).partition(".")
-    if not token.startswith(_PREFIX) or not same(mac, _signature(secret, claims)):
-        return None
     try:
-        match json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))):
+        if not token.startswith(_PREFIX) or not _signer(secret).is_genuine(claims, _decode(mac)):
+            return None
+        match json.loads(_decode(claims)):
             case [str(job_id), int(lease_token)]:
                 return JobToken(job_id, lease_token)
             case [str(), str(job_id), float(expires)] if time.time() < expires:
@@ -78,9 +79,17 @@ def holder_of(session: Session, token: JobToken) -> Holder | None:
     return None if row is None else Holder(*row)
 
 
-def _signature(secret: bytes, claims: str) -> str:
-    return _encode(Signer(secret, "job-token").sign(claims))
+def _signer(secret: bytes | Keyring) -> Signer:
+    return Signer(secret, "job-token")
 
 
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    """Raises ValueError for what `_encode` does not write."""
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if _encode(data) != text:
+        raise ValueError("not written as ours are")
+    return data

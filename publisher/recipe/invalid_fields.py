@@ -15,6 +15,8 @@ _SHOWN_LETTERS = 80
 _VALUE_ERROR = "Value error, "
 #: of pydantic's sentences: Input, String, List, …
 _SUBJECT = re.compile(r"^\w+ should")
+#: names of fields whose values nobody repeats; `tokens` are counted
+_SECRET = re.compile(r"(^|_)(token|secret|password|key|authorization)$", re.IGNORECASE)
 #: kinds of error that pydantic tells of with names of our classes, and what JSON calls what is wanted
 _SHAPES = {"model_type": "an object", "model_attributes_type": "an object", "list_type": "a list"}
 
@@ -60,11 +62,16 @@ def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
     if message.startswith(_VALUE_ERROR):
         return message.removeprefix(_VALUE_ERROR)
     message = f"it should be {_SHAPES[kind]}" if kind in _SHAPES else _SUBJECT.sub("it should", message)
-    if "input" not in error or isinstance(error["input"], dict | list):
+    if "input" not in error or isinstance(error["input"], dict | list) or _may_be_secret(path):
         return message
     shown = repr(error["input"])
     shown = shown if len(shown) <= _SHOWN_LETTERS else f"{shown[:_SHOWN_LETTERS]}…"
     return f"{shown} is not valid: {message}"
+
+
+def _may_be_secret(path: Sequence[str | int]) -> bool:
+    """What is wrong with a token is not shown to whoever keeps the answer; a body without fields may be one."""
+    return not path or any(_SECRET.search(str(part)) for part in path)
 
 
 def _unknown_field(path: Sequence[str | int]) -> str:

@@ -76,13 +76,16 @@ class Database:
 
 
 def create_database_engine(url: str) -> Engine:
-    """An engine for `sqlite:///…` or `postgresql://…`; creates the folder of a SQLite file."""
+    """An engine for `sqlite:///…` or `postgresql://…`; creates the folder of a SQLite file.
+
+    Its errors name the statement and not the values, some of which are nobody's business in a log.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _create_sqlite(parsed)
     if parsed.get_backend_name() == "postgresql":
         url_of_driver = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(url_of_driver, pool_pre_ping=True, connect_args=POSTGRESQL_PATIENCE)
+        return create_engine(url_of_driver, hide_parameters=True, pool_pre_ping=True, connect_args=POSTGRESQL_PATIENCE)
     raise ValueError(
         f"database URL of kind {parsed.get_backend_name()!r}: only sqlite:///… and postgresql://… are supported; "
         "set PUBLISHER_DATABASE_URL"
@@ -92,7 +95,11 @@ def create_database_engine(url: str) -> Engine:
 def _create_sqlite(url: URL) -> Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT / 1000, "check_same_thread": False})
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT / 1000, "check_same_thread": False},
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

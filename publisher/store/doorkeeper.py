@@ -28,7 +28,7 @@ SETTLED = 3600.0
 
 def key_secrets(settings: Settings) -> list[bytes]:
     """The secrets under which keys are known, the one for new keys first."""
-    return [settings.secret_bytes()]
+    return [secret.value for secret in settings.signing_secrets()]
 
 
 class Doorkeeper:

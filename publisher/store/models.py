@@ -161,6 +161,23 @@ class Membership(Table):
     person: Mapped[Person | None] = relationship()
 
 
+class HubCredential(Table):
+    """Where a tenant's variants are published. Tokens are sealed (publisher.store.hub_credentials); `…_end` are their
+    last letters. `set_by`: id of the key that sent them. `read_token`: for gated base models."""
+
+    __tablename__ = "hub_credentials"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    endpoint: Mapped[str]
+    write_token: Mapped[str]
+    write_token_end: Mapped[str]
+    read_token: Mapped[str | None]
+    read_token_end: Mapped[str | None]
+    set_by: Mapped[str]
+    set_at: Mapped[float]
+    used_at: Mapped[float | None]
+
+
 class EndedSession(Table):
     """A session of the dashboard that was signed out of: the sha256 of its cookie, kept until that is over anyway."""
 

@@ -25,7 +25,9 @@ from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
+from publisher.store.hub_credentials import note_use
 from publisher.store.job_history import has_computed
+from publisher.store.models import Job
 from publisher.store.states import EventKind
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
@@ -115,7 +117,12 @@ class JobProcess:
             request = read_request(session, self._settings, self._lease, device.name, several or [device])
         self._secrets = secrets_of(request)
         assert request.publish is not None, "a job publishes"
+        self._note_use()
         return replace(request, publish=replace(request.publish, intents=self._reporter))
+
+    def _note_use(self) -> None:
+        with self._database.write() as session:
+            note_use(session, session.get_one(Job, self._lease.job_id).tenant_id)
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error, self._reporter.stage, self._secrets)

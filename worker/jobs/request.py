@@ -15,6 +15,7 @@ from publisher.jobs.leases import Lease, job_of
 from publisher.recipe import Recipe
 from publisher.recipe.stored import stored_recipe
 from publisher.settings import Settings
+from publisher.store import hub_credentials
 from publisher.store.models import BaseModel, Corpus
 from publisher.store.resources import corpora_by_name
 from worker.jobs.target import publish_target
@@ -35,12 +36,13 @@ def read_request(
     CredentialFault without a token to publish.
     """
     job = job_of(session, lease)
+    read_token = hub_credentials.read_token(session, settings, job.tenant_id)
     recipe = stored_recipe(job.variant.recipe, job.variant.recipe_version)
     return BuildRequest(
-        base=_base(job.variant.base_model, settings),
+        base=_base(job.variant.base_model, settings, read_token),
         recipe=recipe,
-        corpora=_corpora(session, job.tenant_id, recipe, settings),
-        publish=publish_target(job.variant, settings, lease),
+        corpora=_corpora(session, job.tenant_id, recipe, HubAccess(settings.base_model_endpoint, read_token), settings),
+        publish=publish_target(session, job.variant, settings, lease),
         device=device,
         tasks_folder=settings.lm_eval_tasks,
         devices=tuple(one.name for one in devices),
@@ -54,28 +56,20 @@ def secrets_of(request: BuildRequest) -> list[str]:
     return [token for token in tokens if token]
 
 
-def _base(base: BaseModel, settings: Settings) -> BaseModelSource:
+def _base(base: BaseModel, settings: Settings, token: str | None) -> BaseModelSource:
     size = sum(base.facts.get("files", {}).values())
     if base.path is not None:
         published_as = base.facts.get("published_as")
         return BaseModelSource(base.repo_id, base.revision, Path(base.path), published_as=published_as, bytes=size)
-    token = _read_token(settings)
     return BaseModelSource(base.repo_id, base.revision, endpoint=settings.base_model_endpoint, token=token, bytes=size)
 
 
-def _read_token(settings: Settings) -> str | None:
-    return settings.base_model_token.get_secret_value() if settings.base_model_token else None
-
-
-def _shelf(settings: Settings) -> DatasetShelf:
-    folder = StageStore(settings.stages_dir).datasets
-    return DatasetShelf(folder, HubAccess(settings.base_model_endpoint, _read_token(settings)))
-
-
-def _corpora(session: Session, tenant_id: str, recipe: Recipe, settings: Settings) -> Mapping[str, CorpusSource]:
+def _corpora(
+    session: Session, tenant_id: str, recipe: Recipe, access: HubAccess, settings: Settings
+) -> Mapping[str, CorpusSource]:
     names = recipe.corpus_names()
-    shelf = _shelf(settings)
     rows = corpora_by_name(session, tenant_id, names)
+    shelf = DatasetShelf(StageStore(settings.stages_dir).datasets, access)
     found = {name: _corpus(row, shelf) for name, row in rows.items()}
     for name in names:
         if name not in found:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from huggingface_hub import HfApi
 from sqlalchemy.orm import Session
 
-from publisher.errors import CredentialFault, HubUnavailable
-from publisher.hub_client.faults import hub_faults
+from publisher.errors import HubUnavailable
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease, job_of
 from publisher.jobs.publishing import Intent
@@ -28,9 +27,9 @@ from publisher.store.models import Job
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
 from worker.jobs.reporter import JobReporter
-from worker.jobs.target import publish_target
+from worker.jobs.target import target_at
 from worker.request import PublishTarget
-from worker.stages.publication import asked_of, differing_bytes, fence, hub_api, refuse_otherwise, standing
+from worker.stages.publication import differing_bytes, fence, hub_api, refuse_otherwise, standing, talking_to
 from worker.transfer.uploads import OnBytes, received
 
 
@@ -52,23 +51,12 @@ def open_intent(session: Session, settings: Settings, lease: Lease) -> OpenInten
     intent = Intent.of(job.publishing)
     if intent is None:
         return None
-    target = replace(_target(intent, job, settings, lease), endpoint=intent.endpoint, repo_id=intent.repo_id)
+    found = target_at(session, job.variant, settings, lease, intent.endpoint)
+    target = replace(found, endpoint=intent.endpoint, repo_id=intent.repo_id)
     now = clock(session)
     lost_at = now if intent.lost_at is None else intent.lost_at
     ends = intent.verdict is not None or job.state is JobState.CANCELLING
     return OpenIntent(intent, target, lost_at + settings.hub_settling_seconds - now, ends, _stages_before(job))
-
-
-def _target(intent: Intent, job: Job, settings: Settings, lease: Lease) -> PublishTarget:
-    """Raises CredentialFault where the settings name another Hub by now: its token is not for the one that was."""
-    target = publish_target(job.variant, settings, lease)
-    if intent.endpoint != target.endpoint and not settings.is_embedded_hub(intent.endpoint):
-        raise CredentialFault(
-            f"{intent.repo_id} was being published to {intent.endpoint}, and workers have a token for "
-            f"{target.endpoint} now: nobody can ask what became of it.",
-            way_out="Set PUBLISHER_HUB_ENDPOINT back for one worker until the job has ended.",
-        )
-    return target
 
 
 def _stages_before(job: Job) -> Sequence[Stage]:
@@ -93,7 +81,7 @@ class Settlement:
         """
         repo_id, api = self._intent.repo_id, hub_api(self._opened.target)
         self._context.log(f"An earlier try was publishing to {repo_id}: asking the Hub what became of it.")
-        with hub_faults(asked_of(self._opened.target)):
+        with talking_to(self._opened.target):
             commit = self._commit(api)
             if commit is None:
                 return self._unpublished()

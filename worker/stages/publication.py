@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import takewhile
@@ -14,13 +15,12 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from publisher import __version__
 from publisher.errors import InfrastructureFault
-from publisher.hub_client.faults import Asked
+from publisher.hub_client.faults import Asked, hub_faults
+from publisher.hub_client.guard import public_only
 from publisher.jobs.publishing import Intent
 from publisher.manifest.manifest import FileRecord
 from worker.request import PublishTarget
 from worker.transfer.uploads import OnBytes, received, received_record
-
-SETTING = "PUBLISHER_HUB_TOKEN"
 
 
 class PublishedOtherwise(InfrastructureFault):
@@ -33,8 +33,15 @@ def hub_api(target: PublishTarget) -> HfApi:
     )
 
 
+@contextmanager
+def talking_to(target: PublishTarget, asked: Asked | None = None) -> Iterator[None]:
+    """With the Hub: its faults in our words, and where a tenant named it at public addresses alone."""
+    with public_only(unless=not target.public_only), hub_faults(asked or asked_of(target)):
+        yield
+
+
 def asked_of(target: PublishTarget) -> Asked:
-    return Asked(target.repo_id, target.endpoint, SETTING, advice=target.advice)
+    return Asked(target.repo_id, target.endpoint, target.setting, advice=target.advice)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from publisher.errors import CredentialFault, InfrastructureFault, RequestFault
-from publisher.hub_client.faults import hub_faults
 from publisher.hub_client.patience import is_away
 from publisher.hub_client.repo_id import check_repo_id
 from publisher.jobs.publishing import Intent
@@ -31,7 +30,7 @@ from publisher.recipe.stages import Stage
 from worker.context import StageContext
 from worker.request import BuildRequest, PublishTarget
 from worker.stages.inputs import PublishInputs
-from worker.stages.publication import asked_of, differing_bytes, hub_api, refuse_otherwise, standing
+from worker.stages.publication import asked_of, differing_bytes, hub_api, refuse_otherwise, standing, talking_to
 from worker.stages.rights import refuse_public
 from worker.stages.spec import Digests, StageSpec
 from worker.storage.folder import write_json
@@ -78,7 +77,7 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
     _refuse_uncertified(request, Manifest.read(inputs.checkpoint))
     check_repo_id(target.repo_id)
     api = hub_api(target)
-    with hub_faults(replace(asked_of(target), forbidden=CredentialFault, missing=CredentialFault)):
+    with talking_to(target, replace(asked_of(target), forbidden=CredentialFault, missing=CredentialFault)):
         publishing = Publishing.of(api, target, inputs.checkpoint, context)
         if not api.repo_exists(target.repo_id):  # create_repo alone fails on one where the token may only write
             api.create_repo(target.repo_id, private=target.private, exist_ok=True)

@@ -12,10 +12,9 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.hf_api import ModelInfo
 
 from publisher.errors import CredentialFault, RequestFault
-from publisher.hub_client.faults import hub_faults
 from publisher.hub_client.repo_id import check_repo_id
 from worker.request import PublishTarget
-from worker.stages.publication import asked_of, hub_api
+from worker.stages.publication import asked_of, hub_api, talking_to
 
 _FIELD = "publish.repo_id"
 
@@ -26,7 +25,7 @@ def check_rights(target: PublishTarget) -> None:
     HubUnavailable if the Hub does not answer."""
     check_repo_id(target.repo_id)
     api = hub_api(target)
-    with hub_faults(replace(asked_of(target), field=_FIELD, advice=None)):
+    with talking_to(target, replace(asked_of(target), field=_FIELD, advice=None)):
         try:
             found = _found(api, target)
             _may_write(api, target, exists=found is not None)

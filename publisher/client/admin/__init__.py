@@ -17,6 +17,7 @@ _COMMANDS = {
     "quota": Place("What a tenant may have at once.", "publisher.client.admin.quota"),
     "reap": Place("Take jobs from silent workers, send those that wait, now.", "publisher.client.admin.reap"),
     "restore": Place("Make an installation from a backup.", "publisher.client.admin.restore"),
+    "secrets": Place("Which secrets sign and seal; seal anew under the newest.", "publisher.client.admin.secrets"),
     "tenant": Place("Make, list, suspend and resume tenants, and what is theirs.", "publisher.client.admin.tenant"),
 }
 

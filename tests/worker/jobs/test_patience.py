@@ -173,7 +173,7 @@ def test_rights_are_asked_for_without_leaving_anything_at_the_hub(jobs: Publishi
     job_id = jobs.add_job()
     lease = rows.claim(jobs.database, job_id)
     with jobs.database.read() as session:
-        target = publish_target(session.get_one(Job, job_id).variant, jobs.settings, lease)
+        target = publish_target(session, session.get_one(Job, job_id).variant, jobs.settings, lease)
     check_rights(target)
     assert not jobs.hub.repo_exists(jobs.repo_id(job_id))
 

@@ -1,0 +1,59 @@
+"""`publisher admin secrets`: which secrets are in use, and values that lie sealed under the newest of them."""
+
+from __future__ import annotations
+
+import click
+
+from publisher.errors import PublisherError
+from publisher.settings import settings
+from publisher.store import hub_credentials
+from publisher.store.database import Database
+
+
+class LostValues(PublisherError):
+    """Sealed values that none of the secrets opens."""
+
+    slug = "lost-values"
+    title = "Sealed values cannot be opened"
+
+
+@click.group()
+def secrets() -> None:
+    """Replace PUBLISHER_SECRET and PUBLISHER_ENCRYPTION_KEY; docs/credentials.md tells the steps.
+
+    Secrets are shown by ids, which tell them apart and give nothing away.
+    """
+
+
+@secrets.command()
+def show() -> None:
+    """Which secrets sign and seal, the newest first, and how many sealed values lie under each."""
+    chosen = settings()
+    click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
+    database = Database(chosen.resolved_database_url)
+    with database.read() as session:
+        counted = hub_credentials.count_by_secret(session)
+    database.close()
+    known = [secret.id for secret in chosen.sealing_secrets()]
+    for id in known:
+        click.echo(f"seal: {id}  {counted.pop(id, 0)} values")
+    for id, count in sorted(counted.items()):
+        click.echo(f"seal: {id}  {count} values, and this secret is not among the settings")
+
+
+@secrets.command()
+def rotate() -> None:
+    """Seal every stored value under the newest secret, so that older ones can be taken away."""
+    chosen = settings()
+    keyring = chosen.sealing_secrets()
+    database = Database(chosen.resolved_database_url)
+    with database.write() as session:
+        done = hub_credentials.reseal(session, keyring)
+    database.close()
+    click.echo(f"{done.values} values were sealed under {keyring.newest.id}; {done.others} were already.")
+    if done.lost:
+        raise LostValues(
+            f"none of the secrets opens what tenants {', '.join(done.lost)} have sent.",
+            way_out=f"Add the secret that it is sealed under (publisher admin secrets show), or have them send it "
+            f"again ({hub_credentials.PUT}).",
+        )
