@@ -153,8 +153,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 def _prepare(service: Service) -> None:
     allow_many()
     migrate.upgrade(service.settings.resolved_database_url)
-    with service.database.write() as session:
-        keep_defaults(session, service.settings)
+    keep_defaults(service.database, service.settings)
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
         service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")
