@@ -163,8 +163,7 @@ def _prepare(service: Service, presence: Presence) -> None:
     allow_many()
     guard_clients()
     migrate.prepare(service.settings)
-    with service.database.write() as session:
-        keep_defaults(session, service.settings)
+    keep_defaults(service.database, service.settings)
     presence.start()
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(

@@ -36,7 +36,6 @@ def audit_journal(database: Database) -> Journal:
         job_id = subject.id if subject.kind is SubjectKind.JOB else None
         with database_faults(database.engine.url), database.write() as session:
             record(session, action, repository, tenant_id=tenant, related=job_id, **details)
-            session.flush()
             yield
 
     return write

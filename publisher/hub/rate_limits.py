@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 from typing import Protocol, cast
 
@@ -30,14 +31,18 @@ logger = logging.getLogger(__name__)
 REMEMBERED_SECONDS = 10.0
 #: seconds that Redis may take, and for which it is left alone when it did not answer
 _PATIENCE, _PAUSE = 0.25, 5.0
+#: of a limit, what a process fetches at once and gives out by itself; what it has left at the end of a minute is lost
+_SHARE = 50
 # one round trip, and nobody counts in between
 _COUNT = """
 local before = tonumber(redis.call('GET', KEYS[1]) or '0')
 local current = tonumber(redis.call('GET', KEYS[2]) or '0')
-if math.floor(before * ARGV[2]) + current + 1 > tonumber(ARGV[1]) then return {0, before, current} end
-current = redis.call('INCR', KEYS[2])
+local room = tonumber(ARGV[1]) - math.floor(before * ARGV[2]) - current
+local granted = math.min(tonumber(ARGV[4]), room)
+if granted < 1 then return {0, before, current} end
+current = redis.call('INCRBY', KEYS[2], granted)
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-return {1, before, current}
+return {granted, before, current}
 """
 
 
@@ -81,20 +86,49 @@ class OwnCounters:
         return rate_of(most, before, current, elapsed, allowed=allowed)
 
 
+@dataclass
+class _Fetched:
+    """Requests that this process may still let in: `left` of those that Redis has counted in `current`."""
+
+    most: int
+    minute: int
+    before: int
+    current: int
+    left: int
+
+    def serves(self, most: int, minute: int) -> bool:
+        return self.left > 0 and (self.most, self.minute) == (most, minute)
+
+
 class SharedCounters:
     """Of all processes with the same Redis. Raises redis.RedisError while it is away."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
-        self._count = self._redis.register_script(_COUNT)
+        self._script = self._redis.register_script(_COUNT)
+        self._lock = threading.Lock()
+        self._fetched: dict[str, _Fetched] = {}
 
     def count(self, tenant_id: str, most: int, now: float) -> Rate:
         minute, elapsed = _place(now)
+        with self._lock:
+            found = self._fetched.get(tenant_id)
+            if found is not None and found.serves(most, minute):
+                found.left -= 1
+                return rate_of(most, found.before, found.current - found.left, elapsed, allowed=True)
+        granted, before, current = self._fetch(tenant_id, most, minute, elapsed)
+        with self._lock:
+            found = self._fetched.get(tenant_id)
+            # another thread may have fetched some meanwhile
+            left = max(0, granted - 1) + (found.left if found is not None and found.serves(most, minute) else 0)
+            self._fetched[tenant_id] = _Fetched(most, minute, before, current, left)
+        return rate_of(most, before, current - left, elapsed, allowed=granted > 0)
+
+    def _fetch(self, tenant_id: str, most: int, minute: int, elapsed: float) -> list[int]:
         # braces: a cluster keeps both on one machine
         keys = [f"publisher:rate:{{{tenant_id}}}:{each}" for each in (minute - 1, minute)]
-        arguments = [most, share_of_before(elapsed), 2 * WINDOW_SECONDS]
-        allowed, before, current = cast(list[int], self._count(keys=keys, args=arguments))
-        return rate_of(most, before, current, elapsed, allowed=bool(allowed))
+        arguments = [most, share_of_before(elapsed), 2 * WINDOW_SECONDS, max(1, most // _SHARE)]
+        return cast(list[int], self._script(keys=keys, args=arguments))
 
 
 class RateLimiter:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from publisher.store import origin
@@ -32,6 +32,9 @@ class AuditFilters:
     created_before: float | None = None
 
 
+_ADDED = insert(AuditEntry)
+
+
 def record(
     session: Session,
     action: str,
@@ -48,19 +51,20 @@ def record(
     """
     source = origin.current()
     subject = by or source.subject
-    row = AuditEntry(
-        tenant_id=tenant_id,
-        actor=subject.kind.value,
-        actor_id=subject.id,
-        key_id=subject.key_id,
-        request_id=source.request_id,
-        address=source.address,
-        action=action,
-        resource=resource,
-        related=related,
-        details={name: value for name, value in details.items() if value is not None},
-    )
-    session.add(row)
+    row = {
+        "tenant_id": tenant_id,
+        "actor": subject.kind.value,
+        "actor_id": subject.id,
+        "key_id": subject.key_id,
+        "request_id": source.request_id,
+        "address": source.address,
+        "action": action,
+        "resource": resource,
+        "related": related,
+        "details": {name: value for name, value in details.items() if value is not None},
+    }
+    # not as an object of the session, which takes several times as long
+    session.execute(_ADDED, [row])
 
 
 def entries(tenant_id: str, filters: AuditFilters) -> Select[AuditEntry]:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from publisher.errors import NotFound
 from publisher.settings import Settings
 from publisher.store.audit import record
+from publisher.store.database import Database
 from publisher.store.models import Job, QuotaLimit, Tenant
 from publisher.store.states import ACTIVE, JobState
 
@@ -48,13 +50,18 @@ QUOTAS: Mapping[str, Quota] = {
 Limits = Mapping[str, int | None]
 
 
-def keep_defaults(session: Session, settings: Settings) -> None:
+def keep_defaults(database: Database, settings: Settings) -> None:
     """What a tenant without limits of its own may have from now on; of several processes the last one decides."""
-    kept = _rows(session, EVERYBODY)
-    for quota in QUOTAS.values():
-        most = getattr(settings, quota.setting)
-        if kept.get(quota.name) != most:
-            session.merge(QuotaLimit(tenant_id=EVERYBODY, name=quota.name, most=most))
+    try:
+        with database.write() as session:
+            kept = _rows(session, EVERYBODY)
+            for quota in QUOTAS.values():
+                chosen = getattr(settings, quota.setting)
+                most = None if chosen is None else int(chosen)
+                if kept.get(quota.name) != most:
+                    session.merge(QuotaLimit(tenant_id=EVERYBODY, name=quota.name, most=most))
+    except IntegrityError:
+        pass  # another process that started at the same time was faster
 
 
 def limits_of(session: Session, tenant_id: str) -> Limits:

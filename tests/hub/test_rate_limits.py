@@ -62,6 +62,14 @@ def test_whoever_waits_as_told_is_let_in(counters: Counters) -> None:
             assert counters.count("ten", 4, now).allowed
 
 
+def test_processes_that_fetch_many_at_once_do_not_overshoot(redis_url: str) -> None:
+    processes = [SharedCounters(redis_url) for _ in range(3)]
+    rates = [processes[number % 3].count("ten", 500, START) for number in range(600)]
+    let_in = sum(rate.allowed for rate in rates)
+    assert 500 - 3 * 10 <= let_in <= 500  # each may keep a fiftieth that it has not given out
+    assert [rate.remaining for rate in rates[:3]] == [499, 489, 479]
+
+
 def test_threads_at_once_do_not_overshoot(counters: Counters) -> None:
     with ThreadPoolExecutor(8) as pool:
         rates = list(pool.map(lambda _: counters.count("ten", 20, START), range(60)))

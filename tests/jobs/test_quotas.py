@@ -158,8 +158,8 @@ def test_a_tenants_own_limit_comes_before_the_settings_and_default_brings_them_b
 ) -> None:
     changed = settings.model_copy(update={"quota_jobs_queued": 5})
     for now, default in ((changed, 5), (settings, None), (changed, 5)):
-        with database.write() as session:
-            keep_defaults(session, now)
+        keep_defaults(database, now)
+        with database.read() as session:
             assert limit_of(session, variant.tenant_id, JOBS_QUEUED) == default
     for own in (7, 0, None):
         limit(database, variant.tenant_id, JOBS_QUEUED, own)
@@ -168,6 +168,13 @@ def test_a_tenants_own_limit_comes_before_the_settings_and_default_brings_them_b
     with database.write() as session:
         quotas.set_default(session, session.get_one(Tenant, variant.tenant_id), JOBS_QUEUED)
         assert limit_of(session, variant.tenant_id, JOBS_QUEUED) == 5
+
+
+def test_processes_that_start_at_once_keep_the_same_defaults(database: Database, settings: Settings) -> None:
+    changed = settings.model_copy(update={"quota_jobs_queued": 5, "quota_jobs_running": 2})
+    at_once(lambda _: keep_defaults(database, changed), 6)
+    with database.read() as session:
+        assert limit_of(session, "ten_anybody", JOBS_RUNNING) == 2
 
 
 def test_a_tenant_that_may_run_nothing_is_full_without_a_job(database: Database, variant: Variant) -> None:
