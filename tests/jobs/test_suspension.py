@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from publisher.jobs import leases, service, transitions
 from publisher.jobs.publishing import Intent
+from publisher.jobs.reaper import Reaper
 from publisher.jobs.suspension import pause_running, resume_tenant
+from publisher.settings import Settings
 from publisher.store import tenants
 from publisher.store.database import Database
 from publisher.store.models import Job, Tenant
@@ -84,3 +86,11 @@ def test_a_paused_job_goes_on_when_its_tenant_is_resumed_and_one_paused_before_d
     assert resume(database, job_id) == [job_id]
     assert rows.load(database, job_id).state is JobState.QUEUED
     assert rows.load(database, by_hand).state is JobState.PAUSED
+
+
+def test_the_reaper_pauses_what_was_claimed_at_that_moment(database: Database, settings: Settings) -> None:
+    job_id = rows.add_job(database)
+    rows.claim(database, job_id)
+    suspend(database, job_id)
+    Reaper(database, settings).run_once()
+    assert rows.load(database, job_id).state is JobState.PAUSING
