@@ -22,7 +22,7 @@ from publisher.installation.record import DATABASE, HUB, SECRET, Backup, Progres
 from publisher.jobs.transitions import release_all
 from publisher.settings import Settings
 from publisher.signing.signer import fingerprint
-from publisher.store import migrate
+from publisher.store import migrate, presence
 from publisher.store.database import Database
 from publisher.store.dump import read_rows
 from publisher.store.private import RESTORING
@@ -180,8 +180,9 @@ class Restoring:
         """Raises InfrastructureFault where a publication is not whole that was so when the backup was made."""
         database = Database(self._url)
         try:
-            with database.write() as session:  # their workers are those of another installation
+            with database.write() as session:  # workers and processes are those of another installation
                 release_all(session)
+                presence.forget_all(session)
             found = list(self._lacking(database)) if record.has_hub else []
         finally:
             database.close()
