@@ -88,7 +88,7 @@ def test_what_is_restored_is_what_was_there_but_running_jobs_that_wait_again(
     if url == lab.settings.database_url and target == "sqlite_url":
         url = f"sqlite:///{tmp_path / 'new.db'}"
     with lab.database.write() as session:  # an API process that runs while the backup is taken, and not where it goes
-        presence.add(session, ServiceProcess(id="p", host="h", version="1", secret="s", hub="local", broker="local"))
+        presence.add(session, ServiceProcess(id="p", host="h", version="1", secrets="s", hub="local", broker="local"))
     taken = take(lab, tmp_path / "backups")
     before = all_rows(lab.database, tmp_path / "before")
     if url == lab.settings.database_url:  # one PostgreSQL database: emptied
