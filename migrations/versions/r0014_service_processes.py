@@ -16,7 +16,7 @@ def upgrade() -> None:
         "service_processes",
         *(
             sa.Column(name, sa.String(), nullable=False)
-            for name in ("id", "host", "version", "secret", "hub", "broker")
+            for name in ("id", "host", "version", "secrets", "hub", "broker")
         ),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),

@@ -39,8 +39,8 @@ from publisher.installation.record import (
     Record,
     backups_in,
 )
+from publisher.installation.secret import fingerprints
 from publisher.settings import Settings
-from publisher.signing.signer import fingerprint
 from publisher.store.database import Database
 from publisher.store.dump import snapshot, write_rows
 from publisher.store.migrate import current_revision
@@ -91,9 +91,8 @@ class Taking:
             blobs, faults = self._copy_hub(partial, published) if self._hub else ({}, [])
             if not faults or not left:
                 break
-        secret = self._settings.secret_bytes()
         if with_secret:
-            write_private(partial / SECRET, secret.decode())
+            write_private(partial / SECRET, self._settings.secret_bytes().decode())
         return Record(
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
@@ -102,7 +101,7 @@ class Taking:
             publications=len(published),
             has_hub=self._hub is not None,
             blobs=blobs,
-            secret=fingerprint(secret),
+            secret=fingerprints(self._settings)[0],
             lacking=faults,
         )
 

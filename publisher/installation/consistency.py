@@ -26,9 +26,16 @@ class Lack:
 def published_here(
     found: Iterable[PublishedVariant], settings: Settings, storage: HubStorage
 ) -> list[PublishedVariant]:
-    """Those that should lie in this Hub: by their address, or by their repository, where an installation has moved."""
-    here = {str(repository.id) for repository in storage.repositories()}
-    return [it for it in found if settings.is_embedded_hub(it.endpoint) or it.repo_id in here]
+    """Those that should lie in this Hub by their address, and those that do: the service may have had another one."""
+    return [it for it in found if settings.is_embedded_hub(it.endpoint) or _commit_is_in(storage, it)]
+
+
+def _commit_is_in(storage: HubStorage, publication: PublishedVariant) -> bool:
+    try:
+        storage.open_repository(publication.repo_id).commit_id(publication.commit)
+    except PublisherError:
+        return False
+    return True
 
 
 def lacking(publications: Iterable[PublishedVariant], storage: HubStorage) -> Iterator[Lack]:

@@ -19,8 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from publisher import __version__
 from publisher.errors import RequestFault
+from publisher.installation.secret import agree, fingerprints
 from publisher.settings import Settings
-from publisher.signing.signer import fingerprint
 from publisher.store import presence
 from publisher.store.database import Database, clock
 from publisher.store.faults import why_away
@@ -100,7 +100,7 @@ class Presence:
             id=self.id,
             host=socket.gethostname(),
             version=__version__,
-            secret=",".join(fingerprint(secret.value) for secret in self._settings.signing_secrets()),
+            secrets=" ".join(fingerprints(self._settings)),
             hub=_hub(self._settings),
             broker=_broker(self._settings),
         )
@@ -113,7 +113,7 @@ class Presence:
             return RequestFault(
                 f"SQLite is for one machine, and there is {at}.", way_out="Move to PostgreSQL: docs/operations.md."
             )
-        if not (_accepts(own, other) and _accepts(other, own)):
+        if not agree(own.secrets.split(), other.secrets.split()):
             return RequestFault(
                 f"PUBLISHER_SECRET is another one than that of {at}: neither would accept what the other signs.",
                 way_out="Set the same one everywhere; where none is set, each data folder has one of its own.",
@@ -157,11 +157,6 @@ class Presence:
             for path in folder.iterdir():
                 if path.name not in running | {self.id} and path.stat().st_mtime < time.time() - _FORGET_SECONDS:
                     path.unlink(missing_ok=True)
-
-
-def _accepts(one: ServiceProcess, other: ServiceProcess) -> bool:
-    """Whether `one` takes for genuine what `other` signs: while secrets are replaced, each may sign by another one."""
-    return other.secret.split(",")[0] in one.secret.split(",")
 
 
 def _hub(settings: Settings) -> str:

@@ -19,10 +19,10 @@ from publisher.hub.storage import HubStorage
 from publisher.installation.consistency import Lack, lacking, published_here
 from publisher.installation.contents import copy_content
 from publisher.installation.record import DATABASE, HUB, SECRET, Backup, Progress, Record
+from publisher.installation.secret import fingerprints
 from publisher.jobs.transitions import release_all
 from publisher.settings import Settings
-from publisher.signing.signer import fingerprint
-from publisher.store import migrate
+from publisher.store import migrate, presence
 from publisher.store.database import Database
 from publisher.store.dump import read_rows
 from publisher.store.private import RESTORING
@@ -92,21 +92,19 @@ class Restoring:
             database.close()
 
     def _refuse_other_secret(self, record: Record) -> None:
-        there = self._secret_there()
-        if there is None and (self._backup.folder / SECRET).is_file():
+        there = self._secret_is_there()
+        if not there and (self._backup.folder / SECRET).is_file():
             return
-        if not self._new_secret and (there is None or fingerprint(there) != record.secret):
+        if not self._new_secret and not (there and record.secret in fingerprints(self._settings)):
             raise RequestFault(
                 "The signing secret is not the one that the service had, and the backup does not bring it along: what "
                 "was signed or sealed with it is void (docs/operations.md says what that is).",
                 way_out="Set PUBLISHER_SECRET to what it was, or accept the loss with --new-secret.",
             )
 
-    def _secret_there(self) -> bytes | None:
-        path = self._settings.data_dir / SECRET
-        if self._settings.secret is None and not path.exists():
-            return None
-        return self._settings.secret_bytes()
+    def _secret_is_there(self) -> bool:
+        """It is not made by looking."""
+        return self._settings.secret is not None or (self._settings.data_dir / SECRET).exists()
 
     def _begin(self) -> bool:
         """Whether this backup was being restored here before, and was cut short."""
@@ -156,7 +154,7 @@ class Restoring:
 
     def _restore_secret(self) -> None:
         kept = self._backup.folder / SECRET
-        if self._secret_there() is None and kept.is_file():
+        if not self._secret_is_there() and kept.is_file():
             write_private(self._settings.data_dir / SECRET, kept.read_text())
 
     def _fill(self, connection: Connection, record: Record) -> None:
@@ -180,8 +178,9 @@ class Restoring:
         """Raises InfrastructureFault where a publication is not whole that was so when the backup was made."""
         database = Database(self._url)
         try:
-            with database.write() as session:  # their workers are those of another installation
+            with database.write() as session:  # workers and processes are those of another installation
                 release_all(session)
+                presence.forget_all(session)
             found = list(self._lacking(database)) if record.has_hub else []
         finally:
             database.close()

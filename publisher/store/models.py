@@ -502,8 +502,10 @@ class Worker(Table):
 
 
 class ServiceProcess(Table):
-    """An API process that is there now (publisher.store.presence). `secret`: fingerprint of its signing secret;
-    `hub` and `broker`: `local` where these lie in its own data folder, else where they are, without passwords.
+    """An API process that is there now (publisher.store.presence).
+
+    `secrets`: fingerprints of those that it accepts, with a space between, first of the one that it signs with; `hub`
+    and `broker`: `local` where these lie in its own data folder, else where they are, without passwords.
     """
 
     __tablename__ = "service_processes"
@@ -511,7 +513,7 @@ class ServiceProcess(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     version: Mapped[str]
-    secret: Mapped[str]
+    secrets: Mapped[str]
     hub: Mapped[str]
     broker: Mapped[str]
     started_at: Mapped[float]

@@ -42,5 +42,10 @@ def see(session: Session, id: str) -> bool:
     return session.scalar(now.returning(ServiceProcess.id).execution_options(synchronize_session=False)) is not None
 
 
+def forget_all(session: Session) -> None:
+    """Where none of them can be there: in a database that was just restored."""
+    session.execute(delete(ServiceProcess))
+
+
 def remove(session: Session, id: str) -> None:
     session.execute(delete(ServiceProcess).where(ServiceProcess.id == id))

@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 from huggingface_hub import snapshot_download
 
 from publisher.client.verify import _problems
 from publisher.store.states import JobState
 from tests import servers
 from tests.faults.installation import KEY, Installation
+
+#: two installations at once; a minute on two cores that are free
+pytestmark = pytest.mark.timeout(600)
 
 SECONDS_LONG = 2_000  # tokens: 31 steps
 

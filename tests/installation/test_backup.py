@@ -23,8 +23,9 @@ from publisher.installation.consistency import lacking
 from publisher.installation.record import Backup, Record
 from publisher.installation.restore import Restoring
 from publisher.settings import Settings
-from publisher.store import migrate
+from publisher.store import migrate, presence
 from publisher.store.database import Database, create_database_engine
+from publisher.store.models import ServiceProcess
 from publisher.store.private import keep_private
 from publisher.store.publications import published_variants
 from publisher.store.states import JobState
@@ -86,6 +87,8 @@ def test_what_is_restored_is_what_was_there_but_running_jobs_that_wait_again(
     url = str(request.getfixturevalue(target))
     if url == lab.settings.database_url and target == "sqlite_url":
         url = f"sqlite:///{tmp_path / 'new.db'}"
+    with lab.database.write() as session:  # an API process that runs while the backup is taken, and not where it goes
+        presence.add(session, ServiceProcess(id="p", host="h", version="1", secrets="s", hub="local", broker="local"))
     taken = take(lab, tmp_path / "backups")
     before = all_rows(lab.database, tmp_path / "before")
     if url == lab.settings.database_url:  # one PostgreSQL database: emptied
@@ -95,7 +98,10 @@ def test_what_is_restored_is_what_was_there_but_running_jobs_that_wait_again(
     database = Database(url)
     after = all_rows(database, tmp_path / "after")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert changed <= {f"{name}.jsonl.gz" for name in ("jobs", "job_events", "job_attempts", "tenants")}
+    assert changed <= {
+        f"{name}.jsonl.gz" for name in ("jobs", "job_events", "job_attempts", "tenants", "service_processes")
+    }
+    assert len(after["service_processes.jsonl.gz"]) == 1  # the names of its columns
     again = job_of(database, lab.running)
     assert (again.state, again.attempt, again.worker) == (JobState.QUEUED, 0, None)
     database.close()

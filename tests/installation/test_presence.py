@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 
 from publisher.errors import RequestFault
 from publisher.installation.presence import Presence
+from publisher.installation.secret import agree
 from publisher.settings import Settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -106,3 +107,10 @@ def test_one_that_was_killed_is_not_in_the_way(database: Database, tmp_path: Pat
         with running(settings(tmp_path / "b"), database), database.read() as session:
             assert "killed" not in session.scalars(select(ServiceProcess.id)).all()
         assert killed.id
+
+
+def test_in_the_middle_of_a_replacement_each_accepts_what_the_other_signs() -> None:
+    assert agree(["old"], ["old"])
+    assert agree(["old", "new"], ["new", "old"])
+    assert not agree(["old"], ["new", "old"])  # the first would not accept what the second signs
+    assert not agree(["old"], ["new"])
