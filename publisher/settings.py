@@ -30,6 +30,8 @@ _QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
 NO_GPU_QUEUE = "cpu"
 QUEUE_SIZES = tuple(2**power for power in range(13))
 
+#: characters: to take shorter ones out of a text would take out words
+SHORTEST_HIDDEN = 6
 #: characters of an encryption key
 SHORTEST_KEY = 16
 
@@ -416,6 +418,13 @@ class Settings(BaseSettings):
         roots = self.local_roots or [self.data_dir / "models", self.data_dir / "corpora"]
         return [root.resolve() for root in roots]
 
+    def secret_texts(self) -> list[str]:
+        """Every secret among these settings, as it may stand in a text: to take it out of one."""
+        fields = [getattr(self, name) for name in _secret_fields()]
+        texts = [line.decode() for secret in fields for line in _lines(secret)]
+        texts += [urlsplit(url).password or "" for url in (self.database_url, self.broker_url) if "@" in url]
+        return [form for text in texts if len(text) >= SHORTEST_HIDDEN for form in {text, quote(text, safe="")}]
+
     def signing_secrets(self) -> Keyring:
         """What signs, and what is still accepted."""
         return Keyring(self.secret_bytes(), *_lines(self.old_secrets))
@@ -436,6 +445,16 @@ class Settings(BaseSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             _create_private(path, secrets.token_urlsafe(48), 0o660 if self.group_access else 0o600)
         return path.read_bytes()
+
+
+def _secret_fields() -> list[str]:
+    return [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+
+
+def forget_secrets() -> None:
+    """Take them out of the environment of this process, which has read them: those that it starts inherit it."""
+    for name in _secret_fields():
+        os.environ.pop(f"{_PREFIX}{name.upper()}", None)
 
 
 def _lines(secrets: SecretStr | None) -> list[bytes]:

@@ -28,9 +28,16 @@ def count_apart(source: CorpusSource, seconds: float) -> CorpusFacts:
 
 def _count_in_process(source: CorpusSource, seconds: float) -> CorpusFacts:
     command = [sys.executable, "-m", "publisher.corpus.count_process"]
+    without_settings = {name: value for name, value in os.environ.items() if not name.startswith("PUBLISHER_")}
     try:
         done = subprocess.run(
-            command, input=source.model_dump_json(), capture_output=True, text=True, timeout=seconds, check=True
+            command,
+            env=without_settings,
+            input=source.model_dump_json(),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureFault(

@@ -96,8 +96,9 @@ class HubAccess:
             raise _broken_off(dataset, errors, seconds)
 
     def _environment(self, folder: str) -> dict[str, str]:
-        """What the library keeps lies in `folder`; no token but ours."""
-        kept = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_TOKEN_PATH")}
+        """What the library keeps lies in `folder`; no token but ours, and none of the service's secrets."""
+        others = ("HF_TOKEN", "HF_TOKEN_PATH", "PUBLISHER_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         endpoint = {"HF_ENDPOINT": self.endpoint} if self.endpoint else {}
         return (
             kept | endpoint | {"HF_HOME": folder, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

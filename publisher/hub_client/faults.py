@@ -99,19 +99,24 @@ def _from_answer(error: HfHubHTTPError, asked: Asked) -> PublisherError:
     if is_away(status):
         seconds = retry_after(error.response.headers)
         return HubUnavailable(
-            f"the Hub answered {status} for {asked}: {_said(error)}", way_out=_AGAIN, retry_after=seconds
+            f"the Hub answered {status} for {asked}: {said_by(error)}", way_out=_AGAIN, retry_after=seconds
         )
     refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     kind = CredentialFault if status == HTTPStatus.UNAUTHORIZED else (refused and asked.forbidden) or asked.fault
     return kind(
-        f"the Hub refuses {asked} with {status}: {_said(error)}",
+        f"the Hub refuses {asked} with {status}: {said_by(error)}",
         field=asked.field,
         way_out=(asked.advice or f"Set {asked.setting} to a token that may use it.") if refused else None,
     )
 
 
-def _said(error: HfHubHTTPError) -> str:
-    return error.server_message or _first_line(error)
+def said_by(error: HfHubHTTPError) -> str:
+    """The server's sentence, without the tokens that it was sent: some quote them."""
+    said = error.server_message or _first_line(error)
+    for response in (error.response, *error.response.history):
+        token = response.request.headers.get("authorization", "").rpartition(" ")[2]
+        said = said.replace(token, "***") if token else said
+    return said
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ upload's address in a Hub's answer leads to a service that only this machine can
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,15 @@ def public_only(*, unless: bool = False) -> Iterator[None]:
 
 def guard_clients() -> None:
     """Have this process's huggingface_hub heed `public_only`."""
+    keep_addresses_unlogged()
     set_client_factory(_plain_client)
+
+
+def keep_addresses_unlogged() -> None:
+    """Clients log every address that they ask for, whatever level the process logs at: those of uploads and downloads
+    are signed, and open what they lead to."""
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class GuardedClient(httpx2.Client):

@@ -17,7 +17,7 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
-from publisher.hub_client.guard import GuardedClient
+from publisher.hub_client.guard import GuardedClient, keep_addresses_unlogged
 
 #: seconds: to connect, for each piece that is received, and for the answer to what was sent, which is to be stored
 _CONNECT, _PIECE, _STORED = 10.0, 60.0, 300.0
@@ -59,6 +59,7 @@ def _moment(date: str) -> float | None:
 
 def impatient() -> None:
     """Have this process's huggingface_hub raise what would take long; the job waits without a worker."""
+    keep_addresses_unlogged()
     set_client_factory(_ImpatientClient)
 
 

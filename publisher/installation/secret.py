@@ -8,7 +8,7 @@ from publisher.signing.signer import fingerprint
 
 def fingerprints(settings: Settings) -> list[str]:
     """Of the secret that signs, and then of any others whose signatures are good, too."""
-    return [fingerprint(settings.secret_bytes())]
+    return [fingerprint(secret.value) for secret in settings.signing_secrets()]
 
 
 def agree(one: list[str], other: list[str]) -> bool:

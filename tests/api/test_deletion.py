@@ -175,10 +175,12 @@ def test_somebody_elses_things_are_not_deleted(
         assert client.get(f"/v1/{path}").status_code == 200
 
 
-@pytest.fixture
-def elsewhere(api: RunningApi, tenant: Tenant, tmp_path: Path) -> Iterator[RunningApi]:
-    """A service that publishes to another one's Hub, with the same tenant's key for both."""
-    with serve_api(tmp_path, hub_endpoint=f"{api.url}/hub", hub_token=tenant.key) as running:
+@pytest.fixture(params=["the service's", "the tenant's own"])
+def elsewhere(request: pytest.FixtureRequest, api: RunningApi, tenant: Tenant, tmp_path: Path) -> Iterator[RunningApi]:
+    """A service that publishes to another one's Hub, with the same tenant's key for both, or leaves that to tenants."""
+    own = request.param == "the tenant's own"
+    hub = {"allow_private_addresses": True} if own else {"hub_endpoint": f"{api.url}/hub", "hub_token": tenant.key}
+    with serve_api(tmp_path, **hub) as running:
         write_corpus(running.roots / "novel.jsonl")
         shutil.copytree(api.roots / "tiny", running.roots / "tiny")
         yield running
@@ -191,6 +193,9 @@ def remote(elsewhere: RunningApi, tenant: Tenant, hub: HfApi) -> Iterator[tuple[
     with elsewhere.database.write() as session:
         add_key(session, add_tenant(session, tenant.name).id, "test", key)
     with httpx.Client(base_url=elsewhere.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+        if elsewhere.settings.hub_token is None:
+            own = {"endpoint": hub.endpoint, "write_token": tenant.key}
+            client.put("/v1/hub-credentials", json=own).raise_for_status()
         base = created(client.post("/v1/base-models", json={"path": str(elsewhere.roots / "tiny")}))
         created(client.post("/v1/corpora", json={"name": "novel", "path": str(elsewhere.roots / "novel.jsonl")}))
         publication = {"repo_id": f"{tenant.name}/remote"}

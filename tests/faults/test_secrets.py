@@ -108,7 +108,7 @@ def _start_hub(running: ExitStack, folder: Path) -> tuple[TalkativeHub, str]:
 def _ask(site: Site, found: Sightings, method: str, path: str, **more: object) -> httpx.Response:
     """Whatever is answered is looked at, with its headers."""
     headers = {"Authorization": f"Bearer {KEY}"}
-    answer = httpx.request(method, f"{site.installation.url}{path}", headers=headers, timeout=60, **more)  # type: ignore[arg-type]
+    answer = httpx.request(method, f"{site.installation.url}{path}", headers=headers, timeout=240, **more)  # type: ignore[arg-type]
     found.look(f"answer to {method} {path}", f"{answer.headers}\n{answer.text}")
     return answer
 
@@ -135,6 +135,7 @@ def _run(site: Site, found: Sightings, job_id: str, seconds: float = 500) -> set
     return waited
 
 
+@pytest.mark.timeout(900)
 def test_no_secret_shows_up_anywhere_while_a_hub_fails(site: Site) -> None:
     found, installation = Sightings(PLANTED), site.installation
     base = _ask(site, found, "POST", "/v1/base-models", json={"repo_id": "org/base"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from huggingface_hub import HfApi
 
@@ -40,8 +40,10 @@ def hub() -> Iterator[str]:
 
     @app.get("/api/models/org/{name}")
     @app.get("/api/models/org/{name}/revision/{revision}")
-    def info(name: str, revision: str = "main") -> JSONResponse:
-        status, code = ANSWERS[name]
+    def info(request: Request, name: str, revision: str = "main") -> JSONResponse:
+        status, code = ANSWERS[name.removeprefix("quoting-")]
+        if name.startswith("quoting-"):
+            code = f"Bad {request.headers.get('authorization')}"
         return JSONResponse({"error": f"said {code}"}, status, headers={"X-Error-Code": code})
 
     with serve(app) as port:
@@ -74,6 +76,12 @@ def test_answer_says_whose_fault_it_is(hub: str, name: str, kind: type[Publisher
     assert fault.message == says.format(hub=hub)
     asks_for_a_token = name in ("absent", "gated", "expired", "others")
     assert ("SOME_TOKEN" in (fault.way_out or "")) is asks_for_a_token
+
+
+@pytest.mark.parametrize("name", ["expired", "others", "full", "broken"])
+def test_hub_that_quotes_the_token_is_not_quoted(hub: str, name: str) -> None:
+    fault = fault_of(Asked(f"org/quoting-{name}", hub, "SOME_TOKEN"))
+    assert "said Bad Bearer ***" in fault.message
 
 
 def test_revision_that_is_not_there_is_named_and_is_the_field_that_is_wrong(hub: str) -> None:

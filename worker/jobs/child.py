@@ -23,7 +23,7 @@ from publisher.jobs.leases import Lease, lost
 from publisher.jobs.tokens import JobToken, holder_of
 from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
-from publisher.settings import Settings, device_names
+from publisher.settings import Settings, device_names, forget_secrets
 from publisher.store.database import Database
 from publisher.store.hub_credentials import note_use
 from publisher.store.job_history import has_computed
@@ -53,7 +53,7 @@ class JobProcess:
         self._settings = settings
         self._lease = lease
         self._reporter = reporter
-        self._secrets: list[str] = []
+        self._secrets = settings.secret_texts()
 
     def run(self) -> None:
         """Raises LeaseLost or WorkerStopping when it is not for this process to say how the job ends."""
@@ -75,7 +75,7 @@ class JobProcess:
             opened = open_intent(session, self._settings, self._lease)
         if opened is None:
             return True
-        self._secrets = [opened.target.token]
+        self._secrets.append(opened.target.token)
         self._reporter.ask_the_hub()
         return Settlement(opened, self._lease, self._reporter).settle()
 
@@ -115,7 +115,7 @@ class JobProcess:
         several = [choose_device(name) for name in device_names(self._settings.worker_devices)]
         with self._database.read() as session:
             request = read_request(session, self._settings, self._lease, device.name, several or [device])
-        self._secrets = secrets_of(request)
+        self._secrets += secrets_of(request)
         assert request.publish is not None, "a job publishes"
         self._note_use()
         return replace(request, publish=replace(request.publish, intents=self._reporter))
@@ -197,7 +197,9 @@ def main() -> None:
     job_id, token, parent = sys.argv[1:]
     die_with(int(parent))
     impatient()
-    run_job(Settings(), Lease(job_id, int(token)))
+    settings = Settings()
+    forget_secrets()
+    run_job(settings, Lease(job_id, int(token)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.hf_api import ModelInfo
 
 from publisher.errors import CredentialFault, RequestFault
+from publisher.hub_client.faults import said_by
 from publisher.hub_client.repo_id import check_repo_id
 from worker.request import PublishTarget
 from worker.stages.publication import asked_of, hub_api, talking_to
@@ -31,7 +32,7 @@ def check_rights(target: PublishTarget) -> None:
             _may_write(api, target, exists=found is not None)
         except HfHubHTTPError as error:
             if error.response.status_code == HTTPStatus.FORBIDDEN and not isinstance(error, GatedRepoError):
-                raise _not_theirs(target, error.server_message) from error
+                raise _not_theirs(target, error.server_message and said_by(error)) from error
             if error.response.status_code == HTTPStatus.UNAUTHORIZED:
                 raise _unknown(target) from error
             raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from urllib.parse import quote
 
 import pytest
+from pydantic import SecretStr
 
 from publisher.errors import OutOfDisk
-from publisher.settings import Settings
+from publisher.settings import Settings, forget_secrets
 from publisher.store.database import Database
 from publisher.store.models import Job
 from publisher.store.states import JobState
@@ -52,6 +55,40 @@ def test_a_traceback_is_in_the_worker_s_log_and_its_number_in_the_job(
     assert "layer 7" in failure["message"]
     assert "Traceback" in caplog.text
     assert f"error {failure['error_id']}" in caplog.text
+
+
+class Quoting(JobProcess):
+    """A build that stumbles over a library's error which quotes settings."""
+
+    def _build(self) -> None:
+        quoted = self._settings.resolved_broker_url
+        raise ValueError(f"cannot use {quoted} with {self._settings.secret_bytes().decode()} and old-one")
+
+
+def test_an_error_that_quotes_a_secret_is_told_and_logged_without_it(
+    database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, password = "a secret of 32 bytes or so, planted", "p@ss/word-planted"
+    given = {"secret": SecretStr(secret), "old_secrets": SecretStr("old-one\nolder"), "broker_url": "redis://broker/0"}
+    chosen = Settings(data_dir=settings.data_dir, broker_password=SecretStr(password), **given)
+    job_id = rows.add_job(database)
+    with caplog.at_level(logging.ERROR):
+        run(Quoting, database, chosen, job_id)
+    told = [event.data for event in rows.read_events(database, job_id)]
+    shown = f"{told} {rows.load(database, job_id).failure} {caplog.text}"
+    assert "Traceback" in shown
+    assert "redis://:***@broker/0 with ***" in shown
+    for text in (secret, password, quote(password, safe=""), "old-one"):
+        assert text not in shown
+
+
+def test_what_a_job_starts_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHER_SECRET", "planted")
+    monkeypatch.setenv("PUBLISHER_BROKER_PASSWORD", "planted")
+    monkeypatch.setenv("PUBLISHER_WORKER_DEVICE", "cpu")
+    forget_secrets()
+    assert "planted" not in os.environ.values()
+    assert os.environ["PUBLISHER_WORKER_DEVICE"] == "cpu"
 
 
 def test_a_mistake_of_ours_is_tried_twice(database: Database, settings: Settings) -> None:
