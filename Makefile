@@ -51,6 +51,7 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.one_place
 
 types:
 	$(BIN)/mypy

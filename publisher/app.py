@@ -33,6 +33,7 @@ from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
+from publisher.api.scopes import refuse_unlisted, require_scope
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
@@ -40,6 +41,7 @@ from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import service_hub
+from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
@@ -47,6 +49,7 @@ from publisher.jobs.reaper import Reaper
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
 
@@ -81,15 +84,16 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    known_only = [Depends(refuse_unknown_parameters)]
+    checks = [Depends(require_scope), Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
         *(jobs, job_events, job_log, tenant_events, workers, api_keys),
     )
     for resource in resources:
-        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
+        app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=checks)
     app.include_router(health.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
+    refuse_unlisted(app)
     complete_document(app)
     _mount_hub(app, service)
     return app
@@ -104,8 +108,8 @@ def __getattr__(name: str) -> FastAPI:
 
 def _create_service(settings: Settings) -> Service:
     database = Database(settings.resolved_database_url)
-    hub = HubStorage(settings.hub_dir) if settings.hub_is_embedded else None
-    return Service(settings, database, Dispatcher(database, settings), hub)
+    hub = HubStorage(settings.hub_dir, DatabaseGrants(database)) if settings.hub_is_embedded else None
+    return Service(settings, database, Doorkeeper.of(settings, database), Dispatcher(database, settings), hub)
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -116,6 +120,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
+        service.doorkeeper.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
@@ -134,6 +139,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             if upkeep is not None:
                 upkeep.stop()
             await to_thread.run_sync(reaper.stop)
+            await to_thread.run_sync(service.doorkeeper.stop)
             service.dispatcher.close()
             service.database.close()
             os.umask(before)
@@ -146,8 +152,13 @@ def _prepare(service: Service) -> None:
     migrate.upgrade(service.settings.resolved_database_url)
     chosen, file = service.settings.bootstrap_key, service.settings.first_key_file
     made = ensure_first_key(
-        service.database, chosen.get_secret_value() if chosen else None, lambda key: write_private(file, f"{key}\n")
+        service.database,
+        chosen.get_secret_value() if chosen else None,
+        lambda key: write_private(file, f"{key}\n"),
+        service.doorkeeper.digests,
     )
+    if service.hub is not None:
+        adopt_namespaces(service.database, service.hub)
     if made is not None:
         # the key itself would stay in whatever keeps this output
         print(f"\nFirst start. Your API key is in {file.absolute()}; delete it when you have it.\n", file=sys.stderr)
@@ -158,4 +169,4 @@ def _mount_hub(app: FastAPI, service: Service) -> None:
         return
     settings = service.settings
     public_url = settings.public_url if "public_url" in settings.model_fields_set else None
-    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url))
+    app.mount("/hub", service_hub(settings, service.database, service.hub, public_url, service.doorkeeper))

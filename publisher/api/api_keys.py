@@ -11,7 +11,10 @@ from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.errors import Conflict
 from publisher.hub.faults import Forbidden
+from publisher.keys.scopes import refuse_more
+from publisher.keys.text import new_key
 from publisher.store import keys
+from publisher.store.database import clock
 from publisher.store.models import ApiKey
 from publisher.store.paging import newest_first
 from publisher.store.tenancy import owned, readable_by
@@ -19,18 +22,32 @@ from publisher.store.tenancy import owned, readable_by
 router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 422))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 422))
 def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
-    """Make a key. The answer is the only place where it is ever shown."""
-    key = keys.new_key()
+    """Make a key. The answer is the only place where it is ever shown.
+
+    Without `scopes` it may do what the key may that is sent; it can never do more.
+    """
+    scopes = sorted(caller.rights) if request.scopes is None else list(dict.fromkeys(request.scopes))
+    refuse_more(scopes, caller.rights)
+    key = new_key()
     with service.database.write() as session:
-        row = keys.add_key(session, caller.tenant_id, request.name, key, created_by=caller.key_id)
+        row = keys.add_key(
+            session,
+            caller.tenant_id,
+            request.name,
+            key,
+            created_by=caller.key_id,
+            digests=service.doorkeeper.digests,
+            scopes=scopes,
+            expires_at=request.expiry(clock(session)),
+        )
     return NewApiKeyAnswer(**ApiKeyAnswer.model_validate(row).model_dump(), key=key)
 
 
 @router.get("", responses=documented(401))
 def list_api_keys(service: CurrentService, caller: CurrentCaller, page: RequestedPage) -> Page[ApiKeyAnswer]:
-    """List keys, revoked ones too."""
+    """List keys, revoked and expired ones too."""
     with service.database.read() as session:
         rows = newest_first(session, readable_by(caller.tenant_id, ApiKey), ApiKey, page.cursor, page.limit)
     return Page(items=[ApiKeyAnswer.model_validate(row) for row in rows.items], next_cursor=rows.next_cursor)
@@ -40,7 +57,7 @@ def list_api_keys(service: CurrentService, caller: CurrentCaller, page: Requeste
 def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Revoke a key, at once and for good: the one that is sent, one that it made, or with the tenant's first key any.
 
-    The last one stays: nobody could get in to make another.
+    The last one with the scope admin and without an end stays: nobody could get in to make another.
     """
     with service.database.write() as session:
         row = owned(session, ApiKey, caller.tenant_id, id)
@@ -49,4 +66,7 @@ def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> N
                 f"{id} was not made by the key that you sent.", way_out="Send the key that made it, or your first one."
             )
         if not keys.revoke_unless_last(session, row):
-            raise Conflict(f"{id} is the only key that works.", way_out="Make another one first.")
+            raise Conflict(
+                f"{id} is the only key that works and can make others: of the scope admin, without an end.",
+                way_out="Make another one first.",
+            )

@@ -60,14 +60,16 @@ async def register_base_model(
 
 async def _inspect(request: BaseModelRequest, settings: Settings, outside: Outside, caller: Caller) -> BaseModelFacts:
     if request.path is not None:
-        return await outside.readings.run(caller.tenant_id, request.path, lambda: _inspect_folder(request, settings))
+        return await outside.readings.run(
+            caller.tenant_id, request.path, lambda: _inspect_folder(request, settings, caller)
+        )
     hub = f"the Hub {settings.base_model_endpoint}"
     return await outside.calls.run(caller.tenant_id, hub, lambda: _inspect_repository(request, settings))
 
 
-def _inspect_folder(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:
+def _inspect_folder(request: BaseModelRequest, settings: Settings, caller: Caller) -> BaseModelFacts:
     assert request.path is not None
-    return inspect_folder(allowed_path(request.path, settings), request.published_as)
+    return inspect_folder(allowed_path(request.path, settings, caller.local_roots), request.published_as)
 
 
 def _inspect_repository(request: BaseModelRequest, settings: Settings) -> BaseModelFacts:

@@ -63,7 +63,7 @@ def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[
     """What is registered, and what was counted of it: None for a dataset, of which one text was read."""
     access = _hub_access(service.settings)
     with answers_within(service.settings.outside_seconds):
-        source = _source(request, service.settings, access)
+        source = _source(request, service.settings, caller, access)
     _refuse_taken_name(service, caller, source)
     if source.dataset is None:
         return source, count_apart(source, READING_SECONDS)
@@ -76,10 +76,10 @@ def _hub_access(settings: Settings) -> HubAccess:
     return HubAccess(settings.base_model_endpoint, token.get_secret_value() if token else None)
 
 
-def _source(request: CorpusRequest, settings: Settings, access: HubAccess) -> CorpusSource:
+def _source(request: CorpusRequest, settings: Settings, caller: Caller, access: HubAccess) -> CorpusSource:
     known = request.model_dump(include={"name", "text_field", "held_out_fraction"})
     if request.path is not None:
-        return CorpusSource(path=allowed_path(request.path, settings), **known)
+        return CorpusSource(path=allowed_path(request.path, settings, caller.local_roots), **known)
     assert request.dataset is not None
     dataset = HubDataset(
         repo_id=request.dataset,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import to_json
-from sqlalchemy import Row, Select, select, union_all
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from publisher.store.models import Job, JobEvent, Tenant
+from publisher.store import event_feeds
 
 
 @dataclass(frozen=True)
@@ -41,48 +41,27 @@ class Source(Protocol):
         """For each feed at most `limit` events after this number, in the order of their numbers."""
 
 
-_COLUMNS = (
-    JobEvent.job_id,
-    JobEvent.tenant_id,
-    JobEvent.seq,
-    JobEvent.number,
-    JobEvent.kind,
-    JobEvent.at,
-    JobEvent.data,
-)
-
-
 class JobSource:
     """The events of one job."""
 
     def positions(self, session: Session, ids: Collection[str]) -> dict[str, Position]:
-        rows = session.execute(select(Job.id, Job.event_seq, Job.state).where(Job.id.in_(ids)))
-        return {row.id: Position(row.event_seq, row.state.finished) for row in rows}
+        found = event_feeds.last_of_jobs(session, ids)
+        return {id: Position(last, state.finished) for id, (last, state) in found.items()}
 
     def read(self, session: Session, after: Mapping[str, int], limit: int) -> list[Entry]:
-        parts = [
-            select(*_COLUMNS).where(JobEvent.job_id == id, JobEvent.seq > seq).order_by(JobEvent.seq).limit(limit)
-            for id, seq in after.items()
-        ]
-        return [_entry(row.job_id, row.seq, row, {"at": row.at}) for row in _rows(session, parts)]
+        rows = event_feeds.job_events_after(session, after, limit)
+        return [_entry(row.job_id, row.seq, row, {"at": row.at}) for row in rows]
 
 
 class TenantSource:
     """The events of all jobs of a tenant; each says which job's it is, and its number there."""
 
     def positions(self, session: Session, ids: Collection[str]) -> dict[str, Position]:
-        rows = session.execute(select(Tenant.id, Tenant.event_seq).where(Tenant.id.in_(ids)))
-        return {row.id: Position(row.event_seq, ended=False) for row in rows}
+        found = event_feeds.last_of_tenants(session, ids)
+        return {id: Position(last, ended=False) for id, last in found.items()}
 
     def read(self, session: Session, after: Mapping[str, int], limit: int) -> list[Entry]:
-        parts = [
-            select(*_COLUMNS)
-            .where(JobEvent.tenant_id == id, JobEvent.number > number)
-            .order_by(JobEvent.number)
-            .limit(limit)
-            for id, number in after.items()
-        ]
-        rows = _rows(session, parts)
+        rows = event_feeds.tenant_events_after(session, after, limit)
         return [
             _entry(row.tenant_id, row.number, row, {"at": row.at, "job_id": row.job_id, "seq": row.seq}) for row in rows
         ]
@@ -90,13 +69,6 @@ class TenantSource:
 
 JOB, TENANT = JobSource(), TenantSource()
 SOURCES: tuple[Source, ...] = (JOB, TENANT)
-
-
-def _rows(session: Session, parts: list[Select[Any]]) -> list[Row[Any]]:
-    """One statement for all of them: each part is a short range of an index."""
-    if len(parts) == 1:
-        return list(session.execute(parts[0]))
-    return list(session.execute(union_all(*(select(part.subquery()) for part in parts))))
 
 
 def _entry(feed_id: str, number: int, row: Row[Any], also: Mapping[str, Any]) -> Entry:

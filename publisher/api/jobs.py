@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, status
-from sqlalchemy.orm import joinedload, load_only
+from sqlalchemy.orm import joinedload
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
@@ -21,6 +21,7 @@ from publisher.store import filters as filtered
 from publisher.store.metric_series import FEWEST_POINTS, MOST_POINTS, POINTS, Window, metric_series
 from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
+from publisher.store.resources import load_labels
 from publisher.store.states import JobState
 from publisher.store.tenancy import owned
 
@@ -63,7 +64,7 @@ def get_job(id: str, service: CurrentService, caller: CurrentCaller) -> JobDetai
     """Get a job, with its place in the queue and when it is expected to start and to end."""
     with service.database.read() as session:
         row = owned(session, Job, caller.tenant_id, id)
-        session.get(Variant, row.variant_id, options=[load_only(Variant.labels)])
+        load_labels(session, row)
         return JobDetail.seen(row, outlook(session, row, service.settings.lease_seconds))
 
 

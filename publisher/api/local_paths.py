@@ -10,24 +10,28 @@ from publisher.settings import Settings
 
 #: entries of a folder; more is no model and no corpus
 _MOST_ENTRIES = 1_000_000
+_ALLOW = "allow its folder (`publisher up --allow FOLDER`, PUBLISHER_LOCAL_ROOTS)"
+_ALLOW_OWN = "ask the service's operator for its folder (`publisher admin tenant roots TENANT PATH…`)"
 
 
-def allowed_path(text: str, settings: Settings) -> Path:
-    """The real path behind `text`; RequestFault if it, or anything in that folder, lies outside the allowed roots."""
+def allowed_path(text: str, settings: Settings, own: Sequence[str] | None = None) -> Path:
+    """The real path behind `text`; RequestFault if it, or anything in that folder, lies outside the allowed roots:
+    the tenant's `own`, if the operator gave it some, or those of the settings."""
     if "\0" in text:
         raise RequestFault("the path holds a NUL character.", field="path")
     path = Path(text)
     if not path.is_absolute():
         raise RequestFault(f"path {text!r} is relative.", field="path", way_out="Give an absolute path.")
-    roots = settings.allowed_roots
+    roots = settings.allowed_roots if own is None else [Path(root).resolve() for root in own]
+    allow = _ALLOW if own is None else _ALLOW_OWN
     try:
         real = path.resolve()
-        _require_within(real, path, roots)
+        _require_within(real, path, roots, allow)
         for number, entry in enumerate(real.rglob("*") if real.is_dir() else ()):
             if number == _MOST_ENTRIES:  # what is not looked at may lead anywhere
                 raise _too_many(text)
             if entry.is_symlink():
-                _require_within(entry.resolve(), entry, roots)
+                _require_within(entry.resolve(), entry, roots, allow)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise RequestFault(f"path {text!r} cannot be read: {error}.", field="path") from error
     return real
@@ -41,11 +45,9 @@ def _too_many(text: str) -> RequestFault:
     )
 
 
-def _require_within(real: Path, given: Path, roots: Sequence[Path]) -> None:
+def _require_within(real: Path, given: Path, roots: Sequence[Path], allow: str) -> None:
     if not any(real.is_relative_to(root) for root in roots):
+        below = f"Move it below {' or '.join(map(str, roots))}" if roots else "Register from a Hub"
         raise RequestFault(
-            f"{given} lies outside the folders that may be read.",
-            field="path",
-            way_out=f"Move it below {' or '.join(map(str, roots))}, or "
-            "allow its folder (`publisher up --allow FOLDER`, PUBLISHER_LOCAL_ROOTS).",
+            f"{given} lies outside the folders that may be read.", field="path", way_out=f"{below}, or {allow}."
         )

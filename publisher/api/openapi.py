@@ -58,8 +58,8 @@ def _complete(path: str, method: str, operation: Document) -> None:
     responses = operation["responses"]
     if not path.startswith("/v1/"):
         return
-    # 422 for unknown parameters, 503 while the database is away
-    statuses = {401, 422, 503}
+    # 403 for a scope that is missing or a suspended tenant, 422 for unknown parameters, 503 while the database is away
+    statuses = {401, 403, 422, 503}
     if "requestBody" in operation:
         statuses |= {400, 413}
     if "{" in path:

@@ -11,6 +11,7 @@ from publisher.hub.storage import HubStorage
 from publisher.jobs.dispatch import Dispatcher
 from publisher.settings import Settings
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Service:
 
     settings: Settings
     database: Database
+    doorkeeper: Doorkeeper
     dispatcher: Dispatcher
     hub: HubStorage | None
 

@@ -14,7 +14,7 @@ from publisher.api.event_sources import TENANT, Entry
 from publisher.api.event_streams import STREAMS, Position, stream
 from publisher.api.fan_out import Wanted
 from publisher.api.service import CurrentService
-from publisher.store.models import Tenant
+from publisher.store.event_feeds import last_of_tenants
 from publisher.store.states import EventKind
 
 router = APIRouter(prefix="/v1/events", tags=["jobs"])
@@ -42,7 +42,7 @@ WantedEvents = Annotated[Wanted, Depends(wanted_events)]
 
 def last_number(session: Session, tenant_id: str) -> int:
     """Number of the tenant's last event: a stream from here on, and what is read after this, miss nothing."""
-    return session.get_one(Tenant, tenant_id).event_seq
+    return last_of_tenants(session, [tenant_id])[tenant_id]
 
 
 @router.get("", response_class=StreamingResponse, responses=documented(401) | STREAMS)

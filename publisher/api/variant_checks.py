@@ -17,7 +17,7 @@ from publisher.corpus.needs import check_amount, text_needs
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
-from publisher.hub.storage import HubStorage
+from publisher.hub.storage import OWN_NAMESPACE, HubStorage
 from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.verdict import MORE_DOCUMENTS
 from publisher.plan.plan import certificate_notes
@@ -54,11 +54,11 @@ def _check_namespace(hub: HubStorage, caller: Caller, publish: PublishRequest) -
         id = RepositoryId.parse(publish.repo_id)
     except RequestFault as error:
         raise RequestFault(error.message, field="publish.repo_id", way_out=error.way_out) from error
-    if hub.namespace_tenant(id.namespace) not in {None, caller.tenant_id}:
+    if not hub.may_use(id.namespace, caller.tenant_id):
         raise Forbidden(
-            f"namespace {id.namespace!r} belongs to somebody else.",
+            f"namespace {id.namespace!r} belongs to somebody else, or to nobody yet.",
             field="publish.repo_id",
-            way_out="Use a namespace of your own.",
+            way_out=OWN_NAMESPACE,
         )
 
 

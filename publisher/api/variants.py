@@ -25,6 +25,7 @@ from publisher.errors import Conflict
 from publisher.hub_client.deadline import answers_within
 from publisher.jobs.removal import refuse_live, remove_variant
 from publisher.jobs.service import enqueue
+from publisher.keys.scopes import Scope, require
 from publisher.manifest.reports import Publication
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store import filters as filtered
@@ -158,7 +159,7 @@ def change_variant(id: str, change: LabelChange, service: CurrentService, caller
         return VariantAnswer.of(row)
 
 
-@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409, 429, 503))
+@router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 403, 404, 409, 429, 503))
 async def delete_variant(
     id: str,
     service: CurrentService,
@@ -172,6 +173,8 @@ async def delete_variant(
     that it published, by a commit. That is refused where the repository holds more, or has moved on. Interrupted, the
     same request again finishes.
     """
+    if publication == "delete":
+        require(Scope.HUB_WRITE, caller.rights)
     published, paths = await run_in_threadpool(_deletable, service, caller, id, withdrawn=publication == "delete")
     if published is not None:
         await outside.calls.run(

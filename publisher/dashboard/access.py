@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Form, Request
 from sqlalchemy.orm import Session as Rows
 
+from publisher.api.authentication import Caller, caller_of
 from publisher.api.service import CurrentService, Service
 from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
-from publisher.people.roles import ALL_SCOPES, WRITE_VARIANTS, rights_of
+from publisher.keys.scopes import Scope, require
+from publisher.people.roles import rights_of
 from publisher.store import browser_sessions, keys, members
-from publisher.store.models import Tenant
+from publisher.store.tenants import refuse_suspended
 
 STALE_FORM = "Open the page again and repeat what you did there."
 
@@ -40,26 +42,32 @@ class MayOnlyLook(RequestFault):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who `session` stands for. `name` and what it is, `described`, are shown; `rights`: scopes of API keys;
-    `person_id`: None where somebody came with an API key."""
+    """Who `session` stands for. `name` and what it is, `described`, are shown; `person_id`: None where somebody came
+    with an API key."""
 
-    tenant_id: str
-    tenant_name: str
+    caller: Caller
     name: str
     described: str
-    rights: frozenset[str]
     session: Session
     person_id: str | None = None
+
+    @property
+    def tenant_id(self) -> str:
+        return self.caller.tenant_id
+
+    @property
+    def tenant_name(self) -> str:
+        return self.caller.tenant_name
+
+    @property
+    def may_act(self) -> bool:
+        """Whether they may do anything to jobs: pages offer it only then."""
+        return Scope.VARIANTS_WRITE in self.caller.rights
 
     @property
     def csrf(self) -> str:
         """What the forms on this visitor's pages carry."""
         return self.session.csrf
-
-    @property
-    def may_steer(self) -> bool:
-        """Whether they may pause, resume, cancel and retry jobs."""
-        return WRITE_VARIANTS in self.rights
 
 
 def sessions_of(service: Service) -> Sessions:
@@ -68,32 +76,43 @@ def sessions_of(service: Service) -> Sessions:
 
 
 def visitor(request: Request, service: CurrentService) -> Visitor:
-    """Raises SignedOut."""
+    """Raises SignedOut, or Suspended."""
     session = sessions_of(service).open(request.cookies.get(SESSION_COOKIE, ""))
     if session is not None:
         with service.database.read() as rows:
-            found = None if browser_sessions.ended(rows, [session.id]) else _with_key(rows, session)
-            if found is not None:
-                request.state.visitor = found
-                return found
+            someone = None if browser_sessions.ended(rows, [session.id]) else _with_key(rows, session)
+        if someone is not None:
+            if someone.person_id is None:
+                service.doorkeeper.note_id(session.stands_on)
+            request.state.visitor = someone
+            return someone
     raise SignedOut("You are not signed in.", way_out="Sign in again.")
 
 
 def _with_key(rows: Rows, session: Session) -> Visitor | None:
-    key = keys.active_key(rows, session.stands_on)
-    if key is None:
+    found = keys.active_key_and_tenant(rows, session.stands_on)
+    if found is None:
         return _as_member(rows, session)
-    tenant = rows.get_one(Tenant, key.tenant_id)
-    return Visitor(tenant.id, tenant.name, key.name, f"API key {key.prefix}…", ALL_SCOPES, session)
+    caller = replace(caller_of(*found), session_id=session.id, expires=session.expires)
+    return Visitor(caller, found[0].name, f"API key {found[0].prefix}…", session)
 
 
 def _as_member(rows: Rows, session: Session) -> Visitor | None:
     membership = members.standing_one(rows, session.stands_on)
     if membership is None or membership.person is None:
         return None
+    refuse_suspended(membership.tenant)
     tenant, person = membership.tenant, membership.person
-    described = f"{membership.role} of {tenant.name}"
-    return Visitor(tenant.id, tenant.name, person.name, described, rights_of(membership.role), session, person.id)
+    caller = Caller(
+        tenant.id,
+        tenant.name,
+        membership.id,
+        session_id=session.id,
+        expires=session.expires,
+        rights=rights_of(membership.role),
+        local_roots=None if tenant.local_roots is None else tuple(tenant.local_roots),
+    )
+    return Visitor(caller, person.name, f"{membership.role} of {tenant.name}", session, person.id)
 
 
 def visitor_of(request: Request) -> Visitor | None:
@@ -101,25 +120,36 @@ def visitor_of(request: Request) -> Visitor | None:
     return getattr(request.state, "visitor", None)
 
 
-CurrentVisitor = Annotated[Visitor, Depends(visitor)]
+SignedIn = Annotated[Visitor, Depends(visitor)]
+
+
+def reading_visitor(someone: SignedIn) -> Visitor:
+    """Raises MissingScope where the session's key is not for looking."""
+    require(Scope.MODELS_READ, someone.caller.rights)
+    return someone
+
+
+CurrentVisitor = Annotated[Visitor, Depends(reading_visitor)]
 CsrfToken = Annotated[str, Form(max_length=200)]
 
 
-def acting_visitor(request: Request, service: CurrentService, someone: CurrentVisitor, csrf: CsrfToken = "") -> Visitor:
+def sending_visitor(request: Request, service: CurrentService, someone: SignedIn, csrf: CsrfToken = "") -> Visitor:
     """The visitor who sent a form; ForeignForm if the form was not on one of this session's pages."""
     if not sessions_of(service).is_genuine(csrf, request.cookies.get(SESSION_COOKIE)):
         raise ForeignForm("This form does not belong to your session.", way_out=STALE_FORM)
     return someone
 
 
-ActingVisitor = Annotated[Visitor, Depends(acting_visitor)]
+SendingVisitor = Annotated[Visitor, Depends(sending_visitor)]
 
 
-def steering_visitor(someone: ActingVisitor) -> Visitor:
-    """One who sent a form that changes a job. Raises MayOnlyLook."""
-    if not someone.may_steer:
+def acting_visitor(someone: SendingVisitor) -> Visitor:
+    """The sender of a form that does something to a job. Raises MayOnlyLook, or MissingScope where a key is not for
+    that."""
+    if someone.person_id is not None and not someone.may_act:
         raise MayOnlyLook(f"As {someone.described} you may look, not change.", way_out="Ask an admin of the tenant.")
+    require(Scope.VARIANTS_WRITE, someone.caller.rights)
     return someone
 
 
-SteeringVisitor = Annotated[Visitor, Depends(steering_visitor)]
+ActingVisitor = Annotated[Visitor, Depends(acting_visitor)]

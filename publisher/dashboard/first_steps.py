@@ -8,9 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from publisher.store import models
-from publisher.store.resources import corpus_names
-from publisher.store.tenancy import readable_by
+from publisher.store.resources import corpus_names, newest_base_model
 
 _EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EXAMPLE_REPOSITORY = "my-org/small-model"
@@ -28,8 +26,7 @@ class FirstSteps:
 
 def first_steps(session: Session, tenant_id: str, public_url: str) -> FirstSteps:
     """For the tenant's newest base model, if any."""
-    newest = readable_by(tenant_id, models.BaseModel).order_by(models.BaseModel.id.desc()).limit(1)
-    model = session.scalar(newest)
+    model = newest_base_model(session, tenant_id)
     corpus = next(iter(corpus_names(session, tenant_id, 1)), None)
     return FirstSteps(
         base_model_id=model.id if model else None,

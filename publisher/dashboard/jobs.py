@@ -9,11 +9,10 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session, joinedload
 
 from publisher.api import job_events, tenant_events
-from publisher.api.authentication import Caller
 from publisher.api.event_streams import Position
 from publisher.api.service import CurrentService
 from publisher.api.tenant_events import WantedEvents, last_number
-from publisher.dashboard.access import CurrentVisitor, SignedOut, SteeringVisitor, Visitor
+from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_view import Progress, read_progress, read_view
@@ -83,7 +82,7 @@ def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRespon
 @router.get("/{id}/events")
 def events(id: str, request: Request, service: CurrentService, visitor: CurrentVisitor, position: Position) -> Response:
     """The API's stream, for a session instead of a key."""
-    return job_events.follow(id, request, service, caller_of(visitor), position)
+    return job_events.follow(id, request, service, visitor.caller, position)
 
 
 @live.get("/events")
@@ -99,25 +98,25 @@ def all_events(
     """The API's stream of all jobs. A page says whose it is: its tab may outlive a sign-in as somebody else."""
     if session != visitor.session.id:
         raise SignedOut("This page is of another session.", way_out="Open it again.")
-    return tenant_events.follow_all(request, service, caller_of(visitor), position, wanted)
+    return tenant_events.follow_all(request, service, visitor.caller, position, wanted)
 
 
 @router.post("/{id}/cancel")
-def cancel(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
+def cancel(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         job_service.cancel(session, owned(session, Job, visitor.tenant_id, id).id)
     return see_other(f"/jobs/{id}")
 
 
 @router.post("/{id}/pause")
-def pause(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
+def pause(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         job_service.pause(session, owned(session, Job, visitor.tenant_id, id).id)
     return see_other(f"/jobs/{id}")
 
 
 @router.post("/{id}/resume")
-def resume(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
+def resume(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         job_service.resume(session, owned(session, Job, visitor.tenant_id, id).id)
     service.dispatcher.send(id)
@@ -125,14 +124,8 @@ def resume(id: str, service: CurrentService, visitor: SteeringVisitor) -> Respon
 
 
 @router.post("/{id}/retry")
-def retry(id: str, service: CurrentService, visitor: SteeringVisitor) -> Response:
+def retry(id: str, service: CurrentService, visitor: ActingVisitor) -> Response:
     with service.database.write() as session:
         job_service.retry(session, owned(session, Job, visitor.tenant_id, id).id)
     service.dispatcher.send(id)
     return see_other(f"/jobs/{id}")
-
-
-def caller_of(visitor: Visitor) -> Caller:
-    """The visitor as the API's own functions know who calls."""
-    session = visitor.session
-    return Caller(visitor.tenant_id, visitor.tenant_name, session.stands_on, session.id, session.expires)

@@ -8,16 +8,19 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 
+from publisher.api.authentication import Caller, caller_of
 from publisher.api.service import CurrentService, Service
-from publisher.dashboard.access import ActingVisitor, CsrfToken, sessions_of
+from publisher.dashboard.access import CsrfToken, SendingVisitor, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.session import SIGN_IN_COOKIE
+from publisher.keys.text import is_damaged
 from publisher.people.provider import Provider
-from publisher.store import browser_sessions, keys
+from publisher.store import browser_sessions
+from publisher.store.tenants import Suspended
 
 START = "/jobs"
 #: one message for every reason, so that nothing can be learned from it
-WRONG_KEY = "This API key is wrong or revoked."
+WRONG_KEY = "This API key is wrong, revoked or expired."
 STALE = "This form was open for too long, or cookies are blocked. Please try again."
 
 router = APIRouter(route_class=PageRoute)
@@ -39,17 +42,28 @@ def sign_in(
     sessions = sessions_of(service)
     if not sessions.is_genuine(csrf, request.cookies.get(SIGN_IN_COOKIE)):
         return form_page(request, service, next, problem=STALE, status=403)
-    with service.database.read() as session:
-        found = keys.find_key(session, key.strip())
-    if found is None:
+    try:
+        caller = _caller(service, key.strip())
+    except Suspended as refusal:
+        return form_page(request, service, next, problem=str(refusal), status=refusal.status)
+    if caller is None:
         return form_page(request, service, next, problem=WRONG_KEY, status=401)
     response = see_other(own_page(next))
-    sessions.begin(response, found.id)
+    sessions.begin(response, caller.key_id)
     return response
 
 
+def _caller(service: Service, key: str) -> Caller | None:
+    """None if the key opens nothing. Raises Suspended."""
+    if is_damaged(key):
+        return None
+    with service.database.read() as session:
+        found = service.doorkeeper.find(session, key)
+    return None if found is None else caller_of(*found)
+
+
 @router.post("/logout")
-def sign_out(service: CurrentService, visitor: ActingVisitor) -> Response:
+def sign_out(service: CurrentService, visitor: SendingVisitor) -> Response:
     with service.database.write() as session:
         browser_sessions.end(session, visitor.session.id, visitor.session.expires)
     response = see_other("/login" if visitor.person_id is None else "/signed-out")

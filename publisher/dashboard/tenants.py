@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Response
 from fastapi.responses import HTMLResponse
 
 from publisher.api.service import CurrentService
-from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor, sessions_of
+from publisher.dashboard.access import SendingVisitor, SignedIn, Visitor, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.sign_in import START, own_page
 from publisher.errors import NotFound
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/tenants", route_class=PageRoute)
 
 
 @router.get("")
-def tenants(service: CurrentService, visitor: CurrentVisitor, next: str = START) -> HTMLResponse:
+def tenants(service: CurrentService, visitor: SignedIn, next: str = START) -> HTMLResponse:
     with service.database.read() as session:
         mine = members.of_person(session, _person(visitor))
     return page("tenants.html", visitor=visitor, memberships=mine, next=own_page(next))
@@ -28,7 +28,7 @@ def tenants(service: CurrentService, visitor: CurrentVisitor, next: str = START)
 @router.post("")
 def choose(
     service: CurrentService,
-    visitor: ActingVisitor,
+    visitor: SendingVisitor,
     membership: Annotated[str, Form(max_length=100)] = "",
     next: Annotated[str, Form(max_length=2000)] = START,
 ) -> Response:

@@ -17,7 +17,6 @@ from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps
-from publisher.dashboard.jobs import caller_of
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
 from publisher.manifest.reports import Publication
@@ -94,7 +93,7 @@ def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLRe
 @router.get("/{id}/files/{path:path}")
 def file(id: str, path: str, request: Request, service: CurrentService, visitor: CurrentVisitor) -> Response:
     """The API's download, for a session instead of a key."""
-    return variant_files.read_file(id, path, request, service, caller_of(visitor))
+    return variant_files.read_file(id, path, request, service, visitor.caller)
 
 
 def publication_page(publication: Publication, settings: Settings) -> str | None:

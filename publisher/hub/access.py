@@ -16,6 +16,7 @@ from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository
 from publisher.hub.storage import HubStorage
+from publisher.keys.scopes import MissingScope, Scope, require
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def find_readable(storage: HubStorage, id: RepositoryId, caller: Owner | None) -
     except RepositoryMissing:
         raise UnknownRepository(id, caller) from None
     if not allowed:
+        if repository.owned_by(caller):
+            raise MissingScope(Scope.HUB_READ)
         raise UnknownRepository(id, caller)
     return repository
 
@@ -111,12 +114,13 @@ def writable_repository(repository: Readable, caller: KnownCaller) -> Repository
 
 
 def require_owner(repository: Repository, caller: Owner) -> Repository:
-    """Raises Forbidden for anybody but the owner."""
+    """Raises Forbidden for anybody but the owner, MissingScope where its token is not for writing."""
     if not repository.owned_by(caller):
         raise Forbidden(
             f"{str(repository.id)!r} belongs to somebody else.",
             way_out="Create a repository in a namespace of your own.",
         )
+    require(Scope.HUB_WRITE, caller.rights)
     return repository
 
 

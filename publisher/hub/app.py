@@ -15,17 +15,20 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from publisher.errors import RequestFault
+from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
+from publisher.keys.text import is_damaged
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.faults import database_faults
-from publisher.store.keys import tenant_of
 from publisher.store.private import keep_private
+from publisher.store.tenants import refuse_suspended
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,41 +39,53 @@ def create_app(settings: Settings) -> FastAPI:
             way_out="Unset it to publish to the embedded Hub; PUBLISHER_HUB_URL is where people reach that one.",
         )
     database = Database(settings.resolved_database_url)
-    storage = HubStorage(settings.hub_dir)
+    storage = HubStorage(settings.hub_dir, DatabaseGrants(database))
+    doorkeeper = Doorkeeper.of(settings, database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, settings)
         await to_thread.run_sync(migrate.upgrade, settings.resolved_database_url)
+        await to_thread.run_sync(adopt_namespaces, database, storage)
+        doorkeeper.start()
         upkeep = Upkeep(storage)
         upkeep.start()
         try:
             yield
         finally:
             upkeep.stop()
+            doorkeeper.stop()
             database.close()
             os.umask(before)
 
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
     app.get("/healthz")(_healthz)
-    app.mount("", service_hub(settings, database, storage, settings.hub_url))
+    app.mount("", service_hub(settings, database, storage, settings.hub_url, doorkeeper))
     return app
 
 
-def service_hub(settings: Settings, database: Database, storage: HubStorage, public_url: str | None) -> FastAPI:
+def service_hub(
+    settings: Settings,
+    database: Database,
+    storage: HubStorage,
+    public_url: str | None,
+    doorkeeper: Doorkeeper | None = None,
+) -> FastAPI:
     """The service's Hub, to mount: API keys and running jobs' tokens are its access tokens.
 
-    `public_url` is where people reach what it is mounted in, if that was configured.
+    `public_url` is where people reach what it is mounted in, if that was configured. `doorkeeper`: the process's, if it
+    has one already.
     """
     secret = settings.secret_bytes()
     # Without a configured address, links lead to where the request came in: that works from every network. So they
     # do where the configured one is this machine's own name for itself.
     elsewhere = None if public_url is None or _is_loopback(public_url) else public_url
-    return create_hub(storage, authenticate=hub_authentication(database, secret), secret=secret, public_url=elsewhere)
+    authenticate = hub_authentication(database, secret, doorkeeper or Doorkeeper.of(settings, database))
+    return create_hub(storage, authenticate=authenticate, secret=secret, public_url=elsewhere)
 
 
-def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Owner | None]:
-    """Whose token it is that somebody shows to the Hub: an API key, or a running job's token."""
+def hub_authentication(database: Database, secret: bytes, doorkeeper: Doorkeeper) -> Callable[[str], Owner | None]:
+    """Whose token it is that somebody shows to the Hub: an API key, or a running job's token. Raises Suspended."""
 
     def authenticate(token: str) -> Owner | None:
         job_token = read_job_token(secret, token)
@@ -78,8 +93,12 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
             if job_token is not None:
                 holder = holder_of(session, job_token)
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None
-            tenant = tenant_of(session, token)
-        return Owner(tenant.id, tenant.name) if tenant else None
+            found = None if is_damaged(token) else doorkeeper.find(session, token)
+        if found is None:
+            return None
+        key, tenant = found
+        refuse_suspended(tenant)
+        return Owner(tenant.id, tenant.name, rights=key.rights)
 
     return authenticate
 

@@ -87,7 +87,7 @@ class Repository:
         return owner is not None and owner.tenant == self.settings.tenant and owner.reaches(self.id)
 
     def readable_by(self, owner: Owner | None) -> bool:
-        return not self.settings.private or self.owned_by(owner)
+        return not self.settings.private or (owner is not None and self.owned_by(owner) and owner.may_read)
 
     # -- reading
 

@@ -26,18 +26,29 @@ from filelock import FileLock
 from publisher.hub.blobs import BlobStore
 from publisher.hub.disk import names_in, write_atomically
 from publisher.hub.faults import Damaged, Forbidden, RepositoryMissing
+from publisher.hub.grants import Grants
 from publisher.hub.names import RepositoryId
 from publisher.hub.owner import Owner
 from publisher.hub.repositories import Repository, RepositorySettings
+from publisher.keys.scopes import Scope, require
 
+#: what to do where a namespace is refused
+OWN_NAMESPACE = (
+    "Use a namespace of your own, or ask the service's operator for this one: "
+    "publisher admin tenant grant TENANT NAMESPACE."
+)
 _logger = logging.getLogger(__name__)
 
 
 class HubStorage:
-    """Opens, creates and deletes repositories. Any number of processes may share `root`."""
+    """Opens, creates and deletes repositories. Any number of processes may share `root`.
 
-    def __init__(self, root: Path) -> None:
+    `grants` say whose a namespace is; without them the folder's own records do, and nobody's is whoever's comes first.
+    """
+
+    def __init__(self, root: Path, grants: Grants | None = None) -> None:
         self.root = root
+        self._grants = grants
         self.blobs = BlobStore(root)
         self.trash = root / "trash"
         #: set when this process has deleted a repository: there may be something to collect
@@ -72,11 +83,12 @@ class HubStorage:
                 _logger.error("%s", error)
 
     def create_repository(self, id: RepositoryId, owner: Owner, *, private: bool) -> Repository:
-        """The namespace becomes the tenant's if it is nobody's yet.
+        """The namespace becomes the tenant's if it is nobody's and may be taken.
 
-        Raises Forbidden where it is somebody else's or the token is for another repository, AlreadyExists where the
-        repository exists.
+        Raises Forbidden where it may not, is somebody else's, or the token is for another repository, MissingScope, or
+        AlreadyExists where the repository exists.
         """
+        require(Scope.HUB_WRITE, owner.rights)
         if not owner.reaches(id):
             raise Forbidden(f"This token is for {owner.repository!r} alone, not for {str(id)!r}.", field="repo_id")
         self._claim_namespace(id.namespace, owner)
@@ -117,16 +129,25 @@ class HubStorage:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             self.require_namespace(namespace, owner)
-            if self.namespace_tenant(namespace) is None:
+            if self._grants is not None:
+                self._grants.take(namespace, owner.tenant)
+            if self.namespace_tenant(namespace) != owner.tenant:
                 write_atomically(path, json.dumps({"tenant": owner.tenant}).encode())
 
+    def may_use(self, namespace: str, tenant: str) -> bool:
+        """Whether the tenant may create repositories there."""
+        recorded = self.namespace_tenant(namespace)
+        if self._grants is not None:
+            return self._grants.may_use(namespace, tenant, recorded)
+        return recorded in (None, tenant)
+
     def require_namespace(self, namespace: str, owner: Owner) -> None:
-        """Raises Forbidden if it is somebody else's; nobody's is everybody's."""
-        if self.namespace_tenant(namespace) not in (None, owner.tenant):
+        """Raises Forbidden if it is not the owner's to use."""
+        if not self.may_use(namespace, owner.tenant):
             raise Forbidden(
-                f"Namespace {namespace!r} belongs to somebody else.",
+                f"Namespace {namespace!r} belongs to somebody else, or to nobody yet.",
                 field="repo_id",
-                way_out="Use a namespace of your own.",
+                way_out=OWN_NAMESPACE,
             )
 
     def _at(self, id: RepositoryId) -> Repository:

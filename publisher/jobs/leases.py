@@ -19,6 +19,7 @@ from publisher.jobs.publishing import Intent
 from publisher.store.database import database_now
 from publisher.store.models import Job
 from publisher.store.states import ACTIVE, EventKind, JobState
+from publisher.store.tenants import may_begin
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
     """Take a queued job whose time has come; None if another worker was faster or there is nothing to do."""
     now = database_now()
     due = [Job.claimable_at <= now]
+    ready = [*due, may_begin()]
     held: dict[str, Any] = {
         "lease_token": Job.lease_token + 1,
         "lease_expires_at": now + seconds,
@@ -62,7 +64,7 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
     unsure = [*due, Job.lease_expires_at.is_(None)]
     begun = func.coalesce(Job.started_at, now)  # a retry may have been cancelled before it began
     claimed = events.move(
-        session, job_id, JobState.RUNNING, only_from=[JobState.QUEUED], where=due, **held, **afresh
+        session, job_id, JobState.RUNNING, only_from=[JobState.QUEUED], where=ready, **held, **afresh
     ) or events.move(
         session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, started_at=begun, **held
     )
@@ -140,6 +142,11 @@ def hold(session: Session, lease: Lease) -> Job:
     if job is None:
         raise lost(lease)
     return job
+
+
+def job_of(session: Session, lease: Lease) -> Job:
+    """The job, whether the lease is still held or not."""
+    return session.get_one(Job, lease.job_id)
 
 
 def report(

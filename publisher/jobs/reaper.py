@@ -18,6 +18,7 @@ from publisher.jobs.dispatch import Dispatcher, mark_sent, mark_unsent
 from publisher.jobs.fleet import Fleet, busy_workers, live_fleet
 from publisher.jobs.leases import Lease, unsettled
 from publisher.jobs.placement import fill_shapes, keep_waiting_true
+from publisher.jobs.suspension import pause_running
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.settings import Settings
@@ -63,6 +64,8 @@ class Reaper:
 
     def run_once(self) -> None:
         self._reap_lost()
+        with self._database.write() as session:
+            pause_running(session)
         self._send(self._take_due())
         self._keep_true()
 

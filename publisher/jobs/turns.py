@@ -16,6 +16,7 @@ from publisher.plan.needs import Needs
 from publisher.store.database import database_now
 from publisher.store.models import Job, Worker
 from publisher.store.states import JobState
+from publisher.store.tenants import may_begin
 
 #: read at first; more only where the worker is for none of them
 _FIRST = 8
@@ -49,8 +50,8 @@ def take(session: Session, named: str, worker: str, lease_seconds: float) -> Lea
 
 
 def due() -> list[ColumnElement[bool]]:
-    """Of jobs that may be claimed now."""
-    return [Job.state == JobState.QUEUED, Job.claimable_at <= database_now()]
+    """Of jobs that may be claimed now: those of a suspended tenant wait."""
+    return [Job.state == JobState.QUEUED, Job.claimable_at <= database_now(), may_begin()]
 
 
 def turns(session: Session, worker: Worker, fleet: Fleet, *where: ColumnElement[bool]) -> Iterator[str]:

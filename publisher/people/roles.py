@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-READ = "models:read"
-WRITE_VARIANTS = "variants:write"
-ALL_SCOPES = frozenset({READ, "models:write", WRITE_VARIANTS, "hub:read", "hub:write", "admin"})
+from publisher.keys.scopes import ALL, Scope
 
 
 class Role(StrEnum):
@@ -16,7 +14,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
     @property
-    def scopes(self) -> frozenset[str]:
+    def scopes(self) -> frozenset[Scope]:
         return _DECLARED[self].scopes
 
     @property
@@ -32,17 +30,17 @@ class Role(StrEnum):
 @dataclass(frozen=True)
 class _Declared:
     may: str
-    scopes: frozenset[str]
+    scopes: frozenset[Scope]
 
 
 #: each includes the one before
 _DECLARED = {
-    Role.VIEWER: _Declared("look at everything", frozenset({READ, "hub:read"})),
-    Role.MEMBER: _Declared("order variants, steer jobs", ALL_SCOPES - {"admin"}),
-    Role.ADMIN: _Declared("everything in the tenant", ALL_SCOPES),
+    Role.VIEWER: _Declared("look at everything", frozenset({Scope.MODELS_READ, Scope.HUB_READ})),
+    Role.MEMBER: _Declared("order variants, steer jobs", ALL - {Scope.ADMIN}),
+    Role.ADMIN: _Declared("everything in the tenant", ALL),
 }
 
 
-def rights_of(role: str) -> frozenset[str]:
+def rights_of(role: str) -> frozenset[Scope]:
     """Of a stored role; one that only a later version knows gives nothing."""
     return Role(role).scopes if role in set(Role) else frozenset()

@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from publisher.reference.recipes import recipes_page
+from publisher.reference.scopes import scopes_page
 from publisher.reference.settings import settings_page
 
 #: file in docs/ → its text
-PAGES: Mapping[str, Callable[[], str]] = {"recipes.md": recipes_page, "settings.md": settings_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "recipes.md": recipes_page,
+    "scopes.md": scopes_page,
+    "settings.md": settings_page,
+}
 
 
 def write_pages(folder: Path) -> list[Path]:

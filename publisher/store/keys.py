@@ -1,73 +1,111 @@
-"""API keys and the tenants they stand for. Of a key only its sha256 is kept."""
+"""API keys and the tenants they stand for. Of a key only a digest is kept: publisher.keys.digests."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from publisher.store.database import Database, clock
+from publisher.errors import NotFound
+from publisher.keys.digests import UNKEYED, Digest, KeyDigests
+from publisher.keys.scopes import Scope
+from publisher.keys.text import new_key
+from publisher.store import namespaces
+from publisher.store.database import Database, clock, database_now
 from publisher.store.models import ApiKey, Tenant
 
 FIRST_TENANT = "default"
 _PREFIX_LETTERS = 12
-
-
-def new_key() -> str:
-    """`loram_` and 256 random bits."""
-    return f"loram_{secrets.token_urlsafe(32)}"
+#: seconds between two notes of one key's last use
+USE_SECONDS = 60
 
 
 def add_tenant(session: Session, name: str) -> Tenant:
+    """With the Hub's namespace of its name, unless that is somebody's already."""
     tenant = Tenant(name=name)
     session.add(tenant)
     session.flush()
+    namespaces.grant_if_free(session, name, tenant.id)
     return tenant
 
 
-def add_key(session: Session, tenant_id: str, name: str, key: str, created_by: str | None = None) -> ApiKey:
-    """Keep the digest of `key`; the caller shows the key itself, once. `created_by`: id of the key that asked."""
+def add_key(
+    session: Session,
+    tenant_id: str,
+    name: str,
+    key: str,
+    created_by: str | None = None,
+    *,
+    digests: KeyDigests = UNKEYED,
+    scopes: Iterable[Scope] | None = None,
+    expires_at: float | None = None,
+) -> ApiKey:
+    """Keep a digest of `key`; the caller shows the key itself, once. `created_by`: id of the key that asked.
+
+    `scopes`: None for all. `expires_at`: seconds since 1970.
+    """
+    digest = digests.current(key)
     row = ApiKey(
-        tenant_id=tenant_id, name=name, prefix=key[:_PREFIX_LETTERS], digest=_digest(key), created_by=created_by
+        tenant_id=tenant_id,
+        name=name,
+        prefix=key[:_PREFIX_LETTERS],
+        digest=digest.value,
+        secret_id=digest.secret_id,
+        created_by=created_by,
+        scopes=None if scopes is None else [scope.value for scope in scopes],
+        expires_at=expires_at,
     )
     session.add(row)
     session.flush()
     return row
 
 
-def tenant_of(session: Session, key: str) -> Tenant | None:
-    """Whose key it is; None if nobody's, or if it was revoked."""
-    return session.scalar(
-        select(Tenant)
-        .join(ApiKey, ApiKey.tenant_id == Tenant.id)
-        .where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))
-    )
+def _works() -> list[ColumnElement[bool]]:
+    """Of keys that are neither revoked nor over."""
+    return [ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > database_now())]
 
 
-def key_and_tenant(session: Session, key: str) -> tuple[ApiKey, Tenant] | None:
-    """The row of this key and whose it is; None if it is nobody's, or was revoked."""
+def _is(key: str, digests: KeyDigests) -> ColumnElement[bool]:
+    return ApiKey.digest.in_([digest.value for digest in digests.candidates(key)])
+
+
+def tenant_of(session: Session, key: str, digests: KeyDigests = UNKEYED) -> Tenant | None:
+    """Whose key it is; None if nobody's, or if it was revoked or is over."""
+    found = key_and_tenant(session, key, digests)
+    return None if found is None else found[1]
+
+
+def key_and_tenant(session: Session, key: str, digests: KeyDigests = UNKEYED) -> tuple[ApiKey, Tenant] | None:
+    """The row of this key and whose it is; None if it is nobody's, was revoked or is over."""
     statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
-    found = session.execute(statement.where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))).first()
+    found = session.execute(statement.where(_is(key, digests), *_works())).first()
     return None if found is None else (found[0], found[1])
 
 
-def find_key(session: Session, key: str) -> ApiKey | None:
-    """The row of this key; None if there is none or it was revoked."""
-    return session.scalar(select(ApiKey).where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None)))
+def find_key(session: Session, key: str, digests: KeyDigests = UNKEYED) -> ApiKey | None:
+    """The row of this key; None if there is none, or it was revoked or is over."""
+    return session.scalar(select(ApiKey).where(_is(key, digests), *_works()))
 
 
 def active_key(session: Session, id: str) -> ApiKey | None:
-    """The key with this id; None if there is none or it was revoked."""
-    return session.scalar(select(ApiKey).where(ApiKey.id == id, ApiKey.revoked_at.is_(None)))
+    """The key with this id; None if there is none, or it was revoked or is over."""
+    return session.scalar(select(ApiKey).where(ApiKey.id == id, *_works()))
+
+
+def active_key_and_tenant(session: Session, id: str) -> tuple[ApiKey, Tenant] | None:
+    """The key with this id and whose it is; None if there is none, or it was revoked or is over."""
+    statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
+    found = session.execute(statement.where(ApiKey.id == id, *_works())).first()
+    return None if found is None else (found[0], found[1])
 
 
 def active_keys(session: Session, tenant_id: str) -> int:
-    statement = select(func.count()).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
-    return session.scalar(statement) or 0
+    """How many keys can make others, today and for good: of the scope admin, neither revoked nor with an end."""
+    endless = [ApiKey.revoked_at.is_(None), ApiKey.expires_at.is_(None)]
+    keys = session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id, *endless))
+    return sum(Scope.ADMIN in key.rights for key in keys)
 
 
 def may_revoke(session: Session, revoker_id: str, key: ApiKey) -> bool:
@@ -83,7 +121,7 @@ def may_revoke(session: Session, revoker_id: str, key: ApiKey) -> bool:
 
 
 def _oldest_active(session: Session, tenant_id: str) -> str | None:
-    return session.scalar(select(func.min(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)))
+    return session.scalar(select(func.min(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, *_works()))
 
 
 def revoke(session: Session, key: ApiKey) -> None:
@@ -91,24 +129,58 @@ def revoke(session: Session, key: ApiKey) -> None:
 
 
 def revoke_unless_last(session: Session, key: ApiKey) -> bool:
-    """Whether it does not count any more; not done where no other key of the tenant does. Several at once wait for each
-    other: two keys that revoke themselves would both find the other one."""
+    """Whether it does not count any more; not done where it is the only one of the tenant that can make others. Several
+    at once wait for each other: two keys that revoke themselves would both find the other one."""
     session.execute(select(Tenant.id).where(Tenant.id == key.tenant_id).with_for_update(key_share=True))
     session.refresh(key)
     if key.revoked_at is None:
-        if active_keys(session, key.tenant_id) == 1:
+        makes_others = Scope.ADMIN in key.rights and key.expires_at is None
+        if makes_others and active_keys(session, key.tenant_id) == 1:
             return False
         revoke(session, key)
     return True
 
 
-def not_revoked(session: Session, ids: Collection[str]) -> set[str]:
-    """Those of these keys that still count."""
-    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.revoked_at.is_(None))))
+def open_to(session: Session, ids: Collection[str]) -> set[str]:
+    """Those of these keys that still open something: they work, and their tenant is not suspended."""
+    found = select(ApiKey.id).join(Tenant, ApiKey.tenant_id == Tenant.id)
+    return set(session.scalars(found.where(ApiKey.id.in_(ids), *_works(), Tenant.suspended_at.is_(None))))
+
+
+def keys_of(session: Session, tenant_id: str | None = None) -> list[tuple[ApiKey, Tenant]]:
+    """All keys with their tenants, or one tenant's, oldest first."""
+    statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id).order_by(ApiKey.id)
+    if tenant_id is not None:
+        statement = statement.where(ApiKey.tenant_id == tenant_id)
+    return [(key, tenant) for key, tenant in session.execute(statement)]
+
+
+def any_key(session: Session, id: str) -> ApiKey:
+    """The key with this id, whoever's it is: for the operator alone. Raises NotFound."""
+    key = session.get(ApiKey, id)
+    if key is None:
+        raise NotFound(f"there is no key {id}.", way_out="publisher admin key list names them all.")
+    return key
+
+
+def note_use(session: Session, ids: Collection[str]) -> None:
+    """These keys are in use. Several processes note the same ones: whoever finds a note of this minute leaves it."""
+    long_ago = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < database_now() - USE_SECONDS)
+    session.execute(update(ApiKey).where(ApiKey.id.in_(ids), long_ago).values(last_used_at=database_now()))
+
+
+def keep_anew(session: Session, digests: Mapping[str, Digest]) -> None:
+    """Of these keys, by their ids, other digests are kept from now on."""
+    for id, digest in digests.items():
+        changed = update(ApiKey).where(ApiKey.id == id)
+        session.execute(changed.values(digest=digest.value, secret_id=digest.secret_id))
 
 
 def ensure_first_key(
-    database: Database, chosen: str | None = None, keep: Callable[[str], None] = lambda key: None
+    database: Database,
+    chosen: str | None = None,
+    keep: Callable[[str], None] = lambda key: None,
+    digests: KeyDigests = UNKEYED,
 ) -> str | None:
     """Make the tenant "default" with a key if there is no tenant yet; the key, which `keep` got before it counts, or
     None.
@@ -118,30 +190,26 @@ def ensure_first_key(
     try:
         with database.write() as session:
             if chosen is None:
-                return _add_first(session, keep)
-            _add_chosen(session, chosen)
+                return _add_first(session, keep, digests)
+            _add_chosen(session, chosen, digests)
     except IntegrityError:
         pass  # another process that started at the same time was faster
     return None
 
 
-def _add_first(session: Session, keep: Callable[[str], None]) -> str | None:
+def _add_first(session: Session, keep: Callable[[str], None], digests: KeyDigests) -> str | None:
     if session.scalar(select(Tenant.id).limit(1)) is not None:
         return None
     key = new_key()
-    add_key(session, add_tenant(session, FIRST_TENANT).id, "first key", key)
+    add_key(session, add_tenant(session, FIRST_TENANT).id, "first key", key, digests=digests)
     keep(key)  # before the commit: a key that nobody could read would be the only one
     return key
 
 
-def _add_chosen(session: Session, key: str) -> None:
-    known = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(key)))
+def _add_chosen(session: Session, key: str, digests: KeyDigests) -> None:
+    known = session.scalar(select(ApiKey).where(_is(key, digests)))
     if known is not None:
         known.created_by = None  # whoever made it, it is the operator's now
         return
     tenant = session.scalar(select(Tenant).where(Tenant.name == FIRST_TENANT)) or add_tenant(session, FIRST_TENANT)
-    add_key(session, tenant.id, "bootstrap", key)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+    add_key(session, tenant.id, "bootstrap", key, digests=digests)

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from publisher.keys.scopes import Scope, rights
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store.states import JobState
 
@@ -62,20 +63,38 @@ def _list_index() -> Index:
 
 
 class Tenant(Table):
-    """`event_seq` is the number of the last event of all its jobs: it grows in the order of commits, without gaps."""
+    """`event_seq` is the number of the last event of all its jobs: it grows in the order of commits, without gaps.
+
+    `suspended_at`: since then nobody acts for it (publisher.store.tenants). `local_roots`: folders from which it alone
+    may register by path; null: those of the settings.
+    """
 
     __tablename__ = "tenants"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("ten"))
     name: Mapped[str] = mapped_column(unique=True)
     event_seq: Mapped[int] = mapped_column(default=0)
+    suspended_at: Mapped[float | None]
+    local_roots: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
-class ApiKey(Table):
-    """The key itself is shown once; `digest` is its sha256, `prefix` its first characters, to tell keys apart.
+class HubNamespace(Table):
+    """Whose a namespace of the embedded Hub is; null: taken back, nobody's until it is granted again."""
 
-    `created_by`: id of the key that asked for it; null: the service's operator made it.
+    __tablename__ = "hub_namespaces"
+
+    namespace: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None] = mapped_column(ForeignKey("tenants.id"), index=True)
+    granted_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class ApiKey(Table):
+    """The key itself is shown once; `prefix` are its first characters, to tell keys apart.
+
+    `digest` and `secret_id` are a publisher.keys.digests.Digest. `created_by`: id of the key that asked for it; null:
+    the service's operator made it. `scopes`: of publisher.keys.scopes; null: all, as before there were scopes.
+    `last_used_at` is a minute old at most while the key is in use.
     """
 
     __tablename__ = "api_keys"
@@ -90,6 +109,15 @@ class ApiKey(Table):
     created_at: Mapped[float] = mapped_column(default=time.time)
     revoked_at: Mapped[float | None]
     created_by: Mapped[str | None]
+    scopes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    secret_id: Mapped[str | None]
+
+    @property
+    def rights(self) -> frozenset[Scope]:
+        """What it may do, with what its scopes include."""
+        return rights(self.scopes)
 
 
 class Person(Table):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from publisher.base_model.facts import BaseModelFacts
 from publisher.store.database import database_now
@@ -56,6 +56,27 @@ Requested = TypeVar("Requested", Variant, Sweep)
 def find_request(session: Session, made: type[Requested], tenant_id: str, idempotency_key: str) -> Requested | None:
     """What an earlier request with this key made."""
     return session.scalar(readable_by(tenant_id, made).where(made.idempotency_key == idempotency_key))
+
+
+def newest_base_model(session: Session, tenant_id: str) -> BaseModel | None:
+    return session.scalar(readable_by(tenant_id, BaseModel).order_by(BaseModel.id.desc()).limit(1))
+
+
+def made_from(session: Session, tenant_id: str, base_model_id: str, limit: int) -> Sequence[Variant]:
+    """The newest of the tenant's variants of this base model."""
+    made = readable_by(tenant_id, Variant).where(Variant.base_model_id == base_model_id)
+    return session.scalars(made.order_by(Variant.id.desc()).limit(limit)).all()
+
+
+def load_labels(session: Session, job: Job) -> None:
+    """Have `job.labels` without its variant's recipe and manifest, which are large."""
+    session.get(Variant, job.variant_id, options=[load_only(Variant.labels)])
+
+
+def unfinished(session: Session, ids: Iterable[str]) -> frozenset[str]:
+    """Those of these jobs that are not over: queued, running or paused."""
+    rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(list(ids))))
+    return frozenset(id for id, state in rows if not state.finished)
 
 
 def find_file(session: Session, variant_id: str, path: str) -> VariantFile | None:

@@ -25,6 +25,7 @@ from publisher.app import create_app
 from publisher.settings import Settings
 from publisher.store import keys
 from publisher.store.database import Database
+from publisher.store.doorkeeper import Doorkeeper
 from tests.models import tiny_llama
 from tests.servers import listen
 
@@ -41,6 +42,7 @@ class RunningApi:
     settings: Settings
     database: Database
     roots: Path
+    doorkeeper: Doorkeeper
 
     def tenant(self) -> Tenant:
         """A new tenant with a key."""
@@ -83,7 +85,7 @@ def serve_api(data: Path, **changes: Any) -> Iterator[RunningApi]:
     try:
         # waits in the listener's backlog until the application has started
         httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
-        yield RunningApi(url, settings, app.state.service.database, roots)
+        yield RunningApi(url, settings, app.state.service.database, roots, app.state.service.doorkeeper)
     finally:
         server.should_exit = True
         thread.join()

@@ -23,7 +23,7 @@ def test_without_a_valid_key_every_call_is_refused_alike(
 ) -> None:
     headers = {} if header is None else {"Authorization": header}
     answer = httpx.request(method, f"{api.url}{path}", headers=headers)
-    assert refused(answer, 401).startswith("The API key is missing, wrong or revoked.")
+    assert refused(answer, 401).startswith("The API key is missing, wrong, revoked or expired.")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 

@@ -22,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from publisher.store import namespaces
+from publisher.store.tenants import find_tenant
 from tests.api.conftest import Body, RunningApi, created, recipe, serve_api, write_corpus
 from tests.models import tiny_llama
 
@@ -60,7 +62,10 @@ def schema(api: RunningApi) -> Any:
 
 @pytest.fixture(scope="module")
 def keys(api: RunningApi) -> dict[str, str | None]:
-    return {"owner": api.tenant().key, "stranger": api.tenant().key, "nobody": None}
+    owner, stranger = api.tenant(), api.tenant()
+    with api.database.write() as session:
+        namespaces.grant(session, "generated", find_tenant(session, owner.name))
+    return {"owner": owner.key, "stranger": stranger.key, "nobody": None}
 
 
 @pytest.fixture(scope="module")

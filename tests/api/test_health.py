@@ -42,7 +42,7 @@ def number_of_jobs(api: RunningApi, state: str) -> float:
 def test_without_its_broker_the_service_accepts_jobs_and_says_so(tmp_path: Path) -> None:
     with (
         serve_api(tmp_path, broker_url=f"redis://127.0.0.1:{closed_port()}/0") as api,
-        api.tenant().client() as client,
+        (tenant := api.tenant()).client() as client,
     ):
         answer = httpx.get(f"{api.url}/readyz", timeout=30)
         assert answer.status_code == 503
@@ -51,7 +51,7 @@ def test_without_its_broker_the_service_accepts_jobs_and_says_so(tmp_path: Path)
         base = created(client.post("/v1/base-models", json={"path": str(tiny_llama(api.roots / "tiny"))}))
         corpus = write_corpus(api.roots / "novel.jsonl")
         created(client.post("/v1/corpora", json={"name": "novel", "path": str(corpus)}))
-        body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": "a/b"}}
+        body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": f"{tenant.name}/b"}}
         variant = created(client.post("/v1/variants", json=body))
         assert client.get(f"/v1/jobs/{variant['job']['id']}").json()["state"] == "queued"
 

@@ -165,7 +165,7 @@ def test_streams_work_on_postgresql(tmp_path: Path, postgresql_url: str) -> None
             base = created(client.post("/v1/base-models", json={"path": str(tiny_llama(api.roots / "tiny"))}))
             path = write_corpus(api.roots / "novel.jsonl")
             created(client.post("/v1/corpora", json={"name": "novel", "path": str(path)}))
-            body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": "pg/x"}}
+            body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": f"{tenant.name}/x"}}
             job_id = created(client.post("/v1/variants", json=body))["job"]["id"]
             lease = claim(api.database, job_id)
             report(api, lease, "one")

@@ -26,3 +26,19 @@ def test_what_would_not_be_looked_at_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(local_paths, "_MOST_ENTRIES", 3)
     with pytest.raises(RequestFault, match="holds more than 3 files and folders"):
         allowed_path(str(tmp_path / "roots"), allowed)
+
+
+def test_a_tenants_own_folders_stand_instead_of_those_of_the_settings(tmp_path: Path) -> None:
+    allowed = settings(tmp_path)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    own = [str(tmp_path / "own")]
+    assert allowed_path(str(tmp_path / "own" / "model"), allowed, own) == (tmp_path / "own" / "model").resolve()
+    with pytest.raises(RequestFault, match="publisher admin tenant roots"):
+        allowed_path(str(tmp_path / "roots"), allowed, own)
+    with pytest.raises(RequestFault, match="PUBLISHER_LOCAL_ROOTS"):
+        allowed_path(str(tmp_path / "own"), allowed)
+    with pytest.raises(RequestFault, match="Register from a Hub"):
+        allowed_path(str(tmp_path / "own"), allowed, [])
+    (tmp_path / "own" / "model" / "link").symlink_to(tmp_path / "roots")
+    with pytest.raises(RequestFault, match="lies outside"):
+        allowed_path(str(tmp_path / "own" / "model"), allowed, own)

@@ -19,7 +19,7 @@ def test_file_of_a_private_publication_comes_with_the_session(
     dashboard: RunningDashboard, account: Account, browser: httpx.Client
 ) -> None:
     hub = HfApi(endpoint=f"{dashboard.url}/hub", token=account.key)
-    repo = hub.create_repo(f"{account.key_id.replace('_', '-')}/small", private=True).repo_id
+    repo = hub.create_repo(f"{hub.whoami()['name']}/small", private=True).repo_id
     commit = hub.upload_file(repo_id=repo, path_or_fileobj=CONTENT, path_in_repo=FILE.path).oid
     endpoint = f"{dashboard.url}/hub"
     work = account.job().start().succeed(manifest(), [FILE], endpoint=endpoint, repo_id=repo, commit=str(commit))

@@ -37,7 +37,7 @@ def test_wrong_key_is_refused_in_one_way(dashboard: RunningDashboard, account: A
     with dashboard.browser() as browser:
         answers = [sign_in(browser, key) for key in ("", "loram_wrong", account.key[:-1], "ключ")]
         assert {answer.status_code for answer in answers} == {401}
-        assert all("This API key is wrong or revoked." in answer.text for answer in answers)
+        assert all("This API key is wrong, revoked or expired." in answer.text for answer in answers)
         assert browser.get("/jobs").status_code == 303
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from publisher.store import keys
-from publisher.store.database import Database, database_now
+from publisher.store import keys, tenants
+from publisher.store.database import Database, clock, database_now
 from publisher.store.models import ApiKey, Tenant
 from tests.store.rows import Owner, add_owner
 
@@ -85,7 +85,7 @@ def test_of_a_key_its_sha256_and_first_letters_are_kept(database: Database, owne
 def test_new_keys_are_long_and_never_alike() -> None:
     made = {keys.new_key() for _ in range(100)}
     assert len(made) == 100
-    assert all(key.startswith("loram_") and len(key) >= 6 + 43 for key in made)
+    assert all(len(key) >= 7 + 43 for key in made)
 
 
 def test_first_key_is_made_once(database: Database) -> None:
@@ -154,3 +154,28 @@ def test_of_two_last_keys_that_are_revoked_at_once_one_stays(
         assert sorted(threads.map(revoke_last, [owner.key, second])) == [False, True]
     with database.read() as session:
         assert count(session, owner.tenant_id) == 1
+
+
+def test_streams_stay_open_to_keys_that_work_of_tenants_that_are_not_suspended(
+    database: Database, owner: Owner
+) -> None:
+    with database.write() as session:
+        late = keys.add_key(session, owner.tenant_id, "late", "loram_late", expires_at=clock(session) - 1).id
+        early = keys.add_key(session, owner.tenant_id, "early", "loram_early", expires_at=clock(session) + 3600).id
+        gone = keys.add_key(session, owner.tenant_id, "gone", "loram_gone").id
+        keys.revoke(session, session.get_one(ApiKey, gone))
+        other = session.scalars(select(ApiKey.id).where(ApiKey.tenant_id != owner.tenant_id)).one()
+        every = {owner.key, late, early, gone, other, "key_nobody"}
+        assert keys.open_to(session, every) == {owner.key, early, other}
+        tenants.suspend(session, session.get_one(Tenant, owner.tenant_id))
+        session.flush()
+        assert keys.open_to(session, every) == {other}
+
+
+def test_an_expired_key_opens_nothing(database: Database, owner: Owner) -> None:
+    with database.write() as session:
+        late = keys.add_key(session, owner.tenant_id, "late", "loram_late", expires_at=clock(session) - 1)
+        assert keys.key_and_tenant(session, "loram_late") is None
+        assert keys.find_key(session, "loram_late") is None
+        assert keys.active_key(session, late.id) is None
+        assert keys.active_key_and_tenant(session, late.id) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -23,9 +24,11 @@ from sqlalchemy.types import Integer
 
 from migrations.versions import r0008_event_numbers
 from publisher.jobs import events, service
+from publisher.keys.digests import KeyDigests
+from publisher.keys.scopes import ALL
 from publisher.recipe.stored import stored_recipe
 from publisher.recipe.versions import version_of
-from publisher.store import migrate
+from publisher.store import keys, migrate
 from publisher.store.database import Database, create_database_engine
 from publisher.store.models import ApiKey, Job, JobEvent, MetricPoint, Table, Tenant, Variant, Worker
 from publisher.store.states import JobState
@@ -109,6 +112,22 @@ def test_of_keys_of_before_each_tenants_oldest_that_works_is_its_first(database:
     with database.read() as session:
         makers = {key.id: key.created_by for key in session.scalars(select(ApiKey))}
     assert makers == {"key_1": "key_2", "key_2": None, "key_3": "key_2", "key_4": None}
+
+
+def test_keys_of_before_keep_all_rights_and_their_digests(database: Database, database_url: str) -> None:
+    migrate.downgrade(database_url, "0010")
+    digest = hashlib.sha256(b"loram_before").hexdigest()
+    with database.engine.begin() as connection:
+        _insert(connection, "tenants", {"id": "ten", "name": "a", "created_at": 0})
+        key = {"id": "key", "tenant_id": "ten", "name": "k", "prefix": "p", "digest": digest, "created_at": 0}
+        _insert(connection, "api_keys", key)
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        found = keys.key_and_tenant(session, "loram_before", KeyDigests([b"s" * 32]))
+        assert found is not None
+        row, tenant = found
+    assert (row.rights, row.expires_at) == (ALL, None)
+    assert (tenant.suspended_at, tenant.local_roots) == (None, None)
 
 
 def test_the_version_before_knows_every_state_that_a_downgrade_leaves(database: Database, database_url: str) -> None:

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.source import CorpusSource, DatasetShelf
 from publisher.errors import RequestFault
-from publisher.jobs.leases import Lease
+from publisher.jobs.leases import Lease, job_of
 from publisher.recipe import Recipe
 from publisher.recipe.stored import stored_recipe
 from publisher.settings import Settings
-from publisher.store.models import BaseModel, Corpus, Job
-from publisher.store.tenancy import readable_by
+from publisher.store.models import BaseModel, Corpus
+from publisher.store.resources import corpora_by_name
 from worker.jobs.target import publish_target
 from worker.request import BaseModelSource, BuildRequest
 from worker.storage.store import StageStore
@@ -34,7 +34,7 @@ def read_request(
     Raises RequestFault if the recipe is of another version and cannot be read or a corpus that it names is gone,
     CredentialFault without a token to publish.
     """
-    job = session.get_one(Job, lease.job_id)
+    job = job_of(session, lease)
     recipe = stored_recipe(job.variant.recipe, job.variant.recipe_version)
     return BuildRequest(
         base=_base(job.variant.base_model, settings),
@@ -74,9 +74,9 @@ def _shelf(settings: Settings) -> DatasetShelf:
 
 def _corpora(session: Session, tenant_id: str, recipe: Recipe, settings: Settings) -> Mapping[str, CorpusSource]:
     names = recipe.corpus_names()
-    rows = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(names)))
     shelf = _shelf(settings)
-    found = {row.name: _corpus(row, shelf) for row in rows}
+    rows = corpora_by_name(session, tenant_id, names)
+    found = {name: _corpus(row, shelf) for name, row in rows.items()}
     for name in names:
         if name not in found:
             way_out = "Register it again and retry the job."

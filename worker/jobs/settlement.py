@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from publisher.errors import CredentialFault, HubUnavailable
 from publisher.hub_client.faults import hub_faults
 from publisher.jobs import transitions
-from publisher.jobs.leases import Lease
+from publisher.jobs.leases import Lease, job_of
 from publisher.jobs.publishing import Intent
 from publisher.jobs.transitions import PublishedFile
 from publisher.manifest.manifest import FILE_NAME as MANIFEST
@@ -48,7 +48,7 @@ class OpenIntent:
 
 def open_intent(session: Session, settings: Settings, lease: Lease) -> OpenIntent | None:
     """None if no earlier try has left anything open."""
-    job = session.get_one(Job, lease.job_id)
+    job = job_of(session, lease)
     intent = Intent.of(job.publishing)
     if intent is None:
         return None

@@ -6,13 +6,12 @@ import logging
 import shutil
 import threading
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.faults import why_away
-from publisher.store.models import Job
+from publisher.store.resources import unfinished
 from worker.storage.collection import Limits, Upkeep, collect, size_text
 from worker.storage.uses import StillWanted
 
@@ -41,11 +40,10 @@ def going_on(database: Database) -> StillWanted:
             return jobs
         try:
             with database.read() as session:
-                rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(jobs))).all()
+                return unfinished(session, jobs)
         except SQLAlchemyError as error:
             logger.warning("no job's stages are collected: %s", why_away(error))
             return jobs
-        return frozenset(id for id, state in rows if not state.finished)
 
     return still_wanted
 

@@ -7,7 +7,9 @@ from starlette.responses import JSONResponse
 
 from publisher.hub.access import KnownCaller
 from publisher.hub.card import CardError, read_metadata
+from publisher.hub.owner import Owner
 from publisher.hub.protocol import CardText
+from publisher.keys.scopes import Scope
 
 router = APIRouter()
 
@@ -20,8 +22,17 @@ def who_am_i(caller: KnownCaller) -> dict[str, object]:
         "name": caller.name,
         "fullname": caller.name,
         "orgs": [],
-        "auth": {"type": "access_token", "accessToken": {"displayName": caller.name, "role": "write"}},
+        "auth": {"type": "access_token", "accessToken": {"displayName": caller.name, "role": _role(caller)}},
+        # not of the protocol: what the key may do here and at the service's API
+        "scopes": sorted(caller.rights),
     }
+
+
+def _role(caller: Owner) -> str:
+    """In the words of the protocol; `none`: public repositories alone."""
+    if Scope.HUB_WRITE in caller.rights:
+        return "write"
+    return "read" if caller.may_read else "none"
 
 
 @router.post("/api/validate-yaml")

@@ -1,0 +1,48 @@
+"""What becomes of a suspended tenant's jobs: queued ones wait, running ones are paused, and all go on afterwards.
+
+A job whose commit may have been sent is past pausing: it ends its publication, so that what the Hub has and what the
+service says agree.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from publisher.errors import Conflict
+from publisher.jobs import service
+from publisher.store.models import Job, Tenant
+from publisher.store.states import JobState
+
+
+def pause_running(session: Session) -> list[str]:
+    """Have the running jobs of suspended tenants pause; their ids. A job that was claimed just before the suspension is
+    found by the next call: the reaper calls again and again."""
+    running = select(Job.id).join(Tenant, Tenant.id == Job.tenant_id)
+    found = running.where(
+        Tenant.suspended_at.is_not(None), Job.state == JobState.RUNNING, Job.publishing.is_(None)
+    ).order_by(Job.id)
+    paused = []
+    for id in session.scalars(found).all():
+        try:
+            service.pause(session, id)
+        except Conflict:  # it has ended, or begun to publish, at this moment
+            continue
+        paused.append(id)
+    return paused
+
+
+def resume_tenant(session: Session, tenant: Tenant) -> list[str]:
+    """End a suspension; the ids of the jobs that it had paused and that are to be sent again after the commit. Those
+    that somebody had paused before stay paused."""
+    if tenant.suspended_at is None:
+        return []
+    held = select(Job.id).where(
+        Job.tenant_id == tenant.id,
+        Job.state.in_([JobState.PAUSED, JobState.PAUSING]),
+        Job.pause_requested_at >= tenant.suspended_at,
+    )
+    ids = session.scalars(held.order_by(Job.id)).all()
+    tenant.suspended_at = None
+    session.flush()
+    return [id for id in ids if service.resume(session, id).state is JobState.QUEUED]

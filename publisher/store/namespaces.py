@@ -1,0 +1,72 @@
+"""Whose the namespaces of the embedded Hub are: a tenant's by grant, its own name's from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from publisher.errors import Conflict, NotFound
+from publisher.store.database import clock
+from publisher.store.models import HubNamespace, Tenant
+
+
+def namespace_row(session: Session, namespace: str) -> HubNamespace | None:
+    """None if nobody ever had it; a row without a tenant if it was taken back."""
+    return session.get(HubNamespace, namespace)
+
+
+def namespaces_of(session: Session, tenant_id: str) -> list[str]:
+    """Sorted."""
+    found = select(HubNamespace.namespace).where(HubNamespace.tenant_id == tenant_id)
+    return list(session.scalars(found.order_by(HubNamespace.namespace)))
+
+
+def is_sole_tenant(session: Session, tenant_id: str) -> bool:
+    """Whether there is no other: then all that is nobody's is its own to take."""
+    return session.get(Tenant, tenant_id) is not None and session.scalar(select(func.count(Tenant.id))) == 1
+
+
+def grant(session: Session, namespace: str, tenant: Tenant) -> None:
+    """Conflict if it is another tenant's."""
+    row = namespace_row(session, namespace)
+    if row is not None and row.tenant_id not in {None, tenant.id}:
+        owner = session.get_one(Tenant, row.tenant_id).name
+        raise Conflict(
+            f"namespace {namespace!r} is tenant {owner!r}'s.",
+            way_out=f"publisher admin tenant ungrant {owner} {namespace} takes it back first.",
+        )
+    if row is None:
+        session.add(HubNamespace(namespace=namespace, tenant_id=tenant.id, granted_at=clock(session)))
+    else:
+        row.tenant_id, row.granted_at = tenant.id, clock(session)
+    session.flush()
+
+
+def ungrant(session: Session, namespace: str, tenant: Tenant) -> None:
+    """Nobody's from now on, until it is granted again; what lies in it stays. NotFound if it is not the tenant's."""
+    row = namespace_row(session, namespace)
+    if row is None or row.tenant_id != tenant.id:
+        raise NotFound(
+            f"tenant {tenant.name!r} has no namespace {namespace!r}.",
+            way_out="publisher admin tenant list says who has which.",
+        )
+    row.tenant_id = None
+
+
+def grant_if_free(session: Session, namespace: str, tenant_id: str) -> None:
+    """Nothing is changed where there is a row already."""
+    if namespace_row(session, namespace) is None:
+        session.add(HubNamespace(namespace=namespace, tenant_id=tenant_id, granted_at=clock(session)))
+        session.flush()
+
+
+def adopt(session: Session, owners: Mapping[str, str]) -> None:
+    """Grants for what was taken before there were grants, namespace → tenant's id; then every tenant's own name's."""
+    tenants = {tenant.id: tenant.name for tenant in session.scalars(select(Tenant).order_by(Tenant.id))}
+    for namespace, tenant_id in owners.items():
+        if tenant_id in tenants:
+            grant_if_free(session, namespace, tenant_id)
+    for tenant_id, name in tenants.items():
+        grant_if_free(session, name, tenant_id)

@@ -1,0 +1,83 @@
+"""Tenants: made, suspended and looked at by the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from publisher.errors import Conflict, NotFound, RequestFault
+from publisher.store.database import clock
+from publisher.store.keys import add_tenant
+from publisher.store.models import Job, Tenant
+from publisher.store.states import JobState
+
+
+class Suspended(RequestFault):
+    """The key is good, and its tenant has been suspended."""
+
+    status = 403
+    slug = "tenant-suspended"
+    title = "Tenant suspended"
+
+
+def refuse_suspended(tenant: Tenant) -> None:
+    """Raises Suspended."""
+    if tenant.suspended_at is not None:
+        raise Suspended(
+            f"The tenant {tenant.name!r} is suspended: its jobs wait, and nothing of it is lost.",
+            way_out="Ask the service's operator, who can resume it.",
+        )
+
+
+def may_begin() -> ColumnElement[bool]:
+    """Of jobs: that their tenant is not suspended."""
+    return Job.tenant_id.not_in(select(Tenant.id).where(Tenant.suspended_at.is_not(None)))
+
+
+def create_tenant(session: Session, name: str) -> Tenant:
+    """Conflict if there is one of this name."""
+    if session.scalar(select(Tenant.id).where(Tenant.name == name)) is not None:
+        raise Conflict(f"there is already a tenant {name!r}.", way_out="Choose another name.")
+    return add_tenant(session, name)
+
+
+def find_tenant(session: Session, name: str) -> Tenant:
+    """Locked until the transaction ends. Raises NotFound."""
+    tenant = session.scalar(select(Tenant).where(Tenant.name == name).with_for_update(key_share=True))
+    if tenant is None:
+        raise NotFound(f"there is no tenant {name!r}.", way_out="publisher admin tenant list names them all.")
+    return tenant
+
+
+def all_tenants(session: Session) -> Sequence[Tenant]:
+    """Oldest first."""
+    return session.scalars(select(Tenant).order_by(Tenant.id)).all()
+
+
+def unfinished_jobs(session: Session, tenant_id: str) -> dict[JobState, int]:
+    """How many jobs of the tenant are in each state that is not an end; none where there are none."""
+    rows = session.execute(select(Job.state, func.count()).where(Job.tenant_id == tenant_id).group_by(Job.state))
+    return {state: number for state, number in rows.all() if not state.finished}
+
+
+def suspend(session: Session, tenant: Tenant) -> None:
+    """From the commit on its keys open nothing and none of its jobs is begun: publisher.jobs.suspension does the rest.
+
+    Suspending twice changes nothing.
+    """
+    if tenant.suspended_at is None:
+        tenant.suspended_at = clock(session)
+
+
+def set_local_roots(tenant: Tenant, roots: Sequence[Path] | None, data_dir: Path) -> None:
+    """Folders from which this tenant alone may register; None: those of the settings. RequestFault for one that is
+    relative, or that holds the service's own data: keys and other tenants' models lie there."""
+    for root in roots or ():
+        if not root.is_absolute():
+            raise RequestFault(f"{root} is relative.", way_out="Give absolute paths, as API and workers see them.")
+        if data_dir.resolve().is_relative_to(root.resolve()):
+            raise RequestFault(f"{root} holds the service's own data, {data_dir}.", way_out="Name a folder beside it.")
+    tenant.local_roots = None if roots is None else [str(root.resolve()) for root in roots]
