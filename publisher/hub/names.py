@@ -54,6 +54,14 @@ class RepositoryId:
         return cls(*parts)
 
 
+def check_namespace(text: str) -> str:
+    """Returns `text` if repositories may lie in a namespace of that name; raises BadRequest otherwise."""
+    try:
+        return RepositoryId.parse(f"{text}/x").namespace
+    except BadRequest as error:
+        raise BadRequest(f"{text!r} cannot be a namespace of the Hub.", way_out=error.way_out) from error
+
+
 def check_file_path(path: str) -> str:
     """Returns `path` if it is a plain relative path inside a repository; raises BadRequest otherwise."""
     parts = path.split("/")

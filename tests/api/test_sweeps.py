@@ -64,11 +64,12 @@ def test_jobs_wait_in_the_order_of_the_variants(api: RunningApi, client: httpx.C
     assert waiting_messages(api.settings).total() >= 40
 
 
-def test_one_variant_that_could_only_fail_stops_all(client: httpx.Client, body: Body) -> None:
+def test_one_variant_that_could_only_fail_stops_all(client: httpx.Client, tenant: Tenant, body: Body) -> None:
     message = refused(post(client, body, vary={"pruning.ratio": [0.5, 2]}), 422, "vary.pruning.ratio")
     assert "with pruning.ratio 2" in message
     names = [{"corpora": [name]} for name in ("novel", "unknown")]
-    message = refused(post(client, body, vary={"evaluation": names}, publish={"repo_id": "org/x-{n}"}), 422)
+    publish = {"repo_id": f"{tenant.name}/x-{{n}}"}
+    message = refused(post(client, body, vary={"evaluation": names}, publish=publish), 422)
     assert 'with evaluation {"corpora": ["unknown"]}' in message
     assert "there is no corpus 'unknown'" in message
     assert nothing_was_made(client)

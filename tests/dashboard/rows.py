@@ -61,13 +61,14 @@ class Account:
     tenant_id: str
     key_id: str
     key: str
+    name: str = ""
 
     @classmethod
     def create(cls, database: Database, name: str, key_name: str = "laptop") -> Account:
         key = keys.new_key()
         with database.write() as session:
             tenant = keys.add_tenant(session, name)
-            return cls(database, tenant.id, keys.add_key(session, tenant.id, key_name, key).id, key)
+            return cls(database, tenant.id, keys.add_key(session, tenant.id, key_name, key).id, key, name)
 
     def base_model(self, repo_id: str = FACTS.repo_id) -> str:
         facts = FACTS.model_copy(update={"repo_id": repo_id})

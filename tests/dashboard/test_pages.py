@@ -48,7 +48,7 @@ def test_command_on_an_empty_page_works_as_it_stands(account: Account, browser: 
     base = account.base_model()
     source = unescape(browser.get("/jobs").text)
     command = re.findall(r"<code>(curl.*?)</code>", source, re.DOTALL)[0]
-    words = shlex.split(command.replace("\\\n", "").replace("my-org", account.key_id.replace("_", "-")))
+    words = shlex.split(command.replace("\\\n", "").replace("my-org", account.name))
     address, body = words[1], json.loads(words[-1])
     assert body["base_model_id"] == base
     sent = {name: value for name, _, value in (words[index].partition(": ") for index in (3, 5))}

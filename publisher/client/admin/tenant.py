@@ -9,7 +9,7 @@ import click
 from sqlalchemy.orm import Session
 
 from publisher.client.admin.installation import installation
-from publisher.hub.names import RepositoryId
+from publisher.hub.names import check_namespace
 from publisher.jobs.suspension import pause_running, resume_tenant
 from publisher.store import namespaces, tenants
 from publisher.store.models import Tenant
@@ -32,7 +32,7 @@ def tenant() -> None:
 @click.argument("name")
 def create(name: str, data_dir: Path | None) -> None:
     """Make a tenant, with the namespace of its name in the embedded Hub."""
-    RepositoryId.parse(f"{name}/x")  # refuses what cannot be a namespace
+    check_namespace(name)
     with installation(data_dir) as at, at.database.write() as session:
         made = tenants.create_tenant(session, name)
         own = name in namespaces.namespaces_of(session, made.id)
@@ -95,7 +95,7 @@ def resume(name: str, data_dir: Path | None) -> None:
 @click.argument("namespace")
 def grant(name: str, namespace: str, data_dir: Path | None) -> None:
     """Give a tenant a namespace of the embedded Hub."""
-    RepositoryId.parse(f"{namespace}/x")
+    check_namespace(namespace)
     with installation(data_dir) as at, at.database.write() as session:
         namespaces.grant(session, namespace, tenants.find_tenant(session, name))
     click.echo(f"Namespace {namespace} is tenant {name}'s.")

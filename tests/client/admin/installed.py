@@ -28,8 +28,8 @@ class Installed:
         return cls(data, Database(settings.resolved_database_url), settings)
 
     def run(self, *words: str) -> Result:
-        """`publisher admin WORDS --data …`; an error of ours is `exception`."""
-        return CliRunner().invoke(admin, [*words, "--data", str(self.data)])
+        """`publisher admin GROUP COMMAND --data … WORDS`; an error of ours is `exception`."""
+        return CliRunner().invoke(admin, [*words[:2], "--data", str(self.data), *words[2:]])
 
     def said(self, *words: str) -> str:
         done = self.run(*words)
