@@ -12,6 +12,7 @@ from publisher.people.identity import Identity, normal_email, printed
 from publisher.people.roles import Role
 from publisher.store.database import clock
 from publisher.store.models import Membership, Person, Tenant
+from publisher.store.tenants import find_tenant
 
 
 def standing() -> Select[Membership]:
@@ -33,9 +34,9 @@ def still_standing(session: Session, ids: Collection[str]) -> set[str]:
 
 
 def of_person(session: Session, person_id: str) -> list[Membership]:
-    """Those that count, the one that was used last first, then the oldest."""
+    """Those that count, the one that was used last first, then the oldest; of suspended tenants at the end."""
     rows = session.scalars(standing().where(Membership.person_id == person_id).options(joinedload(Membership.tenant)))
-    return sorted(rows, key=lambda row: (-(row.used_at or 0), row.id))
+    return sorted(rows, key=lambda row: (row.tenant.suspended_at is not None, -(row.used_at or 0), row.id))
 
 
 def sign_in(session: Session, someone: Identity, by_rule: Mapping[str, Role]) -> list[Membership]:
@@ -115,7 +116,7 @@ def add(session: Session, tenant_name: str, who: str, role: Role) -> Membership:
     One that was ended is begun anew, as another row: sessions of before stay ended, and an address counts for whoever
     comes with it next. Raises NotFound for the tenant, RequestFault for the address.
     """
-    tenant = _tenant(session, tenant_name)
+    tenant = find_tenant(session, tenant_name)
     address = normal_email(who)
     known = _found(session, tenant.id, address or printed(who))
     if address is None and not known:
@@ -141,7 +142,7 @@ def _begin_anew(session: Session, tenant_id: str, address: str | None, ended: Se
 def remove(session: Session, tenant_name: str, who: str) -> list[Membership]:
     """End the memberships of an address, or the one with this id: their sessions end within a second, and no rule lets
     them in again. Raises NotFound."""
-    tenant = _tenant(session, tenant_name)
+    tenant = find_tenant(session, tenant_name)
     rows = [row for row in _found(session, tenant.id, normal_email(who) or printed(who)) if row.ended_at is None]
     if not rows:
         raise NotFound(f"{who} is no member of {tenant_name!r}.", way_out="publisher admin member list names them all.")
@@ -154,7 +155,7 @@ def members(session: Session, tenant_name: str | None = None) -> Sequence[Member
     """All with tenant and person, ended ones too, by tenant and age; of one tenant if it is named. Raises NotFound."""
     rows = select(Membership).join(Tenant).order_by(Tenant.name, Membership.id)
     if tenant_name is not None:
-        rows = rows.where(Membership.tenant_id == _tenant(session, tenant_name).id)
+        rows = rows.where(Membership.tenant_id == find_tenant(session, tenant_name).id)
     return session.scalars(rows.options(joinedload(Membership.tenant), joinedload(Membership.person))).all()
 
 
@@ -163,11 +164,3 @@ def _found(session: Session, tenant_id: str, who: str) -> list[Membership]:
     found = select(Membership).outerjoin(Person).where(Membership.tenant_id == tenant_id)
     rows = session.scalars(found.where(or_(Membership.email == who, Person.email == who, Membership.id == who)))
     return sorted(rows.unique(), key=lambda row: (row.email != who, row.id))
-
-
-def _tenant(session: Session, name: str) -> Tenant:
-    tenant = session.scalar(select(Tenant).where(Tenant.name == name))
-    if tenant is None:
-        names = ", ".join(session.scalars(select(Tenant.name).order_by(Tenant.name).limit(20))) or "none"
-        raise NotFound(f"There is no tenant {name!r}.", way_out=f"There are: {names}.")
-    return tenant

@@ -113,10 +113,14 @@ def body_of(method: str, path: str, operation: Mapping[str, Any], victim: Owner)
     return bodies[method, path]
 
 
+#: show nothing of a tenant, and need no key's scope: tests/dashboard/test_sign_in.py and test_oidc.py are about these
+SIGNING_IN = {"/login", "/logout", "/signed-out", "/login/oidc", "/login/oidc/callback", "/tenants"}
+
+
 def dashboard_calls(victim: Owner) -> Iterator[Call]:
     """Pages and forms, with each of the victim's ids."""
     for path, method in routes_of(create_dashboard()):
-        if path in {"/login", "/logout"} or path.startswith("/assets/"):
+        if path in SIGNING_IN or path.startswith("/assets/"):
             continue
         for id in (victim.job, victim.variant, victim.base_model) if "{" in path else ("",):
             yield Call(method, path, filled(path, {"id": id}), names_the_victim="{" in path)

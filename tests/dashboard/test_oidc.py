@@ -322,6 +322,33 @@ def test_removed_member_is_out_at_once_and_stays_out_of_rules(service: RunningDa
         assert target(enter(browser)) == "/jobs"
 
 
+def test_suspended_tenant_shows_its_members_nothing_until_it_is_resumed(
+    service: RunningDashboard, someone: Claims
+) -> None:
+    account = service.account()
+    with service.database.read() as session:
+        name = session.get_one(Tenant, account.tenant_id).name
+    id = invite(service, someone, Role.ADMIN, name)
+
+    def suspend(at: float | None) -> None:
+        with service.database.write() as session:
+            session.get_one(Tenant, account.tenant_id).suspended_at = at
+
+    with entered(service) as browser:
+        suspend(1.0)
+        answer = browser.get("/jobs")
+        assert answer.status_code == 403
+        assert "suspended" in answer.text
+        with service.database.read() as session:
+            assert members.still_standing(session, [id]) == set()
+        # another tenant of theirs is open
+        invite(service, someone, Role.VIEWER)
+        assert urlsplit(target(enter(browser))).path == "/tenants"
+        assert f"viewer of {LAB}" in browser.get("/jobs").text
+        suspend(None)
+        assert {name, LAB} <= set(re.findall(r"<button[^>]*>([^<]+)<", browser.get("/tenants").text))
+
+
 def test_open_stream_ends_with_the_membership(service: RunningDashboard, someone: Claims) -> None:
     invite(service, someone)
     with entered(service) as browser:

@@ -120,7 +120,7 @@ def test_a_member_without_an_address_is_named_by_id(database: Database, tenants:
 
 def test_what_is_not_there_is_named(database: Database, tenants: dict[str, str]) -> None:
     with database.write() as session:
-        with pytest.raises(NotFound, match=r"no tenant 'c'\. There are: a, b\."):
+        with pytest.raises(NotFound, match=r"no tenant 'c'"):
             members.add(session, "c", ANN, Role.MEMBER)
         with pytest.raises(NotFound, match=r"is no member of 'a'"):
             members.remove(session, "a", ANN)
