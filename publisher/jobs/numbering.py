@@ -11,15 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import event, insert, update
+from sqlalchemy import Table, bindparam, event, insert, update
 from sqlalchemy.orm import Session
 
 from publisher.store.models import JobEvent, Tenant
 
 _WAITING = "events that wait for the commit"
 _tenant_of = itemgetter("tenant_id")
+
+# made once, by the tables: they are in every transaction of a job
+_INSERT = insert(cast(Table, JobEvent.__table__))
+_TENANT = cast(Table, Tenant.__table__)
+_COUNT = (
+    update(_TENANT)
+    .where(_TENANT.c.id == bindparam("of_tenant"))
+    .values(event_seq=_TENANT.c.event_seq + bindparam("more"))
+    .returning(_TENANT.c.event_seq)
+)
 
 
 def add(session: Session, rows: Iterable[dict[str, Any]]) -> None:
@@ -39,7 +49,7 @@ def _write(session: Session) -> None:
     for tenant_id, some in groupby(sorted(rows, key=_tenant_of), _tenant_of):
         _number(session, tenant_id, list(some))
     if rows:
-        session.execute(insert(JobEvent), rows)
+        session.execute(_INSERT, rows)
 
 
 @event.listens_for(Session, "after_rollback")
@@ -48,12 +58,6 @@ def _forget(session: Session) -> None:
 
 
 def _number(session: Session, tenant_id: str, rows: list[dict[str, Any]]) -> None:
-    last = session.scalars(
-        update(Tenant)
-        .where(Tenant.id == tenant_id)
-        .values(event_seq=Tenant.event_seq + len(rows))
-        .returning(Tenant.event_seq)
-        .execution_options(synchronize_session=False)
-    ).one()
+    last = session.scalars(_COUNT, {"of_tenant": tenant_id, "more": len(rows)}).one()
     for number, row in enumerate(rows, last - len(rows) + 1):
         row["number"] = number

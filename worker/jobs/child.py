@@ -13,10 +13,19 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, JobPaused, LeaseLost, OutOfDisk
+from publisher.errors import (
+    CredentialFault,
+    HubUnavailable,
+    JobCancelled,
+    JobPaused,
+    LeaseLost,
+    OutOfDisk,
+    RequestFault,
+)
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease, lost
@@ -26,13 +35,17 @@ from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
 from publisher.store.job_history import has_computed
+from publisher.store.models import Job
 from publisher.store.states import EventKind
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
 from worker.jobs.request import read_request, secrets_of
 from worker.jobs.settlement import Settlement, open_intent
+from worker.jobs.supervision import LEFT_OPEN
+from worker.jobs.target import publish_target
 from worker.request import BuildRequest
 from worker.stages.publication import PublishedOtherwise
+from worker.stages.rights import check_rights
 
 if TYPE_CHECKING:  # what it imports takes a while
     from worker.storage.store import StageStore
@@ -77,12 +90,24 @@ class JobProcess:
         self._reporter.ask_the_hub()
         return Settlement(opened, self._lease, self._reporter).settle()
 
+    def _ask_again(self) -> None:
+        """Of a job that has waited: whether the Hub is there and takes its token by now, before torch is loaded, which
+        takes seconds and gigabytes at each look. Raises what it waits for then."""
+        with self._database.read() as session:
+            job = session.get_one(Job, self._lease.job_id)
+            if job.waiting_since is None:
+                return
+            target = publish_target(job.variant, self._settings, self._lease)
+        self._secrets = [target.token]
+        with suppress(RequestFault):  # the stage that it stops says so, with what is computed by then
+            check_rights(target)
+
     def _build(self) -> None:
+        self._ask_again()
         request = self._request()
         # imported here, since torch takes seconds and the first heartbeat must not wait for it
         from worker.jobs.outcome import read_outcome
         from worker.stages.pipeline import run_pipeline
-        from worker.stages.rights import check_rights
 
         store, target = self._store(), request.publish
         assert target is not None, "a job publishes"
@@ -158,8 +183,8 @@ class JobProcess:
         )
 
 
-def run_job(settings: Settings, lease: Lease) -> None:
-    """Run a claimed job in this process; returns when it has ended or is for the parent to settle."""
+def run_job(settings: Settings, lease: Lease) -> bool:
+    """Run a claimed job in this process; returns whether it has ended, or it is for the parent to settle."""
     database = Database(settings.resolved_database_url)
     with JobReporter(database, lease, settings) as reporter:
         stopping = WorkerStopping("the worker shuts down.")
@@ -168,6 +193,8 @@ def run_job(settings: Settings, lease: Lease) -> None:
             JobProcess(database, settings, lease, reporter).run()
         except (LeaseLost, WorkerStopping) as reason:
             logger.warning("%s stops here: %s", lease.job_id, reason)
+            return False
+    return True
 
 
 def die_with(parent: int) -> None:
@@ -190,7 +217,8 @@ def main() -> None:
     job_id, token, parent = sys.argv[1:]
     die_with(int(parent))
     impatient()
-    run_job(Settings(), Lease(job_id, int(token)))
+    if not run_job(Settings(), Lease(job_id, int(token))):
+        sys.exit(LEFT_OPEN)
 
 
 if __name__ == "__main__":
