@@ -14,11 +14,12 @@ from typing import Any, Self, cast
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from publisher.files.amounts import duration
 from publisher.jobs import attempts, events
 from publisher.jobs.events import JOBS, NewEvent
 from publisher.jobs.leases import Held, Lease, hold, lost
 from publisher.jobs.publishing import TOO_LATE, Intent
-from publisher.jobs.waiting import Waiting, pause, span
+from publisher.jobs.waiting import Waiting, pause
 from publisher.settings import Settings
 from publisher.store.database import clock, database_now
 from publisher.store.models import JobAttempt, Variant, VariantFile
@@ -199,7 +200,7 @@ def wait_patiently(
     waited = 0.0 if job.waiting_since is None else max(0.0, clock(session) - job.waiting_since)
     ends = patience is not None and waited >= patience and job.publishing is None
     if ends and job.state is JobState.RUNNING:
-        message = f"{waiting.message} The job waited for {span(waited)}."
+        message = f"{waiting.message} The job waited for {duration(waited)}."
         failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
         return _end(session, lease, JobState.FAILED, failure=failure.as_json())
     return wait(session, lease, waiting, max(pause(waited), not_before))
