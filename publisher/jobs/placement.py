@@ -13,7 +13,7 @@ from publisher.jobs.fleet import Fleet, live_fleet
 from publisher.jobs.shapes import fill, read_needs
 from publisher.jobs.turns import due
 from publisher.jobs.waiting import Waiting, WaitKind
-from publisher.store.database import Database
+from publisher.store.database import Database, clock
 from publisher.store.models import Job
 from publisher.store.states import JobState
 
@@ -34,13 +34,14 @@ def keep_waiting_true(database: Database, patience: float) -> int:
         changes = list(islice(_changes(session, _missing(session, live_fleet(session, patience))), BATCH))
     if changes:
         with database.write() as session:
-            for job_id, message in changes:
-                _say(session, job_id, message)
+            now = clock(session)
+            for job_id, message, since in changes:
+                _say(session, job_id, message, now if since is None else since)
     return len(changes)
 
 
-def _say(session: Session, job_id: str, message: str | None) -> None:
-    said = None if message is None else Waiting(WaitKind.WORKER, message, way_out=_WAY_OUT).as_json()
+def _say(session: Session, job_id: str, message: str | None, since: float) -> None:
+    said = None if message is None else Waiting(WaitKind.WORKER, message, way_out=_WAY_OUT, since=since).as_json()
     events.move(session, job_id, JobState.QUEUED, only_from=[JobState.QUEUED], where=due(), waiting=said)
 
 
@@ -58,14 +59,15 @@ def _missing(session: Session, fleet: Fleet) -> dict[str | None, str | None]:
     return {digest: sentence and f"{sentence}." for digest, sentence in sentences.items()}
 
 
-def _changes(session: Session, missing: dict[str | None, str | None]) -> Iterator[tuple[str, str | None]]:
-    """Jobs that say something else than is true, with what is. What else one waits for it goes on saying, unless there
-    is no worker for it either."""
+def _changes(session: Session, missing: dict[str | None, str | None]) -> Iterator[tuple[str, str | None, float | None]]:
+    """Jobs that say something else than is true, with what is, and since when they wait for a worker, if they do. What
+    else one waits for it goes on saying, unless there is no worker for it either."""
     kind, message = (Job.waiting[part].as_string() for part in ("kind", "message"))
+    since = Job.waiting["since"].as_float()
     unfit = [digest for digest, true in missing.items() if true is not None]
     where = [] if len(unfit) > _NAMED else [Job.waiting.is_not(None) | Job.needs_digest.in_(unfit)]
-    said = session.execute(select(Job.id, Job.needs_digest, kind, message).where(*due(), *where).order_by(Job.id))
-    for job_id, digest, told_kind, told in said.all():
-        true = missing.get(digest)
-        if true != told and (true is not None or told_kind == WaitKind.WORKER.value):
-            yield job_id, true
+    shown = select(Job.id, Job.needs_digest, kind, message, since).where(*due(), *where).order_by(Job.id)
+    for job_id, digest, told_kind, told, told_since in session.execute(shown).all():
+        true, waits = missing.get(digest), told_kind == WaitKind.WORKER.value
+        if true != told and (true is not None or waits):
+            yield job_id, true, told_since if waits else None
