@@ -15,6 +15,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from publisher.errors import RequestFault
+from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.owner import Owner
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
@@ -26,6 +27,7 @@ from publisher.store.database import Database
 from publisher.store.faults import database_faults
 from publisher.store.keys import tenant_of
 from publisher.store.private import keep_private
+from publisher.store.starting import refuse_unusable, said_at_start
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -44,8 +46,10 @@ def create_app(settings: Settings) -> FastAPI:
         await to_thread.run_sync(migrate.upgrade, settings.resolved_database_url)
         upkeep = Upkeep(storage)
         upkeep.start()
+        allow_many()
         try:
-            yield
+            async with silent_ones_closed():
+                yield
         finally:
             upkeep.stop()
             database.close()
@@ -87,7 +91,9 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
 def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
-        return create_app(settings())
+        with said_at_start():
+            refuse_unusable(settings())
+            return create_app(settings())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from publisher.files.private import umask_of
 from publisher.settings import settings
 from publisher.store.database import create_database_engine
+from publisher.store.starting import refuse_unusable_database, said_at_start
 
 #: PostgreSQL's advisory locks are numbers; this one is "loram" in ASCII.
 _ADVISORY_LOCK = 0x6C6F72616D
@@ -111,5 +112,7 @@ def _scripts() -> Path:
 
 
 if __name__ == "__main__":
-    os.umask(umask_of(group=settings().group_access))
-    upgrade(settings().resolved_database_url)
+    with said_at_start():
+        os.umask(umask_of(group=settings().group_access))
+        refuse_unusable_database(settings().resolved_database_url)
+        upgrade(settings().resolved_database_url)

@@ -34,7 +34,7 @@ from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
-from publisher.store.job_history import has_computed
+from publisher.store.job_history import attempts_before, has_computed
 from publisher.store.models import Job
 from publisher.store.states import EventKind
 from worker.jobs.failures import failure_of, trace_of
@@ -97,6 +97,8 @@ class JobProcess:
             job = session.get_one(Job, self._lease.job_id)
             if job.waiting_since is None:
                 return
+            for earlier in attempts_before(session, job.id, self._lease.token, 1):
+                self._reporter.stage = (earlier.waiting or {}).get("stage")
             target = publish_target(job.variant, self._settings, self._lease)
         self._secrets = [target.token]
         with suppress(RequestFault):  # the stage that it stops says so, with what is computed by then
