@@ -37,10 +37,9 @@ def authenticate(
     """One refusal for every reason, so that nothing can be learned from it."""
     if credentials is not None:
         with service.database.read() as session:
-            found = keys.key_and_tenant(session, credentials.credentials)
-            if found is not None:
-                key, tenant = found
-                return Caller(tenant.id, tenant.name, key.id)
+            found = keys.holder_of(session, credentials.credentials)
+        if found is not None:
+            return Caller(found.tenant_id, found.tenant_name, found.key_id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 
 

@@ -19,9 +19,9 @@ from publisher.errors import Conflict, RequestFault
 from publisher.jobs import service as job_service
 from publisher.recipe.variations import Variation, variations
 from publisher.store import deletion, sweeps
-from publisher.store.models import Sweep, new_id
+from publisher.store.models import BaseModel, Sweep, new_id
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_request
+from publisher.store.resources import corpora_by_name, find_request
 from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
@@ -44,8 +44,7 @@ def create_sweep(
     if answer is None:
         varied = variations(request.recipe, request.vary)
         wanted = request.requests(varied)
-        for variation, one in zip(varied, wanted, strict=True):
-            _check(service, caller, variation, one)
+        _check(service, caller, varied, wanted)
         answer, job_ids = _create(service, caller, request, wanted, key)
         if job_ids:
             _dispatch(service, job_ids)
@@ -54,11 +53,14 @@ def create_sweep(
     return answer
 
 
-def _check(service: Service, caller: Caller, variation: Variation, request: VariantRequest) -> None:
-    try:
-        check_variant(service, caller, request)
-    except RequestFault as fault:
-        raise type(fault)(f"with {variation}: {fault.message}", field=fault.field, way_out=fault.way_out) from fault
+def _check(service: Service, caller: Caller, varied: list[Variation], wanted: list[VariantRequest]) -> None:
+    with service.database.read() as session:
+        for variation, request in zip(varied, wanted, strict=True):
+            try:
+                check_variant(session, service, caller, request)
+            except RequestFault as fault:
+                message = f"with {variation}: {fault.message}"
+                raise type(fault)(message, field=fault.field, way_out=fault.way_out) from fault
 
 
 def _dispatch(service: Service, job_ids: list[str]) -> None:
@@ -93,10 +95,11 @@ def _create(
             row = Sweep(tenant_id=caller.tenant_id, request=told, request_digest=request.digest, idempotency_key=key)
             session.add(row)
             session.flush()
+            base = _keep(session, caller, wanted)
             # within a millisecond ids have no order of their own
             ids = [sorted(new_id(kind) for _ in wanted) for kind in ("var", "job")]
             for one, variant_id, job_id in zip(wanted, *ids, strict=True):
-                variant = add_variant(session, caller, one, None, id=variant_id, sweep_id=row.id)
+                variant = add_variant(session, caller, base, one, id=variant_id, sweep_id=row.id)
                 job_service.enqueue(session, variant, one.priority, job_id)
             return SweepAnswer.whole(row, sweeps.variants_of(session, row.id)), ids[1]
     except IntegrityError:
@@ -105,6 +108,14 @@ def _create(
         if answer is None:
             raise
         return answer, []
+
+
+def _keep(session: Session, caller: Caller, wanted: list[VariantRequest]) -> BaseModel:
+    """The base model, which stays from now on, as the corpora do; Conflict if one was deleted since the checks."""
+    names = {name for request in wanted for name in request.recipe.corpus_names()}
+    for gone in sorted(names - set(corpora_by_name(session, caller.tenant_id, names, kept=True))):
+        raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
+    return owned(session, BaseModel, caller.tenant_id, wanted[0].base_model_id, kept=True)
 
 
 @router.get("", responses=documented(401))

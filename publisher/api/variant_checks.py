@@ -27,16 +27,28 @@ from publisher.store.resources import corpora_by_name, corpus_names
 from publisher.store.tenancy import owned
 
 
-def check_variant(service: Service, caller: Caller, request: VariantRequest) -> None:
-    """Raises RequestFault, naming the field, for a request whose job could only fail."""
+def check_variant(
+    session: Session, service: Service, caller: Caller, request: VariantRequest, *, kept: bool = False
+) -> BaseModel:
+    """The base model. Raises RequestFault, naming the field, for a request whose job could only fail.
+
+    `kept`: nobody deletes base model and corpora until the transaction ends.
+    """
     check_repo_id(request.publish.repo_id)
     _check_publishing(service, caller, request.publish)
-    with service.database.read() as session:
-        base = owned(session, BaseModel, caller.tenant_id, request.base_model_id)
-        facts = base_models_schema.facts_of(base)
-        pruned_parameters(facts.geometry, request.recipe.pruning)  # refuses what cannot be pruned so
-        _check_tokenizer(facts, request)
-        _check_text(session, caller, request.recipe)
+    base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=kept)
+    facts = base_models_schema.facts_of(base)
+    check_recipe(session, caller, facts, request.recipe, kept=kept)
+    return base
+
+
+def check_recipe(
+    session: Session, caller: Caller, facts: BaseModelFacts, recipe: Recipe, *, kept: bool = False
+) -> None:
+    """Raises RequestFault, naming the field, for a recipe that could only fail on this base model. `kept` as above."""
+    pruned_parameters(facts.geometry, recipe.pruning)  # refuses what cannot be pruned so
+    _check_tokenizer(facts, recipe)
+    _check_text(session, caller, recipe, kept=kept)
 
 
 def _check_publishing(service: Service, caller: Caller, publish: PublishRequest) -> None:
@@ -62,8 +74,8 @@ def _check_namespace(hub: HubStorage, caller: Caller, publish: PublishRequest) -
         )
 
 
-def _check_tokenizer(facts: BaseModelFacts, request: VariantRequest) -> None:
-    if request.recipe.corpus_names() and not facts.has_tokenizer:
+def _check_tokenizer(facts: BaseModelFacts, recipe: Recipe) -> None:
+    if recipe.corpus_names() and not facts.has_tokenizer:
         raise RequestFault(
             f"base model {facts.repo_id} has no tokenizer, and the recipe reads text.",
             field="base_model_id",
@@ -71,8 +83,8 @@ def _check_tokenizer(facts: BaseModelFacts, request: VariantRequest) -> None:
         )
 
 
-def _check_text(session: Session, caller: Caller, recipe: Recipe) -> None:
-    rows = corpora_by_name(session, caller.tenant_id, recipe.corpus_names())
+def _check_text(session: Session, caller: Caller, recipe: Recipe, *, kept: bool) -> None:
+    rows = corpora_by_name(session, caller.tenant_id, recipe.corpus_names(), kept=kept)
     facts = {name: corpora_schema.facts_of(row) for name, row in rows.items()}
     for need in text_needs(recipe):
         if need.corpus not in facts:

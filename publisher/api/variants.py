@@ -21,17 +21,17 @@ from publisher.api.publications import refuse_shared, withdraw
 from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_variant
 from publisher.api.variants_schema import VariantAnswer, VariantRequest, VariantSummary
-from publisher.errors import Conflict
 from publisher.hub_client.deadline import answers_within
+from publisher.jobs.dispatch import queue_in_broker
 from publisher.jobs.removal import refuse_live, remove_variant
 from publisher.jobs.service import enqueue
 from publisher.manifest.reports import Publication
 from publisher.recipe.versions import CURRENT as RECIPE_VERSION
 from publisher.store import filters as filtered
 from publisher.store.labels import change_labels, set_labels
-from publisher.store.models import BaseModel, Variant
+from publisher.store.models import BaseModel, Variant, new_id
 from publisher.store.paging import newest_first
-from publisher.store.resources import find_request, keep_corpora
+from publisher.store.resources import find_request
 from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
@@ -51,60 +51,53 @@ def create_variant(
 
     Whatever can be checked is checked before anything is created. Follow `job.id` at `/v1/jobs/{id}/events`.
     """
-    answer = _earlier_answer(service, caller, request, key)
-    if answer is None:
-        check_variant(service, caller, request)
-        answer, job_id = _create(service, caller, request, key)
-        if job_id is not None:
-            service.dispatcher.send(job_id)
-            return answer
-    response.headers["Idempotency-Replayed"] = "true"
+    try:
+        answer, sent = _create(service, caller, request, key)
+    except IntegrityError:
+        # PostgreSQL lets two transactions look before either writes; the unique key lets one of them win
+        with service.database.read() as session:
+            found = _earlier(session, caller, request, key)
+            if found is None:
+                raise
+            answer, sent = VariantAnswer.of(found), None
+    if sent is None:
+        response.headers["Idempotency-Replayed"] = "true"
+    else:
+        service.dispatcher.hand_over(*sent)
     return answer
-
-
-def _earlier_answer(service: Service, caller: Caller, request: VariantRequest, key: str | None) -> VariantAnswer | None:
-    if key is None:
-        return None
-    with service.database.read() as session:
-        found = find_request(session, Variant, caller.tenant_id, key)
-        return None if found is None else _answer_again(found, request, key)
-
-
-def _answer_again(found: Variant, request: VariantRequest, key: str) -> VariantAnswer:
-    refuse_other_body(found, request.digest, key)
-    return VariantAnswer.of(found)
 
 
 def _create(
     service: Service, caller: Caller, request: VariantRequest, key: str | None
-) -> tuple[VariantAnswer, str | None]:
-    """The answer, and the job to dispatch: None if the same request was made at the same time elsewhere."""
-    try:
-        with service.database.write() as session:
-            found = find_request(session, Variant, caller.tenant_id, key) if key is not None else None
-            if found is not None and key is not None:
-                return _answer_again(found, request, key), None
-            variant = add_variant(session, caller, request, key)
-            job = enqueue(session, variant, request.priority)
-            session.refresh(variant)
-            return VariantAnswer.of(variant), job.id
-    except IntegrityError:
-        # PostgreSQL lets two transactions look before either writes; the unique key lets one of them win
-        answer = _earlier_answer(service, caller, request, key)
-        if answer is None:
-            raise
-        return answer, None
+) -> tuple[VariantAnswer, tuple[str, str] | None]:
+    """The answer, and the job to hand over with its queue: None if this request made it before."""
+    with service.database.write() as session:
+        found = _earlier(session, caller, request, key)
+        if found is not None:
+            return VariantAnswer.of(found), None
+        base = check_variant(session, service, caller, request, kept=True)
+        variant = add_variant(session, caller, base, request, key)
+        job = enqueue(session, variant, request.priority, sent=True)
+        return VariantAnswer.of(variant), (job.id, queue_in_broker(job))
 
 
-def add_variant(session: Session, caller: Caller, request: VariantRequest, key: str | None, **more: str) -> Variant:
-    """A row for a request that was checked; `more`: id, sweep_id. NotFound or Conflict for what has just gone."""
-    # what it needs may have been deleted since the checks; from now on it stays
-    base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=True)
-    for gone in sorted(set(names := request.recipe.corpus_names()) - keep_corpora(session, caller.tenant_id, names)):
-        raise Conflict(f"corpus {gone} has just been deleted.", way_out="Register it again, or name another.")
+def _earlier(session: Session, caller: Caller, request: VariantRequest, key: str | None) -> Variant | None:
+    """What this request made before; Conflict if it was another one."""
+    found = None if key is None else find_request(session, Variant, caller.tenant_id, key)
+    if found is not None and key is not None:
+        refuse_other_body(found, request.digest, key)
+    return found
+
+
+def add_variant(
+    session: Session, caller: Caller, base: BaseModel, request: VariantRequest, key: str | None = None, **more: str
+) -> Variant:
+    """A row for a request that was checked, of a base model that is kept; `more`: id, sweep_id."""
     variant = Variant(
+        **{"id": new_id(Variant.id_kind), **more},
         tenant_id=caller.tenant_id,
         base_model=base,
+        base_model_id=base.id,
         recipe=request.recipe.model_dump(mode="json"),
         recipe_version=RECIPE_VERSION,
         recipe_digest=request.recipe.digest,
@@ -112,10 +105,9 @@ def add_variant(session: Session, caller: Caller, request: VariantRequest, key: 
         publish_private=request.publish.private,
         idempotency_key=key,
         request_digest=request.digest,
-        **more,
+        jobs=[],
     )
     session.add(variant)
-    session.flush()
     set_labels(session, variant, request.labels)
     return variant
 

@@ -68,7 +68,11 @@ class Dispatcher:
             queues = mark_sent(session, [job_id])
         if not queues:  # a worker was faster
             return True
-        if self.publish(job_id, queues[job_id]):
+        return self.hand_over(job_id, queues[job_id])
+
+    def hand_over(self, job_id: str, queue: str) -> bool:
+        """As `send`, of a job that was marked as sent when it was committed; `queue`: of the broker."""
+        if self.publish(job_id, queue):
             return True
         with self._database.write() as session:
             mark_unsent(session, [job_id])
@@ -109,6 +113,11 @@ class Dispatcher:
 
     def close(self) -> None:
         self._celery.close()
+
+
+def queue_in_broker(job: Job) -> str:
+    """Where its message goes."""
+    return sized_queue(job.queue)
 
 
 def mark_sent(session: Session, job_ids: Sequence[str]) -> dict[str, str]:

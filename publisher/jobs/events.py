@@ -60,6 +60,12 @@ _AFTERWARDS = (
 )
 
 
+def begin(session: Session, job: Job) -> None:
+    """The first event of a job that was just made with `event_seq` 1: a listener sees it from its start."""
+    data = {"state": job.state.value, "attempt": job.attempt}
+    _add(session, job.id, job.tenant_id, job.event_seq, [NewEvent(EventKind.STATE, data)])
+
+
 def append(session: Session, job_id: str, token: int, events: Sequence[NewEvent], **values: Any) -> None:
     """Write what the holder of a lease reports, and `values`, columns of the job, with it. Raises LeaseLost if `token`
     is not the job's current one."""

@@ -19,23 +19,24 @@ _WITHOUT_WORKER = (JobState.QUEUED, JobState.PAUSED)
 _WITH_WORKER = (JobState.RUNNING, JobState.PAUSING)
 
 
-def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | None = None) -> Job:
+def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | None = None, *, sent: bool = False) -> Job:
     """A queued job for a variant; after the commit hand its id to `Dispatcher.send`. Higher `priority` comes first.
 
-    `id`: a new one, if it matters.
+    `id`: a new one, if it matters. `sent`: marked as sent; after the commit hand it to `Dispatcher.hand_over`.
     """
     job = Job(
-        id=id or new_id("job"),
+        id=id or new_id(Job.id_kind),
         tenant_id=variant.tenant_id,
-        variant_id=variant.id,
+        variant=variant,
         precedence=-priority,
+        event_seq=1,
+        dispatched_at=database_now() if sent else None,
         **shape_of(session, variant),
     )
     session.add(job)
     session.flush()
-    # queued → queued: the first event, so that a listener sees the job from its start
-    events.move(session, job.id, JobState.QUEUED, only_from=[JobState.QUEUED])
-    return _reload(session, job.id)
+    events.begin(session, job)
+    return job
 
 
 def cancel(session: Session, job_id: str) -> Job:

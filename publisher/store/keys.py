@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -48,11 +49,21 @@ def tenant_of(session: Session, key: str) -> Tenant | None:
     )
 
 
-def key_and_tenant(session: Session, key: str) -> tuple[ApiKey, Tenant] | None:
-    """The row of this key and whose it is; None if it is nobody's, or was revoked."""
-    statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
+@dataclass(frozen=True)
+class KeyHolder:
+    """Whom a key that counts stands for."""
+
+    key_id: str
+    tenant_id: str
+    tenant_name: str
+
+
+def holder_of(session: Session, key: str) -> KeyHolder | None:
+    """None if the key is nobody's, or was revoked."""
+    # columns alone, asked with every request: rows as objects take twice as long
+    statement = select(ApiKey.id, Tenant.id, Tenant.name).join(Tenant, ApiKey.tenant_id == Tenant.id)
     found = session.execute(statement.where(ApiKey.digest == _digest(key), ApiKey.revoked_at.is_(None))).first()
-    return None if found is None else (found[0], found[1])
+    return None if found is None else KeyHolder(*found)
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:

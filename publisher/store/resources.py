@@ -30,19 +30,15 @@ def published_to(session: Session, tenant_id: str, repo_id: str) -> list[Variant
     return list(session.scalars(there))
 
 
-def keep_corpora(session: Session, tenant_id: str, names: Iterable[str]) -> set[str]:
-    """Those of these names that there are; they stay until the transaction ends."""
-    found = select(Corpus.name).where(Corpus.tenant_id == tenant_id, Corpus.name.in_(list(names)))
-    return set(session.scalars(found.with_for_update(read=True)))
-
-
 def find_corpus(session: Session, tenant_id: str, name: str) -> Corpus | None:
     return session.scalar(readable_by(tenant_id, Corpus).where(Corpus.name == name))
 
 
-def corpora_by_name(session: Session, tenant_id: str, names: Iterable[str]) -> dict[str, Corpus]:
-    found = session.scalars(readable_by(tenant_id, Corpus).where(Corpus.name.in_(list(names))))
-    return {corpus.name: corpus for corpus in found}
+def corpora_by_name(session: Session, tenant_id: str, names: Iterable[str], *, kept: bool = False) -> dict[str, Corpus]:
+    """Those of these names that there are; `kept`: nobody deletes them until the transaction ends."""
+    found = readable_by(tenant_id, Corpus).where(Corpus.name.in_(list(names)))
+    rows = session.scalars(found.with_for_update(read=True) if kept else found)
+    return {corpus.name: corpus for corpus in rows}
 
 
 def corpus_names(session: Session, tenant_id: str, limit: int = 20) -> list[str]:

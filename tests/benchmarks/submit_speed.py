@@ -65,29 +65,32 @@ def bare_app(api: RunningApi, transactions: list[Transaction], answer: Body) -> 
     @app.post("/submit")
     def submit(body: Body) -> Body:
         ids = {answer["id"]: new_id("var"), answer["job"]["id"]: new_id("job")}
-        *first, dispatched = transactions
-        for transaction in first:
+        for transaction in transactions:
             run(transaction, ids)
         celery.send_task(RUN_JOB, args=[ids[answer["job"]["id"]]], retry=False)
-        run(dispatched, ids)
         return answer
 
     def run(transaction: Transaction, ids: dict[str, str]) -> None:
+        number = None  # of the tenant's next event: what the statement before the last one says
         with (writer if transaction.writes else engine).connect() as connection:
             for statement, parameters in transaction.statements:
-                result = connection.exec_driver_sql(statement, renamed(parameters, ids))
+                result = connection.exec_driver_sql(statement, renamed(statement, parameters, ids, number))
                 if result.returns_rows:
-                    result.fetchall()
+                    rows = result.fetchall()
+                    number = rows[0][0] if statement.startswith("UPDATE tenants") else number
             if transaction.writes:
                 connection.commit()
 
     return app
 
 
-def renamed(parameters: Any, ids: dict[str, str]) -> Any:
-    if isinstance(parameters, dict):
-        return {name: ids.get(value, value) if isinstance(value, str) else value for name, value in parameters.items()}
-    return tuple(ids.get(value, value) if isinstance(value, str) else value for value in parameters)
+def renamed(statement: str, parameters: tuple[Any, ...], ids: dict[str, str], number: int | None) -> tuple[Any, ...]:
+    """The parameters with other ids, and an event's with the number that is its turn."""
+    found = [ids.get(value, value) if isinstance(value, str) else value for value in parameters]
+    if statement.startswith("INSERT INTO job_events"):
+        columns = statement.partition("(")[2].partition(")")[0].split(", ")
+        found[columns.index("number")] = number
+    return tuple(found)
 
 
 def poster(port: int, path: str, key: str, body: Body) -> Callable[[], float]:

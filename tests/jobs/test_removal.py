@@ -18,7 +18,7 @@ from publisher.store import deletion
 from publisher.store.database import Database
 from publisher.store.labels import change_labels, set_labels
 from publisher.store.models import BaseModel, Corpus, Job, Table, Variant
-from publisher.store.resources import keep_corpora
+from publisher.store.resources import corpora_by_name
 from publisher.store.states import EventKind, JobState
 from publisher.store.tenancy import hold, owned
 from tests.jobs import rows
@@ -127,7 +127,7 @@ def test_request_that_names_a_corpus_keeps_it_until_its_variant_is_there(databas
 
     other = threading.Thread(target=delete_it)
     with database.write() as session:
-        assert keep_corpora(session, owner.tenant_id, ["novels", "none"]) == {"novels"}
+        assert set(corpora_by_name(session, owner.tenant_id, ["novels", "none"], kept=True)) == {"novels"}
         other.start()
         other.join(0.3)
         assert other.is_alive()

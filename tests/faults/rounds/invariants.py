@@ -22,7 +22,8 @@ from tests.faults.rounds.site import MAX_ATTEMPTS, Site
 _SETTLE_SECONDS = 10.0
 
 _NEXT = {
-    JobState.QUEUED: {JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED},
+    # cancelling: one that waits for the Hub to say what became of a commit (seed 9)
+    JobState.QUEUED: {JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING, JobState.CANCELLED},
     JobState.RUNNING: {JobState.QUEUED, JobState.CANCELLING, JobState.SUCCEEDED, JobState.FAILED},
     JobState.CANCELLING: {JobState.CANCELLING, JobState.CANCELLED, JobState.SUCCEEDED},
     JobState.CANCELLED: {JobState.QUEUED},
