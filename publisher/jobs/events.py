@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy import ColumnElement, Table, or_, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
@@ -48,6 +49,12 @@ class Moved(NamedTuple):
     lease_expires_at: float | None
 
 
+@cache
+def is_in(states: tuple[JobState, ...]) -> ColumnElement[bool]:
+    """Of a job's row. Made once for each use: IN is written out anew each time that it is sent."""
+    return or_(*(_JOB.state == state for state in states))
+
+
 _AFTERWARDS = (
     _JOB.event_seq,
     _JOB.tenant_id,
@@ -73,7 +80,7 @@ def append(session: Session, job_id: str, token: int, events: Sequence[NewEvent]
         return
     held = session.execute(
         update(JOBS)
-        .where(_JOB.id == job_id, _JOB.lease_token == token, _JOB.state.in_(ACTIVE))
+        .where(_JOB.id == job_id, _JOB.lease_token == token, is_in(ACTIVE))
         .values(event_seq=_JOB.event_seq + len(events), **values)
         .returning(_JOB.event_seq, _JOB.tenant_id)
     ).one_or_none()
@@ -98,7 +105,7 @@ def move(
     """
     row = session.execute(
         update(JOBS)
-        .where(_JOB.id == job_id, _JOB.state.in_(only_from), *where)
+        .where(_JOB.id == job_id, is_in(tuple(only_from)), *where)
         .values(state=to, event_seq=_JOB.event_seq + 1, **values)
         .returning(*_AFTERWARDS)
     ).one_or_none()

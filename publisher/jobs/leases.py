@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import JobCancelled, JobPaused, LeaseLost
 from publisher.jobs import attempts, events
-from publisher.jobs.events import JOBS
+from publisher.jobs.events import JOBS, is_in
 from publisher.jobs.publishing import Intent
 from publisher.store.database import database_now
 from publisher.store.models import Job
@@ -94,7 +94,7 @@ def renew_unheard(session: Session, lease: Lease, seconds: float) -> Lease | Non
     over."""
     expires_at = session.scalar(
         update(JOBS)
-        .where(JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, JOBS.c.state.in_(ACTIVE))
+        .where(JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, is_in(ACTIVE))
         .where(JOBS.c.lease_expires_at == lease.expires_at)
         .values(lease_expires_at=database_now() + seconds)
         .returning(JOBS.c.lease_expires_at)
@@ -167,7 +167,7 @@ _HELD = select(*(JOBS.c[name] for name in Held._fields)).with_for_update()
 
 def hold(session: Session, lease: Lease) -> Held:
     """The job, locked until the transaction ends. Raises LeaseLost."""
-    holds = (JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, JOBS.c.state.in_(ACTIVE))
+    holds = (JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, is_in(ACTIVE))
     row = session.execute(_HELD.where(*holds)).one_or_none()
     if row is None:
         raise lost(lease)

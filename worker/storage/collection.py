@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import OutOfDisk
-from publisher.files.amounts import duration, size
+from publisher.files.amounts import ago, size
 from publisher.recipe.stages import Stage
 from worker.storage.locks import try_lock
 from worker.storage.survey import Freeing, Item, survey, total_bytes
@@ -93,7 +93,9 @@ def collect(
             continue
         freed = freeing.without(item)
         missing -= freed
-        removed.append(Removed(item, freed, item.remains or f"unused for {duration(item.age)}, and there is no room"))
+        removed.append(
+            Removed(item, freed, item.remains or f"last used {ago(item.used_at, time.time())}, and there is no room")
+        )
     if not dry_run:
         _tidy_locks(root)
     return removed
