@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +29,6 @@ from publisher.api import (
     variants,
     workers,
 )
-from publisher.api.connections import SilentConnections, allow_many
 from publisher.api.errors import add_handlers
 from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
@@ -39,12 +37,13 @@ from publisher.api.outside import Outside
 from publisher.api.request_ids import RequestIds
 from publisher.api.scopes import refuse_unlisted, require_scope
 from publisher.api.service import Service
-from publisher.api.shutdown import Shutdown, current_server
+from publisher.api.shutdown import Shutdown
 from publisher.api.watchdog import Watchdog
 from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
 from publisher.hub.app import embedded_hub, service_hub
+from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.grants import adopt_namespaces
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
 from publisher.hub.upkeep import Upkeep
@@ -59,6 +58,7 @@ from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
 from publisher.store.quotas import keep_defaults
+from publisher.store.starting import refuse_unusable, said_at_start
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -111,7 +111,9 @@ def create_app(settings: Settings) -> FastAPI:
 def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
-        return create_app(settings())
+        with said_at_start():
+            refuse_unusable(settings())
+            return create_app(settings())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -137,14 +139,11 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             upkeep.start()
         app.state.fan_out.start()
         await app.state.watchdog.start()
-        server = current_server()
-        silent = None if server is None else asyncio.create_task(SilentConnections(server).run())
         try:
-            with app.state.shutdown.at_signals():
-                yield
+            async with silent_ones_closed():
+                with app.state.shutdown.at_signals():
+                    yield
         finally:
-            if silent is not None:
-                silent.cancel()
             app.state.watchdog.stop()
             await app.state.fan_out.stop()
             if upkeep is not None:

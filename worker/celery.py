@@ -11,16 +11,17 @@ from celery.apps.worker import Worker as CeleryWorker
 from celery.signals import celeryd_init, worker_init, worker_ready, worker_shutdown
 from celery.utils.nodenames import default_nodename
 
-from publisher.errors import PublisherError
 from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_queue
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.private import keep_private
+from publisher.store.starting import refuse_unusable, said_at_start
 from worker.jobs.registration import Registration, measure
 from worker.jobs.upkeep import collect_in_background
 
-app = create_celery(settings())
+with said_at_start():
+    app = create_celery(settings())
 app.conf.imports = ("worker.tasks",)
 
 
@@ -32,13 +33,12 @@ def name_uniquely(instance: CeleryWorker, **_: object) -> None:
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
-    try:
+    # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
+    with said_at_start():
+        refuse_unusable(settings())
         keep_private(settings())
         migrate.prepare(settings())
         measured = measure(settings())
-    except PublisherError as error:
-        # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
-        raise SystemExit(str(error)) from error
     name = str(sender.hostname)
     for queue in (own_queue(name), *map(sized_queue, measured.capacity(settings()).consumed)):
         sender.app.amqp.queues.select_add(celery_queue(queue))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from publisher.jobs.outlook import Outlook
 from publisher.jobs.shapes import read_needs
@@ -34,6 +34,7 @@ class WaitingAnswer(BaseModel):
     message: str = Field(description="what is missing")
     stage: str | None = Field(description="where the job goes on")
     way_out: str | None = Field(description="what a person can do to end it sooner")
+    since: float | None = Field(default=None, exclude=True)
 
 
 class JobAnswer(BaseModel):
@@ -64,6 +65,13 @@ class JobAnswer(BaseModel):
     cancel_requested_at: float | None = Field(description="seconds since 1970")
     pause_requested_at: float | None = Field(description="seconds since 1970; null: it is not to pause")
 
+    @model_validator(mode="after")
+    def _waits_since(self) -> Self:
+        """For a worker, too, which spends no patience."""
+        if self.waiting_since is None and self.waiting is not None:
+            self.waiting_since = self.waiting.since
+        return self
+
     @computed_field(description="somebody asked for its end when it had published already")  # type: ignore[prop-decorator]
     @property
     def cancel_came_too_late(self) -> bool:
@@ -76,6 +84,10 @@ class JobDetail(JobAnswer):
     needs: Needs | None = Field(description="what a worker has to hold; null: nobody knows, each tries")
     queue_position: int | None = Field(
         description="1: next of the jobs that the same workers are for; null if it is not queued"
+    )
+    missing_worker: str | None = Field(
+        description="why no worker that runs takes it: its place is that among those that wait for such a one; null if "
+        "one does"
     )
     expected_start: float | None = Field(description="null where nothing is known")
     expected_end: float | None = Field(
@@ -90,6 +102,7 @@ class JobDetail(JobAnswer):
             **dict(answer),
             needs=read_needs(row.needs),
             queue_position=ahead.position,
+            missing_worker=ahead.missing,
             expected_start=ahead.start,
             expected_end=ahead.end,
         )

@@ -6,11 +6,14 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from publisher.api import corpora_schema
-from publisher.api.authentication import CurrentCaller
+from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.base_models_schema import facts_of
 from publisher.api.errors import documented
-from publisher.api.plans_schema import PlanAnswer, PlannedWorker, PlanRequest
+from publisher.api.plans_schema import PlanAnswer, PlannedWorker, PlanRequest, Refusal
 from publisher.api.service import CurrentService
+from publisher.api.variant_checks import check_recipe
+from publisher.base_model.facts import BaseModelFacts
+from publisher.errors import RequestFault
 from publisher.jobs.fleet import live_fleet
 from publisher.plan.plan import certificate_notes, make_plan
 from publisher.recipe import Recipe
@@ -30,6 +33,7 @@ def plan_variant(request: PlanRequest, service: CurrentService, caller: CurrentC
     with service.database.read() as session:
         facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
         notes = _of_corpora(session, caller.tenant_id, request.recipe)
+        refused = _refused(session, caller, facts, request.recipe)
         worker = latest_worker(session)
         speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
         if worker:
@@ -46,7 +50,16 @@ def plan_variant(request: PlanRequest, service: CurrentService, caller: CurrentC
     planned = planned.model_copy(update={"notes": [*facts.notes, *planned.notes, *notes]})
     chosen = fleet.suitable_ids(planned.needs)
     workers = [PlannedWorker.of(worker, planned.needs, chosen=worker.id in chosen) for worker in fleet.workers]
-    return PlanAnswer(**dict(planned), workers=workers, missing=fleet.missing(planned.needs))
+    return PlanAnswer(**dict(planned), workers=workers, missing=fleet.missing(planned.needs), refused=refused)
+
+
+def _refused(session: Session, caller: Caller, facts: BaseModelFacts, recipe: Recipe) -> Refusal | None:
+    """What a variant would be refused for, by the same checks: a corpus, say, that is yet to be registered."""
+    try:
+        check_recipe(session, caller, facts, recipe)
+    except RequestFault as fault:
+        return Refusal(field=fault.field, message=fault.message, way_out=fault.way_out)
+    return None
 
 
 def _of_corpora(session: Session, tenant_id: str, recipe: Recipe) -> list[str]:

@@ -61,6 +61,15 @@ class PlannedWorker(BaseModel):
         )
 
 
+class Refusal(BaseModel):
+    """Why POST /v1/variants would refuse this recipe as things stand."""
+
+    field: str | None = Field(description="path in a variant's request")
+    message: str = Field(description="what is wrong")
+    way_out: str | None = Field(description="what would be right")
+
+
 class PlanAnswer(Plan):
+    refused: Refusal | None = Field(description="null: a variant of this recipe would be accepted as things stand")
     workers: list[PlannedWorker] = Field(description="those that are running now")
     missing: str | None = Field(description="what a job would wait for; null: a running worker takes it")

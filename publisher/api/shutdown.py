@@ -17,6 +17,8 @@ from types import FrameType
 import uvicorn
 from anyio import CancelScope
 
+from publisher.hub.connections import current_server
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: seconds that answers under way get; slow downloads are cut then, and their clients go on with a range
 GRACE = 10
@@ -79,12 +81,6 @@ class Shutdown:
             for number, handler in before.items():
                 if signal.getsignal(number) is handle:
                     signal.signal(number, handler)
-
-
-def current_server() -> uvicorn.Server | None:
-    """The server that runs this application, in the main thread, whose signals it handles; None under another one."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return server if isinstance(server, uvicorn.Server) else None
 
 
 def _bound_patience(server: uvicorn.Server | None) -> None:

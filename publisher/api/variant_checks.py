@@ -41,11 +41,18 @@ def check_variant(
     _check_publishing(service, caller, request.publish)
     base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=kept)
     facts = base_models_schema.facts_of(base)
-    pruned_parameters(facts.geometry, request.recipe.pruning)  # refuses what cannot be pruned so
+    check_recipe(session, caller, facts, request.recipe, kept=kept)
     _check_room(session, service, caller, facts, request.recipe)
-    _check_tokenizer(facts, request)
-    _check_text(session, caller, request.recipe, kept=kept)
     return base
+
+
+def check_recipe(
+    session: Session, caller: Caller, facts: BaseModelFacts, recipe: Recipe, *, kept: bool = False
+) -> None:
+    """Raises RequestFault, naming the field, for a recipe that could only fail on this base model. `kept` as above."""
+    pruned_parameters(facts.geometry, recipe.pruning)  # refuses what cannot be pruned so
+    _check_tokenizer(facts, recipe)
+    _check_text(session, caller, recipe, kept=kept)
 
 
 def _check_room(session: Session, service: Service, caller: Caller, facts: BaseModelFacts, recipe: Recipe) -> None:
@@ -82,8 +89,8 @@ def _check_namespace(hub: HubStorage, caller: Caller, publish: PublishRequest) -
         )
 
 
-def _check_tokenizer(facts: BaseModelFacts, request: VariantRequest) -> None:
-    if request.recipe.corpus_names() and not facts.has_tokenizer:
+def _check_tokenizer(facts: BaseModelFacts, recipe: Recipe) -> None:
+    if recipe.corpus_names() and not facts.has_tokenizer:
         raise RequestFault(
             f"base model {facts.repo_id} has no tokenizer, and the recipe reads text.",
             field="base_model_id",

@@ -22,6 +22,7 @@ from publisher.client.processes import end_with_parent
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.files.private import umask_of
 from publisher.settings import settings
+from publisher.store.starting import refuse_unusable
 
 START_SECONDS = 120
 #: a process that ends sooner than this after its start, so many times in a row, is not started again
@@ -59,6 +60,7 @@ def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[
     own_port = port_of_hub(host, port, hub_port)
     os.environ |= service_environment(host, port, own_port, data_dir.absolute(), [root.absolute() for root in roots])
     settings.cache_clear()
+    refuse_unusable(settings())
     os.umask(umask_of(group=settings().group_access))
     commands = {"api": server_command("publisher.app:app", host, port)}
     if own_port is not None:

@@ -15,6 +15,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from publisher.errors import RequestFault
+from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
@@ -34,6 +35,7 @@ from publisher.store.doorkeeper import Doorkeeper
 from publisher.store.faults import database_faults
 from publisher.store.origin import Subject
 from publisher.store.private import keep_private
+from publisher.store.starting import refuse_unusable, said_at_start
 from publisher.store.tenants import refuse_suspended
 
 
@@ -55,8 +57,10 @@ def create_app(settings: Settings) -> FastAPI:
         doorkeeper.start()
         upkeep = Upkeep(storage)
         upkeep.start()
+        allow_many()
         try:
-            yield
+            async with silent_ones_closed():
+                yield
         finally:
             upkeep.stop()
             doorkeeper.stop()
@@ -131,7 +135,9 @@ def hub_authentication(
 def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
-        return create_app(settings())
+        with said_at_start():
+            refuse_unusable(settings())
+            return create_app(settings())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.orm import Session
 
+from publisher.jobs.events import JOBS, Moved
 from publisher.store.database import database_now
-from publisher.store.models import Job, JobAttempt
+from publisher.store.models import JobAttempt
 from publisher.store.states import AttemptOutcome
 
+_ATTEMPTS = cast(Table, JobAttempt.__table__)
+_INSERT = insert(_ATTEMPTS)
 
-def begin(session: Session, job_id: str) -> int:
+
+def begin(session: Session, job_id: str, claimed: Moved) -> int:
     """Keep that a worker has just claimed the job; returns the attempt's number, its lease's token."""
-    known = (Job.lease_token, Job.attempt, Job.worker, Job.started_at, Job.event_seq)
-    number, attempt, worker, started_at, event = session.execute(select(*known).where(Job.id == job_id)).one()
-    row = {"job_id": job_id, "number": number, "attempt": attempt, "worker": worker, "started_at": started_at}
-    session.execute(insert(JobAttempt).values(**row, stages={}, first_event=event))
-    return int(number)
+    row = {"job_id": job_id, "number": claimed.token, "attempt": claimed.attempt, "worker": claimed.worker}
+    row |= {"started_at": claimed.started_at, "stages": {}, "first_event": claimed.event}
+    session.execute(_INSERT, row)
+    return claimed.token
 
 
-def end(session: Session, job_id: str, number: int, outcome: AttemptOutcome, **values: Any) -> None:
+def end(session: Session, job_id: str, ended: Moved, outcome: AttemptOutcome, **values: Any) -> None:
     """Keep how it ended, after the job's row says so. `values`: failure, waiting."""
-    of_job = Job.id == job_id
     session.execute(
-        update(JobAttempt)
-        .where(JobAttempt.job_id == job_id, JobAttempt.number == number)
+        update(_ATTEMPTS)
+        .where(_ATTEMPTS.c.job_id == job_id, _ATTEMPTS.c.number == ended.token)
         .values(
             finished_at=database_now(),
             outcome=outcome.value,
-            last_event=select(Job.event_seq).where(of_job).scalar_subquery(),
-            stages=select(Job.stages).where(of_job).scalar_subquery(),
+            last_event=ended.event,
+            stages=select(JOBS.c.stages).where(JOBS.c.id == job_id).scalar_subquery(),
             **values,
         )
-        .execution_options(synchronize_session=False)
     )

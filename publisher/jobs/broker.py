@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from kombu import Exchange, Queue
 
+from publisher.errors import InfrastructureFault
 from publisher.settings import Settings
 
 RUN_JOB = "publisher.run_job"
@@ -67,8 +69,14 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 
 def _folders(root: Path) -> dict[str, Any]:
     """Both sides read and write one folder; kombu's defaults lie in the working directory."""
-    for name in ("messages", "processed", "control"):
-        (root / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("messages", "processed", "control"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfrastructureFault(
+            f"the broker's folder {root} cannot be made by user {os.geteuid()}: {error.strerror}.",
+            way_out="Set PUBLISHER_DATA_DIR to a folder that this user may write to, or PUBLISHER_BROKER_URL.",
+        ) from error
     return {
         "data_folder_in": str(root / "messages"),
         "data_folder_out": str(root / "messages"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sqlalchemy import select
+from sqlalchemy import Float, String, bindparam, select
 from sqlalchemy.orm import Session
 
 from publisher.plan.align import Machine
@@ -42,11 +42,14 @@ class Fleet:
         return missing(needs, self.capacities)
 
 
+# made once: a worker asks before every job
+_LATELY = Worker.seen_at > database_now() - bindparam("patience", type_=Float)
+_SEEN = select(Worker).where(_LATELY | (Worker.id == bindparam("and_also", type_=String))).order_by(Worker.id)
+
+
 def live_fleet(session: Session, patience: float, *, and_also: str | None = None) -> Fleet:
     """Workers seen within `patience` seconds, and the one of this id however long ago that was."""
-    seen = Worker.seen_at > database_now() - patience
-    rows = session.scalars(select(Worker).where(seen | (Worker.id == and_also)).order_by(Worker.id))
-    return Fleet(list(rows))
+    return Fleet(list(session.scalars(_SEEN, {"patience": patience, "and_also": and_also})))
 
 
 def busy_workers(session: Session) -> frozenset[str]:

@@ -7,14 +7,15 @@ changes the row: what a worker writes that was thought dead is refused, whatever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import JobCancelled, JobPaused, LeaseLost
 from publisher.jobs import attempts, events
+from publisher.jobs.events import JOBS, is_in
 from publisher.jobs.publishing import Intent
 from publisher.store.database import database_now
 from publisher.store.models import Job
@@ -24,8 +25,11 @@ from publisher.store.tenants import may_begin
 
 @dataclass(frozen=True)
 class Lease:
+    """`expires_at`: what the claim says, by which somebody else's renewal is told; None where it is not known."""
+
     job_id: str
     token: int
+    expires_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ def claim(session: Session, job_id: str, worker: str, seconds: float) -> Lease |
     ) or events.move(
         session, job_id, JobState.CANCELLING, only_from=[JobState.CANCELLING], where=unsure, started_at=begun, **held
     )
-    if not claimed:
+    if claimed is None:
         return None
-    return Lease(job_id, attempts.begin(session, job_id))
+    return Lease(job_id, attempts.begin(session, job_id, claimed), claimed.lease_expires_at)
 
 
 def renew(session: Session, lease: Lease, seconds: float) -> JobState:
@@ -85,6 +89,19 @@ def renew(session: Session, lease: Lease, seconds: float) -> JobState:
     if state is None:
         raise lost(lease)
     return state
+
+
+def renew_unheard(session: Session, lease: Lease, seconds: float) -> Lease | None:
+    """Hold the job for `seconds` more for a process that has not done so itself yet; None if it has, or the lease is
+    over."""
+    expires_at = session.scalar(
+        update(JOBS)
+        .where(JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, is_in(ACTIVE))
+        .where(JOBS.c.lease_expires_at == lease.expires_at)
+        .values(lease_expires_at=database_now() + seconds)
+        .returning(JOBS.c.lease_expires_at)
+    )
+    return None if expires_at is None else replace(lease, expires_at=expires_at)
 
 
 def status(session: Session, lease: Lease) -> LeaseStatus:
@@ -135,13 +152,28 @@ def withdraw(session: Session, lease: Lease) -> None:
         raise lost(lease)
 
 
-def hold(session: Session, lease: Lease) -> Job:
+class Held(NamedTuple):
+    """What decides how a try ends, of the job's row."""
+
+    id: str
+    variant_id: str
+    state: JobState
+    stage: str | None
+    attempt: int
+    publishing: dict[str, Any] | None
+    waiting_since: float | None
+
+
+_HELD = select(*(JOBS.c[name] for name in Held._fields)).with_for_update()
+
+
+def hold(session: Session, lease: Lease) -> Held:
     """The job, locked until the transaction ends. Raises LeaseLost."""
-    holds = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-    job = session.scalar(select(Job).where(*holds).with_for_update().execution_options(populate_existing=True))
-    if job is None:
+    holds = (JOBS.c.id == lease.job_id, JOBS.c.lease_token == lease.token, is_in(ACTIVE))
+    row = session.execute(_HELD.where(*holds)).one_or_none()
+    if row is None:
         raise lost(lease)
-    return job
+    return Held(*row)
 
 
 def job_of(session: Session, lease: Lease) -> Job:
@@ -157,17 +189,8 @@ def report(
     stages: Mapping[str, Any],
 ) -> None:
     """Append events and show where the job is: `stages` maps a stage to {"state", "seconds"}. Raises LeaseLost."""
-    events.append(session, lease.job_id, lease.token, new_events)
     goes_on = {"waiting_since": None} if any(_ends_a_stage(event) for event in new_events) else {}
-    shown = session.scalar(
-        update(Job)
-        .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.state.in_(ACTIVE))
-        .values(stage=stage, stages=dict(stages), **goes_on)
-        .returning(Job.id)
-        .execution_options(synchronize_session=False)
-    )
-    if shown is None:
-        raise lost(lease)
+    events.append(session, lease.job_id, lease.token, new_events, stage=stage, stages=dict(stages), **goes_on)
 
 
 def _ends_a_stage(event: events.NewEvent) -> bool:

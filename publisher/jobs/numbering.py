@@ -13,17 +13,23 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast
 
-from sqlalchemy import Table, event, insert, update
+from sqlalchemy import Table, bindparam, event, insert, update
 from sqlalchemy.orm import Session
 
 from publisher.store.models import JobEvent, Tenant
 
-# of tables, not of objects: these two run in every transaction that moves a job, and take half as long
-_INSERT = insert(cast(Table, JobEvent.__table__))
-_TENANTS = cast(Table, Tenant.__table__)
-
 _WAITING = "events that wait for the commit"
 _tenant_of = itemgetter("tenant_id")
+
+# made once, by the tables: they are in every transaction of a job
+_INSERT = insert(cast(Table, JobEvent.__table__))
+_TENANT = cast(Table, Tenant.__table__)
+_COUNT = (
+    update(_TENANT)
+    .where(_TENANT.c.id == bindparam("of_tenant"))
+    .values(event_seq=_TENANT.c.event_seq + bindparam("more"))
+    .returning(_TENANT.c.event_seq)
+)
 
 
 def add(session: Session, rows: Iterable[dict[str, Any]]) -> None:
@@ -52,8 +58,6 @@ def _forget(session: Session) -> None:
 
 
 def _number(session: Session, tenant_id: str, rows: list[dict[str, Any]]) -> None:
-    event_seq = _TENANTS.c.event_seq
-    counted = update(_TENANTS).where(_TENANTS.c.id == tenant_id).values(event_seq=event_seq + len(rows))
-    last = session.execute(counted.returning(event_seq)).scalar_one()
+    last = session.scalars(_COUNT, {"of_tenant": tenant_id, "more": len(rows)}).one()
     for number, row in enumerate(rows, last - len(rows) + 1):
         row["number"] = number

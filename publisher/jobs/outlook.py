@@ -32,12 +32,14 @@ _PLANS = 10
 
 @dataclass(frozen=True)
 class Outlook:
-    """`position` 1 is next of the jobs that the same workers are for; None: not queued. Times in seconds since 1970;
-    None where nothing is known. What is reckoned with is that every stage has to be made."""
+    """`position` 1 is next of the jobs that the same workers are for, or wait for such a worker; None: not queued.
+    `missing`: why no worker that is there takes it. Times in seconds since 1970; None where nothing is known. What is
+    reckoned with is that every stage has to be made."""
 
     position: int | None = None
     start: float | None = None
     end: float | None = None
+    missing: str | None = None
 
 
 def outlook(session: Session, job: Job, patience: float) -> Outlook:
@@ -55,7 +57,8 @@ def outlook(session: Session, job: Job, patience: float) -> Outlook:
     begins = None if turns is None else start_of(view.suitable(job), turns, view.free_in())
     start = None if begins is None else max(now + begins, job.claimable_at)
     seconds = view.seconds(job)
-    return Outlook(position, start, None if start is None or seconds is None else start + seconds)
+    missing = view.fleet.missing(read_needs(job.needs))
+    return Outlook(position, start, None if start is None or seconds is None else start + seconds, missing)
 
 
 @dataclass

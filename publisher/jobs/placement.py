@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from sqlalchemy import func, select
@@ -14,7 +14,7 @@ from publisher.jobs.fleet import Fleet, live_fleet
 from publisher.jobs.shapes import fill, read_needs
 from publisher.jobs.turns import due
 from publisher.jobs.waiting import Waiting, WaitKind
-from publisher.store.database import Database
+from publisher.store.database import Database, clock
 from publisher.store.models import Job
 from publisher.store.quotas import JOBS_RUNNING, full_tenants
 from publisher.store.states import JobState
@@ -41,10 +41,15 @@ def keep_waiting_true(database: Database, patience: float) -> int:
         changes = list(islice(_changes(session, reasons), BATCH))
     if changes:
         with database.write() as session:
-            for job_id, true in changes:
-                said = None if true is None else true.as_json()
-                events.move(session, job_id, JobState.QUEUED, only_from=[JobState.QUEUED], where=due(), waiting=said)
+            now = clock(session)
+            for job_id, true, since in changes:
+                _say(session, job_id, true, now if since is None else since)
     return len(changes)
+
+
+def _say(session: Session, job_id: str, true: Waiting | None, since: float) -> None:
+    said = None if true is None else replace(true, since=since).as_json()
+    events.move(session, job_id, JobState.QUEUED, only_from=[JobState.QUEUED], where=due(), waiting=said)
 
 
 @dataclass(frozen=True)
@@ -79,18 +84,19 @@ def _missing(session: Session, fleet: Fleet) -> dict[str | None, str | None]:
     return {digest: sentence and f"{sentence}." for digest, sentence in sentences.items()}
 
 
-def _changes(session: Session, reasons: _Reasons) -> Iterator[tuple[str, Waiting | None]]:
-    """Jobs that say something else than is true, with what is. What else one waits for it goes on saying, unless there
-    is no worker or no place for it either."""
+def _changes(session: Session, reasons: _Reasons) -> Iterator[tuple[str, Waiting | None, float | None]]:
+    """Jobs that say something else than is true, with what is, and since when they have said the like. What else one
+    waits for it goes on saying, unless there is no worker or no place for it either."""
     kind, message = (Job.waiting[part].as_string() for part in ("kind", "message"))
+    since = Job.waiting["since"].as_float()
     unfit = [digest for digest, true in reasons.missing.items() if true is not None]
     held_back = Job.needs_digest.in_(unfit) | Job.tenant_id.in_(list(reasons.full))
     where = [] if len(unfit) > _NAMED else [Job.waiting.is_not(None) | held_back]
-    columns = (Job.id, Job.tenant_id, Job.needs_digest, kind, message)
+    columns = (Job.id, Job.tenant_id, Job.needs_digest, kind, message, since)
     said = session.execute(select(*columns).where(*due(), *where).order_by(Job.id))
-    for job_id, tenant_id, digest, told_kind, told in said.all():
+    for job_id, tenant_id, digest, told_kind, told, told_since in said.all():
         true = reasons.of(tenant_id, digest)
         if true is not None and true.message != told:
-            yield job_id, true
+            yield job_id, true, told_since if told_kind == true.kind.value else None
         elif true is None and told_kind in _OURS:
-            yield job_id, None
+            yield job_id, None, None

@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import RequestFault
 from publisher.store.models import Job
-from publisher.store.quotas import JOBS_QUEUED, JOBS_RUNNING, limit_of, queued_jobs, running_jobs
+from publisher.store.quotas import (
+    JOBS_QUEUED,
+    JOBS_RUNNING,
+    full_tenants,
+    is_limited,
+    limit_of,
+    queued_jobs,
+    running_jobs,
+)
 
 #: PostgreSQL's advisory locks are numbers: their first halves, "quoj" and "quob" in ASCII
 _LOCKS = {"jobs": 0x71756F6A, "bytes": 0x71756F62}
@@ -64,10 +72,18 @@ class Places:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._turns = 0
+        #: most installations limit nobody: one question tells
+        self._is_limited = is_limited(session, JOBS_RUNNING)
+
+    def full_tenants(self) -> list[str]:
+        """Ids of tenants with as many running as they may have."""
+        return list(full_tenants(self._session)) if self._is_limited else []
 
     def has_room(self, job_id: str) -> bool:
         """Whether the job's tenant may have one more running. Only the first tenant's turn is waited for: two who wait
         for each other's would wait for ever; a job that is passed over is sent again."""
+        if not self._is_limited:
+            return True
         tenant_id = self._session.scalar(select(Job.tenant_id).where(Job.id == job_id))
         most = None if tenant_id is None else limit_of(self._session, tenant_id, JOBS_RUNNING)
         if tenant_id is None or most is None:

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from publisher.files.amounts import duration
 from publisher.jobs import attempts, events
-from publisher.jobs.events import NewEvent
-from publisher.jobs.leases import Lease, hold, lost
+from publisher.jobs.events import JOBS, NewEvent, is_in
+from publisher.jobs.leases import Held, Lease, hold, lost
 from publisher.jobs.publishing import TOO_LATE, Intent
-from publisher.jobs.waiting import Waiting, pause, span
+from publisher.jobs.waiting import Waiting, pause
 from publisher.settings import Settings
 from publisher.store.audit import record
 from publisher.store.database import clock, database_now
-from publisher.store.models import Job, JobAttempt, Variant, VariantFile
+from publisher.store.models import JobAttempt, Variant, VariantFile
 from publisher.store.origin import Subject
 from publisher.store.states import ACTIVE, AttemptOutcome, EventKind, JobState
 
@@ -78,6 +79,17 @@ class PublishedFile:
     sha256: str
 
 
+# made once, by the tables
+_VARIANTS, _FILES = cast(Table, Variant.__table__), cast(Table, VariantFile.__table__)
+_PUBLISHED = (
+    update(_VARIANTS)
+    .where(_VARIANTS.c.id == bindparam("made"))
+    .values(publication=bindparam("publication"), manifest=bindparam("manifest"))
+)
+_FORGET_FILES = delete(_FILES).where(_FILES.c.variant_id == bindparam("made"))
+_KEEP_FILES = insert(_FILES)
+
+
 def succeed(
     session: Session,
     lease: Lease,
@@ -95,12 +107,12 @@ def succeed(
         events.append(session, lease.job_id, lease.token, [NewEvent(EventKind.LOG, {"message": TOO_LATE})])
     told = {name: publication.get(name) for name in ("repo_id", "commit", "endpoint")}
     _end(session, lease, JobState.SUCCEEDED, told, failure=None)
-    outcome = {"publication": dict(publication), "manifest": dict(manifest)}
-    session.execute(update(Variant).where(Variant.id == job.variant_id).values(**outcome))
-    session.execute(delete(VariantFile).where(VariantFile.variant_id == job.variant_id))
-    rows = [{"variant_id": job.variant_id, **asdict(file)} for file in files]
+    made = {"made": job.variant_id}
+    session.execute(_PUBLISHED, made | {"publication": dict(publication), "manifest": dict(manifest)})
+    session.execute(_FORGET_FILES, made)
+    rows = [{"variant_id": job.variant_id, **vars(file)} for file in files]
     if rows:
-        session.execute(insert(VariantFile), rows)
+        session.execute(_KEEP_FILES, rows)
 
 
 def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, *, published: bool = False) -> JobState:
@@ -127,11 +139,11 @@ def fail(session: Session, lease: Lease, failure: Failure, policy: RetryPolicy, 
         "publishing": _unsure(session, job, failure if final else None),
     }
     if final:  # the next claim only asks the Hub, which is no try
-        values["attempt"] = Job.attempt - 1
+        values["attempt"] = JOBS.c.attempt - 1
     return _requeue(session, lease, AttemptOutcome.FAILED, policy.delay(job.attempt), **values)
 
 
-def _came_before(session: Session, job: Job, failure: Failure) -> bool:
+def _came_before(session: Session, job: Held, failure: Failure) -> bool:
     """Whether the try before this one ended in the same error, of those since the last retry."""
     if failure.error_id is None or job.attempt == 1:  # tries of before a retry do not count
         return False
@@ -163,14 +175,14 @@ def release(session: Session, lease: Lease) -> JobState:
     if job.state is JobState.PAUSING:
         return _pause(session, lease, job)
     return _requeue(
-        session, lease, AttemptOutcome.RELEASED, 0.0, attempt=Job.attempt - 1, publishing=_unsure(session, job)
+        session, lease, AttemptOutcome.RELEASED, 0.0, attempt=JOBS.c.attempt - 1, publishing=_unsure(session, job)
     )
 
 
 def release_all(session: Session) -> int:
     """Give back every job that a worker holds, where none of these workers is there any more; returns how many."""
     held = session.execute(
-        select(Job.id, Job.lease_token).where(Job.state.in_(ACTIVE), Job.lease_expires_at.is_not(None))
+        select(JOBS.c.id, JOBS.c.lease_token).where(is_in(ACTIVE), JOBS.c.lease_expires_at.is_not(None))
     )
     leases = [Lease(id, token) for id, token in held]
     for lease in leases:
@@ -185,8 +197,8 @@ def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> Jo
         return _stop(session, lease, job, seconds, waiting=waiting.as_json())
     if job.state is JobState.PAUSING:
         return _pause(session, lease, job)
-    since = database_now() if job.waiting_since is None else Job.waiting_since
-    values = {"attempt": Job.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
+    since = database_now() if job.waiting_since is None else JOBS.c.waiting_since
+    values = {"attempt": JOBS.c.attempt - 1, "waiting": waiting.as_json(), "waiting_since": since}
     return _requeue(session, lease, AttemptOutcome.WAITING, seconds, publishing=_unsure(session, job), **values)
 
 
@@ -202,13 +214,13 @@ def wait_patiently(
     waited = 0.0 if job.waiting_since is None else max(0.0, clock(session) - job.waiting_since)
     ends = patience is not None and waited >= patience and job.publishing is None
     if ends and job.state is JobState.RUNNING:
-        message = f"{waiting.message} The job waited for {span(waited)}."
+        message = f"{waiting.message} The job waited for {duration(waited)}."
         failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
         return _end(session, lease, JobState.FAILED, failure=failure.as_json())
     return wait(session, lease, waiting, max(pause(waited), not_before))
 
 
-def _stop(session: Session, lease: Lease, job: Job, delay: float = 0.0, **values: Any) -> JobState:
+def _stop(session: Session, lease: Lease, job: Held, delay: float = 0.0, **values: Any) -> JobState:
     """Cancelled; or cancelling, without a worker, until the Hub was asked."""
     if job.publishing is None:
         return _end(session, lease, JobState.CANCELLED)
@@ -216,15 +228,15 @@ def _stop(session: Session, lease: Lease, job: Job, delay: float = 0.0, **values
     return _give_back(session, lease, JobState.CANCELLING, outcome, delay, publishing=_unsure(session, job), **values)
 
 
-def _pause(session: Session, lease: Lease, job: Job, **values: Any) -> JobState:
-    values |= {"attempt": Job.attempt - 1, "waiting_since": None}
+def _pause(session: Session, lease: Lease, job: Held, **values: Any) -> JobState:
+    values |= {"attempt": JOBS.c.attempt - 1, "waiting_since": None}
     if job.publishing is not None:  # the next try asks the Hub
         values |= {"publishing": _unsure(session, job), "pause_requested_at": None}
         return _requeue(session, lease, AttemptOutcome.RELEASED, 0.0, **values)
     return _move(session, lease, JobState.PAUSED, AttemptOutcome.PAUSED, dispatched_at=None, worker=None, **values)
 
 
-def _unsure(session: Session, job: Job, verdict: Failure | None = None) -> dict[str, Any] | None:
+def _unsure(session: Session, job: Held, verdict: Failure | None = None) -> dict[str, Any] | None:
     """What the job was about to publish, from now on without anybody who waits for the answer; the first verdict
     stays."""
     intent = Intent.of(job.publishing)
@@ -240,22 +252,21 @@ def _end(
 ) -> JobState:
     """`told`: what the audit log says of it besides."""
     over = {"finished_at": database_now(), "waiting_since": None, "publishing": None}
-    ended = _move(session, lease, state, AttemptOutcome(state.value), **(over | values))
-    job = session.get_one(Job, lease.job_id)  # the caller holds it
+    ended = _moved(session, lease, state, AttemptOutcome(state.value), **(over | values))
     failure = values.get("failure") or {}
     record(
         session,
         f"job.{state.value}",
-        job.id,
-        tenant_id=job.tenant_id,
-        related=job.variant_id,
-        by=Subject.job(job.id),
-        worker=job.worker,
+        lease.job_id,
+        tenant_id=ended.tenant_id,
+        related=ended.variant_id,
+        by=Subject.job(lease.job_id),
+        worker=ended.worker,
         blame=failure.get("blame"),
         stage=failure.get("stage"),
         **(told or {}),
     )
-    return ended
+    return state
 
 
 def _requeue(session: Session, lease: Lease, outcome: AttemptOutcome, delay: float, **values: Any) -> JobState:
@@ -271,9 +282,15 @@ def _give_back(
 
 
 def _move(session: Session, lease: Lease, state: JobState, outcome: AttemptOutcome, **values: Any) -> JobState:
-    holds = [Job.lease_token == lease.token]
-    if not events.move(session, lease.job_id, state, only_from=ACTIVE, where=holds, lease_expires_at=None, **values):
+    _moved(session, lease, state, outcome, **values)
+    return state
+
+
+def _moved(session: Session, lease: Lease, state: JobState, outcome: AttemptOutcome, **values: Any) -> events.Moved:
+    holds = [JOBS.c.lease_token == lease.token]
+    moved = events.move(session, lease.job_id, state, only_from=ACTIVE, where=holds, lease_expires_at=None, **values)
+    if moved is None:
         raise lost(lease)
     told = {name: values[name] for name in ("failure", "waiting") if name in values}
-    attempts.end(session, lease.job_id, lease.token, outcome, **told)
-    return state
+    attempts.end(session, lease.job_id, moved, outcome, **told)
+    return moved

@@ -39,22 +39,18 @@ def pause(waited: float) -> float:
     return min(max(waited, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
-def span(seconds: float) -> str:
-    """`42 s`, `12 min`, `6.0 h`"""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 @dataclass(frozen=True)
 class Waiting:
     """`message` says what is missing ("the Hub answered 503 for …"), `way_out` what a person can do to end it sooner,
-    `stage` where the job goes on."""
+    `stage` where the job goes on, `since` (seconds since 1970) when that was first missing, where the job's own
+    `waiting_since` does not say so."""
 
     kind: WaitKind
     message: str
     stage: str | None = None
     way_out: str | None = None
+    since: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "kind": self.kind.value}
+        told = {**asdict(self), "kind": self.kind.value}
+        return told if self.since is not None else {name: told[name] for name in told if name != "since"}

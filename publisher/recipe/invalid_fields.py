@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 from publisher.recipe.recipe import Recipe
 
 _SHOWN_LETTERS = 80
+#: of a recipe that comes from elsewhere
+_SHOWN_FIELDS = 5
 _VALUE_ERROR = "Value error, "
 #: of pydantic's sentences: Input, String, List, …
 _SUBJECT = re.compile(r"^\w+ should")
@@ -39,7 +41,13 @@ def wrong_fields(error: ValidationError) -> str:
     """Of a recipe that comes from elsewhere than a request: each wrong field and why, in one line."""
     # as in a request, where the recipe is a field of the body
     located = [{**entry, "loc": ("body", "recipe", *entry["loc"])} for entry in error.errors()]
-    return "; ".join(f"{found.field}: {found.message}" for found in invalid_fields(located))
+    fields = invalid_fields(located)
+    told = "; ".join(f"{_shortened(found.field)}: {found.message}" for found in fields[:_SHOWN_FIELDS])
+    return told if len(fields) <= _SHOWN_FIELDS else f"{told}; and {len(fields) - _SHOWN_FIELDS} more"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…"
 
 
 def _invalid_field(error: Mapping[str, Any]) -> InvalidField:
@@ -64,8 +72,7 @@ def _message(error: Mapping[str, Any], path: Sequence[str | int]) -> str:
     message = f"it should be {_SHAPES[kind]}" if kind in _SHAPES else _SUBJECT.sub("it should", message)
     if "input" not in error or isinstance(error["input"], dict | list) or _may_be_secret(path):
         return message
-    shown = repr(error["input"])
-    shown = shown if len(shown) <= _SHOWN_LETTERS else f"{shown[:_SHOWN_LETTERS]}…"
+    shown = _shortened(repr(error["input"]))
     return f"{shown} is not valid: {message}"
 
 
@@ -76,9 +83,10 @@ def _may_be_secret(path: Sequence[str | int]) -> bool:
 
 def _unknown_field(path: Sequence[str | int]) -> str:
     name, fields = str(path[-1]), _fields_beside(path)
+    shown = repr(_shortened(name))
     close = get_close_matches(name, fields, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; fields: {', '.join(fields)}" if fields else ""
-    return f"there is no field {name!r} here{hint}"
+    return f"there is no field {shown} here{hint}"
 
 
 def _fields_beside(path: Sequence[str | int]) -> list[str]:

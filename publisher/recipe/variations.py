@@ -17,6 +17,8 @@ from publisher.recipe.recipe import Recipe
 
 #: recipes of one variation: each becomes hours of work
 MOST = 100
+#: of a value or a path in a message
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ def value_at(recipe: Mapping[str, Any], path: str) -> JsonValue:
 
 
 def in_words(values: Mapping[str, JsonValue]) -> str:
-    """`pruning.ratio 0.5, seed 1`"""
-    return ", ".join(f"{path} {json.dumps(value)}" for path, value in values.items())
+    """`pruning.ratio 0.5, seed 1`; of what is long its beginning."""
+    return ", ".join(f"{_shortened(path)} {_shortened(json.dumps(value))}" for path, value in values.items())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def _refuse_overlap(paths: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Float, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
@@ -23,6 +25,11 @@ BUSY_TIMEOUT = 30_000
 #: A server that vanished without a word is noticed within this time: seconds to connect, milliseconds for an answer
 #: to what was sent. Without them the kernel waits for a quarter of an hour.
 POSTGRESQL_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 20_000}
+
+#: A connection that lay unused for longer is tried before it is given out: no server restarts within a second, and of a
+#: service under load every transaction would begin with one question more.
+IDLE_SECONDS = 1.0
+_RETURNED = "returned to the pool at"
 
 
 class database_now(GenericFunction[float]):
@@ -85,11 +92,32 @@ def create_database_engine(url: str) -> Engine:
         return _create_sqlite(parsed)
     if parsed.get_backend_name() == "postgresql":
         url_of_driver = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(url_of_driver, hide_parameters=True, pool_pre_ping=True, connect_args=POSTGRESQL_PATIENCE)
+        return _create_postgresql(url_of_driver)
     raise ValueError(
         f"database URL of kind {parsed.get_backend_name()!r}: only sqlite:///… and postgresql://… are supported; "
         "set PUBLISHER_DATABASE_URL"
     )
+
+
+def _create_postgresql(url: URL) -> Engine:
+    engine = create_engine(url, hide_parameters=True, connect_args=POSTGRESQL_PATIENCE)
+    event.listen(engine, "checkin", _note_return)
+
+    def refuse_dead(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        now = time.monotonic()
+        if now - record.info.get(_RETURNED, now) <= IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # it opens another
+
+    event.listen(engine, "checkout", refuse_dead)
+    return engine
+
+
+def _note_return(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info[_RETURNED] = time.monotonic()
 
 
 def _create_sqlite(url: URL) -> Engine:

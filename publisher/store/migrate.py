@@ -27,6 +27,7 @@ from publisher.errors import RequestFault
 from publisher.files.private import umask_of
 from publisher.settings import Settings, settings
 from publisher.store.database import create_database_engine
+from publisher.store.starting import refuse_unusable_database, said_at_start
 
 logger = logging.getLogger(__name__)
 
@@ -222,5 +223,7 @@ def _scripts() -> Path:
 
 
 if __name__ == "__main__":
-    os.umask(umask_of(group=settings().group_access))
-    upgrade(settings().resolved_database_url)
+    with said_at_start():
+        os.umask(umask_of(group=settings().group_access))
+        refuse_unusable_database(settings().resolved_database_url)
+        upgrade(settings().resolved_database_url)

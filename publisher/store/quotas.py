@@ -78,6 +78,12 @@ def limit_of(session: Session, tenant_id: str, quota: Quota) -> int | None:
     return found.get(tenant_id, found.get(EVERYBODY))
 
 
+def is_limited(session: Session, quota: Quota) -> bool:
+    """Whether any tenant is."""
+    found = select(QuotaLimit.most).where(QuotaLimit.name == quota.name, QuotaLimit.most.is_not(None))
+    return session.execute(found.limit(1)).first() is not None
+
+
 def set_limit(session: Session, tenant: Tenant, quota: Quota, most: int | None) -> None:
     """`most` is what the tenant may have from now on; None: without limit. What it has already stays."""
     session.merge(QuotaLimit(tenant_id=tenant.id, name=quota.name, most=most))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from tests.api.conftest import Body, RunningApi, created, recipe, refused, write_corpus
 
@@ -40,6 +41,31 @@ def test_a_plan_tells_that_a_certificate_will_be_inconclusive(
         assert any("will be inconclusive" in note and "holds out 7 documents" in note for note in notes) is said
     body["recipe"]["evaluation"]["corpora"] = ["not-registered-yet"]
     assert client.post("/v1/plans", json=body).is_success
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"corpora": ["not-registered-yet"]}},
+        {"alignment": {"corpora": ["not-registered-yet"], "tokens": 8192}},
+        {"evaluation": {"corpora": ["small"], "require_certificate": True}},
+        {},
+    ],
+)
+def test_a_plan_says_what_a_variant_would_be_refused_for(
+    api: RunningApi, client: httpx.Client, base_model: Body, change: Body
+) -> None:
+    for name, documents in (("small", 70), ("novel", 200)):
+        path = write_corpus(api.roots / f"{name}.jsonl", documents)
+        client.post("/v1/corpora", json={"name": name, "path": str(path)})
+    asked = {"base_model_id": base_model["id"], "recipe": recipe() | change}
+    told = client.post("/v1/plans", json=asked).json()["refused"]
+    answer = client.post("/v1/variants", json=asked | {"publish": {"repo_id": "planned/variant"}})
+    if answer.is_success:
+        assert told is None
+    else:
+        message = refused(answer, 422, told["field"])
+        assert told["message"] in message
 
 
 def test_a_plan_creates_nothing(client: httpx.Client, base_model: Body) -> None:

@@ -20,7 +20,7 @@ import time
 from contextlib import ExitStack
 
 from publisher.store import keys
-from tests.api.test_connections import HALF, answers
+from tests.hub.test_connections import HALF, answers
 from tests.servers import free_port, wait_until
 
 KEY = "loram_" + keys.new_key()[6:]

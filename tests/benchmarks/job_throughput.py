@@ -6,7 +6,8 @@ Left out is what the real one imports, which takes seconds. `--process true` sho
 
 tests.empty        a task that does nothing else
 tests.same_rows    a task that leaves the rows of a job in PostgreSQL, by hand: taken, events of every stage, published
-publisher.run_job  the real task: claim, lease, a reporter with its heartbeat, events of every stage, success, a look
+publisher.run_job  the real task: claim, lease, a reporter, events of every stage, success; a process that ends its try
+                   itself, as this one does, is waited for and not looked after
 """
 
 from __future__ import annotations

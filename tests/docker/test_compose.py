@@ -35,7 +35,9 @@ def example() -> dict[str, str]:
 
 
 def environment(service: str) -> dict[str, str]:
-    return {name: with_defaults(str(value)) for name, value in SERVICES[service].get("environment", {}).items()}
+    """Without what is only passed on where it is set."""
+    given = SERVICES[service].get("environment", {})
+    return {name: with_defaults(str(value)) for name, value in given.items() if value is not None}
 
 
 def setting_of(variable: str) -> str:
@@ -92,9 +94,22 @@ class TestService:
             assert not re.search(r"://[^/]*:[^/]*@", value), "an address with a password"
 
     def test_every_setting_that_it_is_given_exists(self, name: str) -> None:
-        for variable in environment(name):
+        for variable in SERVICES[name].get("environment", {}):
             if variable.startswith("PUBLISHER_"):
                 assert setting_of(variable) in Settings.model_fields, variable
+
+
+#: where everything lies in a container
+FIXED = {"data_dir"}
+WORKERS_ALONE = {"worker_device", "worker_devices", "worker_queues"}
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "worker-gpu"])
+def test_every_setting_reaches_it(name: str) -> None:
+    """A line in docker-compose.yml's x-settings, `PUBLISHER_X:` without a value, passes on what .env says."""
+    reached = {setting_of(variable) for variable in SERVICES[name]["environment"]}
+    of_others = {"api": WORKERS_ALONE, "worker": {"bootstrap_key", "worker_devices"}, "worker-gpu": {"bootstrap_key"}}
+    assert Settings.model_fields.keys() - FIXED - of_others[name] == reached
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

@@ -44,6 +44,8 @@ def test_the_place_is_that_among_jobs_for_the_same_workers(database: Database) -
     too_large = [rows.add_sized_job(database, 500 * GIB) for _ in range(2)]
     urgent = rows.add_sized_job(database, 60 * GIB, priority=1)
     assert [seen(database, job_id).position for job_id in (urgent, small, *large, *too_large)] == [1, 2, 3, 4, 1, 2]
+    assert [seen(database, job_id).missing for job_id in (urgent, small, *large)] == [None] * 4
+    assert "the largest worker holds 80.0" in str(seen(database, too_large[0]).missing)
 
 
 def test_start_and_end_follow_from_what_earlier_jobs_took(database: Database) -> None:
@@ -84,7 +86,7 @@ def test_what_nobody_has_made_yet_is_expected_as_planned_on_the_measured_speed(d
 
 def test_where_nothing_is_known_nothing_is_said(database: Database) -> None:
     job_id = rows.add_sized_job(database, GIB)
-    assert seen(database, job_id) == Outlook(position=1)
+    assert seen(database, job_id) == Outlook(position=1, missing="no worker is running")
     rows.add_worker(database, "w", 80 * GIB)
     assert seen(database, job_id).start is not None
     assert seen(database, job_id).end is None, "base model and recipe cannot be read"

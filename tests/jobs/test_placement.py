@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import update
 
+from publisher.api.jobs_schema import JobAnswer
 from publisher.jobs import leases, placement, transitions
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.plan.sizes import GIB
@@ -41,6 +42,23 @@ def test_a_job_says_what_is_missing_until_a_worker_that_holds_it_comes(database:
     assert [waiting is None for waiting in said] == [True, False, False, True, False]
     job = rows.load(database, job_id)
     assert (job.attempt, job.waiting_since) == (0, None), "no try, and nobody's patience"
+
+
+def test_a_job_says_since_when_it_waits_for_a_worker_whichever_is_missing(database: Database) -> None:
+    job_id = rows.add_sized_job(database, 209 * GIB)
+    before = rows.now(database)
+    keep_true(database)
+    first = rows.load(database, job_id)
+    rows.add_worker(database, "small", 80 * GIB)
+    keep_true(database)
+    second = rows.load(database, job_id)
+    assert first.waiting is not None
+    assert second.waiting is not None
+    assert first.waiting["message"] != second.waiting["message"]
+    assert before <= first.waiting["since"] == second.waiting["since"] <= rows.now(database)
+    with database.read() as session:
+        shown = JobAnswer.model_validate(session.get_one(Job, job_id))
+    assert shown.waiting_since == first.waiting["since"]
 
 
 def test_what_is_true_already_is_not_said_again(database: Database) -> None:

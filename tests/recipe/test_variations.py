@@ -65,3 +65,18 @@ def test_value_at_a_path() -> None:
     told = RECIPE.model_dump(mode="json")
     assert value_at(told, "pruning.calibration.corpus") == "novel"
     assert value_at(told, "evaluation.probe") is None
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        {"pruning.calibration.corpus": ["x" * 10_000], "pruning.ratio": [1.5]},
+        {"pruning.criterion": ["x" * 10_000]},
+        {"alignment": [{"corpora": ["x" * 100] * 100, "tokens": -1}]},
+        {"x" * 10_000: [1]},
+    ],
+)
+def test_long_values_are_not_quoted_whole(vary: dict[str, list[Any]]) -> None:
+    with pytest.raises(RequestFault) as refused:
+        variations(RECIPE, vary)
+    assert len(refused.value.message) < 1000

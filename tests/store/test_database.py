@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from publisher.store.database import Database, database_now
@@ -67,3 +69,37 @@ def test_reader_does_not_wait_for_a_writer(database: Database) -> None:
         writing.flush()
         with database.read() as reading:
             assert reading.scalar(select(func.count()).select_from(Tenant)) == 0
+
+
+@pytest.fixture
+def remote(postgresql_url: str) -> Iterator[Database]:
+    database = Database(postgresql_url)
+    yield database
+    database.close()
+
+
+def backend(database: Database) -> int:
+    """The process of the server that a transaction talks to."""
+    with database.read() as session:
+        return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def test_connection_that_died_while_it_lay_idle_is_replaced_unnoticed(
+    remote: Database, postgresql_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.store.database.IDLE_SECONDS", 0.0)
+    before = backend(remote)
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+    assert backend(remote) != before
+
+
+def test_connection_is_tried_only_when_it_lay_idle(remote: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(remote.engine.dialect, "do_ping", tried.append)
+    before = backend(remote)
+    assert backend(remote) == before
+    assert not tried
+    monkeypatch.setattr("publisher.store.database.IDLE_SECONDS", 0.0)
+    assert backend(remote) == before
+    assert len(tried) == 1

@@ -8,12 +8,13 @@ import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from publisher.client.admin.place import chosen_settings, data_option
+from publisher.files.amounts import size
 from publisher.hub.garbage import collect_garbage
 from publisher.hub.storage import HubStorage
 from publisher.settings import Settings
 from publisher.store.database import Database
 from worker.jobs.upkeep import going_on, stage_limits
-from worker.storage.collection import Limits, Removed, collect, size_text
+from worker.storage.collection import Limits, Removed, collect
 from worker.storage.uses import nobody
 
 
@@ -44,7 +45,7 @@ def gc(data_dir: Path | None, work: Path | None, limit: int | None, dry_run: boo
     _say(_stages(chosen, limit, dry_run=dry_run), dry_run=dry_run)
     if chosen.hub_is_embedded and chosen.hub_dir.is_dir():
         removed = collect_garbage(HubStorage(chosen.hub_dir), dry_run=dry_run)
-        click.echo(f"Hub: {_freed(dry_run)} {size_text(removed.bytes)} in {removed.files:,} files.")
+        click.echo(f"Hub: {_freed(dry_run)} {size(removed.bytes)} in {removed.files:,} files.")
     return None
 
 
@@ -60,8 +61,8 @@ def _stages(chosen: Settings, limit: int | None, *, dry_run: bool) -> list[Remov
 
 def _say(removed: list[Removed], *, dry_run: bool) -> None:
     for each in removed:
-        click.echo(f"{size_text(each.freed):>10}  {each.item.what} {each.item.name}: {each.why}")
-    freed = size_text(sum(each.freed for each in removed))
+        click.echo(f"{size(each.freed):>10}  {each.item.what} {each.item.name}: {each.why}")
+    freed = size(sum(each.freed for each in removed))
     click.echo(f"Stages: {_freed(dry_run)} {freed} in {len(removed):,} folders and files.")
 
 

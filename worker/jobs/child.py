@@ -13,10 +13,19 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, JobPaused, LeaseLost, OutOfDisk
+from publisher.errors import (
+    CredentialFault,
+    HubUnavailable,
+    JobCancelled,
+    JobPaused,
+    LeaseLost,
+    OutOfDisk,
+    RequestFault,
+)
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
 from publisher.jobs.leases import Lease, lost
@@ -26,15 +35,17 @@ from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.settings import Settings, device_names, forget_secrets
 from publisher.store.database import Database
 from publisher.store.hub_credentials import note_use
-from publisher.store.job_history import has_computed
-from publisher.store.models import Job
+from publisher.store.job_history import attempts_before, has_computed
 from publisher.store.states import EventKind
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
 from worker.jobs.request import read_request, secrets_of
 from worker.jobs.settlement import Settlement, open_intent
+from worker.jobs.supervision import LEFT_OPEN
+from worker.jobs.target import publish_target
 from worker.request import BuildRequest
 from worker.stages.publication import PublishedOtherwise
+from worker.stages.rights import check_rights
 
 if TYPE_CHECKING:  # what it imports takes a while
     from worker.storage.store import StageStore
@@ -79,12 +90,26 @@ class JobProcess:
         self._reporter.ask_the_hub()
         return Settlement(opened, self._lease, self._reporter).settle()
 
+    def _ask_again(self) -> None:
+        """Of a job that has waited: whether the Hub is there and takes its token by now, before torch is loaded, which
+        takes seconds and gigabytes at each look. Raises what it waits for then."""
+        with self._database.read() as session:
+            job = job_of(session, self._lease)
+            if job.waiting_since is None:
+                return
+            for earlier in attempts_before(session, job.id, self._lease.token, 1):
+                self._reporter.stage = (earlier.waiting or {}).get("stage")
+            target = publish_target(session, job.variant, self._settings, self._lease)
+        self._secrets.append(target.token)
+        with suppress(RequestFault):  # the stage that it stops says so, with what is computed by then
+            check_rights(target)
+
     def _build(self) -> None:
+        self._ask_again()
         request = self._request()
         # imported here, since torch takes seconds and the first heartbeat must not wait for it
         from worker.jobs.outcome import read_outcome
         from worker.stages.pipeline import run_pipeline
-        from worker.stages.rights import check_rights
 
         store, target = self._store(), request.publish
         assert target is not None, "a job publishes"
@@ -122,7 +147,7 @@ class JobProcess:
 
     def _note_use(self) -> None:
         with self._database.write() as session:
-            note_use(session, session.get_one(Job, self._lease.job_id).tenant_id)
+            note_use(session, job_of(session, self._lease).tenant_id)
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error, self._reporter.stage, self._secrets)
@@ -165,8 +190,8 @@ class JobProcess:
         )
 
 
-def run_job(settings: Settings, lease: Lease) -> None:
-    """Run a claimed job in this process; returns when it has ended or is for the parent to settle."""
+def run_job(settings: Settings, lease: Lease) -> bool:
+    """Run a claimed job in this process; returns whether it has ended, or it is for the parent to settle."""
     database = Database(settings.resolved_database_url)
     with JobReporter(database, lease, settings) as reporter:
         stopping = WorkerStopping("the worker shuts down.")
@@ -175,6 +200,8 @@ def run_job(settings: Settings, lease: Lease) -> None:
             JobProcess(database, settings, lease, reporter).run()
         except (LeaseLost, WorkerStopping) as reason:
             logger.warning("%s stops here: %s", lease.job_id, reason)
+            return False
+    return True
 
 
 def die_with(parent: int) -> None:
@@ -199,7 +226,8 @@ def main() -> None:
     impatient()
     settings = Settings()
     forget_secrets()
-    run_job(settings, Lease(job_id, int(token)))
+    if not run_job(settings, Lease(job_id, int(token))):
+        sys.exit(LEFT_OPEN)
 
 
 if __name__ == "__main__":

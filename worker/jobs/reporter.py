@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: how often events are written and a cancel is looked for; progress is thinned out to one event each
 PULSE_SECONDS = 1.0
+#: before the first: what a job says at once (stages that are there already, the first that starts) goes with it
+FIRST_SECONDS = 0.1
 
 
 class WorkerStopping(PublisherError):
@@ -151,13 +153,13 @@ class JobReporter:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        pause = FIRST_SECONDS
+        while not self._over.wait(pause):
             try:
                 self._pulse()
             except (LeaseLost, SQLAlchemyError) as error:
                 return self.interrupt(error)
-            if self._over.wait(PULSE_SECONDS):
-                return None
+            pause = PULSE_SECONDS
 
     def _pulse(self) -> None:
         """Write what waits, renew if it is time, and see in any case whether somebody cancelled or paused."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -29,6 +30,10 @@ from publisher.store.states import JobState
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+#: what a job's process gets from its start to its first heartbeat: it may come from a slow disk, on a busy machine
+START_SECONDS = 300.0
+#: exit status of a job's process that leaves it to its worker to say what becomes of the job; 0: it has said so itself
+LEFT_OPEN = 4
 #: what a job gets to save its state when the worker shuts down; service managers kill after some 15 s
 STOP_SECONDS = 8.0
 
@@ -42,6 +47,8 @@ class Supervision:
         self._lease = lease
         self._stopping = stopping
         self._asked_at: float | None = None
+        self._unheard: Lease | None = lease
+        self._started_at = self._renewed_at = time.monotonic()
 
     def run(self) -> None:
         """Returns when the job's process is gone and the job is in a state that the next one can go on from."""
@@ -51,7 +58,8 @@ class Supervision:
                 self._step_in(process)
         finally:
             kill_group(process)
-        self._settle(process.returncode)
+        if process.returncode != 0:  # otherwise the process has ended its try, in a transaction of its own
+            self._settle(process.returncode)
 
     def _step_in(self, process: subprocess.Popen[bytes]) -> None:
         if self._stopping() and self._asked_at is None:
@@ -64,6 +72,7 @@ class Supervision:
         if self._asked_at is not None:
             return time.monotonic() - self._asked_at > STOP_SECONDS
         try:
+            self._keep_until_heard()
             with self._database.read() as session:
                 found = leases.status(session, self._lease)
         except LeaseLost:
@@ -75,6 +84,18 @@ class Supervision:
         if found.publishing:  # only the Hub's answer ends it, and every wait for that is bounded
             return False
         return found.stopping_for is not None and found.stopping_for > self._settings.cancel_grace_seconds
+
+    def _keep_until_heard(self) -> None:
+        """Renew the lease in the stead of a process that still starts, until its own first heartbeat."""
+        now = time.monotonic()
+        if self._unheard is None or now - self._renewed_at < self._settings.heartbeat_seconds:
+            return
+        if now - self._started_at > START_SECONDS:
+            self._unheard = None
+            return
+        with self._database.write() as session:
+            self._unheard = leases.renew_unheard(session, self._unheard, self._settings.lease_seconds)
+        self._renewed_at = now
 
     def _settle(self, status: int) -> None:
         """End the try if the process did not do so itself. If the database stays away, the reaper does it."""
@@ -116,11 +137,27 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Waits for `LOOK_SECONDS` at most, and where the system can tell (Linux) no longer than the process runs: the
+    standard library looks again and again, up to 50 ms apart."""
+    if process.poll() is None and hasattr(os, "pidfd_open"):
+        with _opened(os.pidfd_open(process.pid)) as end:
+            looked = select.poll()
+            looked.register(end, select.POLLIN)
+            looked.poll(1000 * LOOK_SECONDS)
+        return process.poll() is not None
     try:
         process.wait(LOOK_SECONDS)
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+@contextmanager
+def _opened(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _death(status: int, stage: str | None) -> Failure:

@@ -8,11 +8,12 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from publisher.files.amounts import size
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.resources import unfinished
-from worker.storage.collection import Limits, Upkeep, collect, size_text
+from worker.storage.collection import Limits, Upkeep, collect
 from worker.storage.uses import StillWanted
 
 logger = logging.getLogger(__name__)
@@ -62,5 +63,5 @@ def _collect(database: Database, settings: Settings) -> None:
     finally:
         database.close()
     if removed:
-        logger.info("collected %s in %d stages and remains", size_text(sum(r.freed for r in removed)), len(removed))
+        logger.info("collected %s in %d stages and remains", size(sum(r.freed for r in removed)), len(removed))
     return None

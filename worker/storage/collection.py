@@ -6,7 +6,6 @@ files are deleted, so a collection may be killed at any point: what counts as fi
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import OutOfDisk
+from publisher.files.amounts import ago, size
 from publisher.recipe.stages import Stage
 from worker.storage.locks import try_lock
 from worker.storage.survey import Freeing, Item, survey, total_bytes
@@ -61,19 +61,12 @@ def make_room(root: Path, stage: Stage, needed: int, upkeep: Upkeep) -> list[Rem
         removed = collect(root, upkeep.limits, room=needed, still_wanted=upkeep.still_wanted)
     free, kept_free = free_bytes(root), upkeep.limits.keep_free
     if needed and needed > free - kept_free:
-        reserve = f", {size_text(kept_free)} of which stay free" if kept_free else ""
+        reserve = f", {size(kept_free)} of which stay free" if kept_free else ""
         raise OutOfDisk(
-            f"stage {stage} needs about {size_text(needed)} under {root}, {size_text(free)} are free{reserve}.",
+            f"stage {stage} needs about {size(needed)} under {root}, {size(free)} are free{reserve}.",
             way_out="Free space there or put the data folder on a larger disk; finished stages are kept.",
         )
     return removed
-
-
-def size_text(size: float) -> str:
-    """For people: "1.5 GiB"."""
-    power = min(int(math.log2(max(size, 1)) // 10), 4)
-    shown = size / 2 ** (10 * power)
-    return f"{shown:.{0 if power == 0 or shown >= 10 else 1}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def free_bytes(folder: Path) -> int:
@@ -100,7 +93,9 @@ def collect(
             continue
         freed = freeing.without(item)
         missing -= freed
-        removed.append(Removed(item, freed, item.remains or f"unused for {_ago(item.age)}, and there is no room"))
+        removed.append(
+            Removed(item, freed, item.remains or f"last used {ago(item.used_at, time.time())}, and there is no room")
+        )
     if not dry_run:
         _tidy_locks(root)
     return removed
@@ -171,11 +166,3 @@ def _old_locks(root: Path) -> Iterator[Path]:
         places = (root / file.stem, root / ".partial" / file.stem)
         if not any(place.exists() for place in places) and time.time() - file.stat().st_mtime > _DAY:
             yield file
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((_DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= size:
-            count = round(seconds / size)
-            return f"{count} {unit if count > 1 else unit[:-1]}"
-    return f"{seconds:.0f} seconds"

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from publisher.files.amounts import size
 from publisher.recipe.stages import Stage
-from worker.storage.collection import Upkeep, make_room, size_text
+from worker.storage.collection import Upkeep, make_room
 from worker.storage.disk import full_disk_as_fault
 from worker.storage.folder import (
     RECORD,
@@ -100,7 +101,7 @@ class StageStore:
         begun = sum(path.lstat().st_size for path in (self.root / ".partial" / name).rglob("*") if path.is_file())
         removed = make_room(self.root, stage, max(0, needed - begun), self._upkeep)
         if removed:
-            freed = size_text(sum(each.freed for each in removed))
+            freed = size(sum(each.freed for each in removed))
             say(f"Collected {freed} in {len(removed)} stages and remains that no job needs, the longest unused first.")
 
     def produce(

@@ -57,8 +57,15 @@ def demo(data_dir: Path, prepare: bool, keep: bool, device: str) -> None:
     # a stop that is asked for, by whatever signal, takes the service along
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
+    try:
+        _run(data_dir.absolute(), console, prepare=prepare, keep=keep, device=device)
+    except KeyboardInterrupt:  # by now the service and whoever was at work are gone
+        console.print("\nStopped. The same command goes on from what is finished.")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _run(data_dir: Path, console: Console, *, prepare: bool, keep: bool, device: str) -> None:
     started = time.monotonic()
-    data_dir = data_dir.absolute()
     console.rule("0. model and text, from installed packages")
     with working(console, f"{data.MODEL_NAME} as safetensors"):
         model = data.prepare_model(data_dir / "models")

@@ -117,13 +117,17 @@ def downstream(console: Console, title: str, arguments: list[str], environment: 
         shown.started(title, time.monotonic())
         assert process.stdout is not None
         assert process.stderr is not None
-        for line in process.stdout:
-            said = json.loads(line)
-            result = said.get("result", result)
-            if "done" in said:
-                shown.note(title, said["note"])
-                shown.progress(title, said["done"], said["total"], "", time.monotonic())
-        errors = process.stderr.read()
+        try:
+            for line in process.stdout:
+                said = json.loads(line)
+                result = said.get("result", result)
+                if "done" in said:
+                    shown.note(title, said["note"])
+                    shown.progress(title, said["done"], said["total"], "", time.monotonic())
+            errors = process.stderr.read()
+        except BaseException:  # Ctrl-C: a signal to this process alone leaves that one at work
+            process.kill()
+            raise
         if result is not None:
             shown.ended(title, "done")
     if process.returncode or result is None:

@@ -52,7 +52,7 @@ def test_a_dry_run_lists_each_thing_with_its_size_and_reason(tmp_path: Path) -> 
     folder = make(tmp_path / "data" / "stages", "a" * 64)
     said = collected("--data", str(tmp_path / "data"), "--limit", "0", "--dry-run").output
     assert folder.exists()
-    assert f"stage {folder.name}: unused for " in said
+    assert f"stage {folder.name}: last used " in said
     assert "would free 1.3 KiB in 1 folders" in said
     assert "Stages: freed 1.3 KiB" in collected("--data", str(tmp_path / "data"), "--limit", "0").output
     assert not folder.exists()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -81,7 +84,7 @@ def test_patience_ends_and_says_how_long_it_was(jobs: Publishing) -> None:
     assert job.failure is not None
     assert job.failure["blame"] == "infrastructure"
     assert "503" in job.failure["message"]
-    assert "waited for 6.0 h" in job.failure["message"]
+    assert "waited for 6 h" in job.failure["message"]
 
 
 def test_job_that_waits_is_cancelled_at_once(jobs: Publishing) -> None:
@@ -205,3 +208,42 @@ def test_download_of_the_base_model_goes_on_where_the_hub_went_away(jobs: Publis
     first = next(number for number, request in enumerate(asked) if request.startswith("HEAD "))
     got = [request.rpartition("/")[2] for request in asked[first:] if request.startswith("GET /hub/org/base/")]
     assert got == ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
+_WITHOUT_TORCH = """
+import sys
+from worker.jobs import child
+child.main()
+assert "torch" not in sys.modules, "torch was loaded to ask a Hub"
+"""
+
+
+@pytest.mark.parametrize("status", [503, 401])
+def test_looking_again_for_a_hub_or_a_credential_loads_no_torch(
+    jobs: Publishing, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    for name in ("data_dir", "broker_url", "public_url", "worker_device"):
+        monkeypatch.setenv(f"PUBLISHER_{name.upper()}", str(getattr(jobs.settings, name)))
+    job_id = jobs.add_job()
+    jobs.middle.answers["/api/"] = (status, {})
+    assert jobs.run(job_id).state is JobState.QUEUED
+    rows.let_pass(jobs.database, job_id, 3600)
+    lease = rows.claim(jobs.database, job_id)
+    command = [sys.executable, "-c", _WITHOUT_TORCH, job_id, str(lease.token), str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    job = rows.load(jobs.database, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert job.waiting is not None
+    assert job.waiting["kind"] == ("hub" if status == 503 else "credential")
+
+
+def test_right_that_is_gone_after_a_wait_does_not_lose_what_was_computed(jobs: Publishing) -> None:
+    job_id = jobs.add_job()
+    jobs.middle.answers["/preupload/"] = (403, {})
+    assert jobs.run(job_id).state is JobState.QUEUED
+    jobs.middle.answers["/auth-check"] = (403, {})
+    assert jobs.run(job_id).state is JobState.QUEUED
+    jobs.middle.reset()
+    jobs.run(job_id)
+    assert jobs.agreed(job_id) is JobState.SUCCEEDED

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -50,6 +52,24 @@ class SilentConnections:
         for connection, since in self._since.items():
             if now - since > HEAD_SECONDS:
                 connection.transport.close()
+
+
+@asynccontextmanager
+async def silent_ones_closed() -> AsyncIterator[None]:
+    """Within, those of the server that runs this application; of another server than uvicorn nothing is known."""
+    server = current_server()
+    closing = None if server is None else asyncio.create_task(SilentConnections(server).run())
+    try:
+        yield
+    finally:
+        if closing is not None:
+            closing.cancel()
+
+
+def current_server() -> uvicorn.Server | None:
+    """The server that runs this application, in the main thread, whose signals it handles; None under another one."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if isinstance(server, uvicorn.Server) else None
 
 
 def _has_no_request(connection: Any) -> bool:

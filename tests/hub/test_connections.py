@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from publisher.api.connections import HEAD_SECONDS, SilentConnections
+from publisher.hub.connections import HEAD_SECONDS, SilentConnections
 from tests.servers import free_port, wait_until
 
 HALF = b"GET /healthz HTTP/1.1\r\nHost: half"
@@ -33,9 +34,13 @@ def few_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
 
 
-def test_half_open_connections_keep_nobody_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("application", "paths"),
+    [("publisher.app:app", ("/healthz", "/readyz", "/login")), ("publisher.hub.app:app", ("/healthz",))],
+)
+def test_half_open_connections_keep_nobody_out(tmp_path: Path, application: str, paths: tuple[str, ...]) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "publisher.app:app", "--port", str(port), "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--log-level", "error"]
     environment = os.environ | {"PUBLISHER_DATA_DIR": str(tmp_path)}
     process = subprocess.Popen(command, env=environment, preexec_fn=few_descriptors)  # noqa: PLW1509 - no threads here
     try:
@@ -44,8 +49,31 @@ def test_half_open_connections_keep_nobody_out(tmp_path: Path) -> None:
             for _ in range(300):
                 connection = open_ones.enter_context(socket.create_connection(("127.0.0.1", port)))
                 connection.sendall(HALF)
-            for path in ("/healthz", "/readyz", "/login"):
+            for path in paths:
                 assert answers(f"http://127.0.0.1:{port}{path}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+_SOON = """
+import sys, uvicorn
+from publisher.hub import connections
+connections.HEAD_SECONDS, connections.INTERVAL = 0.2, 0.1
+uvicorn.run(sys.argv[1], port=int(sys.argv[2]), log_level="error")
+"""
+
+
+@pytest.mark.parametrize("application", ["publisher.app:app", "publisher.hub.app:app"])
+def test_every_server_closes_connections_that_stay_silent(tmp_path: Path, application: str) -> None:
+    port = free_port()
+    environment = os.environ | {"PUBLISHER_DATA_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", _SOON, application, str(port)], env=environment)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), "start of the server")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as half:
+            half.sendall(HALF)
+            assert half.recv(1) == b""
     finally:
         process.kill()
         process.wait()
