@@ -25,6 +25,7 @@ from publisher.api import (
     tenant_events,
     variant_files,
     variants,
+    webhooks,
     workers,
 )
 from publisher.api.connections import SilentConnections, allow_many
@@ -48,6 +49,7 @@ from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
+from publisher.webhooks.deliverer import Deliverer
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -82,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys),
+        *(jobs, job_events, job_log, tenant_events, workers, api_keys, webhooks),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
@@ -114,6 +116,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
+        deliverer = Deliverer(service.database, service.settings)
+        deliverer.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
@@ -131,6 +135,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()
+            await to_thread.run_sync(deliverer.stop)
             await to_thread.run_sync(reaper.stop)
             service.dispatcher.close()
             service.database.close()

@@ -44,6 +44,7 @@ KINDS = {
     "jobs": "job",
     "api-keys": "key",
     "sweeps": "sweep",
+    "webhooks": "webhook",
 }
 
 
@@ -72,6 +73,7 @@ def owned(api: RunningApi, keys: dict[str, str | None]) -> dict[str, str]:
         corpus = created(client.post("/v1/corpora", json={"name": "novel", "path": str(path)}))
         body: Body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": "generated/tiny"}}
         variant, other = (created(client.post("/v1/variants", json=body)) for _ in range(2))
+        webhook = created(client.post("/v1/webhooks", json={"url": "https://receiver.invalid/"}))
         key = created(client.post("/v1/api-keys", json={"name": "other"}))
         several = {"vary": {"pruning.ratio": [0.25, 0.5]}, "publish": {"repo_id": "generated/tiny-{ratio}"}}
         sweep = created(client.post("/v1/sweeps", json=body | several))
@@ -79,6 +81,7 @@ def owned(api: RunningApi, keys: dict[str, str | None]) -> dict[str, str]:
     found = {"base_model": base, "corpus": corpus, "variant": variant, "job": variant["job"], "key": key} | {
         "ended": ended,
         "sweep": sweep,
+        "webhook": webhook,
     }
     return {kind: str(thing["id"]) for kind, thing in found.items()}
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from publisher.store.keys import add_key, add_tenant
-from publisher.store.models import ApiKey, BaseModel, Corpus, Job, Sweep, Variant
+from publisher.store.models import (
+    ApiKey,
+    BaseModel,
+    Corpus,
+    Job,
+    Sweep,
+    Variant,
+    Webhook,
+    WebhookDelivery,
+    WebhookEvent,
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,9 @@ class Owner:
     variant: str
     job: str
     sweep: str
+    webhook: str
+    event: str
+    delivery: str
 
 
 def add_owner(session: Session, name: str, *, idempotency_key: str | None = None) -> Owner:
@@ -36,7 +49,21 @@ def add_owner(session: Session, name: str, *, idempotency_key: str | None = None
     session.add_all([job, sweep])
     session.flush()
     key = add_key(session, tenant, "ci", f"loram_key-of-{name}")
-    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id, sweep.id)
+    hook = Webhook(tenant_id=tenant, url="https://example.com/hook", description="", secret="sealed")
+    event = WebhookEvent(tenant_id=tenant, type="webhook.test", at=0.0, data={})
+    session.add_all([hook, event])
+    session.flush()
+    delivery = add_delivery(session, hook, event)
+    ids = (base.id, corpus.id, variant.id, job.id, sweep.id, hook.id, event.id, delivery.id)
+    return Owner(tenant, key.id, *ids)
+
+
+def add_delivery(session: Session, hook: Webhook, event: WebhookEvent) -> WebhookDelivery:
+    times = {"due_at": 0.0, "asked_at": 0.0, "created_at": 0.0}
+    delivery = WebhookDelivery(tenant_id=hook.tenant_id, webhook_id=hook.id, event_id=event.id, **times)
+    session.add(delivery)
+    session.flush()
+    return delivery
 
 
 def add_variant(session: Session, tenant: str, base_model: str, idempotency_key: str | None = None) -> Variant:
@@ -63,4 +90,7 @@ OWNED = [
     (Sweep, "sweep"),
     (Variant, "variant"),
     (Job, "job"),
+    (Webhook, "webhook"),
+    (WebhookEvent, "event"),
+    (WebhookDelivery, "delivery"),
 ]
