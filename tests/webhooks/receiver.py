@@ -87,7 +87,8 @@ class Receiver:
     url: str
     manner: Manner = OK
     received: list[Received] = field(default_factory=list)
-    #: until it is set, no request is answered
+    #: until `open` is set, no request is answered but the first `free`
+    free: int = 0
     open: threading.Event = field(default_factory=threading.Event)
 
     def ids(self) -> list[str]:
@@ -103,13 +104,17 @@ class Receiver:
 def receiving(manner: Manner = OK, *, closed: bool = False) -> Iterator[Receiver]:
     """`closed`: no request is answered until its `open` is set."""
 
+    counting = threading.Lock()
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = self.rfile.read(int(headers["content-length"]))
-            receiver.received.append(Received(self.path, headers, body))
-            number = len(receiver.received)
-            receiver.open.wait()
+            with counting:
+                receiver.received.append(Received(self.path, headers, body))
+                number = len(receiver.received)
+            if number > receiver.free:
+                receiver.open.wait()
             with suppress(OSError):
                 receiver.manner(self.connection, number)
             self.close_connection = True
