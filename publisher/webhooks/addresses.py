@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx
 
@@ -15,8 +15,14 @@ MOST_LETTERS = 2000
 
 #: IPv4 within IPv6 for translators (RFC 6052), and as it was written before there were mapped addresses (RFC 4291)
 _NAT64, _COMPATIBLE = IPv6Network("64:ff9b::/96"), IPv6Network("::/96")
-#: Azure's host, which answers its machines alone, at an address that looks public
-_OF_CLOUDS = {ip_address("168.63.129.16")}
+#: what Python counts as public, depending on its patch version, though it is not: addresses of protocols, clouds' hosts
+#: that answer their own machines alone (Oracle's in the first, Azure's), relays, local translators, documentation
+_NOT_PUBLIC = tuple(
+    map(
+        ip_network,
+        ("192.0.0.0/24", "168.63.129.16", "192.88.99.0/24", "64:ff9b:1::/48", "2001::/23", "3fff::/20", "5f00::/16"),
+    )
+)
 _OWN_NAMES = ("localhost", ".localhost", ".local", ".internal")
 _WAY_OUT = "Give an address that everybody can reach, or have the operator set PUBLISHER_ALLOW_PRIVATE_ADDRESSES."
 
@@ -50,7 +56,9 @@ def is_public(address: Address) -> bool:
         return is_public(inner)
     if isinstance(address, IPv6Address) and address.is_site_local:
         return False
-    return address.is_global and not (address.is_multicast or address.is_reserved) and address not in _OF_CLOUDS
+    if address.is_multicast or address.is_reserved or any(address in network for network in _NOT_PUBLIC):
+        return False
+    return address.is_global
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving(manner: Manner = OK, *, closed: bool = False) -> Iterator[Receiver]:
+def receiving(manner: Manner = OK, *, closed: bool = False, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """`closed`: no request is answered until its `open` is set."""
 
     counting = threading.Lock()
@@ -129,7 +130,9 @@ def receiving(manner: Manner = OK, *, closed: bool = False) -> Iterator[Receiver
         request_queue_size = 1024
 
     server = Server(("127.0.0.1", 0), Handler)
-    receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/hook", manner)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    receiver = Receiver(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}/hook", manner)
     if not closed:
         receiver.open.set()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -100,7 +100,8 @@ def tried(database: Database, id: str, attempts: int = 1, seconds: float = 20) -
 def let_pass(database: Database, seconds: float) -> None:
     """Move every time of deliveries and webhooks into the past."""
     with database.write() as session:
-        for column in (WebhookDelivery.due_at, WebhookDelivery.asked_at, Webhook.failing_since):
+        # in the order in which a deliverer locks
+        for column in (Webhook.failing_since, WebhookDelivery.due_at, WebhookDelivery.asked_at):
             session.execute(update(column.class_).values({column: column - seconds}))
 
 

@@ -18,6 +18,7 @@ from publisher.signing.sealing import seal
 from publisher.webhooks.sender import BODY_BYTES, Answer, Message, Sender, purpose_of
 from publisher.webhooks.signature import new_secret
 from tests.servers import listen
+from tests.webhooks.certificates import certificate, server_context
 from tests.webhooks.receiver import (
     Manner,
     Receiver,
@@ -228,6 +229,26 @@ def test_a_name_that_leads_elsewhere_a_moment_later_is_dialled_where_it_was_look
     assert asked == ["rebinding.example"]
     assert dialled == [PUBLIC]
     assert receiver.received == []
+
+
+def test_over_tls_the_name_is_asked_for_and_has_to_be_in_the_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though an address is dialled."""
+    asked: list[str | None] = []
+    path = certificate(tmp_path, "hook.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    resolving(monkeypatch, "127.0.0.1")
+    with receiving(tls=server_context(path, asked)) as receiver:
+        port = receiver.url.split(":")[2].split("/")[0]
+        assert sent(tmp_path, f"https://hook.example:{port}/path?x=1").error is None
+        (got,) = receiver.received
+        assert (got.path, got.headers["host"], asked) == ("/path?x=1", f"hook.example:{port}", ["hook.example"])
+        for name in ("other.example", "127.0.0.1"):
+            assert "CERTIFICATE_VERIFY_FAILED" in str(sent(tmp_path, f"https://{name}:{port}/").error)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        assert "CERTIFICATE_VERIFY_FAILED" in str(sent(tmp_path, f"https://hook.example:{port}/").error)
+    assert len(receiver.received) == 1
 
 
 def test_the_connection_itself_is_guarded_whoever_asks_for_it(receiver: Receiver, tmp_path: Path) -> None:
