@@ -319,7 +319,7 @@ def test_webhooks_come_and_go_while_jobs_tell_them_things(
     variant = add_variant(database)
 
     def come_and_go() -> None:
-        for _ in range(15):
+        for _ in range(6):
             hook, _ = rows.add_webhook(database, settings, variant.tenant_id, receiver.url)
             add_job(database, variant)
             with database.write() as session:
