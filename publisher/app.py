@@ -27,6 +27,7 @@ from publisher.api import (
     tenant_events,
     variant_files,
     variants,
+    webhooks,
     workers,
 )
 from publisher.api.errors import add_handlers
@@ -59,6 +60,7 @@ from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
 from publisher.store.quotas import keep_defaults
 from publisher.store.starting import refuse_unusable, said_at_start
+from publisher.webhooks.deliverer import Deliverer
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -96,7 +98,8 @@ def create_app(settings: Settings) -> FastAPI:
     checks = [Depends(require_scope), Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
-        *(jobs, job_events, job_log, tenant_events, workers, api_keys, audit, quotas, hub_credentials),
+        *(jobs, job_events, job_log, tenant_events, workers),
+        *(api_keys, webhooks, hub_credentials, quotas, audit),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=checks)
@@ -134,6 +137,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         reaper = Reaper(service.database, service.settings)
         reaper.start()
         service.doorkeeper.start()
+        deliverer = Deliverer(service.database, service.settings)
+        deliverer.start()
         upkeep = None if service.hub is None else Upkeep(service.hub)
         if upkeep is not None:
             upkeep.start()
@@ -148,6 +153,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()
+            await to_thread.run_sync(deliverer.stop)
             await to_thread.run_sync(reaper.stop)
             await to_thread.run_sync(presence.stop)
             await to_thread.run_sync(service.doorkeeper.stop)

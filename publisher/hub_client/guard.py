@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 
 import httpcore2
 import httpx2
@@ -20,10 +20,9 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import hf_request_event_hook
 
 from publisher.errors import CredentialFault
+from publisher.hub_client.addresses import is_public
 
 _guarding: ContextVar[bool] = ContextVar("guarding", default=False)
-#: RFC 6052: addresses of IPv4 inside those of IPv6
-_NAT64 = IPv6Network("64:ff9b::/96")
 _WAY_OUT = "Name a Hub on the internet, or have the operator set PUBLISHER_ALLOW_PRIVATE_ADDRESSES."
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
@@ -108,22 +107,7 @@ def public_addresses(host: str, port: int) -> list[str]:
         raise httpcore2.ConnectError(f"{host} cannot be resolved: {error}") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if not is_public(address):
+        if not is_public(ip_address(address.partition("%")[0])):
             place = host if host == address else f"{host} ({address})"
             raise PrivateAddress(f"{place} is not an address of the public internet.", way_out=_WAY_OUT)
     return addresses
-
-
-def is_public(text: str) -> bool:
-    """Whether an address can be that of a service on the internet, those of IPv4 inside IPv6 included."""
-    address = ip_address(text.partition("%")[0])
-    return address.is_global and not address.is_multicast and all(inner.is_global for inner in _inside(address))
-
-
-def _inside(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    if isinstance(address, IPv4Address):
-        return []
-    mapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        mapped.append(IPv4Address(address.packed[-4:]))
-    return [each for each in mapped if each is not None]

@@ -17,6 +17,7 @@ from sqlalchemy import Table, bindparam, event, insert, update
 from sqlalchemy.orm import Session
 
 from publisher.store.models import JobEvent, Tenant
+from publisher.webhooks import outbox
 
 _WAITING = "events that wait for the commit"
 _tenant_of = itemgetter("tenant_id")
@@ -28,7 +29,7 @@ _COUNT = (
     update(_TENANT)
     .where(_TENANT.c.id == bindparam("of_tenant"))
     .values(event_seq=_TENANT.c.event_seq + bindparam("more"))
-    .returning(_TENANT.c.event_seq)
+    .returning(_TENANT.c.event_seq, _TENANT.c.webhooks)
 )
 
 
@@ -45,11 +46,16 @@ def _write(session: Session) -> None:
     if session.in_nested_transaction():
         return
     rows = session.info.pop(_WAITING, [])
+    told = []
     # sorted keeps the order within a tenant
     for tenant_id, some in groupby(sorted(rows, key=_tenant_of), _tenant_of):
-        _number(session, tenant_id, list(some))
+        theirs = list(some)
+        if _number(session, tenant_id, theirs):
+            told += theirs
     if rows:
         session.execute(_INSERT, rows)
+    if told:
+        outbox.write(session, told)
 
 
 @event.listens_for(Session, "after_rollback")
@@ -57,7 +63,9 @@ def _forget(session: Session) -> None:
     session.info.pop(_WAITING, None)
 
 
-def _number(session: Session, tenant_id: str, rows: list[dict[str, Any]]) -> None:
-    last = session.scalars(_COUNT, {"of_tenant": tenant_id, "more": len(rows)}).one()
+def _number(session: Session, tenant_id: str, rows: list[dict[str, Any]]) -> bool:
+    """Whether the tenant has webhooks to be told of these events."""
+    last, webhooks = session.execute(_COUNT, {"of_tenant": tenant_id, "more": len(rows)}).one()
     for number, row in enumerate(rows, last - len(rows) + 1):
         row["number"] = number
+    return bool(webhooks)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import CredentialFault
@@ -15,6 +14,7 @@ from publisher.signing.keyring import Keyring
 from publisher.signing.sealing import Sealer, secret_id
 from publisher.store.database import clock, database_now
 from publisher.store.models import HubCredential
+from publisher.store.sealed import hub_token
 
 PUT = "PUT /v1/hub-credentials"
 #: letters of a token that are shown, to tell it from others
@@ -94,44 +94,8 @@ def note_use(session: Session, tenant_id: str) -> None:
     session.execute(update(HubCredential).where(HubCredential.tenant_id == tenant_id, long_ago).values(used_at=now))
 
 
-@dataclass(frozen=True)
-class Resealed:
-    """`values` sealed anew; `others` were already. `lost`: tenants with one that none of the secrets opens."""
-
-    values: int
-    others: int
-    lost: tuple[str, ...]
-
-
-def reseal(session: Session, keyring: Keyring) -> Resealed:
-    """Seal every value under the newest secret. What cannot be opened stays as it is."""
-    values, others, lost = 0, 0, []
-    for row in session.scalars(select(HubCredential).order_by(HubCredential.tenant_id).with_for_update()):
-        for kind in ("write", "read"):
-            sealed = getattr(row, f"{kind}_token")
-            if sealed is None:
-                continue
-            sealer = _sealer(keyring, kind)
-            text = sealer.open(sealed, row.tenant_id)
-            if text is None:
-                lost.append(row.tenant_id)
-            elif sealer.is_newest(sealed):
-                others += 1
-            else:
-                setattr(row, f"{kind}_token", sealer.seal(text, row.tenant_id))
-                values += 1
-    session.flush()
-    return Resealed(values, others, tuple(dict.fromkeys(lost)))
-
-
-def count_by_secret(session: Session) -> Counter[str]:
-    """How many values are sealed under the secret of each id."""
-    rows = session.execute(select(HubCredential.write_token, HubCredential.read_token))
-    return Counter(secret_id(sealed) for row in rows for sealed in row if sealed is not None)
-
-
 def _sealer(keyring: Keyring, kind: str) -> Sealer:
-    return Sealer(keyring, f"hub {kind} token")
+    return Sealer(keyring, hub_token(kind))
 
 
 def _sealed(keyring: Keyring, kind: str, tenant_id: str, token: SecretStr) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The states of a job and the kinds of its events."""
+"""The states of a job, the kinds of its events, and the states of a webhook's deliveries."""
 
 from __future__ import annotations
 
@@ -44,3 +44,11 @@ class EventKind(StrEnum):
     PROGRESS = "progress"
     METRIC = "metric"
     LOG = "log"
+
+
+class DeliveryState(StrEnum):
+    """`failed`: given up, until somebody asks for it again."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"

@@ -9,9 +9,22 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from publisher.errors import NotFound
-from publisher.store.models import ApiKey, AuditEntry, BaseModel, Corpus, Job, Sweep, Variant
+from publisher.store.models import (
+    ApiKey,
+    AuditEntry,
+    BaseModel,
+    Corpus,
+    Job,
+    Sweep,
+    Variant,
+    Webhook,
+    WebhookDelivery,
+    WebhookEvent,
+)
 
-Owned = TypeVar("Owned", ApiKey, AuditEntry, BaseModel, Corpus, Sweep, Variant, Job)
+Owned = TypeVar(
+    "Owned", ApiKey, AuditEntry, BaseModel, Corpus, Sweep, Variant, Job, Webhook, WebhookEvent, WebhookDelivery
+)
 
 
 def readable_by(tenant_id: str, model: type[Owned]) -> Select[Owned]:
@@ -31,7 +44,7 @@ def owned(session: Session, model: type[Owned], tenant_id: str, id: str, *, kept
     return row
 
 
-def hold(session: Session, row: BaseModel | Corpus | Variant | Job) -> None:
+def hold(session: Session, row: BaseModel | Corpus | Variant | Job | Webhook) -> None:
     """Lock a row, as it is now, until the transaction ends; NotFound if it has just been deleted."""
     id, model = row.id, type(row)
     try:

@@ -46,7 +46,10 @@ KINDS = {
     "jobs": "job",
     "api-keys": "key",
     "sweeps": "sweep",
+    "webhooks": "webhook",
 }
+#: what PATCH changes where there are no labels
+CHANGES = {"webhook": {"enabled": False}}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,7 @@ def owned(api: RunningApi, keys: dict[str, str | None]) -> dict[str, str]:
         corpus = created(client.post("/v1/corpora", json={"name": "novel", "path": str(path)}))
         body: Body = {"base_model_id": base["id"], "recipe": recipe(), "publish": {"repo_id": "generated/tiny"}}
         variant, other = (created(client.post("/v1/variants", json=body)) for _ in range(2))
+        webhook = created(client.post("/v1/webhooks", json={"url": "https://receiver.invalid/"}))
         key = created(client.post("/v1/api-keys", json={"name": "other"}))
         several = {"vary": {"pruning.ratio": [0.25, 0.5]}, "publish": {"repo_id": "generated/tiny-{ratio}"}}
         sweep = created(client.post("/v1/sweeps", json=body | several))
@@ -84,6 +88,7 @@ def owned(api: RunningApi, keys: dict[str, str | None]) -> dict[str, str]:
     found = {"base_model": base, "corpus": corpus, "variant": variant, "job": variant["job"], "key": key} | {
         "ended": ended,
         "sweep": sweep,
+        "webhook": webhook,
     }
     return {kind: str(thing["id"]) for kind, thing in found.items()}
 
@@ -160,8 +165,9 @@ def test_what_belongs_to_another_tenant_is_not_found(
         for operation in all_operations(schema):
             if "{id}" not in operation.path:
                 continue
-            path = operation.path.format(id=owned[kind_of(operation.path)], path="config.json")
-            body = {"labels": {}} if operation.method.upper() == "PATCH" else None
+            own = {"id": owned[kind_of(operation.path)], "path": "config.json", "delivery": "dlv_none"}
+            path, change = operation.path.format(**own), CHANGES.get(kind_of(operation.path), {"labels": {}})
+            body = change if operation.method.upper() == "PATCH" else None
             assert client.request(operation.method, path, json=body).status_code == 404, path
             tried += 1
     assert tried >= 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 from huggingface_hub import HfApi, get_session, set_client_factory
@@ -12,7 +13,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from publisher.hub_client.guard import PrivateAddress, guard_clients, is_public, public_only
+from publisher.hub_client.addresses import is_public
+from publisher.hub_client.guard import PrivateAddress, guard_clients, public_only
 from publisher.hub_client.patience import impatient
 from tests.servers import serve
 
@@ -50,12 +52,12 @@ def hub() -> Iterator[str]:
     ],
 )
 def test_addresses_that_only_this_network_reaches_are_not_public(address: str) -> None:
-    assert not is_public(address)
+    assert not is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "64:ff9b::808:808"])
 def test_addresses_of_the_internet_are(address: str) -> None:
-    assert is_public(address)
+    assert is_public(ip_address(address))
 
 
 def test_the_guard_is_for_the_block_alone(hub: str) -> None:

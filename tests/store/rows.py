@@ -8,7 +8,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from publisher.store.keys import add_key, add_tenant
-from publisher.store.models import ApiKey, AuditEntry, BaseModel, Corpus, Job, Sweep, Variant
+from publisher.store.models import (
+    ApiKey,
+    AuditEntry,
+    BaseModel,
+    Corpus,
+    Job,
+    Sweep,
+    Variant,
+    Webhook,
+    WebhookDelivery,
+    WebhookEvent,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,9 @@ class Owner:
     job: str
     sweep: str
     audit: str
+    webhook: str
+    event: str
+    delivery: str
 
 
 def add_owner(session: Session, name: str, *, idempotency_key: str | None = None) -> Owner:
@@ -39,7 +53,21 @@ def add_owner(session: Session, name: str, *, idempotency_key: str | None = None
     session.flush()
     key = add_key(session, tenant, "ci", f"loram_key-of-{name}")
     told = session.scalars(select(AuditEntry.id).where(AuditEntry.tenant_id == tenant)).one()  # that the key was made
-    return Owner(tenant, key.id, base.id, corpus.id, variant.id, job.id, sweep.id, told)
+    hook = Webhook(tenant_id=tenant, url="https://example.com/hook", description="", secret="sealed")
+    event = WebhookEvent(tenant_id=tenant, type="webhook.test", at=0.0, data={})
+    session.add_all([hook, event])
+    session.flush()
+    delivery = add_delivery(session, hook, event)
+    ids = (base.id, corpus.id, variant.id, job.id, sweep.id, told, hook.id, event.id, delivery.id)
+    return Owner(tenant, key.id, *ids)
+
+
+def add_delivery(session: Session, hook: Webhook, event: WebhookEvent) -> WebhookDelivery:
+    times = {"due_at": 0.0, "asked_at": 0.0, "created_at": 0.0}
+    delivery = WebhookDelivery(tenant_id=hook.tenant_id, webhook_id=hook.id, event_id=event.id, **times)
+    session.add(delivery)
+    session.flush()
+    return delivery
 
 
 def add_variant(session: Session, tenant: str, base_model: str, idempotency_key: str | None = None) -> Variant:
@@ -67,4 +95,7 @@ OWNED = [
     (Variant, "variant"),
     (Job, "job"),
     (AuditEntry, "audit"),
+    (Webhook, "webhook"),
+    (WebhookEvent, "event"),
+    (WebhookDelivery, "delivery"),
 ]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from publisher.errors import CredentialFault
 from publisher.settings import Settings
 from publisher.signing.keyring import Keyring
-from publisher.store import hub_credentials, keys
+from publisher.store import hub_credentials, keys, sealed
 from publisher.store.database import Database
 from publisher.store.models import HubCredential
 
@@ -74,20 +74,20 @@ def test_a_row_that_was_copied_to_another_tenant_opens_nothing(database: Databas
 def test_rotating_seals_all_under_the_newest_and_the_old_one_can_go(database: Database) -> None:
     tenant, later = given(database, Keyring(OLD)), given(database, Keyring(NEW), read=None)
     with database.write() as session:
-        done = hub_credentials.reseal(session, Keyring(NEW, OLD))
+        done = sealed.reseal(session, Keyring(NEW, OLD))
     assert (done.values, done.others, done.lost) == (2, 1, ())
     assert opened(database, tenant, Keyring(NEW)) == opened(database, later, Keyring(NEW)) == WRITE
     with pytest.raises(CredentialFault):
         opened(database, tenant, Keyring(OLD))
     with database.write() as session:
-        assert hub_credentials.reseal(session, Keyring(NEW, OLD)).values == 0
-        assert hub_credentials.count_by_secret(session) == {Keyring(NEW).newest.id: 3}
+        assert sealed.reseal(session, Keyring(NEW, OLD)).values == 0
+        assert sealed.count_by_secret(session) == {Keyring(NEW).newest.id: 3}
 
 
 def test_rotating_names_what_no_secret_opens_and_leaves_it(database: Database) -> None:
     tenant = given(database, Keyring(OLD))
     with database.write() as session:
-        assert hub_credentials.reseal(session, Keyring(NEW)).lost == (tenant,)
+        assert sealed.reseal(session, Keyring(NEW)).lost == (tenant,)
     assert opened(database, tenant, Keyring(OLD)) == WRITE
 
 

@@ -207,6 +207,9 @@ def filled(connection: Connection) -> dict[str, dict[str, Any]]:
     return rows
 
 
+_STATES = {("jobs", "state"): "queued", ("webhook_deliveries", "state"): "pending"}
+
+
 def _value(table: SomeTable, column: Column[Any]) -> Any:
     for key in column.foreign_keys:
         return f"{key.column.table.name}-{key.column.name}"
@@ -218,7 +221,7 @@ def _value(table: SomeTable, column: Column[Any]) -> Any:
         return 1234.5
     if isinstance(column.type, Integer):
         return 7
-    return "queued" if (table.name, column.name) == ("jobs", "state") else f"{table.name}-{column.name}"
+    return _STATES.get((table.name, column.name), f"{table.name}-{column.name}")
 
 
 def stored(engine: Engine) -> dict[str, list[dict[str, Any]]]:

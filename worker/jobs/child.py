@@ -28,7 +28,7 @@ from publisher.errors import (
 )
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
-from publisher.jobs.leases import Lease, lost
+from publisher.jobs.leases import Lease, job_of, lost
 from publisher.jobs.tokens import JobToken, holder_of
 from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind

@@ -6,7 +6,7 @@ import click
 
 from publisher.errors import PublisherError
 from publisher.settings import settings
-from publisher.store import hub_credentials
+from publisher.store import hub_credentials, sealed
 from publisher.store.database import Database
 
 
@@ -32,7 +32,7 @@ def show() -> None:
     click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
     database = Database(chosen.resolved_database_url)
     with database.read() as session:
-        counted = hub_credentials.count_by_secret(session)
+        counted = sealed.count_by_secret(session)
     database.close()
     known = [secret.id for secret in chosen.sealing_secrets()]
     for id in known:
@@ -48,12 +48,12 @@ def rotate() -> None:
     keyring = chosen.sealing_secrets()
     database = Database(chosen.resolved_database_url)
     with database.write() as session:
-        done = hub_credentials.reseal(session, keyring)
+        done = sealed.reseal(session, keyring)
     database.close()
     click.echo(f"{done.values} values were sealed under {keyring.newest.id}; {done.others} were already.")
     if done.lost:
         raise LostValues(
             f"none of the secrets opens what tenants {', '.join(done.lost)} have sent.",
             way_out=f"Add the secret that it is sealed under (publisher admin secrets show), or have them send it "
-            f"again ({hub_credentials.PUT}).",
+            f"again ({hub_credentials.PUT}; POST /v1/webhooks/{{id}}/rotate-secret).",
         )
