@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
@@ -33,6 +34,8 @@ from publisher.api.fan_out import FanOut
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
+from publisher.api.request_ids import RequestIds
+from publisher.api.request_watch import RequestWatch
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
@@ -43,6 +46,7 @@ from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
+from publisher.logs.setup import configure, take_over_access_log
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -79,6 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
+    app.add_middleware(RequestWatch, tell_line=lambda: getattr(app.state, "tells_requests", False))
+    app.add_middleware(RequestIds)
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
@@ -96,8 +102,17 @@ def create_app(settings: Settings) -> FastAPI:
 def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
-        return create_app(settings())
+        return _served()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _served() -> FastAPI:
+    """uvicorn asks twice: once to see that it can be imported."""
+    configure(settings(), "api")
+    app = create_app(settings())
+    app.state.tells_requests = take_over_access_log()
+    return app
 
 
 def _create_service(settings: Settings) -> Service:

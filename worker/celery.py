@@ -5,14 +5,16 @@ The process never imports torch: it claims jobs and watches over the processes t
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from celery.apps.worker import Worker as CeleryWorker
-from celery.signals import celeryd_init, worker_init, worker_ready, worker_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_ready, worker_shutdown
 from celery.utils.nodenames import default_nodename
 
 from publisher.errors import InfrastructureFault
 from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_queue
+from publisher.logs.setup import configure
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -28,6 +30,12 @@ def name_uniquely(instance: CeleryWorker, **_: object) -> None:
     """Two workers on one host would have one name, and the database one row for both, unless -n names them."""
     if instance.hostname == default_nodename(None):
         instance.hostname = f"{instance.hostname}-{secrets.token_hex(3)}"
+
+
+def log_alike(loglevel: int | None = None, logfile: str | None = None, **_: object) -> None:
+    """As every process of the service logs; Celery's own loggers keep the level that its command line says."""
+    configure(settings(), "worker", file=logfile)
+    logging.getLogger("celery").setLevel(loglevel or logging.WARNING)
 
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
@@ -49,4 +57,5 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
 
 
 celeryd_init.connect(name_uniquely)
+setup_logging.connect(log_alike)
 worker_init.connect(prepare)

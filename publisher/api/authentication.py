@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
+from publisher.logs.fields import tell
 from publisher.store import browser_sessions, keys
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer loram_…`")
@@ -40,6 +41,7 @@ def authenticate(
             found = keys.key_and_tenant(session, credentials.credentials)
             if found is not None:
                 key, tenant = found
+                tell(tenant=tenant.id, key_id=key.id)
                 return Caller(tenant.id, tenant.name, key.id)
     raise Unauthorized("The API key is missing, wrong or revoked.", way_out="Send one as Authorization: Bearer <key>.")
 

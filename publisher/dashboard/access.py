@@ -10,6 +10,7 @@ from fastapi import Depends, Form, Request
 from publisher.api.service import CurrentService, Service
 from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
+from publisher.logs.fields import tell
 from publisher.store import browser_sessions, keys
 
 STALE_FORM = "Open the page again and repeat what you did there."
@@ -61,6 +62,7 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
             if key is not None and not browser_sessions.ended(rows, [session.id]):
                 found = Visitor(key.tenant_id, key.name, key.prefix, session)
                 request.state.visitor = found
+                tell(tenant=key.tenant_id, key_id=key.id)
                 return found
     raise SignedOut("You are not signed in.", way_out="Sign in with an API key.")
 

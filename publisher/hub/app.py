@@ -20,6 +20,8 @@ from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
+from publisher.logs.fields import tell
+from publisher.logs.setup import configure
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -77,8 +79,10 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
         with database_faults(database.engine.url), database.read() as session:
             if job_token is not None:
                 holder = holder_of(session, job_token)
+                tell(tenant=holder.tenant_id if holder else None, job=job_token.job_id)
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id) if holder else None
             tenant = tenant_of(session, token)
+        tell(tenant=tenant.id if tenant else None)
         return Owner(tenant.id, tenant.name) if tenant else None
 
     return authenticate
@@ -87,6 +91,7 @@ def hub_authentication(database: Database, secret: bytes) -> Callable[[str], Own
 def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
+        configure(settings(), "hub")
         return create_app(settings())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -20,6 +20,7 @@ from publisher.jobs.leases import Lease, unsettled
 from publisher.jobs.placement import fill_shapes, keep_waiting_true
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
+from publisher.logs.fields import about
 from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
@@ -74,10 +75,11 @@ class Reaper:
                 way_out = "It is tried again by itself; see the worker's log if it keeps happening."
                 failure = Failure(Blame.INFRASTRUCTURE, job.stage, silent, way_out)
                 state = fail(session, Lease(job.id, job.lease_token), failure, RetryPolicy.of(self._settings))
-                said.append((job.id, silent, state))
+                said.append((_fields_of(job), silent, state))
         # only now: what a full disk rolled back has not happened
-        for job_id, silent, state in said:
-            logger.warning("%s: %s It is %s now.", job_id, silent, state)
+        for known, silent, state in said:
+            with about(**known):
+                logger.warning("%s: %s It is %s now.", known["job"], silent, state)
 
     def _take_due(self) -> dict[str, str]:
         """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""
@@ -108,6 +110,14 @@ class Reaper:
             gone = _gone_workers(session)
         for worker in gone:
             self._dispatcher.forget(worker)
+
+
+def _fields_of(job: Job) -> dict[str, object]:
+    """Of a line of the log."""
+    return {
+        **{"job": job.id, "variant": job.variant_id, "tenant": job.tenant_id},
+        **{"stage": job.stage, "attempt": job.attempt, "worker": job.worker},
+    }
 
 
 def _lost_jobs(session: Session) -> list[Job]:

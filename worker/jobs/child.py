@@ -16,13 +16,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from publisher.errors import CredentialFault, HubUnavailable, JobCancelled, JobPaused, LeaseLost, OutOfDisk
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
+from publisher.jobs.identity import identity_of
 from publisher.jobs.leases import Lease, lost
 from publisher.jobs.tokens import JobToken, holder_of
 from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
+from publisher.logs import fields
+from publisher.logs.setup import configure
 from publisher.settings import Settings, device_names
 from publisher.store.database import Database
 from publisher.store.job_history import has_computed
@@ -161,6 +166,7 @@ class JobProcess:
 def run_job(settings: Settings, lease: Lease) -> None:
     """Run a claimed job in this process; returns when it has ended or is for the parent to settle."""
     database = Database(settings.resolved_database_url)
+    fields.begin(**_known_of(database, lease))
     with JobReporter(database, lease, settings) as reporter:
         stopping = WorkerStopping("the worker shuts down.")
         signal.signal(signal.SIGTERM, lambda number, frame: reporter.interrupt(stopping))
@@ -168,6 +174,16 @@ def run_job(settings: Settings, lease: Lease) -> None:
             JobProcess(database, settings, lease, reporter).run()
         except (LeaseLost, WorkerStopping) as reason:
             logger.warning("%s stops here: %s", lease.job_id, reason)
+
+
+def _known_of(database: Database, lease: Lease) -> dict[str, object]:
+    """What each line of the log says of the job."""
+    try:
+        with database.read() as session:
+            identity = identity_of(session, lease)
+    except SQLAlchemyError:  # whoever needs the database next says so
+        identity = None
+    return {"job": lease.job_id} if identity is None else identity.as_fields()
 
 
 def die_with(parent: int) -> None:
@@ -190,7 +206,9 @@ def main() -> None:
     job_id, token, parent = sys.argv[1:]
     die_with(int(parent))
     impatient()
-    run_job(Settings(), Lease(job_id, int(token)))
+    settings = Settings()
+    configure(settings, "job", job=job_id)
+    run_job(settings, Lease(job_id, int(token)))
 
 
 if __name__ == "__main__":

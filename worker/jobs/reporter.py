@@ -6,6 +6,7 @@ is away for a while costs nothing: events wait, until the lease would have run o
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import threading
@@ -22,6 +23,7 @@ from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.jobs.publishing import Intent
+from publisher.logs import fields
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.faults import why_away
@@ -55,7 +57,9 @@ class JobReporter:
         self._over = threading.Event()
         self._renewed_at = -math.inf
         self._deadline = time.monotonic() + settings.lease_seconds
-        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        # what it logs is about this job, too
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._run,), name="reporter", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -67,10 +71,12 @@ class JobReporter:
     def context(self, stage: str) -> JobContext:
         """What the stage reports to; it is the current one from now on."""
         self.stage = stage
+        fields.tell(stage=str(stage))
         return JobContext(self, stage)
 
     def on_stage(self, stage: str, state: str, seconds: float | None) -> None:
         """Show that a stage started, finished or was there already, and how long it took."""
+        logger.info("stage %s %s", stage, state, extra={"seconds": seconds})
         shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
         with self._lock:
             self._flush_progress()
