@@ -21,6 +21,7 @@ from publisher.api import (
     job_events,
     job_log,
     jobs,
+    metrics,
     plans,
     sweeps,
     tenant_events,
@@ -31,6 +32,7 @@ from publisher.api import (
 from publisher.api.connections import SilentConnections, allow_many
 from publisher.api.errors import add_handlers
 from publisher.api.fan_out import FanOut
+from publisher.api.metrics import Monitoring
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
@@ -79,11 +81,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
     app.state.fan_out = FanOut(service.database)
-    app.state.registry = health.create_registry(service.database, service.hub)
+    app.state.monitoring = Monitoring()
+    app.state.monitoring.observe(service, app.state.watchdog, app.state.fan_out, app.state.outside)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
-    app.add_middleware(RequestWatch, tell_line=lambda: getattr(app.state, "tells_requests", False))
+    app.state.tells_requests = False
+    app.add_middleware(
+        RequestWatch, metrics=app.state.monitoring.http, tell_line=lambda: bool(app.state.tells_requests)
+    )
     app.add_middleware(RequestIds)
     known_only = [Depends(refuse_unknown_parameters)]
     resources = (
@@ -93,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=known_only)
     app.include_router(health.router, max_body_size=MAX_BODY_BYTES)
+    app.include_router(metrics.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
     complete_document(app)
     _mount_hub(app, service)
@@ -126,6 +133,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         before = await to_thread.run_sync(keep_private, service.settings)
         await to_thread.run_sync(_prepare, service)
+        app.state.monitoring.serve(service.settings)
+        loop_watch = asyncio.create_task(app.state.monitoring.loop.run())
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
@@ -143,6 +152,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
             if silent is not None:
                 silent.cancel()
             app.state.watchdog.stop()
+            loop_watch.cancel()
+            app.state.monitoring.stop()
             await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()

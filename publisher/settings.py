@@ -131,7 +131,8 @@ class Settings(BaseSettings):
         default="info", description="least that the service's own code logs; libraries log warnings"
     )
     metrics_key: SecretStr | None = Field(
-        default=None, description="bearer key for all metrics at /metrics, which is closed without it then"
+        default=None,
+        description="bearer key for all metrics at /metrics; empty: a few, open to everybody",
     )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="all metrics on a port of their own, of each API process"
@@ -220,10 +221,10 @@ class Settings(BaseSettings):
         queue_names(names)
         return names
 
-    @field_validator("hub_endpoint", "hub_url", mode="before")
+    @field_validator("hub_endpoint", "hub_url", "metrics_port", mode="before")
     @classmethod
-    def _none_if_empty(cls, url: object) -> object:
-        return url or None
+    def _none_if_empty(cls, value: object) -> object:
+        return value or None
 
     @field_validator("public_url", "base_model_endpoint", "hub_url")
     @classmethod

@@ -1,4 +1,5 @@
-"""Each request as those see it who run the service: one line in the log that says who asked what, and how it went."""
+"""Each request as those see it who run the service: a line in the log that says who asked what and how it went, and the
+numbers of all of them."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher.api.request_ids import current_request_id
 from publisher.logs import fields
+from publisher.monitoring.process import HttpMetrics
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class Watched:
 
     scope: Scope
     begun: float = field(default_factory=time.perf_counter)
-    status: int = 500
+    status: int | None = None
     seconds: float | None = None
 
     @property
@@ -55,8 +57,9 @@ class Watched:
 class RequestWatch:
     """Goes around everything but what gives a request its id. `tell_line`: whether access lines are wanted."""
 
-    def __init__(self, app: ASGIApp, *, tell_line: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: HttpMetrics, tell_line: Callable[[], bool]) -> None:
         self._app = app
+        self._metrics = metrics
         self._tell_line = tell_line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +69,7 @@ class RequestWatch:
         # not undone at the end: what the server itself says of a request that broke is about this one, too
         fields.begin(request_id=current_request_id.get())
         watched = Watched(scope)
+        self._metrics.began()
 
         async def send_watched(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -74,10 +78,15 @@ class RequestWatch:
 
         try:
             await self._app(scope, receive, send_watched)
+        except Exception:
+            if watched.status is None:  # the server answers it, outside of this
+                watched.answered(500)
+            raise
         finally:
-            self._ended(watched)
+            self._metrics.ended(watched.method, watched.route, watched.status, watched.seconds)
+            self._tell(watched)
 
-    def _ended(self, watched: Watched) -> None:
+    def _tell(self, watched: Watched) -> None:
         fields.tell(**_named(watched.scope))
         path = watched.scope["path"]
         level = logging.DEBUG if path in _QUIET else logging.INFO
@@ -91,7 +100,7 @@ class RequestWatch:
                 "status": watched.status,
                 "seconds": round(time.perf_counter() - watched.begun, 4),
             }
-            _logger.log(level, "%s %s → %d", watched.method, path, watched.status, extra=line)
+            _logger.log(level, "%s %s → %s", watched.method, path, watched.status, extra=line)
 
 
 def _named(scope: Scope) -> dict[str, str]:

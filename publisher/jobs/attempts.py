@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
+from publisher.recipe.stages import Stage
+from publisher.store import tallies
 from publisher.store.database import database_now
 from publisher.store.models import Job, JobAttempt
 from publisher.store.states import AttemptOutcome
@@ -36,3 +39,12 @@ def end(session: Session, job_id: str, number: int, outcome: AttemptOutcome, **v
         )
         .execution_options(synchronize_session=False)
     )
+    _count(session, job_id, outcome, values.get("failure"))
+
+
+def _count(session: Session, job_id: str, outcome: AttemptOutcome, failure: Mapping[str, Any] | None) -> None:
+    stage = session.scalar(select(Job.stage).where(Job.id == job_id)) or ""
+    blame = str(failure["blame"]) if failure and outcome is AttemptOutcome.FAILED else ""
+    tallies.count(session, tallies.ATTEMPTS, outcome.value, stage, blame)
+    if stage == Stage.PUBLISH:
+        tallies.count(session, tallies.PUBLICATIONS, outcome.value)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
 from publisher.jobs import metrics, numbering
+from publisher.store.database import database_now
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import ACTIVE, EventKind, JobState
 
@@ -60,6 +61,10 @@ def move(
 
     `where` are further conditions of the swap, `values` columns that change with the state.
     """
+    if to is JobState.QUEUED and JobState.QUEUED not in only_from:
+        values["queued_at"] = database_now()
+    if "waiting" in values:
+        values["waiting_kind"] = values["waiting"] and values["waiting"]["kind"]
     moved = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state.in_(only_from), *where)

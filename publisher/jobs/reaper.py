@@ -22,6 +22,7 @@ from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
 from publisher.logs.fields import about
 from publisher.settings import Settings
+from publisher.store import tallies
 from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
 from publisher.store.models import Job, Worker
@@ -75,6 +76,7 @@ class Reaper:
                 way_out = "It is tried again by itself; see the worker's log if it keeps happening."
                 failure = Failure(Blame.INFRASTRUCTURE, job.stage, silent, way_out)
                 state = fail(session, Lease(job.id, job.lease_token), failure, RetryPolicy.of(self._settings))
+                tallies.count(session, tallies.LEASES_EXPIRED, job.queue or "")
                 said.append((_fields_of(job), silent, state))
         # only now: what a full disk rolled back has not happened
         for known, silent, state in said:
@@ -108,6 +110,7 @@ class Reaper:
         with self._database.write() as session:
             fill_shapes(session)
             gone = _gone_workers(session)
+            tallies.merge(session)
         for worker in gone:
             self._dispatcher.forget(worker)
 

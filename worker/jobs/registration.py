@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.errors import InfrastructureFault
@@ -78,6 +79,14 @@ class Registration:
         """The row stays: plans go by what was measured while no worker runs, too."""
         self._stop.set()
         self._thread.join()
+        try:
+            self._say_stopped()
+        except SQLAlchemyError as error:
+            logger.warning("that worker %s has stopped is not told: %s", self._name, why_away(error))
+
+    def _say_stopped(self) -> None:
+        with self._database.write() as session:
+            session.execute(update(Worker).where(Worker.id == self._name).values(stopped_at=database_now()))
 
     def _run(self) -> None:
         while True:
@@ -98,6 +107,7 @@ class Registration:
             host=socket.gethostname(),
             started_at=self._started_at,
             queues=list(queue_names(self._settings.worker_queues) or NAMES),
+            stopped_at=None,
         )
         with self._database.write() as session:
             session.merge(row).seen_at = database_now()

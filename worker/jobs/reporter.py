@@ -25,9 +25,12 @@ from publisher.jobs.leases import Lease
 from publisher.jobs.publishing import Intent
 from publisher.logs import fields
 from publisher.settings import Settings
+from publisher.store import tallies
 from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.states import EventKind, JobState
+from publisher.store.tallies import Observation
+from worker.jobs.memory import StageMemory
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class JobReporter:
         self._settings = settings
         self._lock = threading.Lock()
         self._events: list[NewEvent] = []
+        self._observed: list[Observation] = []
+        self._memory = StageMemory()
         self._progress: NewEvent | None = None
         self._stages: dict[str, Any] = {}
         self._interruption: Exception | None = None
@@ -78,10 +83,24 @@ class JobReporter:
         """Show that a stage started, finished or was there already, and how long it took."""
         logger.info("stage %s %s", stage, state, extra={"seconds": seconds})
         shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
+        observed = self._observe(stage, state, seconds)
         with self._lock:
+            self._observed += observed
             self._flush_progress()
             self._stages[str(stage)] = shown
             self._events.append(NewEvent(EventKind.STAGE, {"stage": str(stage), **shown}))
+
+    def _observe(self, stage: str, state: str, seconds: float | None) -> list[Observation]:
+        """What monitoring keeps of a stage that was made, once it is."""
+        if state == "started":
+            self._memory.begin()
+        if state != "finished" or seconds is None:
+            return []
+        peaks = self._memory.end().items()
+        return [
+            Observation(tallies.STAGE_SECONDS, (str(stage),), seconds),
+            *(Observation(tallies.STAGE_MEMORY, (str(stage), kind), float(peak)) for kind, peak in peaks),
+        ]
 
     def emit(self, kind: EventKind, data: dict[str, Any]) -> None:
         """One event, to be written with the next batch."""
@@ -167,6 +186,7 @@ class JobReporter:
 
     def _pulse(self) -> None:
         """Write what waits, renew if it is time, and see in any case whether somebody cancelled or paused."""
+        self._memory.sample()
         now = time.monotonic()
         renewing = now - self._renewed_at >= self._settings.heartbeat_seconds
         if not self._try_write(self._renew if renewing else self._look):
@@ -191,24 +211,27 @@ class JobReporter:
 
     def _try_write(self, also: Callable[[Session], object]) -> bool:
         """The waiting events and `also`, together; False while the database is away: then they wait on."""
-        batch, stages = self._take()
+        batch, observed, stages = self._take()
         try:
             with self._database.write() as session:
                 if batch:
                     leases.report(session, self._lease, batch, self.stage, stages)
+                    tallies.observe(session, observed)
                 also(session)
         except (OperationalError, InterfaceError) as error:
             logger.warning("%d events of %s wait: %s", len(batch), self._lease.job_id, why_away(error))
             with self._lock:
                 self._events[:0] = batch
+                self._observed[:0] = observed
             return False
         return True
 
-    def _take(self) -> tuple[list[NewEvent], dict[str, Any]]:
+    def _take(self) -> tuple[list[NewEvent], list[Observation], dict[str, Any]]:
         with self._lock:
             self._flush_progress()
             batch, self._events = self._events, []
-            return batch, dict(self._stages)
+            observed, self._observed = self._observed, []
+            return batch, observed, dict(self._stages)
 
     def _flush_progress(self) -> None:
         if self._progress is not None:
