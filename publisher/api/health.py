@@ -26,6 +26,7 @@ class Readiness(BaseModel):
     storage: str = Field(description="ok, or why the data folder cannot be written to")
     disk: str = Field(description="ok, or how little is free on the data folder's disk")
     workers: int = Field(description="workers seen within the last lease; jobs wait while there is none")
+    capacity: str = Field(description="ok, or the jobs, by queue, that no running worker holds; still ready then")
     age: float = Field(description="seconds since the oldest of these was found out")
 
 
@@ -39,7 +40,8 @@ async def healthz() -> Health:
 async def readyz(request: Request) -> Response:
     """Say whether database, broker and storage are there.
 
-    503 while one is away. While only the broker is, requests are still accepted: their jobs wait in the database.
+    503 while one is away. While only the broker is, requests are still accepted: their jobs wait in the database, as
+    they do while no worker runs that holds them, which `capacity` says and which is no reason for 503.
     What is told was found out in the background, at most a few seconds ago.
     """
     found = cast(Watchdog, request.app.state.watchdog).found()
@@ -49,6 +51,7 @@ async def readyz(request: Request) -> Response:
         status="ready" if ready else "degraded",
         **checks,
         workers=request.app.state.watchdog.workers,
+        capacity=request.app.state.watchdog.capacity,
         age=round(max(check.age for check in found.values()), 1),
     )
     return JSONResponse(

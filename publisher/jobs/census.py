@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, null, select
@@ -66,13 +65,12 @@ def _age(since: float | None, now: float) -> float:
     return 0.0 if since is None else max(0.0, now - since)
 
 
-def unserved(found: Sequence[Group]) -> dict[str, int]:
+def unserved(session: Session) -> dict[str, int]:
     """Queue → jobs in it that wait for a worker that holds them."""
-    waiting: dict[str, int] = {}
-    for group in found:
-        if group.waiting_for == WaitKind.WORKER.value:
-            waiting[group.queue] = waiting.get(group.queue, 0) + group.jobs
-    return waiting
+    waiting = select(func.coalesce(Job.queue, ""), func.count()).where(
+        Job.state == JobState.QUEUED, Job.waiting_kind == WaitKind.WORKER.value
+    )
+    return dict(session.execute(waiting.group_by(Job.queue).order_by(Job.queue)).all())
 
 
 def workers(session: Session, patience: float) -> list[WorkerNumbers]:

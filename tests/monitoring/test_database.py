@@ -16,9 +16,9 @@ from publisher.monitoring.database import JobsAndWorkers, JobStates
 from publisher.settings import Settings
 from publisher.store import tallies
 from publisher.store.database import Database, database_now
-from publisher.store.models import Job, Worker
+from publisher.store.models import Job
 from publisher.store.tallies import Observation
-from tests.jobs.rows import add_sized_job, claim, last_seen, let_pass, metric
+from tests.jobs.rows import add_sized_job, add_worker, claim, last_seen, let_pass, metric
 from tests.jobs.rows import report as report_events
 
 PATIENCE = 30.0
@@ -40,14 +40,6 @@ def scrape(database: Database) -> dict[Sample, float]:
 
 def sample(name: str, **labels: str) -> Sample:
     return name, frozenset(labels.items())
-
-
-def add_worker(database: Database, name: str, memory: int = 12 * GIB, **columns: object) -> None:
-    with database.write() as session:
-        device = {"device": "cpu", "flops_per_second": 1.0, "fp32_flops_per_second": 1.0, "memory_bytes": memory}
-        session.add(Worker(id=name, **device, seen_at=0.0, kind="cpu", **columns))
-        session.flush()
-        session.execute(update(Worker).where(Worker.id == name).values(seen_at=database_now()))
 
 
 def end(database: Database, lease: Lease, stage: str, failure: Failure | None = None) -> None:
@@ -111,9 +103,9 @@ def test_a_lease_that_ran_out_is_counted_once(database: Database, settings: Sett
 
 
 def test_workers_are_told_by_capacity_and_whether_they_live(database: Database) -> None:
-    add_worker(database, "idle", free_disk_bytes=7)
-    add_worker(database, "stopped", stopped_at=1.0)
-    add_worker(database, "died")
+    add_worker(database, "idle", 12 * GIB, free_disk_bytes=7)
+    add_worker(database, "stopped", 12 * GIB, stopped_at=1.0)
+    add_worker(database, "died", 12 * GIB)
     last_seen(database, "died", 100)
     add_worker(database, "busy", 50 * GIB)
     claim(database, add_sized_job(database, GIB), worker="busy")
