@@ -37,7 +37,7 @@ from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHea
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
 from publisher.api.request_ids import RequestIds
-from publisher.api.request_watch import RequestWatch
+from publisher.api.request_watch import RequestWatch, is_quiet
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown, current_server
 from publisher.api.watchdog import Watchdog
@@ -54,6 +54,7 @@ from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
+from publisher.tracing import spans
 
 _DESCRIPTION = """
 Register base models, plan and make pruned, aligned, quantized variants, publish them to a Hub.
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=_lifespan(service),
+        telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": is_quiet},
         generate_unique_id_function=operation_id,
         # FastAPI's viewers load their scripts from a CDN
         docs_url=None,
@@ -117,6 +119,7 @@ def __getattr__(name: str) -> FastAPI:
 def _served() -> FastAPI:
     """uvicorn asks twice: once to see that it can be imported."""
     configure(settings(), "api")
+    spans.start("api")
     app = create_app(settings())
     app.state.tells_requests = take_over_access_log()
     return app

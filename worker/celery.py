@@ -19,6 +19,7 @@ from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.private import keep_private
+from publisher.tracing import spans
 from worker.jobs.registration import Registration, measure
 from worker.jobs.upkeep import collect_in_background
 
@@ -40,6 +41,7 @@ def log_alike(loglevel: int | None = None, logfile: str | None = None, **_: obje
 
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
+    spans.start("worker")
     keep_private(settings())
     migrate.upgrade(settings().resolved_database_url)
     try:

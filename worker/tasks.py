@@ -14,6 +14,7 @@ from publisher.jobs.identity import identity_of
 from publisher.logs.fields import about
 from publisher.settings import settings
 from publisher.store.database import Database
+from publisher.tracing import spans
 from worker.celery import app
 from worker.jobs.supervision import Supervision
 
@@ -41,6 +42,8 @@ def run_job(self: Task, job_id: str) -> None:
     if lease is None:
         logger.info("nothing is to be claimed; %s runs elsewhere, is over, not due or not for this worker", job_id)
         return
-    with about(**(identity.as_fields() if identity else {"job": lease.job_id})):
+    fields = identity.as_fields() if identity else {"job": lease.job_id}
+    parent, attributes = (identity.traceparent, identity.as_attributes()) if identity else (None, None)
+    with about(**fields), spans.span("job", parent, attributes):
         logger.info("%s begins", lease.job_id)
         Supervision(database(), settings(), lease, is_stopping).run()

@@ -16,7 +16,7 @@ from publisher.monitoring.process import HttpMetrics
 
 _logger = logging.getLogger(__name__)
 
-#: asked every few seconds by machines: told at level debug alone
+#: asked every few seconds by machines: told at level debug alone, and in no trace
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: ids in a path that a line names
@@ -89,7 +89,7 @@ class RequestWatch:
     def _tell(self, watched: Watched) -> None:
         fields.tell(**_named(watched.scope))
         path = watched.scope["path"]
-        level = logging.DEBUG if path in _QUIET else logging.INFO
+        level = logging.DEBUG if is_quiet(watched.scope) else logging.INFO
         if self._tell_line() and _logger.isEnabledFor(level):
             client = watched.scope.get("client")
             line = {
@@ -101,6 +101,11 @@ class RequestWatch:
                 "seconds": round(time.perf_counter() - watched.begun, 4),
             }
             _logger.log(level, "%s %s → %s", watched.method, path, watched.status, extra=line)
+
+
+def is_quiet(scope: Scope) -> bool:
+    """Whether a request is one of those that machines send every few seconds."""
+    return scope.get("path") in _QUIET
 
 
 def _named(scope: Scope) -> dict[str, str]:

@@ -46,7 +46,8 @@ def configure(settings: Settings, service: str, *, file: str | None = None, **fi
     root.setLevel(max(logging.WARNING, settings.log_level_number))
     for name in _OWN:
         logging.getLogger(name).setLevel(settings.log_level_number)
-    _take_over("uvicorn", "uvicorn.error")
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        _take_over(logging.getLogger(name), settings.log_level_number)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_of_thread
@@ -61,12 +62,12 @@ def take_over_access_log() -> bool:
     return wanted
 
 
-def _take_over(*names: str) -> None:
-    """What these loggers write goes where everything goes."""
-    for name in names:
-        logger = logging.getLogger(name)
+def _take_over(logger: logging.Logger, level: int) -> None:
+    """What it writes goes where everything goes, and no more of it; if it writes at all (uvicorn's --no-access-log)."""
+    if logger.hasHandlers():
         logger.handlers.clear()
         logger.propagate = True
+        logger.setLevel(max(level, logger.level))
 
 
 def _formatter(settings: Settings, static: dict[str, object], *, is_file: bool) -> logging.Formatter:

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from publisher.reference.monitoring import monitoring_page
 from publisher.reference.recipes import recipes_page
 from publisher.reference.settings import settings_page
 
 #: file in docs/ → its text
-PAGES: Mapping[str, Callable[[], str]] = {"recipes.md": recipes_page, "settings.md": settings_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "recipes.md": recipes_page,
+    "settings.md": settings_page,
+    "monitoring.md": monitoring_page,
+}
 
 
 def write_pages(folder: Path) -> list[Path]:

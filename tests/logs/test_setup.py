@@ -77,6 +77,34 @@ def test_the_level_is_for_our_own_code_and_libraries_only_warn() -> None:
     assert [line["event"] for line in lines_of(script, log_level="error")] == ["2", "2"]
 
 
+SERVED = """
+import logging.config
+from uvicorn.config import LOGGING_CONFIG
+logging.config.dictConfig(LOGGING_CONFIG)
+configure(Settings(), "hub")
+logging.getLogger("uvicorn.error").info("Started")
+request = ("127.0.0.1:1", "GET", "/a?signature=abcdef", "1.1", 200)
+logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *request)
+"""
+
+
+def test_what_a_server_writes_comes_out_like_everything_else() -> None:
+    started, access = lines_of(SERVED)
+    assert (started["service"], started["event"]) == ("hub", "Started")
+    assert access["event"] == '127.0.0.1:1 - "GET /a?signature=[hidden] HTTP/1.1" 200'
+    assert lines_of(SERVED, log_level="warning") == []  # publisher up: a terminal is not for a line per request
+
+
+def test_access_lines_that_the_server_was_told_to_leave_out_stay_out() -> None:
+    # as uvicorn does for --no-access-log
+    silence = """
+access = logging.getLogger("uvicorn.access")
+access.handlers, access.propagate = [], False
+configure("""
+    silenced = SERVED.replace("\nconfigure(", silence)
+    assert [line["event"] for line in lines_of(silenced)] == ["Started"]
+
+
 def test_a_process_that_configures_twice_says_everything_once() -> None:
     assert len(lines_of('configure(Settings(), "job"); logger.warning("once")')) == 1
 

@@ -32,6 +32,7 @@ from publisher.settings import Settings, device_names
 from publisher.store.database import Database
 from publisher.store.job_history import has_computed
 from publisher.store.states import EventKind
+from publisher.tracing import spans
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
 from worker.jobs.request import read_request, secrets_of
@@ -183,7 +184,7 @@ def _known_of(database: Database, lease: Lease) -> dict[str, object]:
             identity = identity_of(session, lease)
     except SQLAlchemyError:  # whoever needs the database next says so
         identity = None
-    return {"job": lease.job_id} if identity is None else identity.as_fields()
+    return {"job": lease.job_id} if identity is None else {**identity.as_fields()}
 
 
 def die_with(parent: int) -> None:
@@ -208,6 +209,7 @@ def main() -> None:
     impatient()
     settings = Settings()
     configure(settings, "job", job=job_id)
+    spans.start("job")
     run_job(settings, Lease(job_id, int(token)))
 
 

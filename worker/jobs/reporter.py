@@ -30,6 +30,7 @@ from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.states import EventKind, JobState
 from publisher.store.tallies import Observation
+from publisher.tracing import spans
 from worker.jobs.memory import StageMemory
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class JobReporter:
         self._events: list[NewEvent] = []
         self._observed: list[Observation] = []
         self._memory = StageMemory()
+        self._end_of_span: Callable[[bool], None] | None = None
         self._progress: NewEvent | None = None
         self._stages: dict[str, Any] = {}
         self._interruption: Exception | None = None
@@ -83,12 +85,25 @@ class JobReporter:
         """Show that a stage started, finished or was there already, and how long it took."""
         logger.info("stage %s %s", stage, state, extra={"seconds": seconds})
         shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
+        self._trace(str(stage), str(state))
         observed = self._observe(stage, state, seconds)
         with self._lock:
             self._observed += observed
             self._flush_progress()
             self._stages[str(stage)] = shown
             self._events.append(NewEvent(EventKind.STAGE, {"stage": str(stage), **shown}))
+
+    def _trace(self, stage: str, state: str) -> None:
+        """A stage that was there already has taken no time: it is in the events alone."""
+        if state == "started":
+            self._end_of_span = spans.begin(f"stage {stage}", spans.given(), {"loram.job": self._lease.job_id})
+        else:
+            self._end_span(well=True)
+
+    def _end_span(self, *, well: bool) -> None:
+        end, self._end_of_span = self._end_of_span, None
+        if end is not None:
+            end(well)
 
     def _observe(self, stage: str, state: str, seconds: float | None) -> list[Observation]:
         """What monitoring keeps of a stage that was made, once it is."""
@@ -152,6 +167,8 @@ class JobReporter:
         Raises LeaseLost if it did, or if another worker has the job.
         """
         self._stop()
+        self._end_span(well=False)  # one that is open still did not come to its end
+        spans.flush()  # before anybody sees the end: then this process may be killed
         while not self._try_write(end):
             if time.monotonic() > self._deadline:
                 raise leases.lost(self._lease)
