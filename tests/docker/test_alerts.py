@@ -113,6 +113,10 @@ def test_prometheus_takes_the_rules() -> None:
     assert f"{len(SCENES)} rules found" in promtool("check", "rules", str(RULES))
 
 
+def test_prometheus_takes_the_configuration_that_reads_them() -> None:
+    assert "SUCCESS" in promtool("check", "config", str(RULES.with_name("prometheus.yml")))
+
+
 @pytest.mark.parametrize("alert", SCENES)
 def test_an_alert_fires_when_it_should_and_is_silent_when_all_is_well(alert: str, tmp_path: Path) -> None:
     wrong, well = SCENES[alert]

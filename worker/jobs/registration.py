@@ -73,6 +73,7 @@ class Registration:
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
+        logger.info("%s is ready", self._name, extra=asdict(self._measured))
         self._thread.start()
 
     def stop(self) -> None:
