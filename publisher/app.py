@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
@@ -21,6 +23,7 @@ from publisher.api import (
     job_events,
     job_log,
     jobs,
+    metrics,
     plans,
     quotas,
     sweeps,
@@ -32,10 +35,12 @@ from publisher.api import (
 )
 from publisher.api.errors import add_handlers
 from publisher.api.fan_out import FanOut
+from publisher.api.metrics import Monitoring
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
 from publisher.api.request_ids import RequestIds
+from publisher.api.request_watch import RequestWatch, is_quiet
 from publisher.api.scopes import refuse_unlisted, require_scope
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown
@@ -52,6 +57,7 @@ from publisher.hub_client.guard import guard_clients
 from publisher.installation.presence import Presence
 from publisher.jobs.dispatch import Dispatcher
 from publisher.jobs.reaper import Reaper
+from publisher.logs.setup import configure, take_over_access_log
 from publisher.settings import Settings, settings
 from publisher.store import migrate
 from publisher.store.database import Database
@@ -60,6 +66,7 @@ from publisher.store.keys import ensure_first_key
 from publisher.store.private import keep_private
 from publisher.store.quotas import keep_defaults
 from publisher.store.starting import refuse_unusable, said_at_start
+from publisher.tracing import spans
 from publisher.webhooks.deliverer import Deliverer
 
 _DESCRIPTION = """
@@ -78,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=_lifespan(service),
+        telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": is_quiet},
         generate_unique_id_function=operation_id,
         # FastAPI's viewers load their scripts from a CDN
         docs_url=None,
@@ -89,11 +97,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
     app.state.fan_out = FanOut(service.database)
-    app.state.registry = health.create_registry(service.database, service.hub)
+    app.state.monitoring = Monitoring()
+    app.state.monitoring.observe(service, app.state.watchdog, app.state.fan_out, app.state.outside)
     add_handlers(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
+    app.state.tells_requests = False
     app.add_middleware(RateLimitHeaders)
+    app.add_middleware(
+        RequestWatch, metrics=app.state.monitoring.http, tell_line=lambda: bool(app.state.tells_requests)
+    )
     app.add_middleware(RequestIds)
     checks = [Depends(require_scope), Depends(refuse_unknown_parameters)]
     resources = (
@@ -104,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=checks)
     app.include_router(health.router, max_body_size=MAX_BODY_BYTES)
+    app.include_router(metrics.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
     refuse_unlisted(app)
     complete_document(app)
@@ -115,9 +129,19 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
         with said_at_start():
-            refuse_unusable(settings())
-            return create_app(settings())
+            return _served()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _served() -> FastAPI:
+    """uvicorn asks twice: once to see that it can be imported."""
+    refuse_unusable(settings())
+    configure(settings(), "api")
+    spans.start("api")
+    app = create_app(settings())
+    app.state.tells_requests = take_over_access_log()
+    return app
 
 
 def _create_service(settings: Settings) -> Service:
@@ -133,6 +157,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         before = await to_thread.run_sync(keep_private, service.settings)
         presence = Presence(service.settings, service.database)
         await to_thread.run_sync(_prepare, service, presence)
+        app.state.monitoring.serve(service.settings)
+        loop_watch = asyncio.create_task(app.state.monitoring.loop.run())
         await to_thread.run_sync(app.openapi)  # takes a moment, which no request should wait for
         reaper = Reaper(service.database, service.settings)
         reaper.start()
@@ -150,6 +176,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
                     yield
         finally:
             app.state.watchdog.stop()
+            loop_watch.cancel()
+            app.state.monitoring.stop()
             await app.state.fan_out.stop()
             if upkeep is not None:
                 upkeep.stop()

@@ -6,12 +6,13 @@ environment shows to whoever may look at the process.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -190,6 +191,20 @@ class Settings(BaseSettings):
     quota_requests_per_minute: int | None = Field(
         default=None, ge=1, description="requests of a tenant to the API and the embedded Hub in a minute at most"
     )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="json: an object a line; console: for people; auto: console at a terminal alone"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least that the service's own code logs; libraries log warnings"
+    )
+    metrics_key: SecretStr | None = Field(
+        default=None,
+        description="bearer key for all metrics at /metrics; empty: a few, open to everybody",
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="all metrics on a port of their own, of each API process"
+    )
+    metrics_address: str = Field(default="127.0.0.1", description="address that metrics_port listens on")
 
     ready_free_bytes: int = Field(
         default=100_000_000, ge=0, description="with less free on the data folder's disk, /readyz says so"
@@ -294,7 +309,7 @@ class Settings(BaseSettings):
         return names
 
     @field_validator(
-        *("hub_endpoint", "hub_url", "encryption_key", "oidc_issuer", "oidc_client_id"),
+        *("hub_endpoint", "hub_url", "encryption_key", "oidc_issuer", "oidc_client_id", "metrics_port"),
         *(f"quota_{name}" for name in _QUOTAS),
         mode="before",
     )
@@ -408,6 +423,10 @@ class Settings(BaseSettings):
     def resolved_hub_endpoint(self) -> str:
         """Where workers publish: what cards and the dashboard name."""
         return (self.hub_endpoint or self.hub_url or f"{self.public_url}/hub").rstrip("/")
+
+    @property
+    def log_level_number(self) -> int:
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
 
     @property
     def hub_is_embedded(self) -> bool:

@@ -5,18 +5,21 @@ The process never imports torch: it claims jobs and watches over the processes t
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from celery.apps.worker import Worker as CeleryWorker
-from celery.signals import celeryd_init, worker_init, worker_ready, worker_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_ready, worker_shutdown
 from celery.utils.nodenames import default_nodename
 
 from publisher.jobs.broker import celery_queue, create_celery, own_queue, sized_queue
+from publisher.logs.setup import configure
 from publisher.settings import settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.private import keep_private
 from publisher.store.starting import refuse_unusable, said_at_start
+from publisher.tracing import spans
 from worker.jobs.registration import Registration, measure
 from worker.jobs.upkeep import collect_in_background
 
@@ -31,8 +34,15 @@ def name_uniquely(instance: CeleryWorker, **_: object) -> None:
         instance.hostname = f"{instance.hostname}-{secrets.token_hex(3)}"
 
 
+def log_alike(loglevel: int | None = None, logfile: str | None = None, **_: object) -> None:
+    """As every process of the service logs; Celery's own loggers keep the level that its command line says."""
+    configure(settings(), "worker", file=logfile)
+    logging.getLogger("celery").setLevel(loglevel or logging.WARNING)
+
+
 def prepare(sender: CeleryWorker, **_: object) -> None:
     """Before the first message is taken, while nothing else disturbs the measurement."""
+    spans.start("worker")
     # Celery logs what a signal's receiver raises and goes on; this worker could not run a single job
     with said_at_start():
         refuse_unusable(settings())
@@ -49,4 +59,5 @@ def prepare(sender: CeleryWorker, **_: object) -> None:
 
 
 celeryd_init.connect(name_uniquely)
+setup_logging.connect(log_alike)
 worker_init.connect(prepare)

@@ -10,8 +10,11 @@ from celery.worker import state as celery_state
 
 from publisher.jobs import turns
 from publisher.jobs.broker import RUN_JOB
+from publisher.jobs.identity import identity_of
+from publisher.logs.fields import about
 from publisher.settings import settings
 from publisher.store.database import Database
+from publisher.tracing import spans
 from worker.celery import app
 from worker.jobs.supervision import Supervision
 
@@ -35,7 +38,12 @@ def run_job(self: Task, job_id: str) -> None:
         return
     with database().write() as session:
         lease = turns.take(session, job_id, str(self.request.hostname), settings().lease_seconds)
+        identity = None if lease is None else identity_of(session, lease)
     if lease is None:
         logger.info("nothing is to be claimed; %s runs elsewhere, is over, not due or not for this worker", job_id)
         return
-    Supervision(database(), settings(), lease, is_stopping).run()
+    fields = identity.as_fields() if identity else {"job": lease.job_id}
+    parent, attributes = (identity.traceparent, identity.as_attributes()) if identity else (None, None)
+    with about(**fields), spans.span("job", parent, attributes):
+        logger.info("%s begins", lease.job_id)
+        Supervision(database(), settings(), lease, is_stopping).run()

@@ -16,6 +16,7 @@ from publisher.api.service import CurrentService
 from publisher.errors import Unauthorized
 from publisher.keys.scopes import ALL, Scope
 from publisher.keys.text import is_damaged
+from publisher.logs.fields import tell
 from publisher.store import browser_sessions, keys, members, origin
 from publisher.store.models import ApiKey, Tenant
 from publisher.store.origin import Subject
@@ -53,6 +54,7 @@ def authenticate(
         if found is not None:
             caller = caller_of(*found)
             origin.caller_is(Subject.key(caller.key_id))
+            tell(tenant=caller.tenant_id, key_id=caller.key_id)
             service.rates.admit(caller.tenant_id)
             return caller
     raise Unauthorized(

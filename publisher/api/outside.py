@@ -72,6 +72,13 @@ class Lane:
         self._turns_of: dict[str, asyncio.Semaphore] = {}
         self._most, self._most_of_tenant = at_once + WAITING, per_tenant + WAITING_PER_TENANT
         self._inside: Counter[str] = Counter()
+        #: calls that were not let in since the process began
+        self.refused = 0
+
+    @property
+    def under_way(self) -> int:
+        """Calls that run or wait for their turn."""
+        return self._inside.total()
 
     async def run(self, tenant_id: str, asked: str, work: Callable[[], Result]) -> Result:
         """What `work` returns or raises, in a thread of its own; `asked`: who or what makes it wait, in words.
@@ -79,7 +86,11 @@ class Lane:
         Raises TooManyAtOnce or Busy at once where too many wait already, NoAnswer after the lane's seconds. What goes
         on then keeps its place until it ends, so that no tenant gets more threads by asking again.
         """
-        self._refuse_crowd(tenant_id)
+        try:
+            self._refuse_crowd(tenant_id)
+        except (TooManyAtOnce, Busy):
+            self.refused += 1
+            raise
         self._inside[tenant_id] += 1
         begun = asyncio.Event()
         call = asyncio.create_task(self._in_turn(tenant_id, begun, work))

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.api.outside import in_daemon_thread
 from publisher.api.service import Service
+from publisher.jobs import census
 from publisher.store.faults import database_fault
 from publisher.store.resources import live_workers
 
@@ -23,6 +24,8 @@ OK = "ok"
 _logger = logging.getLogger(__name__)
 #: seconds between two looks at the same thing, and how long one may take before it counts as away
 INTERVAL, PATIENCE = 1.0, 3.0
+#: jobs say what they wait for every few seconds only
+CAPACITY_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Found:
 class Look:
     """One thing that is looked at; at most one look is under way, however long it takes."""
 
-    def __init__(self, name: str, check: Callable[[], str]) -> None:
-        self._name, self._check = name, check
+    def __init__(self, name: str, check: Callable[[], str], interval: float = INTERVAL) -> None:
+        self._name, self._check, self._interval = name, check, interval
         self._said = "not looked at yet"
         self._at = self._begun = time.monotonic()
         self._under_way = False
@@ -54,7 +57,7 @@ class Look:
                 self._said = f"cannot be looked at: {type(error).__name__}"
             self._at, self._under_way = time.monotonic(), False
             self.looked.set()
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(self._interval)
 
     def found(self) -> Found:
         """What the last look found; that there was no answer, if one takes longer than PATIENCE."""
@@ -72,14 +75,16 @@ class Watchdog:
         self.workers = 0
         checks = {"database": self._database, "broker": _broker, "storage": _storage, "disk": _disk}
         self._looks = {name: Look(name, partial(check, service)) for name, check in checks.items()}
+        self._capacity = Look("capacity", partial(_capacity, service), CAPACITY_INTERVAL)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Returns when everything was looked at once, or did not answer in time."""
-        self._tasks = [asyncio.create_task(look.run()) for look in self._looks.values()]
+        looks = [*self._looks.values(), self._capacity]
+        self._tasks = [asyncio.create_task(look.run()) for look in looks]
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                for look in self._looks.values():
+                for look in looks:
                     await look.looked.wait()
 
     def stop(self) -> None:
@@ -89,6 +94,11 @@ class Watchdog:
     def found(self) -> dict[str, Found]:
         return {name: look.found() for name, look in self._looks.items()}
 
+    @property
+    def capacity(self) -> str:
+        """OK, or which jobs wait for a worker that is not there: they are accepted all the same."""
+        return self._capacity.found().said
+
     def _database(self, service: Service) -> str:
         try:
             with service.database.read() as session:
@@ -97,6 +107,19 @@ class Watchdog:
             self.workers = 0
             return f"away: {database_fault(error, service.database.engine.url).message}"
         return OK
+
+
+def _capacity(service: Service) -> str:
+    try:
+        with service.database.read() as session:
+            live = live_workers(session, service.settings.lease_seconds)
+            waiting = census.unserved(session)
+    except SQLAlchemyError:
+        return "unknown while the database is away"
+    queues = ", ".join(f"{number} of queue {queue}" for queue, number in waiting.items())
+    if waiting:
+        return f"{queues} wait for a worker that holds them" if live else f"no worker is running; {queues} wait for one"
+    return OK if live else "no worker is running"
 
 
 def _broker(service: Service) -> str:

@@ -124,6 +124,7 @@ def service_environment(
         "PUBLISHER_PUBLIC_URL": address_of(host, port),
         "HF_HUB_DISABLE_XET": "1",  # huggingface_hub decides on Xet at import and does not fall back
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PUBLISHER_LOG_LEVEL": "warning",  # a terminal is not for a line per request
     }
     if hub_port is not None:
         environment["PUBLISHER_HUB_URL"] = address_of(host, hub_port)
@@ -141,7 +142,7 @@ def _is_set(name: str) -> bool:
 def server_command(application: str, host: str, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "uvicorn", application),
-        *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+        *("--host", host, "--port", str(port), "--timeout-graceful-shutdown", "3"),
     ]
 
 

@@ -13,6 +13,7 @@ from publisher.api.service import CurrentService, Service
 from publisher.dashboard.session import SESSION_COOKIE, Session, Sessions
 from publisher.errors import RequestFault, Unauthorized
 from publisher.keys.scopes import Scope, require
+from publisher.logs.fields import tell
 from publisher.people.roles import rights_of
 from publisher.store import browser_sessions, keys, members, origin
 from publisher.store.origin import Subject
@@ -84,6 +85,7 @@ def visitor(request: Request, service: CurrentService) -> Visitor:
         if found is not None:
             request.state.visitor = found
             origin.caller_is(Subject.session(session.id, session.stands_on))
+            tell(tenant=found.tenant_id, key_id=session.stands_on)
             service.rates.admit(found.tenant_id)
             return found
     raise SignedOut("You are not signed in.", way_out="Sign in again.")

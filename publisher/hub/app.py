@@ -27,6 +27,8 @@ from publisher.hub.storage import HubStorage
 from publisher.hub.upkeep import Upkeep
 from publisher.jobs.tokens import holder_of, read_job_token
 from publisher.keys.text import is_damaged
+from publisher.logs.fields import tell
+from publisher.logs.setup import configure
 from publisher.settings import Settings, settings
 from publisher.signing.keyring import Keyring
 from publisher.store import migrate, origin
@@ -119,6 +121,7 @@ def hub_authentication(
                 if holder is None:
                     return None
                 origin.caller_is(Subject.job(job_token.job_id))
+                tell(tenant=holder.tenant_id, job=job_token.job_id)
                 return Owner(holder.tenant_id, holder.tenant_name, holder.repo_id)
             found = None if is_damaged(token) else doorkeeper.find(session, token)
         if found is None:
@@ -126,6 +129,7 @@ def hub_authentication(
         key, tenant = found
         refuse_suspended(tenant)
         origin.caller_is(Subject.key(key.id))
+        tell(tenant=tenant.id, key_id=key.id)
         rates.admit(tenant.id)
         return Owner(tenant.id, tenant.name, rights=key.rights)
 
@@ -137,6 +141,7 @@ def __getattr__(name: str) -> FastAPI:
     if name == "app":
         with said_at_start():
             refuse_unusable(settings())
+            configure(settings(), "hub")
             return create_app(settings())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -18,12 +18,16 @@ class EncodedSegments:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = scope
         if scope["type"] == "http":
             raw_path: bytes | None = scope.get("raw_path")
             encoded = quote(scope["path"]) if raw_path is None else raw_path.decode("ascii", "replace")
             # In a copy: the server logs the path of its own scope.
-            scope = {**scope, "path": "/".join(_keep_slashes(segment) for segment in encoded.split("/"))}
-        await self._app(scope, receive, send)
+            inner = {**scope, "path": "/".join(_keep_slashes(segment) for segment in encoded.split("/"))}
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            _tell_route(scope, inner)
 
 
 def _keep_slashes(segment: str) -> str:
@@ -45,4 +49,14 @@ class UnloggedSignatures:
         if scope["type"] == "http" and b"signature=" in scope["query_string"]:
             inner = {**scope}
             scope["query_string"] = b"signature=hidden"
-        await self._app(inner, receive, send)
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            _tell_route(scope, inner)
+
+
+def _tell_route(scope: Scope, inner: Scope) -> None:
+    """What was found for the copy is what those around know the request by, in logs and metrics."""
+    scope.update(
+        {name: inner[name] for name in ("route", "path_params", "root_path", "app_root_path") if name in inner}
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.orm import Session
 
 from publisher.jobs.events import JOBS, Moved
+from publisher.recipe.stages import Stage
+from publisher.store import tallies
 from publisher.store.database import database_now
 from publisher.store.models import JobAttempt
 from publisher.store.states import AttemptOutcome
@@ -37,3 +40,11 @@ def end(session: Session, job_id: str, ended: Moved, outcome: AttemptOutcome, **
             **values,
         )
     )
+    _count(session, ended.stage or "", outcome, values.get("failure"))
+
+
+def _count(session: Session, stage: str, outcome: AttemptOutcome, failure: Mapping[str, Any] | None) -> None:
+    blame = str(failure["blame"]) if failure and outcome is AttemptOutcome.FAILED else ""
+    tallies.count(session, tallies.ATTEMPTS, outcome.value, stage, blame)
+    if stage == Stage.PUBLISH:
+        tallies.count(session, tallies.PUBLICATIONS, outcome.value)

@@ -15,6 +15,7 @@ from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.models import Job
 from publisher.store.states import JobState
+from publisher.tracing import spans
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ class Dispatcher:
 
     def send(self, job_id: str) -> bool:
         """Send a committed job; False, and no error, while the broker is down (the reaper tries again)."""
+        with spans.span("dispatch", attributes={"loram.job": job_id}):
+            return self._send(job_id)
+
+    def _send(self, job_id: str) -> bool:
         with self._database.write() as session:
             queues = mark_sent(session, [job_id])
         if not queues:  # a worker was faster

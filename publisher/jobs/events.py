@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import LeaseLost
 from publisher.jobs import metrics, numbering
+from publisher.store.database import database_now
 from publisher.store.models import Job, JobEvent
 from publisher.store.states import ACTIVE, EventKind, JobState
 
@@ -42,6 +43,7 @@ class Moved(NamedTuple):
     event: int
     tenant_id: str
     variant_id: str
+    stage: str | None
     attempt: int
     failure: dict[str, Any] | None
     token: int
@@ -60,6 +62,7 @@ _AFTERWARDS = (
     _JOB.event_seq,
     _JOB.tenant_id,
     _JOB.variant_id,
+    _JOB.stage,
     _JOB.attempt,
     _JOB.failure,
     _JOB.lease_token,
@@ -105,6 +108,10 @@ def move(
 
     `where` are further conditions of the swap, `values` columns that change with the state.
     """
+    if to is JobState.QUEUED and JobState.QUEUED not in only_from:
+        values["queued_at"] = database_now()
+    if "waiting" in values:
+        values["waiting_kind"] = values["waiting"] and values["waiting"]["kind"]
     row = session.execute(
         update(JOBS)
         .where(_JOB.id == job_id, is_in(tuple(only_from)), *where)

@@ -22,7 +22,9 @@ from publisher.jobs.placement import fill_shapes, keep_waiting_true
 from publisher.jobs.suspension import pause_running
 from publisher.jobs.transitions import Blame, Failure, RetryPolicy, fail
 from publisher.jobs.turns import due, turns
+from publisher.logs.fields import about
 from publisher.settings import Settings
+from publisher.store import tallies
 from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
 from publisher.store.models import Job, Worker
@@ -95,11 +97,13 @@ class Reaper:
                 way_out = "It is tried again by itself; see the worker's log if it keeps happening."
                 failure = Failure(Blame.INFRASTRUCTURE, job.stage, silent, way_out)
                 state = fail(session, Lease(job.id, job.lease_token), failure, RetryPolicy.of(self._settings))
-                said.append((job.id, silent, state))
+                tallies.count(session, tallies.LEASES_EXPIRED, job.queue or "")
+                said.append((_fields_of(job), silent, state))
         # only now: what a full disk rolled back has not happened
-        for job_id, silent, state in said:
-            logger.warning("%s: %s It is %s now.", job_id, silent, state)
-        return said
+        for known, silent, state in said:
+            with about(**known):
+                logger.warning("%s: %s It is %s now.", known["job"], silent, state)
+        return [(str(known["job"]), silent, state) for known, silent, state in said]
 
     def _take_due(self) -> dict[str, str]:
         """Mark as sent, and return with the queue of the broker, the jobs that are to be sent now."""
@@ -130,9 +134,18 @@ class Reaper:
         with self._database.write() as session:
             fill_shapes(session)
             gone = _gone_workers(session)
+            tallies.merge(session)
         for worker in gone:
             self._dispatcher.forget(worker)
         return gone
+
+
+def _fields_of(job: Job) -> dict[str, object]:
+    """Of a line of the log."""
+    return {
+        **{"job": job.id, "variant": job.variant_id, "tenant": job.tenant_id},
+        **{"stage": job.stage, "attempt": job.attempt, "worker": job.worker},
+    }
 
 
 def _lost_jobs(session: Session) -> list[Job]:

@@ -19,6 +19,7 @@ from publisher.store.database import database_now
 from publisher.store.models import Job, Variant, new_id
 from publisher.store.states import JobState
 from publisher.store.variant_content import Unreadable, recipe_of
+from publisher.tracing import spans
 
 _WITHOUT_WORKER = (JobState.QUEUED, JobState.PAUSED)
 _WITH_WORKER = (JobState.RUNNING, JobState.PAUSING)
@@ -38,6 +39,7 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
         precedence=-priority,
         event_seq=1,
         dispatched_at=database_now() if sent else None,
+        traceparent=spans.current(),
         **shape_of(session, variant),
     )
     session.add(job)
@@ -151,6 +153,8 @@ def retry(session: Session, job_id: str) -> Job:
         "started_at": None,
         "finished_at": None,
     }
+    if spans.current() is not None:
+        fresh["traceparent"] = spans.current()
     if not events.move(session, job_id, JobState.QUEUED, only_from=[JobState.FAILED, JobState.CANCELLED], **fresh):
         state = _reload(session, job_id).state
         raise Conflict(f"job {job_id} is {state}.", way_out="Only a failed or cancelled job can be retried.")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from publisher.reference.monitoring import monitoring_page
 from publisher.reference.recipes import recipes_page
 from publisher.reference.scopes import scopes_page
 from publisher.reference.settings import settings_page
@@ -15,6 +16,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "recipes.md": recipes_page,
     "scopes.md": scopes_page,
     "settings.md": settings_page,
+    "monitoring.md": monitoring_page,
 }
 
 

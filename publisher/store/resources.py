@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, load_only
 
 from publisher.base_model.facts import BaseModelFacts
@@ -83,6 +83,11 @@ def live_workers(session: Session, patience: float) -> int:
     """Workers that were seen within `patience` seconds."""
     seen = select(func.count()).select_from(Worker).where(Worker.seen_at > database_now() - patience)
     return session.scalar(seen) or 0
+
+
+def note_stop(session: Session, worker: str) -> None:
+    """It was shut down, and is not missed."""
+    session.execute(update(Worker).where(Worker.id == worker).values(stopped_at=database_now()))
 
 
 def all_workers(session: Session) -> list[Worker]:

@@ -6,9 +6,13 @@ import socket
 from pathlib import Path
 
 import httpx
+import pytest
 
+from publisher.api import watchdog
 from tests.api.conftest import Body, RunningApi, created, recipe, serve_api, write_corpus
+from tests.jobs.rows import add_sized_job, add_worker
 from tests.models import tiny_llama
+from tests.servers import wait_until
 
 
 def closed_port() -> int:
@@ -23,7 +27,29 @@ def test_ready_when_everything_is_there(api: RunningApi) -> None:
     said = answer.json()
     assert said.pop("age") < 30
     everything = {"database": "ok", "broker": "ok", "storage": "ok", "disk": "ok"}
+    assert said.pop("capacity").startswith("no worker is running")
     assert said == {"status": "ready", "workers": 0} | everything
+
+
+def test_readiness_names_the_queues_whose_jobs_no_worker_holds_and_stays_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "CAPACITY_INTERVAL", 0.1)
+    with serve_api(tmp_path, reaper_seconds=0.1) as api:
+        for memory in (60, 60, 3):
+            add_sized_job(api.database, memory * 2**30)
+        wait_until(lambda: "queue" in capacity(api), "the jobs' word", 30)
+        assert capacity(api) == "no worker is running; 1 of queue 4, 2 of queue 64 wait for one"
+        add_worker(api.database, "w", 6 * 2**30)
+        wait_until(lambda: "no worker" not in capacity(api), "the worker's row", 30)
+        wait_until(lambda: "queue 4" not in capacity(api), "a worker for the small one", 30)
+        assert capacity(api) == "2 of queue 64 wait for a worker that holds them"
+
+
+def capacity(api: RunningApi) -> str:
+    answer = httpx.get(f"{api.url}/readyz")
+    assert answer.status_code == 200
+    return str(answer.json()["capacity"])
 
 
 def test_jobs_are_counted_by_state(api: RunningApi, client: httpx.Client, variant_body: Body) -> None:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from publisher.errors import (
     CredentialFault,
     HubUnavailable,
@@ -28,15 +30,19 @@ from publisher.errors import (
 )
 from publisher.hub_client.patience import impatient
 from publisher.jobs import transitions
+from publisher.jobs.identity import identity_of
 from publisher.jobs.leases import Lease, job_of, lost
 from publisher.jobs.tokens import JobToken, holder_of
 from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
+from publisher.logs import fields
+from publisher.logs.setup import configure
 from publisher.settings import Settings, device_names, forget_secrets
 from publisher.store.database import Database
 from publisher.store.hub_credentials import note_use
 from publisher.store.job_history import attempts_before, has_computed
 from publisher.store.states import EventKind
+from publisher.tracing import spans
 from worker.jobs.failures import failure_of, trace_of
 from worker.jobs.reporter import JobReporter, WorkerStopping
 from worker.jobs.request import read_request, secrets_of
@@ -193,6 +199,7 @@ class JobProcess:
 def run_job(settings: Settings, lease: Lease) -> bool:
     """Run a claimed job in this process; returns whether it has ended, or it is for the parent to settle."""
     database = Database(settings.resolved_database_url)
+    fields.begin(**_known_of(database, lease))
     with JobReporter(database, lease, settings) as reporter:
         stopping = WorkerStopping("the worker shuts down.")
         signal.signal(signal.SIGTERM, lambda number, frame: reporter.interrupt(stopping))
@@ -202,6 +209,16 @@ def run_job(settings: Settings, lease: Lease) -> bool:
             logger.warning("%s stops here: %s", lease.job_id, reason)
             return False
     return True
+
+
+def _known_of(database: Database, lease: Lease) -> dict[str, object]:
+    """What each line of the log says of the job."""
+    try:
+        with database.read() as session:
+            identity = identity_of(session, lease)
+    except SQLAlchemyError:  # whoever needs the database next says so
+        identity = None
+    return {"job": lease.job_id} if identity is None else {**identity.as_fields()}
 
 
 def die_with(parent: int) -> None:
@@ -225,6 +242,8 @@ def main() -> None:
     die_with(int(parent))
     impatient()
     settings = Settings()
+    configure(settings, "job", job=job_id)
+    spans.start("job")
     forget_secrets()
     if not run_job(settings, Lease(job_id, int(token))):
         sys.exit(LEFT_OPEN)

@@ -23,6 +23,7 @@ from publisher.settings import Settings, device_names, queue_names
 from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
 from publisher.store.models import Worker
+from publisher.store.resources import note_stop
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,21 @@ class Registration:
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
+        logger.info("%s is ready", self._name, extra=asdict(self._measured))
         self._thread.start()
 
     def stop(self) -> None:
         """The row stays: plans go by what was measured while no worker runs, too."""
         self._stop.set()
         self._thread.join()
+        try:
+            self._say_stopped()
+        except SQLAlchemyError as error:
+            logger.warning("that worker %s has stopped is not told: %s", self._name, why_away(error))
+
+    def _say_stopped(self) -> None:
+        with self._database.write() as session:
+            note_stop(session, self._name)
 
     def _run(self) -> None:
         while True:
@@ -98,6 +108,7 @@ class Registration:
             host=socket.gethostname(),
             started_at=self._started_at,
             queues=list(queue_names(self._settings.worker_queues) or NAMES),
+            stopped_at=None,
         )
         with self._database.write() as session:
             session.merge(row).seen_at = database_now()

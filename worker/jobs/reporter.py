@@ -6,6 +6,7 @@ is away for a while costs nothing: events wait, until the lease would have run o
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import threading
@@ -22,10 +23,15 @@ from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.jobs.publishing import Intent
+from publisher.logs import fields
 from publisher.settings import Settings
+from publisher.store import tallies
 from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.states import EventKind, JobState
+from publisher.store.tallies import Observation
+from publisher.tracing import spans
+from worker.jobs.memory import StageMemory
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,9 @@ class JobReporter:
         self._settings = settings
         self._lock = threading.Lock()
         self._events: list[NewEvent] = []
+        self._observed: list[Observation] = []
+        self._memory = StageMemory()
+        self._end_of_span: Callable[[bool], None] | None = None
         self._progress: NewEvent | None = None
         self._stages: dict[str, Any] = {}
         self._interruption: Exception | None = None
@@ -57,7 +66,9 @@ class JobReporter:
         self._over = threading.Event()
         self._renewed_at = -math.inf
         self._deadline = time.monotonic() + settings.lease_seconds
-        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        # what it logs is about this job, too
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._run,), name="reporter", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,15 +80,44 @@ class JobReporter:
     def context(self, stage: str) -> JobContext:
         """What the stage reports to; it is the current one from now on."""
         self.stage = stage
+        fields.tell(stage=str(stage))
         return JobContext(self, stage)
 
     def on_stage(self, stage: str, state: str, seconds: float | None) -> None:
         """Show that a stage started, finished or was there already, and how long it took."""
+        logger.info("stage %s %s", stage, state, extra={"seconds": seconds})
         shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
+        self._trace(str(stage), str(state))
+        observed = self._observe(stage, state, seconds)
         with self._lock:
+            self._observed += observed
             self._flush_progress()
             self._stages[str(stage)] = shown
             self._events.append(NewEvent(EventKind.STAGE, {"stage": str(stage), **shown}))
+
+    def _trace(self, stage: str, state: str) -> None:
+        """A stage that was there already has taken no time: it is in the events alone."""
+        if state == "started":
+            self._end_of_span = spans.begin(f"stage {stage}", spans.given(), {"loram.job": self._lease.job_id})
+        else:
+            self._end_span(well=True)
+
+    def _end_span(self, *, well: bool) -> None:
+        end, self._end_of_span = self._end_of_span, None
+        if end is not None:
+            end(well)
+
+    def _observe(self, stage: str, state: str, seconds: float | None) -> list[Observation]:
+        """What monitoring keeps of a stage that was made, once it is."""
+        if state == "started":
+            self._memory.begin()
+        if state != "finished" or seconds is None:
+            return []
+        peaks = self._memory.end().items()
+        return [
+            Observation(tallies.STAGE_SECONDS, (str(stage),), seconds),
+            *(Observation(tallies.STAGE_MEMORY, (str(stage), kind), float(peak)) for kind, peak in peaks),
+        ]
 
     def emit(self, kind: EventKind, data: dict[str, Any]) -> None:
         """One event, to be written with the next batch."""
@@ -129,6 +169,8 @@ class JobReporter:
         Raises LeaseLost if it did, or if another worker has the job.
         """
         self._stop()
+        self._end_span(well=False)  # one that is open still did not come to its end
+        spans.flush()  # before anybody sees the end: then this process may be killed
         while not self._try_write(end):
             if time.monotonic() > self._deadline:
                 raise leases.lost(self._lease)
@@ -163,6 +205,7 @@ class JobReporter:
 
     def _pulse(self) -> None:
         """Write what waits, renew if it is time, and see in any case whether somebody cancelled or paused."""
+        self._memory.sample()
         now = time.monotonic()
         renewing = now - self._renewed_at >= self._settings.heartbeat_seconds
         if not self._try_write(self._renew if renewing else self._look):
@@ -187,24 +230,27 @@ class JobReporter:
 
     def _try_write(self, also: Callable[[Session], object]) -> bool:
         """The waiting events and `also`, together; False while the database is away: then they wait on."""
-        batch, stages = self._take()
+        batch, observed, stages = self._take()
         try:
             with self._database.write() as session:
                 if batch:
                     leases.report(session, self._lease, batch, self.stage, stages)
+                    tallies.observe(session, observed)
                 also(session)
         except (OperationalError, InterfaceError) as error:
             logger.warning("%d events of %s wait: %s", len(batch), self._lease.job_id, why_away(error))
             with self._lock:
                 self._events[:0] = batch
+                self._observed[:0] = observed
             return False
         return True
 
-    def _take(self) -> tuple[list[NewEvent], dict[str, Any]]:
+    def _take(self) -> tuple[list[NewEvent], list[Observation], dict[str, Any]]:
         with self._lock:
             self._flush_progress()
             batch, self._events = self._events, []
-            return batch, dict(self._stages)
+            observed, self._observed = self._observed, []
+            return batch, observed, dict(self._stages)
 
     def _flush_progress(self) -> None:
         if self._progress is not None:

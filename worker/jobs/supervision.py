@@ -26,6 +26,7 @@ from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.states import JobState
+from publisher.tracing import spans
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ def start_child(lease: Lease) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "worker.jobs.child", lease.job_id, str(lease.token), str(os.getpid())]
     # huggingface_hub decides on Xet at import and does not fall back where a Hub has none
     environment = os.environ | {"HF_HUB_DISABLE_XET": "1"}
+    traceparent = spans.current()
+    if traceparent is not None:
+        environment[spans.VARIABLE] = traceparent
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
