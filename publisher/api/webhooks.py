@@ -77,6 +77,7 @@ def change_webhook(id: str, change: WebhookChange, service: CurrentService, call
             webhooks.enable(session, row)
         elif "enabled" in named:
             webhooks.disable(session, row, _BY_HAND)
+        webhooks.note_change(session, row, named)
         return WebhookAnswer.of(row)
 
 

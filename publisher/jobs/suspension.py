@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.jobs import service
+from publisher.store.audit import record
 from publisher.store.models import Job, Tenant
 from publisher.store.states import JobState
 
@@ -44,5 +45,6 @@ def resume_tenant(session: Session, tenant: Tenant) -> list[str]:
     )
     ids = session.scalars(held.order_by(Job.id)).all()
     tenant.suspended_at = None
+    record(session, "tenant.resume", tenant.id, tenant_id=tenant.id)
     session.flush()
     return [id for id in ids if service.resume(session, id).state is JobState.QUEUED]

@@ -12,6 +12,7 @@ from publisher.errors import CredentialFault
 from publisher.settings import Settings
 from publisher.signing.keyring import Keyring
 from publisher.signing.sealing import Sealer, secret_id
+from publisher.store.audit import record
 from publisher.store.database import clock, database_now
 from publisher.store.models import HubCredential
 from publisher.store.sealed import hub_token
@@ -54,6 +55,7 @@ def put(
     )
     session.add(row)
     session.flush()
+    record(session, "hub_credential.put", endpoint, tenant_id=tenant_id)
     return row
 
 
@@ -62,6 +64,7 @@ def delete(session: Session, tenant_id: str) -> bool:
     row = session.get(HubCredential, tenant_id)
     if row is not None:
         session.delete(row)
+        record(session, "hub_credential.delete", row.endpoint, tenant_id=tenant_id)
     return row is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -142,6 +143,13 @@ def revoke_unless_last(session: Session, key: ApiKey) -> bool:
             return False
         revoke(session, key)
     return True
+
+
+def count_by_secret(session: Session) -> Counter[str]:
+    """How many keys that work are known under the secret of each id; under none: those of before there were digests
+    with one."""
+    rows = session.execute(select(ApiKey.secret_id, func.count()).where(*_works()).group_by(ApiKey.secret_id))
+    return Counter({id or "": number for id, number in rows})
 
 
 def open_to(session: Session, ids: Collection[str]) -> set[str]:

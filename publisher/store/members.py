@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 from publisher.errors import NotFound, RequestFault
 from publisher.people.identity import Identity, normal_email, printed
 from publisher.people.roles import Role
+from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.models import Membership, Person, Tenant
 from publisher.store.tenants import find_tenant
@@ -125,6 +126,7 @@ def add(session: Session, tenant_name: str, who: str, role: Role) -> Membership:
     row = going_on[0] if going_on else _begin_anew(session, tenant.id, address, known)
     row.role, row.email = role.value, row.email or address
     session.flush()
+    record(session, "member.add", row.id, tenant_id=tenant.id, role=row.role)
     return row
 
 
@@ -148,6 +150,7 @@ def remove(session: Session, tenant_name: str, who: str) -> list[Membership]:
         raise NotFound(f"{who} is no member of {tenant_name!r}.", way_out="publisher admin member list names them all.")
     for row in rows:
         row.ended_at = clock(session)
+        record(session, "member.remove", row.id, tenant_id=tenant.id)
     return rows
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound
+from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.models import HubNamespace, Tenant
 
@@ -42,6 +43,7 @@ def grant(session: Session, namespace: str, tenant: Tenant) -> None:
     else:
         row.tenant_id, row.granted_at = tenant.id, clock(session)
     session.flush()
+    record(session, "namespace.grant", namespace, tenant_id=tenant.id)
 
 
 def ungrant(session: Session, namespace: str, tenant: Tenant) -> None:
@@ -53,6 +55,7 @@ def ungrant(session: Session, namespace: str, tenant: Tenant) -> None:
             way_out="publisher admin tenant list says who has which.",
         )
     row.tenant_id = None
+    record(session, "namespace.ungrant", namespace, tenant_id=tenant.id)
 
 
 def grant_if_free(session: Session, namespace: str, tenant_id: str) -> None:

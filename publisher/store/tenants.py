@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound, RequestFault
+from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.keys import add_tenant
 from publisher.store.models import Job, Tenant
@@ -41,7 +42,9 @@ def create_tenant(session: Session, name: str) -> Tenant:
     """Conflict if there is one of this name."""
     if session.scalar(select(Tenant.id).where(Tenant.name == name)) is not None:
         raise Conflict(f"there is already a tenant {name!r}.", way_out="Choose another name.")
-    return add_tenant(session, name)
+    tenant = add_tenant(session, name)
+    record(session, "tenant.create", tenant.id, tenant_id=tenant.id, name=name)
+    return tenant
 
 
 def find_tenant(session: Session, name: str) -> Tenant:
@@ -70,9 +73,10 @@ def suspend(session: Session, tenant: Tenant) -> None:
     """
     if tenant.suspended_at is None:
         tenant.suspended_at = clock(session)
+        record(session, "tenant.suspend", tenant.id, tenant_id=tenant.id)
 
 
-def set_local_roots(tenant: Tenant, roots: Sequence[Path] | None, data_dir: Path) -> None:
+def set_local_roots(session: Session, tenant: Tenant, roots: Sequence[Path] | None, data_dir: Path) -> None:
     """Folders from which this tenant alone may register; None: those of the settings. RequestFault for one that is
     relative, or that holds the service's own data: keys and other tenants' models lie there."""
     for root in roots or ():
@@ -81,3 +85,4 @@ def set_local_roots(tenant: Tenant, roots: Sequence[Path] | None, data_dir: Path
         if data_dir.resolve().is_relative_to(root.resolve()):
             raise RequestFault(f"{root} holds the service's own data, {data_dir}.", way_out="Name a folder beside it.")
     tenant.local_roots = None if roots is None else [str(root.resolve()) for root in roots]
+    record(session, "tenant.roots", tenant.id, tenant_id=tenant.id, roots=tenant.local_roots)

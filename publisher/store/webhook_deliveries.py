@@ -13,6 +13,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
+from publisher.store.audit import record
 from publisher.store.database import clock, database_now
 from publisher.store.models import Webhook, WebhookDelivery, WebhookEvent
 from publisher.store.states import DeliveryState
@@ -101,13 +102,22 @@ def _keep_health(session: Session, tried: Sequence[Tried], disable_after: float)
     given_up = {each.claim.webhook.id for each in tried if each.state is DeliveryState.FAILED} - fine
     _change(session, fine, Webhook.failing_since.is_not(None), failing_since=None)
     _change(session, failing, Webhook.failing_since.is_(None), failing_since=database_now())
-    enabled, now = Webhook.disabled_at.is_(None), database_now()
+    enabled = Webhook.disabled_at.is_(None)
     for each in tried:
         if each.disable:
-            _change(session, {each.claim.webhook.id}, enabled, disabled_at=now, disabled_reason=each.disable)
+            _disable(session, {each.claim.webhook.id}, enabled, each.disable)
     silent = "nothing could be delivered to it for days; the last deliveries say why."
-    long_ago = Webhook.failing_since < now - disable_after
-    _change(session, given_up, enabled & long_ago, disabled_at=now, disabled_reason=silent)
+    long_ago = Webhook.failing_since < database_now() - disable_after
+    _disable(session, given_up, enabled & long_ago, silent)
+
+
+def _disable(session: Session, ids: Collection[str], where: ColumnElement[bool], reason: str) -> None:
+    if not ids:
+        return
+    changed = update(Webhook).where(Webhook.id.in_(ids), where)
+    values = changed.values(disabled_at=database_now(), disabled_reason=reason).returning(Webhook.id, Webhook.tenant_id)
+    for id, tenant_id in session.execute(values.execution_options(synchronize_session=False)).all():
+        record(session, "webhook.disable", id, tenant_id=tenant_id, reason=reason)
 
 
 def _change(session: Session, ids: Collection[str], where: ColumnElement[bool], **values: Any) -> None:

@@ -6,7 +6,7 @@ Whoever makes or deletes one takes the tenant's row first, as those do who write
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, delete, update
@@ -16,6 +16,7 @@ from publisher.errors import Conflict, NotFound
 from publisher.settings import Settings
 from publisher.signing.sealing import Sealer
 from publisher.store import webhook_outbox
+from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.models import Tenant, Webhook, WebhookDelivery, WebhookEvent, new_id
 from publisher.store.sealed import WEBHOOK_SECRET
@@ -41,6 +42,7 @@ def add(session: Session, webhook: Webhook, most: int) -> None:
         raise Conflict(f"there are {most} webhooks already, as many as a tenant may have.", way_out="Delete one first.")
     session.add(webhook)
     session.flush()
+    record(session, "webhook.create", webhook.id, tenant_id=webhook.tenant_id, url=webhook.url)
 
 
 def remove(session: Session, tenant_id: str, id: str) -> None:
@@ -52,6 +54,7 @@ def remove(session: Session, tenant_id: str, id: str) -> None:
     session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == id))
     session.delete(webhook)
     session.flush()
+    record(session, "webhook.delete", id, tenant_id=tenant_id)
 
 
 def replace_secret(session: Session, webhook: Webhook, sealed: str, seconds: float) -> None:
@@ -60,6 +63,12 @@ def replace_secret(session: Session, webhook: Webhook, sealed: str, seconds: flo
     webhook.previous_secret, webhook.secret = webhook.secret, sealed
     webhook.previous_until = clock(session) + seconds
     session.flush()
+    record(session, "webhook.rotate_secret", webhook.id, tenant_id=webhook.tenant_id)
+
+
+def note_change(session: Session, webhook: Webhook, fields: Iterable[str]) -> None:
+    """Somebody has changed these."""
+    record(session, "webhook.change", webhook.id, tenant_id=webhook.tenant_id, fields=sorted(fields))
 
 
 def enable(session: Session, webhook: Webhook) -> None:
@@ -100,6 +109,7 @@ def deliver_again(session: Session, webhook: Webhook, id: str) -> WebhookDeliver
     row.due_at = row.asked_at = clock(session)
     row.delivered_at = row.status = row.error = row.seconds = row.tried_at = None
     session.flush()
+    record(session, "webhook.redeliver", webhook.id, tenant_id=webhook.tenant_id, related=id)
     return row
 
 
@@ -109,6 +119,7 @@ def add_event(session: Session, webhook: Webhook, type: str, data: dict[str, Any
     event: dict[str, Any] = {"id": new_id(WebhookEvent.id_kind), "tenant_id": webhook.tenant_id, "type": type}
     event |= {"at": clock(session), "data": data}
     (id,) = webhook_outbox.add(session, [event], [(webhook.id, event)])
+    record(session, "webhook.test", webhook.id, tenant_id=webhook.tenant_id, related=id)
     return delivery_of(session, webhook, id)
 
 

@@ -83,6 +83,15 @@ def test_a_hub_is_set_shown_without_its_tokens_and_forgotten(owner: httpx.Client
     refused(owner.delete(PATH), 404)
 
 
+def test_who_sets_and_forgets_it_is_in_the_audit_log(owner: httpx.Client, hub: str) -> None:
+    owner.put(PATH, json=body(hub)).raise_for_status()
+    owner.delete(PATH).raise_for_status()
+    told = owner.get("/v1/audit", params={"action": "hub_credential"}).raise_for_status()
+    acts = [(row["action"], row["resource"]) for row in told.json()["items"]]
+    assert acts == [("hub_credential.delete", f"{hub}/hub"), ("hub_credential.put", f"{hub}/hub")]
+    assert WRITES not in told.text
+
+
 def test_it_is_nobody_elses(service: RunningApi, owner: httpx.Client, hub: str) -> None:
     owner.put(PATH, json=body(hub)).raise_for_status()
     with service.tenant().client() as stranger:

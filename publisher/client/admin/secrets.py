@@ -6,7 +6,7 @@ import click
 
 from publisher.errors import PublisherError
 from publisher.settings import settings
-from publisher.store import hub_credentials, sealed
+from publisher.store import hub_credentials, keys, sealed
 from publisher.store.database import Database
 
 
@@ -27,13 +27,18 @@ def secrets() -> None:
 
 @secrets.command()
 def show() -> None:
-    """Which secrets sign and seal, the newest first, and how many sealed values lie under each."""
+    """Which secrets sign and seal, the newest first, and how many API keys and sealed values are under each."""
     chosen = settings()
     click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
     database = Database(chosen.resolved_database_url)
     with database.read() as session:
-        counted = sealed.count_by_secret(session)
+        counted, known_keys = sealed.count_by_secret(session), keys.count_by_secret(session)
     database.close()
+    for id in [secret.id for secret in chosen.signing_secrets()]:
+        click.echo(f"keys: {id}  {known_keys.pop(id, 0)} keys")
+    known_keys.pop("", None)  # known without a secret: they come under the newest when they are used
+    for id, count in sorted(known_keys.items()):
+        click.echo(f"keys: {id}  {count} keys, which open nothing: this secret is not among the settings")
     known = [secret.id for secret in chosen.sealing_secrets()]
     for id in known:
         click.echo(f"seal: {id}  {counted.pop(id, 0)} values")

@@ -125,7 +125,7 @@ def roots(name: str, paths: tuple[Path, ...], as_settings: bool, from_none: bool
     with installation(data_dir) as at, at.database.write() as session:
         row = tenants.find_tenant(session, name)
         if paths or as_settings or from_none:
-            tenants.set_local_roots(row, None if as_settings else paths, at.settings.data_dir)
+            tenants.set_local_roots(session, row, None if as_settings else paths, at.settings.data_dir)
         kept = row.local_roots
     folders = "the folders of the settings" if kept is None else ", ".join(kept) or "no folder"
     click.echo(f"Tenant {name} registers from {folders}.")

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from publisher.client.main import cli
+from publisher.keys.digests import KeyDigests
 from publisher.settings import Settings, settings
 from publisher.signing.keyring import Keyring
 from publisher.store import hub_credentials, keys, migrate
@@ -28,6 +29,7 @@ def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     database = Database(chosen.resolved_database_url)
     with database.write() as session:
         made = keys.add_tenant(session, "org").id
+        keys.add_key(session, made, "ci", "loram_some-key", digests=KeyDigests([OLD.encode()]))
         token = SecretStr("hf_the-token")
         keyring = chosen.sealing_secrets()
         hub_credentials.put(
@@ -65,6 +67,7 @@ def test_a_secret_is_replaced_and_the_old_one_taken_away(
     shown = secrets_command(monkeypatch, "show", NEW, OLD).output
     assert f"sign: {NEW_ID}, {OLD_ID}" in shown
     assert f"{OLD_ID}  2 values" in shown
+    assert f"keys: {OLD_ID}  1 keys\n" in shown
     assert f"2 values were sealed under {NEW_ID}" in secrets_command(monkeypatch, "rotate", NEW, OLD).output
     assert f"{OLD_ID}  0 values" in secrets_command(monkeypatch, "show", NEW, OLD).output
     assert opened(tmp_path, tenant, NEW) == "hf_the-token"
@@ -73,7 +76,9 @@ def test_a_secret_is_replaced_and_the_old_one_taken_away(
 def test_a_secret_that_was_taken_away_too_early_is_named(
     tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert f"{OLD_ID}  2 values, and this secret is not among" in secrets_command(monkeypatch, "show", NEW).output
+    shown = secrets_command(monkeypatch, "show", NEW).output
+    assert f"{OLD_ID}  2 values, and this secret is not among" in shown
+    assert f"{OLD_ID}  1 keys, which open nothing" in shown
     refused = secrets_command(monkeypatch, "rotate", NEW)
     assert refused.exit_code == 1
     assert tenant in str(refused.exception)
