@@ -35,7 +35,7 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
     job = Job(
         id=id or new_id(Job.id_kind),
         tenant_id=variant.tenant_id,
-        variant=variant,
+        variant_id=variant.id,
         precedence=-priority,
         event_seq=1,
         dispatched_at=database_now() if sent else None,
@@ -43,6 +43,8 @@ def enqueue(session: Session, variant: Variant, priority: int = 0, id: str | Non
         **shape_of(session, variant),
     )
     session.add(job)
+    if variant in session:  # who answers with it reads its jobs without asking again
+        job.variant = variant
     session.flush()
     events.begin(session, job)
     record(

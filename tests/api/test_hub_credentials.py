@@ -168,9 +168,9 @@ def test_private_addresses_are_refused_unless_settings_allow(client: httpx.Clien
 def test_jobs_that_wait_for_a_credential_go_on_at_once(service: RunningApi, owner: httpx.Client, hub: str) -> None:
     base = created(owner.post("/v1/base-models", json={"path": str(service.roots / "tiny")}))
     created(owner.post("/v1/corpora", json={"name": "novel", "path": str(service.roots / "novel.jsonl")}))
-    jobs = {}
+    jobs, mine = {}, owner.get("/hub/api/whoami-v2").json()["name"]
     for kind in (WaitKind.CREDENTIAL, WaitKind.HUB):
-        publish = {"repo_id": f"org/{kind}"}
+        publish = {"repo_id": f"{mine}/{kind}"}
         asked = {"base_model_id": base["id"], "recipe": recipe(), "publish": publish}
         jobs[kind] = created(owner.post("/v1/variants", json=asked))["job"]["id"]
         waiting = Waiting(kind, "it is missing").as_json()
