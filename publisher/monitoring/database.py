@@ -17,7 +17,7 @@ from publisher.jobs.census import Group, WorkerNumbers
 from publisher.monitoring import declared
 from publisher.monitoring.declared import Kind, Metric
 from publisher.recipe.stages import Stage
-from publisher.store import tallies
+from publisher.store import tallies, webhook_deliveries
 from publisher.store.database import Database
 from publisher.store.faults import why_away
 from publisher.store.resources import count_by_state
@@ -78,6 +78,7 @@ class JobsAndWorkers(FromDatabase):
         for worker, tokens_per_second in census.alignment_speeds(session).items():
             speed.add_metric([worker], tokens_per_second)
         yield speed
+        yield from _of_webhooks(session)
         yield from _of_tallies(tallies.read(session))
 
 
@@ -104,6 +105,14 @@ def _of_workers(workers: Sequence[WorkerNumbers]) -> Iterator[Family]:
         if worker.free_disk is not None:
             disk.add_metric([worker.name], worker.free_disk)
     yield from (number, age, disk)
+
+
+def _of_webhooks(session: Session) -> Iterator[Family]:
+    number, late = declared.WEBHOOKS.gauge(), declared.DELIVERY_LATE.gauge()
+    for state, webhooks in webhook_deliveries.webhooks_by_health(session).items():
+        number.add_metric([state], webhooks)
+    late.add_metric([], webhook_deliveries.longest_due(session))
+    yield from (number, late)
 
 
 def _of_tallies(parts: Sequence[Part]) -> Iterator[Family]:

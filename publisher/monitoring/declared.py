@@ -117,6 +117,10 @@ HEARTBEAT = _gauge(
     *("worker", "kind", "capacity", "state"),
 )
 WORKER_DISK = _gauge("worker_disk_free_bytes", "Free on the disk of a worker's stages.", "worker")
+WEBHOOKS = _gauge("webhooks", "Webhooks by state: enabled, failing (nothing arrives at it) or disabled.", "state")
+DELIVERY_LATE = _gauge(
+    "webhook_delivery_late_seconds", "For how long the next try of a webhook's delivery has been due; 0 if none is."
+)
 
 UP = _own("dependency_up", Kind.GAUGE, "1 while this process reaches it or it has room, as /readyz says.", "dependency")
 DISK_FREE = _own("disk_free_bytes", Kind.GAUGE, "Free on the disk of this process's data folder.")

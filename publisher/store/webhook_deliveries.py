@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, case, delete, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from publisher.store.audit import record
@@ -59,6 +59,23 @@ def due_webhooks(session: Session, full: Collection[str], limit: int) -> list[st
     waiting = exists().where(WebhookDelivery.webhook_id == Webhook.id, *_is_due())
     found = select(Webhook.id).where(Webhook.disabled_at.is_(None), Webhook.id.not_in(full), waiting)
     return list(session.scalars(found.order_by(func.random()).limit(limit)))
+
+
+def longest_due(session: Session) -> float:
+    """Seconds that the delivery which has been due for the longest waits; 0 where none is."""
+    enabled = select(Webhook.id).where(Webhook.disabled_at.is_(None))
+    first = select(func.min(WebhookDelivery.due_at)).where(WebhookDelivery.webhook_id.in_(enabled), *_is_due())
+    due_at = session.scalar(first)
+    return 0.0 if due_at is None else max(0.0, clock(session) - due_at)
+
+
+def webhooks_by_health(session: Session) -> dict[str, int]:
+    """How many are enabled, failing (enabled, and nothing arrives at the moment) and disabled."""
+    health = case(
+        (Webhook.disabled_at.is_not(None), "disabled"), (Webhook.failing_since.is_not(None), "failing"), else_="enabled"
+    )
+    counted: dict[str, int] = dict(session.execute(select(health, func.count()).group_by(health)).all())
+    return {state: counted.get(state, 0) for state in ("enabled", "failing", "disabled")}
 
 
 def claim(session: Session, room: Mapping[str, int], limit: int, seconds: float) -> list[Claim]:

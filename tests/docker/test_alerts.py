@@ -69,6 +69,10 @@ SCENES: dict[str, tuple[Series, Series]] = {
         {'publisher_job_attempts_total{outcome="failed", stage="align", blame="request"}': "0+1x150"},
     ),
     "LoramHubDamaged": ({"publisher_hub_damaged_files": "1x150"}, {"publisher_hub_damaged_files": "0x150"}),
+    "LoramWebhooksLate": (
+        {"publisher_webhook_delivery_late_seconds": "400x150"},
+        {"publisher_webhook_delivery_late_seconds": "200x150"},
+    ),
     "LoramApiErrors": (
         {
             'publisher_http_requests_total{instance="a", status="500"}': "0+1x150",

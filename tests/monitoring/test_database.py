@@ -16,10 +16,11 @@ from publisher.monitoring.database import JobsAndWorkers, JobStates
 from publisher.settings import Settings
 from publisher.store import tallies
 from publisher.store.database import Database, database_now
-from publisher.store.models import Job
+from publisher.store.models import Job, Webhook, WebhookDelivery
 from publisher.store.tallies import Observation
 from tests.jobs.rows import add_sized_job, add_worker, claim, last_seen, let_pass, metric
 from tests.jobs.rows import report as report_events
+from tests.store.rows import add_owner
 
 PATIENCE = 30.0
 GIB = 2**30
@@ -146,3 +147,17 @@ def test_a_database_that_is_away_leaves_the_rest_of_a_scrape(postgresql_url: str
     broken.register(JobsAndWorkers(database, PATIENCE))
     assert generate_latest(asleep) == generate_latest(broken) == b""
     database.close()
+
+
+def test_webhooks_are_told_by_their_health_and_late_deliveries_by_how_late(database: Database) -> None:
+    with database.write() as session:
+        owner = add_owner(session, "org")
+        session.execute(update(WebhookDelivery).values(due_at=database_now() - 100))
+    told = scrape(database)
+    assert told[sample("webhooks", state="enabled")] == 1
+    assert 100 <= told[sample("webhook_delivery_late_seconds")] < 200
+    with database.write() as session:
+        session.execute(update(Webhook).where(Webhook.id == owner.webhook).values(disabled_at=1.0))
+    told = scrape(database)
+    assert (told[sample("webhooks", state="enabled")], told[sample("webhooks", state="disabled")]) == (0, 1)
+    assert told[sample("webhook_delivery_late_seconds")] == 0
