@@ -31,14 +31,17 @@ def said_at_start() -> Iterator[None]:
 
 def refuse_unusable(settings: Settings) -> None:
     """Raises InfrastructureFault if data folder, signing secret or database cannot be used; makes the first two if they
-    are not there. A broker that is away is no reason: jobs wait for it."""
-    before = os.umask(0o077)
+    are not there. A broker that is away is no reason: jobs wait for it.
+
+    What the process makes from here on is its own alone, as after keep_private.
+    """
+    before = keep_private(settings)
     try:
-        keep_private(settings)
         _secret(settings)
         refuse_unusable_database(settings.resolved_database_url)
-    finally:
+    except BaseException:
         os.umask(before)
+        raise
 
 
 def _secret(settings: Settings) -> None:

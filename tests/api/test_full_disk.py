@@ -60,7 +60,10 @@ def test_a_hub_whose_database_is_away_says_so(tmp_path: Path, postgresql_url: st
                 )
             )
             connection.execute(
-                text("CREATE VIEW api_keys AS SELECT id, tenant_id, away() AS digest, revoked_at FROM hidden")
+                text(
+                    "CREATE VIEW api_keys AS SELECT id, tenant_id, away() AS digest, revoked_at, name, prefix, "
+                    "created_at, created_by, scopes, expires_at, last_used_at, secret_id FROM hidden"
+                )
             )
         answer = client.get("/hub/api/whoami-v2")
         assert answer.status_code == 503, answer.text

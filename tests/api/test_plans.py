@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.api.conftest import Body, RunningApi, created, recipe, refused, write_corpus
+from tests.api.conftest import Body, RunningApi, Tenant, created, recipe, refused, write_corpus
 
 # 4 layers of 32 × (32 + 16 + 16 + 32) attention, 3 × 32 × 48 MLP and 64 norm weights; 2 × 320 × 32 + 32 outside
 BASE = 4 * (32 * 96 + 3 * 32 * 48 + 64) + 2 * 320 * 32 + 32
@@ -53,14 +53,14 @@ def test_a_plan_tells_that_a_certificate_will_be_inconclusive(
     ],
 )
 def test_a_plan_says_what_a_variant_would_be_refused_for(
-    api: RunningApi, client: httpx.Client, base_model: Body, change: Body
+    api: RunningApi, tenant: Tenant, client: httpx.Client, base_model: Body, change: Body
 ) -> None:
     for name, documents in (("small", 70), ("novel", 200)):
         path = write_corpus(api.roots / f"{name}.jsonl", documents)
         client.post("/v1/corpora", json={"name": name, "path": str(path)})
     asked = {"base_model_id": base_model["id"], "recipe": recipe() | change}
     told = client.post("/v1/plans", json=asked).json()["refused"]
-    answer = client.post("/v1/variants", json=asked | {"publish": {"repo_id": "planned/variant"}})
+    answer = client.post("/v1/variants", json=asked | {"publish": {"repo_id": f"{tenant.name}/variant"}})
     if answer.is_success:
         assert told is None
     else:

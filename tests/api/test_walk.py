@@ -24,12 +24,12 @@ from publisher.jobs import leases
 from publisher.jobs.tokens import sign_job_token
 from publisher.keys.scopes import Scope, rights
 from publisher.store import filters, keys, tenants
-from publisher.store.models import ApiKey, Corpus, Sweep, Tenant, VariantFile
+from publisher.store.models import ApiKey, AuditEntry, Corpus, Sweep, Tenant, VariantFile, Webhook, WebhookEvent
 from tests.api.conftest import RunningApi
 from tests.api.walk import Answer, Call, api_calls, dashboard_calls, hub_calls, leaks, send
 from tests.dashboard.conftest import CSRF, csrf
 from tests.dashboard.rows import RECIPE, Account
-from tests.store.rows import Owner
+from tests.store.rows import Owner, add_delivery
 
 SECRET = "victims-secret-word"
 
@@ -64,9 +64,14 @@ def make_victim(api: RunningApi) -> Owner:
         corpus = Corpus(tenant_id=account.tenant_id, name=SECRET, source=source, facts={})
         sweep = Sweep(tenant_id=account.tenant_id, request=asked_for, request_digest="0" * 64)
         file = VariantFile(variant_id=work.variant_id, path="config.json", size=2, sha256="0" * 64)
-        session.add_all([corpus, sweep, file])
+        hook = Webhook(tenant_id=account.tenant_id, url=f"https://{SECRET}.invalid", description=SECRET, secret="")
+        event = WebhookEvent(tenant_id=account.tenant_id, type="webhook.test", at=0.0, data={})
+        session.add_all([corpus, sweep, file, hook, event])
         session.flush()
-        return Owner(account.tenant_id, account.key_id, base, corpus.id, work.variant_id, work.job_id, sweep.id)
+        delivery = add_delivery(session, hook, event)
+        told = session.scalars(select(AuditEntry.id).where(AuditEntry.tenant_id == account.tenant_id).limit(1)).one()
+        made = (base, corpus.id, work.variant_id, work.job_id, sweep.id, told, hook.id, event.id, delivery.id)
+        return Owner(account.tenant_id, account.key_id, *made)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def leaks(answers: Sequence[Answer], words: Sequence[str]) -> list[str]:
 
 def api_calls(document: Mapping[str, Any], victim: Owner, *, every_id: bool = True) -> Iterator[Call]:
     """Each operation under /v1, with each of the victim's ids, or with one of them."""
-    ids = [victim.job, victim.variant, victim.base_model, victim.corpus, victim.sweep, victim.key]
+    ids = [victim.job, victim.variant, victim.base_model, victim.corpus, victim.sweep, victim.key, victim.webhook]
     for path, operations in document["paths"].items():
         for method in (method for method in _METHODS if method in operations and path.startswith("/v1/")):
             needs = NEEDED[operations[method]["tags"][0], "GET" if method == "head" else method.upper()]
@@ -96,7 +96,9 @@ def api_calls(document: Mapping[str, Any], victim: Owner, *, every_id: bool = Tr
                 yield Call(method, path, path, json, needs, names_the_victim=named)
                 continue
             for id in ids if every_id else ids[:1]:
-                yield Call(method, path, filled(path, {"id": id, "number": "1"}), json, needs)
+                yield Call(
+                    method, path, filled(path, {"id": id, "number": "1", "delivery": victim.delivery}), json, needs
+                )
 
 
 def body_of(method: str, path: str, operation: Mapping[str, Any], victim: Owner) -> Mapping[str, Any] | None:
@@ -107,6 +109,10 @@ def body_of(method: str, path: str, operation: Mapping[str, Any], victim: Owner)
     bodies = BODIES | {
         ("post", "/v1/plans"): {"base_model_id": victim.base_model, "recipe": _RECIPE},
         ("post", "/v1/variants"): order,
+        ("post", "/v1/webhooks"): {"url": "https://receiver.invalid/hook"},
+        ("patch", "/v1/webhooks/{id}"): {"description": "walked"},
+        # no token: refused before anybody is asked
+        ("put", "/v1/hub-credentials"): {"endpoint": "https://hub.invalid", "write_token": ""},
         ("post", "/v1/sweeps"): order | {"vary": {"pruning.ratio": [0.5, 0.6]}, "publish": {"repo_id": "walked/x-{n}"}},
     }
     assert (method, path) in bodies, f"say in tests/api/walk.py what {method.upper()} {path} is sent"

@@ -101,6 +101,7 @@ class TestService:
 
 #: where everything lies in a container
 FIXED = {"data_dir"}
+API_ALONE = {"bootstrap_key", "metrics_port", "metrics_address"}
 WORKERS_ALONE = {"worker_device", "worker_devices", "worker_queues"}
 
 
@@ -108,7 +109,7 @@ WORKERS_ALONE = {"worker_device", "worker_devices", "worker_queues"}
 def test_every_setting_reaches_it(name: str) -> None:
     """A line in docker-compose.yml's x-settings, `PUBLISHER_X:` without a value, passes on what .env says."""
     reached = {setting_of(variable) for variable in SERVICES[name]["environment"]}
-    of_others = {"api": WORKERS_ALONE, "worker": {"bootstrap_key", "worker_devices"}, "worker-gpu": {"bootstrap_key"}}
+    of_others = {"api": WORKERS_ALONE, "worker": {"worker_devices", *API_ALONE}, "worker-gpu": API_ALONE}
     assert Settings.model_fields.keys() - FIXED - of_others[name] == reached
 
 

@@ -52,7 +52,7 @@ def test_tables_are_looked_into(found: Sightings, database: Database) -> None:
     with database.write() as session:
         keys.add_key(session, keys.add_tenant(session, "org").id, f"a key named {SECRET}", "loram_x")
     assert found.look_into_database(database) >= 2
-    assert found.seen == {"password": {"table api_keys"}}
+    assert found.seen == {"password": {"table api_keys", "table audit_log"}}
 
 
 def test_messages_are_looked_into(found: Sightings, redis_url: str) -> None:

@@ -99,7 +99,7 @@ def test_what_is_restored_is_what_was_there_but_running_jobs_that_wait_again(
     after = all_rows(database, tmp_path / "after")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert changed <= {
-        f"{name}.jsonl.gz" for name in ("jobs", "job_events", "job_attempts", "tenants", "service_processes")
+        f"{name}.jsonl.gz" for name in ("jobs", "job_events", "job_attempts", "tenants", "service_processes", "tallies")
     }
     assert len(after["service_processes.jsonl.gz"]) == 1  # the names of its columns
     again = job_of(database, lab.running)

@@ -47,8 +47,8 @@ def test_variant_goes_with_all_that_belongs_to_it(database: Database, done: str)
     with database.write() as session:
         remove_variant(session, session.get_one(Variant, session.get_one(Job, done).variant_id))
     left = {table: number for table, number in count(database).items() if number}
-    # that it was asked for, ended and was deleted stays in the audit log
-    assert left == {"tenants": 1, "base_models": 1, "audit_log": 3}
+    # that it was asked for, ended and was deleted stays in the audit log, and how it ended is counted
+    assert left == {"tenants": 1, "hub_namespaces": 1, "base_models": 1, "audit_log": 3, "tallies": 1}
 
 
 def test_job_goes_with_its_events_and_attempts_and_its_variant_stays(database: Database, done: str) -> None:

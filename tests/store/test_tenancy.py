@@ -23,7 +23,8 @@ def owners(database: Database) -> tuple[Owner, Owner]:
 def test_every_table_with_a_tenant_is_among_those_that_are_filtered() -> None:
     with_tenant = {table.name for table in Table.metadata.tables.values() if "tenant_id" in table.columns}
     # events are read by their job, or by the tenant alone, limits and contents only counted, namespaces read by name
-    elsewhere = {"job_events", "quota_limits", "hub_objects", "hub_namespaces"}
+    # a tenant's one credential is read by the tenant's id, and memberships by the person
+    elsewhere = {"job_events", "quota_limits", "hub_objects", "hub_namespaces", "hub_credentials", "memberships"}
     assert with_tenant - elsewhere == {model.__tablename__ for model, _ in OWNED}
     assert {model for model, _ in OWNED} == set(Owned.__constraints__)
 

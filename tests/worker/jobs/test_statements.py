@@ -37,4 +37,4 @@ def test_stages_that_end_at_once_cost_two_transactions_and_few_statements(
     begun = statements.count("BEGIN")
     sent = [statement for statement in statements if not statement.startswith("BEGIN")]
     assert rows.load(database, named).state is JobState.SUCCEEDED
-    assert (begun, len(sent)) == (2, 17), sent
+    assert (begun, len(sent)) == (2, 18), sent
