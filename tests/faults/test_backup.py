@@ -17,7 +17,7 @@ from tests import servers
 from tests.faults.installation import KEY, Installation
 
 #: two installations at once; a minute on two cores that are free
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 SECONDS_LONG = 2_000  # tokens: 31 steps
 
@@ -68,7 +68,8 @@ def test_a_backup_taken_while_jobs_run_gives_a_service_that_finishes_them(
                 assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
             for name in ("published", "running", "queued"):
                 assert problems_of(restored, f"default/{name}", tmp_path / name) == []
-                assert restored.publications(f"default/{name}") == 1
+                # one that was published between the database's moment and the copy of its files publishes once more
+                assert restored.publications(f"default/{name}") in ({1, 2} if name == "running" else {1})
         finally:
             restored.stop()
     # and where it was taken all went on

@@ -135,6 +135,7 @@ def _run(site: Site, found: Sightings, job_id: str, seconds: float = 500) -> set
     return waited
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_no_secret_shows_up_anywhere_while_a_hub_fails(site: Site) -> None:
     found, installation = Sightings(PLANTED), site.installation
