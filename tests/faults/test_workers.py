@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from publisher.jobs.broker import RUN_JOB, create_celery
 from publisher.store.states import JobState
 from tests import servers
@@ -47,6 +49,7 @@ def test_job_whose_process_is_killed_is_tried_again_and_says_why(installation: I
     assert worker.is_running()
 
 
+@pytest.mark.long
 def test_job_that_does_not_react_to_its_cancel_is_stopped_hard(installation: Installation) -> None:
     worker = installation.start_worker()
     job_id = installation.make_variant("default/hanging", tokens=ENDLESS)
@@ -81,6 +84,7 @@ def test_paused_job_frees_its_worker_and_goes_on_from_what_it_saved(installation
     assert installation.publications("default/paused") == 1
 
 
+@pytest.mark.long
 def test_job_that_does_not_react_to_its_pause_is_stopped_hard_and_paused(installation: Installation) -> None:
     worker = installation.start_worker()
     job_id = installation.make_variant("default/hanging-pause", tokens=ENDLESS)
@@ -97,6 +101,7 @@ def test_job_that_does_not_react_to_its_pause_is_stopped_hard_and_paused(install
     assert installation.job(job_id).state is JobState.CANCELLED
 
 
+@pytest.mark.long
 def test_process_that_hangs_until_its_lease_ran_out_cannot_write_any_more(installation: Installation) -> None:
     worker = installation.start_worker("hanging")
     job_id = installation.make_variant("default/outdated", tokens=SECONDS_LONG)
@@ -130,6 +135,7 @@ def test_worker_that_shuts_down_gives_its_job_back_at_no_cost(installation: Inst
     assert installation.publications("default/shutdown") == 1
 
 
+@pytest.mark.long
 def test_task_delivered_many_times_runs_and_publishes_once(installation: Installation) -> None:
     job_id = installation.make_variant("default/delivered-twice", tokens=SECONDS_LONG)
     celery = create_celery(installation.settings)
@@ -146,6 +152,7 @@ def test_task_delivered_many_times_runs_and_publishes_once(installation: Install
     assert installation.publications("default/delivered-twice") == 1
 
 
+@pytest.mark.long
 def test_job_whose_message_the_broker_lost_runs_nevertheless(installation: Installation) -> None:
     job_id = installation.make_variant("default/wiped", tokens=64)
     servers.wait_until(lambda: installation.job(job_id).dispatched_at is not None, "dispatch")
