@@ -39,7 +39,6 @@ from publisher.api.metrics import Monitoring
 from publisher.api.middleware import MAX_BODY_BYTES, AnnouncedBodies, CarefulHeaders
 from publisher.api.openapi import complete_document, operation_id, refuse_unknown_parameters
 from publisher.api.outside import Outside
-from publisher.api.request_ids import RequestIds
 from publisher.api.request_watch import RequestWatch, is_quiet
 from publisher.api.scopes import refuse_unlisted, require_scope
 from publisher.api.service import Service
@@ -52,6 +51,7 @@ from publisher.hub.app import embedded_hub, service_hub
 from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.grants import adopt_namespaces
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.request_ids import RequestIds
 from publisher.hub.upkeep import Upkeep
 from publisher.hub_client.guard import guard_clients
 from publisher.installation.presence import Presence

@@ -16,11 +16,12 @@ from sqlalchemy.exc import DatabaseError, DataError, SQLAlchemyError, TimeoutErr
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from publisher.api.request_ids import HEADER, current_request_id
 from publisher.errors import PublisherError, RequestFault
+from publisher.hub.request_ids import HEADER
 from publisher.recipe.invalid_fields import InvalidField, invalid_fields
 from publisher.store.database import Database
 from publisher.store.faults import OUR_OWN, database_fault
+from publisher.store.origin import current_request_id
 
 MEDIA_TYPE = "application/problem+json"
 _logger = logging.getLogger(__name__)

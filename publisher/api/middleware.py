@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher.api.errors import problem
 from publisher.errors import RequestFault
+from publisher.hub.answer_start import at_start
 
 #: a recipe has a few hundred; the Hub's uploads have limits of their own
 MAX_BODY_BYTES = 1_000_000
@@ -56,12 +57,10 @@ class CarefulHeaders:
             await self._app(scope, receive, send)
             return
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _add_headers(MutableHeaders(scope=message), scope["path"])
-            await send(message)
+        def add(message: Message) -> None:
+            _add_headers(MutableHeaders(scope=message), scope["path"])
 
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive, at_start(send, add))
 
 
 def _add_headers(headers: MutableHeaders, path: str) -> None:

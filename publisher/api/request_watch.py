@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from publisher.api.request_ids import current_request_id
+from publisher.hub.answer_start import at_start
 from publisher.logs import fields
 from publisher.monitoring.process import HttpMetrics
+from publisher.store.origin import current_request_id
 
 _logger = logging.getLogger(__name__)
 
@@ -70,14 +71,8 @@ class RequestWatch:
         fields.begin(request_id=current_request_id.get())
         watched = Watched(scope)
         self._metrics.began()
-
-        async def send_watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                watched.answered(message["status"])
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_watched)
+            await self._app(scope, receive, at_start(send, lambda message: watched.answered(message["status"])))
         except Exception:
             if watched.status is None:  # the server answers it, outside of this
                 watched.answered(500)

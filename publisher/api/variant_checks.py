@@ -23,7 +23,7 @@ from publisher.hub_client.repo_id import check_repo_id
 from publisher.manifest.verdict import MORE_DOCUMENTS
 from publisher.plan.plan import certificate_notes, published_bytes
 from publisher.recipe import Recipe
-from publisher.store import hub_credentials
+from publisher.store import hub_credentials, namespaces
 from publisher.store.models import BaseModel
 from publisher.store.quotas import STORED_BYTES, limit_of
 from publisher.store.resources import corpora_by_name, corpus_names
@@ -38,7 +38,7 @@ def check_variant(
     `kept`: nobody deletes base model and corpora until the transaction ends.
     """
     check_repo_id(request.publish.repo_id)
-    _check_publishing(service, caller, request.publish)
+    _check_publishing(session, service, caller, request.publish)
     base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=kept)
     facts = base_models_schema.facts_of(base)
     check_recipe(session, caller, facts, request.recipe, kept=kept)
@@ -62,12 +62,11 @@ def _check_room(session: Session, service: Service, caller: Caller, facts: BaseM
         refuse_over_storage(session, caller.tenant_id, {"the checkpoint": planned})
 
 
-def _check_publishing(service: Service, caller: Caller, publish: PublishRequest) -> None:
-    with service.database.read() as session:
-        if hub_credentials.find(session, caller.tenant_id) is not None:
-            return  # the job asks the tenant's Hub before it computes
+def _check_publishing(session: Session, service: Service, caller: Caller, publish: PublishRequest) -> None:
+    if hub_credentials.find(session, caller.tenant_id) is not None:
+        return  # the job asks the tenant's Hub before it computes
     if service.hub is not None:
-        _check_namespace(service.hub, caller, publish)
+        _check_namespace(session, service.hub, caller, publish)
     elif service.settings.hub_token is None:
         raise InfrastructureFault(
             f"this service has no token to publish to {service.settings.hub_endpoint}.",
@@ -76,12 +75,13 @@ def _check_publishing(service: Service, caller: Caller, publish: PublishRequest)
         )
 
 
-def _check_namespace(hub: HubStorage, caller: Caller, publish: PublishRequest) -> None:
+def _check_namespace(session: Session, hub: HubStorage, caller: Caller, publish: PublishRequest) -> None:
     try:
         id = RepositoryId.parse(publish.repo_id)
     except RequestFault as error:
         raise RequestFault(error.message, field="publish.repo_id", way_out=error.way_out) from error
-    if not hub.may_use(id.namespace, caller.tenant_id):
+    # by this transaction: one that takes another connection while it holds one can wait for itself
+    if not namespaces.may_use(session, id.namespace, caller.tenant_id, lambda: hub.namespace_tenant(id.namespace)):
         raise Forbidden(
             f"namespace {id.namespace!r} belongs to somebody else, or to nobody yet.",
             field="publish.repo_id",

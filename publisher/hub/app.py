@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -140,10 +141,16 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when a server asks for it: importing this module reads no settings."""
     if name == "app":
         with said_at_start():
-            refuse_unusable(settings())
-            configure(settings(), "hub")
-            return create_app(settings())
+            return _served()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _served() -> FastAPI:
+    """uvicorn asks twice: once to see that it can be imported."""
+    refuse_unusable(settings())
+    configure(settings(), "hub")
+    return create_app(settings())
 
 
 def _healthz() -> dict[str, str]:

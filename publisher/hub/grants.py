@@ -6,6 +6,7 @@ Where there is one tenant alone, all that is nobody's is its own, and granted to
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.exc import IntegrityError
@@ -22,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Grants(Protocol):
-    def may_use(self, namespace: str, tenant: str, recorded: str | None) -> bool:
+    def may_use(self, namespace: str, tenant: str, recorded: Callable[[], str | None]) -> bool:
         """Whether `tenant` may create repositories there; `recorded`: whose the Hub's folder says that it is."""
 
     def take(self, namespace: str, tenant: str) -> None:
@@ -35,12 +36,9 @@ class DatabaseGrants:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def may_use(self, namespace: str, tenant: str, recorded: str | None) -> bool:
+    def may_use(self, namespace: str, tenant: str, recorded: Callable[[], str | None]) -> bool:
         with database_faults(self._database.engine.url), self._database.read() as session:
-            row = namespaces.namespace_row(session, namespace)
-            if row is not None:
-                return row.tenant_id == tenant
-            return recorded == tenant if recorded is not None else namespaces.is_sole_tenant(session, tenant)
+            return namespaces.may_use(session, namespace, tenant, recorded)
 
     def take(self, namespace: str, tenant: str) -> None:
         try:

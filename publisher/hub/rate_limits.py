@@ -19,6 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher.errors import RequestFault
+from publisher.hub.answer_start import at_start
 from publisher.hub.rate_window import WINDOW_SECONDS, Rate, fits, rate_of, share_of_before
 from publisher.settings import Settings
 from publisher.store import origin
@@ -184,16 +185,16 @@ class RateLimitHeaders:
             await self._app(scope, receive, send)
             return
 
-        async def send_with_rate(message: Message) -> None:
-            rate = origin.current().rate
-            if message["type"] == "http.response.start" and isinstance(rate, Rate):
-                headers = MutableHeaders(scope=message)
-                headers["RateLimit-Policy"], headers["RateLimit"] = rate.policy, rate.state
-                if not rate.allowed:
-                    headers["Retry-After"] = str(ceil(rate.retry_after))
-            await send(message)
+        await self._app(scope, receive, at_start(send, _tell_rate))
 
-        await self._app(scope, receive, send_with_rate)
+
+def _tell_rate(message: Message) -> None:
+    rate = origin.current().rate
+    if isinstance(rate, Rate):
+        headers = MutableHeaders(scope=message)
+        headers["RateLimit-Policy"], headers["RateLimit"] = rate.policy, rate.state
+        if not rate.allowed:
+            headers["Retry-After"] = str(ceil(rate.retry_after))
 
 
 def _place(now: float) -> tuple[int, float]:

@@ -8,6 +8,7 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from publisher.hub.answer_start import at_start
 from publisher.store import origin
 
 HEADER = "X-Request-Id"
@@ -30,9 +31,7 @@ class RequestIds:
         client = scope.get("client")
         origin.open_request(request_id, client[0] if client else None)
 
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
-            await send(message)
+        def add(message: Message) -> None:
+            MutableHeaders(scope=message)[HEADER] = request_id
 
-        await self._app(scope, receive, send_with_id)
+        await self._app(scope, receive, at_start(send, add))

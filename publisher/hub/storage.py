@@ -152,10 +152,9 @@ class HubStorage:
 
     def may_use(self, namespace: str, tenant: str) -> bool:
         """Whether the tenant may create repositories there."""
-        recorded = self.namespace_tenant(namespace)
         if self._grants is not None:
-            return self._grants.may_use(namespace, tenant, recorded)
-        return recorded in (None, tenant)
+            return self._grants.may_use(namespace, tenant, lambda: self.namespace_tenant(namespace))
+        return self.namespace_tenant(namespace) in (None, tenant)
 
     def require_namespace(self, namespace: str, owner: Owner) -> None:
         """Raises Forbidden if it is not the owner's to use."""

@@ -16,7 +16,6 @@ from publisher.store.states import ACTIVE, JobState
 
 #: what a queued job waits for beside the kinds of WaitKind
 TURN, RETRY = "turn", "retry"
-WAITING_FOR = (TURN, RETRY, *(kind.value for kind in WaitKind))
 _UNFINISHED = (JobState.QUEUED, JobState.PAUSED, *ACTIVE)
 
 

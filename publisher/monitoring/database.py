@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
@@ -34,7 +35,7 @@ _FROM_ZERO: dict[str, list[tuple[str, ...]]] = {
 }
 
 
-class FromDatabase(Collector):
+class FromDatabase(Collector, ABC):
     """`collect` tells nothing while `is_there` says that the database is away: a scrape must not wait for it."""
 
     def __init__(self, database: Database, is_there: Callable[[], bool] = lambda: True) -> None:
@@ -50,8 +51,8 @@ class FromDatabase(Collector):
             _logger.warning("metrics lack what the database knows: %s", why_away(error))
             return []
 
-    def _families(self, session: Session) -> Iterator[Family]:
-        raise NotImplementedError
+    @abstractmethod
+    def _families(self, session: Session) -> Iterator[Family]: ...
 
 
 class JobStates(FromDatabase):

@@ -17,7 +17,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-class Scope(StrEnum):
+class Extent(StrEnum):
     """`installation`: from the database, the same from every API process: take the max over them. `process`: of the one
     that answers: sum over them."""
 
@@ -33,7 +33,7 @@ class Metric:
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
-    scope: Scope = Scope.INSTALLATION
+    extent: Extent = Extent.INSTALLATION
     series: Series | None = None
     is_open: bool = False
 
@@ -61,7 +61,7 @@ def _gauge(name: str, help: str, *labels: str, is_open: bool = False) -> Metric:
 
 
 def _own(name: str, kind: Kind, help: str, *labels: str) -> Metric:
-    return Metric(f"publisher_{name}", kind, help, labels, Scope.PROCESS)
+    return Metric(f"publisher_{name}", kind, help, labels, Extent.PROCESS)
 
 
 def _tallied(name: str, kind: Kind, help: str, series: Series) -> Metric:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from publisher.monitoring.declared import METRICS, Metric, Scope
+from publisher.monitoring.declared import METRICS, Extent, Metric
 from publisher.reference.markdown import page, table
 
 _ALERTS = Path(__file__).parents[2] / "docker" / "prometheus" / "alerts.yml"
@@ -105,7 +105,7 @@ def _metrics() -> str:
 
 def _row(metric: Metric) -> list[str]:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    whose = "process" if metric.scope is Scope.PROCESS else "installation"
+    whose = "process" if metric.extent is Extent.PROCESS else "installation"
     return [f"`{metric.name}`", metric.kind.value, labels, whose, metric.help.rstrip(".")]
 
 

@@ -59,11 +59,11 @@ class Doorkeeper:
         return found
 
     def _note(self, row: ApiKey, key: str) -> None:
-        now = time.monotonic()
-        current = self.digests.current(key)
-        with self._lock:
-            if now >= self._settles_at and row.digest != current.value:
-                self._anew[row.id] = current
+        if time.monotonic() >= self._settles_at:
+            current = self.digests.current(key)
+            if row.digest != current.value:
+                with self._lock:
+                    self._anew[row.id] = current
         self.note_id(row.id)
 
     def note_id(self, id: str) -> None:

@@ -74,27 +74,11 @@ def _is(key: str, digests: KeyDigests) -> ColumnElement[bool]:
     return ApiKey.digest.in_([digest.value for digest in digests.candidates(key)])
 
 
-def tenant_of(session: Session, key: str, digests: KeyDigests = UNKEYED) -> Tenant | None:
-    """Whose key it is; None if nobody's, or if it was revoked or is over."""
-    found = key_and_tenant(session, key, digests)
-    return None if found is None else found[1]
-
-
 def key_and_tenant(session: Session, key: str, digests: KeyDigests = UNKEYED) -> tuple[ApiKey, Tenant] | None:
     """The row of this key and whose it is; None if it is nobody's, was revoked or is over."""
     statement = select(ApiKey, Tenant).join(Tenant, ApiKey.tenant_id == Tenant.id)
     found = session.execute(statement.where(_is(key, digests), *_works())).first()
     return None if found is None else (found[0], found[1])
-
-
-def find_key(session: Session, key: str, digests: KeyDigests = UNKEYED) -> ApiKey | None:
-    """The row of this key; None if there is none, or it was revoked or is over."""
-    return session.scalar(select(ApiKey).where(_is(key, digests), *_works()))
-
-
-def active_key(session: Session, id: str) -> ApiKey | None:
-    """The key with this id; None if there is none, or it was revoked or is over."""
-    return session.scalar(select(ApiKey).where(ApiKey.id == id, *_works()))
 
 
 def active_key_and_tenant(session: Session, id: str) -> tuple[ApiKey, Tenant] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -27,6 +27,16 @@ def namespaces_of(session: Session, tenant_id: str) -> list[str]:
 def is_sole_tenant(session: Session, tenant_id: str) -> bool:
     """Whether there is no other: then all that is nobody's is its own to take."""
     return session.get(Tenant, tenant_id) is not None and session.scalar(select(func.count(Tenant.id))) == 1
+
+
+def may_use(session: Session, namespace: str, tenant_id: str, recorded: Callable[[], str | None]) -> bool:
+    """Whether the tenant may create repositories there. `recorded`: whose the Hub's folder says that it is, of what was
+    taken before there were grants."""
+    row = namespace_row(session, namespace)
+    if row is not None:
+        return row.tenant_id == tenant_id
+    before = recorded()
+    return before == tenant_id if before is not None else is_sole_tenant(session, tenant_id)
 
 
 def grant(session: Session, namespace: str, tenant: Tenant) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from publisher.errors import NotFound
 from publisher.settings import Settings
 from publisher.store.audit import record
 from publisher.store.database import Database
@@ -102,14 +101,6 @@ def set_default(session: Session, tenant: Tenant, quota: Quota) -> None:
 def own_limits(session: Session, tenant_id: str) -> Limits:
     """Those that the operator set for this tenant."""
     return _rows(session, tenant_id)
-
-
-def named_tenant(session: Session, name: str) -> Tenant:
-    """The tenant with this name or id. Raises NotFound."""
-    found = session.scalar(select(Tenant).where((Tenant.name == name) | (Tenant.id == name)).limit(1))
-    if found is None:
-        raise NotFound(f"there is no tenant {name!r}.")
-    return found
 
 
 def queued_jobs(session: Session, tenant_id: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound, RequestFault
@@ -48,8 +48,9 @@ def create_tenant(session: Session, name: str) -> Tenant:
 
 
 def find_tenant(session: Session, name: str) -> Tenant:
-    """Locked until the transaction ends. Raises NotFound."""
-    tenant = session.scalar(select(Tenant).where(Tenant.name == name).with_for_update(key_share=True))
+    """By name or id, locked until the transaction ends. Raises NotFound."""
+    known = or_(Tenant.name == name, Tenant.id == name)
+    tenant = session.scalar(select(Tenant).where(known).order_by(Tenant.id).limit(1).with_for_update(key_share=True))
     if tenant is None:
         raise NotFound(f"there is no tenant {name!r}.", way_out="publisher admin tenant list names them all.")
     return tenant

@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import threading
+import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import httpx
 import pytest
 import uvicorn
 from huggingface_hub import constants
+from sqlalchemy import Engine, event
 
 from publisher.app import create_app
 from publisher.settings import Settings
@@ -64,6 +67,26 @@ class Tenant:
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
 
 
+def second_connections(engine: Engine) -> list[str]:
+    """Where a thread of the service took a connection while it held one, as it goes on: enough of them at once wait for
+    each other, since a pool has an end."""
+    held, found = Counter[int](), list[str]()
+    own = threading.main_thread().ident
+
+    def taken(connection: object, record: object, proxy: object) -> None:
+        thread = threading.get_ident()
+        held[thread] += 1
+        if held[thread] > 1 and thread != own:
+            found.append("".join(traceback.format_stack(limit=25)))
+
+    def given_back(connection: object, record: object) -> None:
+        held[threading.get_ident()] -= 1
+
+    event.listen(engine, "checkout", taken)
+    event.listen(engine, "checkin", given_back)
+    return found
+
+
 @contextmanager
 def serve_api(data: Path, **changes: Any) -> Iterator[RunningApi]:
     """The application on a free port until the block is left. The reaper sleeps, so that tests decide."""
@@ -79,6 +102,7 @@ def serve_api(data: Path, **changes: Any) -> Iterator[RunningApi]:
     }
     settings = Settings(data_dir=data / "data", **(defaults | changes))
     app = create_app(settings)
+    nested = second_connections(app.state.service.database.engine)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -89,6 +113,7 @@ def serve_api(data: Path, **changes: Any) -> Iterator[RunningApi]:
     finally:
         server.should_exit = True
         thread.join()
+    assert not nested, nested[0]
 
 
 @pytest.fixture(scope="session")

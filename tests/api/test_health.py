@@ -20,7 +20,12 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_ready_when_everything_is_there(api: RunningApi) -> None:
+def test_ready_when_everything_is_there(tmp_path: Path) -> None:
+    with serve_api(tmp_path) as api:  # one that no other test has given workers
+        _is_ready(api)
+
+
+def _is_ready(api: RunningApi) -> None:
     assert httpx.get(f"{api.url}/healthz").json() == {"status": "ok"}
     answer = httpx.get(f"{api.url}/readyz")
     assert answer.status_code == 200

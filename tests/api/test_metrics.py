@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from publisher.monitoring import declared
-from publisher.monitoring.declared import Kind, Scope
+from publisher.monitoring.declared import Extent, Kind
 from tests.api.conftest import RunningApi, serve_api
 from tests.servers import free_port, wait_until
 
@@ -69,7 +69,7 @@ def test_whatever_is_told_is_declared_and_whatever_a_process_has_is_told(watched
     httpx.get(f"{watched.url}/healthz")
     told = {each.name for each in scrape(watched) if each.name.startswith("publisher_")}
     assert told <= {name for metric in declared.METRICS for name in metric.exposed}
-    own = {name for metric in declared.METRICS if metric.scope is Scope.PROCESS for name in metric.exposed}
+    own = {name for metric in declared.METRICS if metric.extent is Extent.PROCESS for name in metric.exposed}
     assert own <= told
 
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from publisher.api.request_ids import HEADER
 from publisher.app import create_app
+from publisher.hub.request_ids import HEADER
 from publisher.settings import Settings
 from tests.api.conftest import RunningApi
 

@@ -85,11 +85,13 @@ def bare_app(api: RunningApi, transactions: list[Transaction], answer: Body) -> 
 
 
 def renamed(statement: str, parameters: tuple[Any, ...], ids: dict[str, str], number: int | None) -> tuple[Any, ...]:
-    """The parameters with other ids, and an event's with the number that is its turn."""
+    """The parameters with other ids, an event's with the number that is its turn."""
     found = [ids.get(value, value) if isinstance(value, str) else value for value in parameters]
+    columns = statement.partition("(")[2].partition(")")[0].split(", ")
     if statement.startswith("INSERT INTO job_events"):
-        columns = statement.partition("(")[2].partition(")")[0].split(", ")
         found[columns.index("number")] = number
+    if statement.startswith("INSERT INTO audit_log"):
+        found[columns.index("id")] = new_id("aud")
     return tuple(found)
 
 

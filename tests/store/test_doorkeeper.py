@@ -46,7 +46,7 @@ def test_a_key_of_before_works_and_is_kept_under_the_secret_at_its_next_use(data
     assert row(database, owner).secret_id == secret_id(OLD)
     use(database, OLD)
     with database.read() as session:
-        assert keys.find_key(session, KEY) is None, "the bare sha256 opens nothing any more"
+        assert keys.key_and_tenant(session, KEY) is None, "the bare sha256 opens nothing any more"
 
 
 def test_a_key_under_an_older_secret_works_and_moves_to_the_current_one(database: Database, owner: Owner) -> None:
@@ -66,7 +66,7 @@ def test_while_a_service_is_upgraded_the_version_before_still_knows_its_keys(dat
     use(database, OLD, settled=3600.0).write()
     assert row(database, owner).secret_id is None
     with database.read() as session:
-        assert keys.find_key(session, KEY) is not None
+        assert keys.key_and_tenant(session, KEY) is not None
 
 
 def test_the_last_use_is_noted_and_once_a_minute_at_most(

@@ -27,6 +27,16 @@ def owner(database: Database) -> Owner:
         return add_owner(session, "mine")
 
 
+def tenant_of(session: Session, key: str) -> Tenant | None:
+    found = keys.key_and_tenant(session, key)
+    return None if found is None else found[1]
+
+
+def key_of(session: Session, key: str) -> ApiKey | None:
+    found = keys.key_and_tenant(session, key)
+    return None if found is None else found[0]
+
+
 def revoke(database: Database, id: str) -> None:
     with database.write() as session:
         keys.revoke(session, session.get_one(ApiKey, id))
@@ -34,13 +44,13 @@ def revoke(database: Database, id: str) -> None:
 
 def test_key_opens_its_tenant(database: Database, owner: Owner) -> None:
     with database.read() as session:
-        tenant, row = keys.tenant_of(session, KEY), keys.find_key(session, KEY)
+        tenant, row = tenant_of(session, KEY), key_of(session, KEY)
         assert tenant is not None
         assert row is not None
         assert (tenant.id, row.id) == (owner.tenant_id, owner.key)
-        active = keys.active_key(session, owner.key)
+        active = keys.active_key_and_tenant(session, owner.key)
         assert active is not None
-        assert active.id == owner.key
+        assert [each.id for each in active] == [owner.key, owner.tenant_id]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +59,7 @@ def test_key_opens_its_tenant(database: Database, owner: Owner) -> None:
 def test_any_other_text_opens_nothing(database: Database, owner: Owner, key: str) -> None:
     """Not the digest either, by which the table knows the key."""
     with database.read() as session:
-        assert keys.tenant_of(session, key) is None
-        assert keys.find_key(session, key) is None
+        assert keys.key_and_tenant(session, key) is None
 
 
 def test_revoked_key_opens_nothing_and_others_stay(database: Database, owner: Owner) -> None:
@@ -59,10 +68,9 @@ def test_revoked_key_opens_nothing_and_others_stay(database: Database, owner: Ow
         assert keys.active_keys(session, owner.tenant_id) == 2
     revoke(database, owner.key)
     with database.read() as session:
-        assert keys.tenant_of(session, KEY) is None
-        assert keys.find_key(session, KEY) is None
-        assert keys.active_key(session, owner.key) is None
-        assert keys.tenant_of(session, "loram_second") is not None
+        assert keys.key_and_tenant(session, KEY) is None
+        assert keys.active_key_and_tenant(session, owner.key) is None
+        assert tenant_of(session, "loram_second") is not None
         assert keys.active_keys(session, owner.tenant_id) == 1
         revoked_at = session.get_one(ApiKey, owner.key).revoked_at
         assert revoked_at == pytest.approx(session.scalar(select(database_now())), abs=60)
@@ -93,7 +101,7 @@ def test_first_key_is_made_once(database: Database) -> None:
     assert first is not None
     assert keys.ensure_first_key(database) is None
     with database.read() as session:
-        tenant = keys.tenant_of(session, first)
+        tenant = tenant_of(session, first)
         assert tenant is not None
         assert tenant.name == keys.FIRST_TENANT
         assert session.scalar(select(func.count()).select_from(ApiKey)) == 1
@@ -111,8 +119,8 @@ def test_chosen_key_joins_the_first_tenant_once_and_stays_revoked(database: Data
     for _ in range(2):
         assert keys.ensure_first_key(database, "loram_chosen") is None
     with database.read() as session:
-        chosen, row = keys.tenant_of(session, "loram_chosen"), keys.find_key(session, "loram_chosen")
-        before = keys.tenant_of(session, first)
+        chosen, row = tenant_of(session, "loram_chosen"), key_of(session, "loram_chosen")
+        before = tenant_of(session, first)
         assert chosen is not None
         assert before is not None
         assert row is not None
@@ -121,7 +129,7 @@ def test_chosen_key_joins_the_first_tenant_once_and_stays_revoked(database: Data
     revoke(database, row.id)
     assert keys.ensure_first_key(database, "loram_chosen") is None
     with database.read() as session:
-        assert keys.tenant_of(session, "loram_chosen") is None
+        assert tenant_of(session, "loram_chosen") is None
 
 
 def test_processes_that_start_at_once_make_one_tenant(database: Database) -> None:
@@ -176,6 +184,4 @@ def test_an_expired_key_opens_nothing(database: Database, owner: Owner) -> None:
     with database.write() as session:
         late = keys.add_key(session, owner.tenant_id, "late", "loram_late", expires_at=clock(session) - 1)
         assert keys.key_and_tenant(session, "loram_late") is None
-        assert keys.find_key(session, "loram_late") is None
-        assert keys.active_key(session, late.id) is None
         assert keys.active_key_and_tenant(session, late.id) is None

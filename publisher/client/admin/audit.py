@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 from sqlalchemy import inspect
 
-from publisher.settings import settings
+from publisher.client.admin.installation import installation
+from publisher.client.admin.place import data_option
 from publisher.store import audit as store
 from publisher.store.audit import AuditFilters
-from publisher.store.database import Database
 from publisher.store.models import AuditEntry
+from publisher.store.tenants import find_tenant
 
 
 class _Time(click.ParamType[float]):
@@ -38,38 +38,32 @@ class _Time(click.ParamType[float]):
 
 
 @click.group(invoke_without_command=True)
-@click.option("--tenant", help="only this tenant's id")
+@data_option
+@click.option("--tenant", help="only this tenant's, by name or id")
 @click.option("--action", help="job.cancel, or job for all that was done to jobs")
 @click.option("--resource", help="an id, or a repository of the embedded Hub")
 @click.option("--key", "key_id", help="only what was done by the key with this id")
 @click.option("--after", "created_after", type=_Time(), help="then or later: ISO 8601, or seconds since 1970")
 @click.option("--before", "created_before", type=_Time(), help="before then")
 @click.pass_context
-def audit(ctx: click.Context, /, tenant: str | None, **filters: Any) -> None:
+def audit(ctx: click.Context, /, data_dir: Path | None, tenant: str | None, **filters: Any) -> None:
     """Print who did what to which thing, oldest first, a JSON object a line."""
     if ctx.invoked_subcommand is not None:
         return
-    with _database() as database, database.read() as session:
-        for entry in store.all_entries(session, AuditFilters(**filters), tenant):
+    with installation(data_dir) as at, at.database.read() as session:
+        whose = None if tenant is None else find_tenant(session, tenant).id
+        for entry in store.all_entries(session, AuditFilters(**filters), whose):
             click.echo(json.dumps(_as_json(entry), ensure_ascii=False))
 
 
 @audit.command()
+@data_option
 @click.option("--before", type=_Time(), required=True, help="ISO 8601, or seconds since 1970")
-def prune(before: float) -> None:
+def prune(before: float, data_dir: Path | None) -> None:
     """Delete what is older; the log says that it was done."""
-    with _database() as database, database.write() as session:
+    with installation(data_dir) as at, at.database.write() as session:
         count = store.prune(session, before)
     click.echo(f"Deleted {count:,} entries.")
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    database = Database(settings().resolved_database_url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _as_json(entry: AuditEntry) -> dict[str, object]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.client.admin.place import chosen_settings, database_of
 from publisher.errors import RequestFault
-from publisher.files.private import umask_of
 from publisher.jobs.dispatch import Dispatcher
 from publisher.keys.digests import UNKEYED, KeyDigests
-from publisher.settings import Settings, settings
+from publisher.settings import Settings
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.doorkeeper import key_secrets
@@ -44,18 +43,15 @@ class Installation:
 
 @contextmanager
 def installation(data_dir: Path | None = None) -> Iterator[Installation]:
-    """`data_dir`: the service's folder, instead of the settings'. RequestFault where no service was ever started: a
-    mistyped folder is not a new installation."""
-    chosen = settings() if data_dir is None else settings().model_copy(update={"data_dir": data_dir})
+    """`data_dir`: the service's folder, instead of the settings'. RequestFault where no service was ever started (a
+    mistyped folder is not a new installation), as chosen_settings refuses it, and while migrations are missing that are
+    made apart."""
+    chosen = chosen_settings(data_dir, new=True)
     if not chosen.database_url and not (chosen.data_dir / "publisher.db").exists():
         raise RequestFault(
             f"there is no installation in {chosen.data_dir.absolute()}.",
             way_out="Name the service's folder with --data or PUBLISHER_DATA_DIR, or start the service first.",
         )
-    os.umask(umask_of(group=chosen.group_access))
-    migrate.upgrade(chosen.resolved_database_url)
-    database = Database(chosen.resolved_database_url)
-    try:
+    migrate.prepare(chosen)
+    with database_of(chosen) as database:
         yield Installation(chosen, database)
-    finally:
-        database.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from publisher.client.admin.installation import installation
-from publisher.client.admin.tenant import data_option, moment
+from publisher.client.admin.place import data_option
+from publisher.client.admin.tenant import moment
 from publisher.errors import RequestFault
 from publisher.keys.scopes import ALL, Scope, parse
 from publisher.keys.text import new_key

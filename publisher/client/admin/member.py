@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from publisher.client.admin.installation import installation
+from publisher.client.admin.place import data_option
 from publisher.people.roles import Role
-from publisher.settings import settings
 from publisher.store import members
-from publisher.store.database import Database
 from publisher.store.models import Membership
 
 _ROLES = "\n\n".join(["\b\nRoles:", *(f"{role:<8} {role.may}" for role in Role)]).replace("\n\n", "\n")
@@ -25,6 +24,7 @@ def member() -> None:
 
 
 @member.command(epilog=_ROLES)
+@data_option
 @click.argument("tenant")
 @click.argument("who", metavar="EMAIL")
 @click.option(
@@ -34,37 +34,39 @@ def member() -> None:
     show_default=True,
     help="what they may do",
 )
-def add(tenant: str, who: str, role: str) -> None:
+def add(tenant: str, who: str, role: str, data_dir: Path | None) -> None:
     """Invite EMAIL to TENANT (its name), or give a member another role.
 
     Whoever signs in with this address, verified by the provider, is a member from then on. A membership's id (mem_…)
     in place of EMAIL names one that there is.
     """
-    with _database() as database, database.write() as session:
+    with installation(data_dir) as at, at.database.write() as session:
         row = members.add(session, tenant, who, Role(role))
         said = f"{row.email or who} is {role} of {tenant}"
-    click.echo(f"{said}." if row.person_id else f"{said} as soon as they sign in at {settings().public_url}/login.")
+    click.echo(f"{said}." if row.person_id else f"{said} as soon as they sign in at {at.settings.public_url}/login.")
 
 
 @member.command()
+@data_option
 @click.argument("tenant")
 @click.argument("who", metavar="EMAIL")
-def remove(tenant: str, who: str) -> None:
+def remove(tenant: str, who: str, data_dir: Path | None) -> None:
     """End the membership of EMAIL, or of an id (mem_…), in TENANT.
 
     Their pages and streams end within a second or two, and no rule of PUBLISHER_OIDC_RULES lets them in again. API keys
     that they hold go on: `publisher admin key` and DELETE /v1/api-keys/{id} are for these.
     """
-    with _database() as database, database.write() as session:
+    with installation(data_dir) as at, at.database.write() as session:
         ended = members.remove(session, tenant, who)
     click.echo(f"{who} is no member of {tenant} any more ({', '.join(row.id for row in ended)}).")
 
 
 @member.command("list")
+@data_option
 @click.argument("tenant", required=False)
-def list_members(tenant: str | None) -> None:
+def list_members(tenant: str | None, data_dir: Path | None) -> None:
     """All members, or those of TENANT: who they are, their role, and when they signed in last (UTC)."""
-    with _database() as database, database.read() as session:
+    with installation(data_dir) as at, at.database.read() as session:
         rows = members.members(session, tenant)
     table = Table("tenant", "id", "e-mail", "name", "role", "signed in")
     for row in rows:
@@ -83,12 +85,3 @@ def _signed_in(row: Membership) -> str:
     if row.person is None:
         return "invited"
     return datetime.fromtimestamp(row.person.signed_in_at, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    database = Database(settings().resolved_database_url)
-    try:
-        yield database
-    finally:
-        database.close()

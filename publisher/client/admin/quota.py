@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from publisher.client.admin.installation import installation
+from publisher.client.admin.place import data_option
 from publisher.errors import RequestFault, listed
-from publisher.settings import settings
 from publisher.store import quotas as store
-from publisher.store.database import Database
 from publisher.store.quotas import QUOTAS, Quota
+from publisher.store.tenants import find_tenant
 
 _WITHOUT, _DEFAULT = "none", "default"
 _NUMBER = TypeAdapter(ByteSize)
@@ -24,11 +25,12 @@ def quota() -> None:
 
 
 @quota.command()
+@data_option
 @click.argument("tenant")
-def show(tenant: str) -> None:
+def show(tenant: str, data_dir: Path | None) -> None:
     """Print the limits of TENANT, by name or id."""
-    with _database() as database, database.read() as session:
-        row = store.named_tenant(session, tenant)
+    with installation(data_dir) as at, at.database.read() as session:
+        row = find_tenant(session, tenant)
         limits, own = store.limits_of(session, row.id), store.own_limits(session, row.id)
     for name, most in limits.items():
         origin = "its own" if name in own else "default"
@@ -36,16 +38,17 @@ def show(tenant: str) -> None:
 
 
 @quota.command(name="set")
+@data_option
 @click.argument("tenant")
 @click.argument("limits", nargs=-1, required=True, metavar="NAME=MOST…")
-def set_(tenant: str, limits: Sequence[str]) -> None:
+def set_(tenant: str, limits: Sequence[str], data_dir: Path | None) -> None:
     """Give TENANT limits: `jobs_queued=100`, `jobs_running=none` (without limit), `jobs_queued=default`.
 
     What it has already stays. Takes effect at once, for requests within seconds.
     """
     wanted = [_parse(each) for each in limits]
-    with _database() as database, database.write() as session:
-        row = store.named_tenant(session, tenant)
+    with installation(data_dir) as at, at.database.write() as session:
+        row = find_tenant(session, tenant)
         for each, most in wanted:
             if most == _DEFAULT:
                 store.set_default(session, row, each)
@@ -64,12 +67,3 @@ def _parse(text: str) -> tuple[Quota, str | int]:
         return QUOTAS[name], int(_NUMBER.validate_python(most))
     except ValidationError:
         raise RequestFault(f"{most!r} is no limit.", way_out="Give a number, none or default.") from None
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    database = Database(settings().resolved_database_url)
-    try:
-        yield database
-    finally:
-        database.close()

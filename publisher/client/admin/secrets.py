@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from publisher.client.admin.installation import installation
+from publisher.client.admin.place import data_option
 from publisher.errors import PublisherError
-from publisher.settings import settings
 from publisher.store import hub_credentials, keys, sealed
-from publisher.store.database import Database
 
 
 class LostValues(PublisherError):
@@ -26,14 +28,13 @@ def secrets() -> None:
 
 
 @secrets.command()
-def show() -> None:
+@data_option
+def show(data_dir: Path | None) -> None:
     """Which secrets sign and seal, the newest first, and how many API keys and sealed values are under each."""
-    chosen = settings()
-    click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
-    database = Database(chosen.resolved_database_url)
-    with database.read() as session:
+    with installation(data_dir) as at, at.database.read() as session:
         counted, known_keys = sealed.count_by_secret(session), keys.count_by_secret(session)
-    database.close()
+    chosen = at.settings
+    click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
     for id in [secret.id for secret in chosen.signing_secrets()]:
         click.echo(f"keys: {id}  {known_keys.pop(id, 0)} keys")
     known_keys.pop("", None)  # known without a secret: they come under the newest when they are used
@@ -47,14 +48,12 @@ def show() -> None:
 
 
 @secrets.command()
-def rotate() -> None:
+@data_option
+def rotate(data_dir: Path | None) -> None:
     """Seal every stored value under the newest secret, so that older ones can be taken away."""
-    chosen = settings()
-    keyring = chosen.sealing_secrets()
-    database = Database(chosen.resolved_database_url)
-    with database.write() as session:
+    with installation(data_dir) as at, at.database.write() as session:
+        keyring = at.settings.sealing_secrets()
         done = sealed.reseal(session, keyring)
-    database.close()
     click.echo(f"{done.values} values were sealed under {keyring.newest.id}; {done.others} were already.")
     if done.lost:
         raise LostValues(

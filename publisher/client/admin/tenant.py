@@ -9,17 +9,11 @@ import click
 from sqlalchemy.orm import Session
 
 from publisher.client.admin.installation import installation
+from publisher.client.admin.place import data_option
 from publisher.hub.names import check_namespace
 from publisher.jobs.suspension import pause_running, resume_tenant
 from publisher.store import namespaces, tenants
 from publisher.store.models import Tenant
-
-data_option = click.option(
-    "--data",
-    "data_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="the service's folder, as for `up`  [default: PUBLISHER_DATA_DIR, or data]",
-)
 
 
 @click.group()

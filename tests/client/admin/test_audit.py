@@ -11,6 +11,7 @@ import pytest
 
 from publisher.store import audit, migrate
 from publisher.store.database import Database
+from publisher.store.models import Tenant
 from tests.client.test_commands import publisher
 
 
@@ -23,9 +24,10 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     url = f"sqlite:///{tmp_path / 'publisher.db'}"
     migrate.upgrade(url)
     database = Database(url)
-    for tenant, action in (("ten_1", "job.cancel"), ("ten_2", "key.create")):
+    for tenant, action in (("one", "job.cancel"), ("two", "key.create")):
         with database.write() as session:
-            audit.record(session, action, f"{action}-1", tenant_id=tenant, words="Gewürz")
+            session.add(Tenant(id=f"id of {tenant}", name=tenant))
+            audit.record(session, action, f"{action}-1", tenant_id=f"id of {tenant}", words="Gewürz")
         time.sleep(0.002)  # ids of one millisecond have no order
     return database
 
@@ -35,8 +37,12 @@ def test_the_log_is_json_lines_oldest_first_and_can_be_narrowed_down(log: Databa
     assert [line["action"] for line in lines] == ["job.cancel", "key.create"]
     assert lines[0].keys() >= {"at", "actor", "tenant_id", "resource", "request_id", "address", "details"}
     assert lines[0]["details"] == {"words": "Gewürz"}
-    narrow = publisher("admin", "audit", "--tenant", "ten_2", "--action", "key", "--after", "2026-01-01").stdout
-    assert [json.loads(line)["resource"] for line in narrow.splitlines()] == ["key.create-1"]
+    for whose in ("two", "id of two"):
+        narrow = publisher("admin", "audit", "--tenant", whose, "--action", "key", "--after", "2026-01-01").stdout
+        assert [json.loads(line)["resource"] for line in narrow.splitlines()] == ["key.create-1"]
+    unknown = publisher("admin", "audit", "--tenant", "three")
+    assert unknown.returncode == 1
+    assert "there is no tenant 'three'" in unknown.stderr
 
 
 def test_what_is_older_is_pruned_and_the_log_says_so(log: Database) -> None:

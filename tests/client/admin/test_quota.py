@@ -53,3 +53,28 @@ def test_what_cannot_be_is_refused_in_a_sentence(team: str, wrong: list[str], sa
     done = publisher("admin", "quota", "set", *wrong)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("quota", "show", "team"),
+        ("quota", "set", "team", "jobs_queued=1"),
+        ("audit",),
+        ("audit", "prune", "--before", "1"),
+        ("member", "list"),
+        ("secrets", "show"),
+        ("secrets", "rotate"),
+        ("tenant", "list"),
+        ("key", "list"),
+    ],
+)
+def test_where_no_service_was_ever_started_every_command_says_so_and_makes_nothing(
+    team: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    done = publisher("admin", *command, "--data", str(elsewhere))
+    assert done.returncode == 1
+    assert "there is no installation in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not elsewhere.exists()

@@ -91,9 +91,9 @@ def test_a_key_without_scopes_may_do_all(at: Installed) -> None:
     at.said("tenant", "create", "vision")
     key = at.run("key", "create", "--tenant", "vision").stdout.strip()
     with at.database.read() as session:
-        row = keys.find_key(session, key, KeyDigests([at.settings.secret_bytes()]))
-        assert row is not None
-        assert row.rights == ALL
+        found = keys.key_and_tenant(session, key, KeyDigests([at.settings.secret_bytes()]))
+        assert found is not None
+        assert found[0].rights == ALL
     assert "no scope" in str(at.run("key", "create", "--tenant", "vision", "--scope", "models:all").exception)
 
 
@@ -104,7 +104,7 @@ def test_a_machine_without_the_services_secret_makes_keys_that_the_service_knows
     key = at.run("key", "create", "--tenant", "vision").stdout.strip()
     assert not (at.data / "secret").exists()
     with at.database.read() as session:
-        assert keys.find_key(session, key, KeyDigests([secret])) is not None
+        assert keys.key_and_tenant(session, key, KeyDigests([secret])) is not None
 
 
 def test_an_end_is_days_from_now_or_a_date() -> None:
