@@ -44,6 +44,7 @@ from publisher.api.scopes import refuse_unlisted, require_scope
 from publisher.api.service import Service
 from publisher.api.shutdown import Shutdown
 from publisher.api.watchdog import Watchdog
+from publisher.api.webhook_messages import describe_messages
 from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
 from publisher.files.private import write_private
@@ -120,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router, max_body_size=MAX_BODY_BYTES)
     app.include_router(create_dashboard(), max_body_size=MAX_BODY_BYTES)
     refuse_unlisted(app)
+    describe_messages(app)
     complete_document(app)
     _mount_hub(app, service)
     return app

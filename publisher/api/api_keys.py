@@ -11,7 +11,7 @@ from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService
 from publisher.errors import Conflict
 from publisher.hub.faults import Forbidden
-from publisher.keys.scopes import refuse_more
+from publisher.keys.scopes import Scope, refuse_more, require
 from publisher.keys.text import new_key
 from publisher.store import keys
 from publisher.store.database import clock
@@ -57,8 +57,11 @@ def list_api_keys(service: CurrentService, caller: CurrentCaller, page: Requeste
 def revoke_api_key(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Revoke a key, at once and for good: the one that is sent, one that it made, or with the tenant's first key any.
 
-    The last one with the scope admin and without an end stays: nobody could get in to make another.
+    Every key may revoke itself; for others it needs the scope admin. The last one with the scope admin and without an
+    end stays: nobody could get in to make another.
     """
+    if id != caller.key_id:
+        require(Scope.ADMIN, caller.rights)
     with service.database.write() as session:
         row = owned(session, ApiKey, caller.tenant_id, id)
         if not keys.may_revoke(session, caller.key_id, row):

@@ -37,8 +37,10 @@ def complete_document(app: FastAPI) -> None:
     def openapi() -> Document:
         if app.openapi_schema is None:
             document = generate()
-            for path, method, operation in _operations(document):
+            for path, method, operation in _operations(document["paths"]):
                 _complete(path, method, operation)
+            for _, _, message in _operations(document.get("webhooks", {})):
+                message["responses"].pop("422", None)  # receivers say what they like
             _replace_schemas(document["components"]["schemas"])
             _describe_references(document["components"]["schemas"])
         assert app.openapi_schema is not None
@@ -47,8 +49,8 @@ def complete_document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _operations(document: Document) -> Iterator[tuple[str, str, Document]]:
-    for path, operations in document["paths"].items():
+def _operations(paths: Document) -> Iterator[tuple[str, str, Document]]:
+    for path, operations in paths.items():
         for method, operation in operations.items():
             if method in _METHODS:
                 yield path, method, operation

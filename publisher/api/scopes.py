@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from publisher.api.authentication import CurrentCaller
 from publisher.keys.scopes import Scope, require
 
-#: (tag of the route, method) → the scope that a key must have; HEAD is as GET
-NEEDED: Mapping[tuple[str, str], Scope] = {
+#: (tag of the route, method) → the scope that a key must have, None: any key will do; HEAD is as GET
+NEEDED: Mapping[tuple[str, str], Scope | None] = {
     ("base models", "GET"): Scope.MODELS_READ,
     ("base models", "POST"): Scope.MODELS_WRITE,
     ("base models", "PATCH"): Scope.MODELS_WRITE,
@@ -37,7 +37,8 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
     ("workers", "GET"): Scope.MODELS_READ,
     ("API keys", "GET"): Scope.ADMIN,
     ("API keys", "POST"): Scope.ADMIN,
-    ("API keys", "DELETE"): Scope.ADMIN,
+    # a key revokes itself whatever it may do; revoke_api_key asks for admin where it is another
+    ("API keys", "DELETE"): None,
     ("webhooks", "GET"): Scope.ADMIN,
     ("webhooks", "POST"): Scope.ADMIN,
     ("webhooks", "PATCH"): Scope.ADMIN,
@@ -52,10 +53,12 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
 
 async def require_scope(request: Request, caller: CurrentCaller) -> None:
     """Raises MissingScope. After the key, which is asked for first."""
-    require(scope_of(request.scope["route"], request.method), caller.rights)
+    scope = scope_of(request.scope["route"], request.method)
+    if scope is not None:
+        require(scope, caller.rights)
 
 
-def scope_of(route: APIRoute, method: str) -> Scope:
+def scope_of(route: APIRoute, method: str) -> Scope | None:
     return NEEDED[str(route.tags[0]), _read_as(method)]
 
 

@@ -14,7 +14,7 @@ from publisher.dashboard.listing import PAGE, Cursor
 from publisher.store.database import clock
 from publisher.store.models import BaseModel
 from publisher.store.paging import newest_first
-from publisher.store.resources import corpus_names, made_from
+from publisher.store.resources import made_from
 from publisher.store.tenancy import owned, readable_by
 
 router = APIRouter(prefix="/base-models", route_class=PageRoute)
@@ -40,7 +40,6 @@ def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTM
     with service.database.read() as session:
         row = owned(session, BaseModel, visitor.tenant_id, id)
         facts = BaseModelAnswer.of(row)
-        corpus = next(iter(corpus_names(session, visitor.tenant_id, 1)), None)
         return page(
             "base_model.html",
             visitor=visitor,
@@ -49,7 +48,7 @@ def base_model(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTM
             facts=facts,
             geometry=[(name.replace("_", " "), _word(value)) for name, value in facts.geometry],
             variants=made_from(session, visitor.tenant_id, id, PAGE),
-            order=order_command(service.settings.public_url, id, corpus),
+            order=order_command(session, visitor.tenant_id, service.settings.public_url, id),
         )
 
 

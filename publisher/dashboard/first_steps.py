@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from publisher.store.namespaces import namespaces_of
 from publisher.store.resources import corpus_names, newest_base_model
 
 _EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_EXAMPLE_REPOSITORY = "my-org/small-model"
+_EXAMPLE_NAMESPACE = "my-org"
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,26 @@ class FirstSteps:
 def first_steps(session: Session, tenant_id: str, public_url: str) -> FirstSteps:
     """For the tenant's newest base model, if any."""
     model = newest_base_model(session, tenant_id)
-    corpus = next(iter(corpus_names(session, tenant_id, 1)), None)
     return FirstSteps(
         base_model_id=model.id if model else None,
         base_model_name=model.repo_id if model else None,
         register=curl(f"{public_url}/v1/base-models", {"repo_id": _EXAMPLE_MODEL}),
-        order=order_command(public_url, model.id if model else "base_…", corpus),
+        order=order_command(session, tenant_id, public_url, model.id if model else "base_…"),
     )
 
 
-def order_command(public_url: str, base_model_id: str, corpus: str | None) -> str:
-    """Asks for a variant: with Taylor importance on `corpus`, or by magnitude, which needs no text."""
+def order_command(session: Session, tenant_id: str, public_url: str, base_model_id: str) -> str:
+    """Asks for a variant: with Taylor importance on a corpus, or by magnitude, which needs no text; to be published
+    where the tenant may."""
+    corpus = next(iter(corpus_names(session, tenant_id, 1)), None)
+    namespace = next(iter(namespaces_of(session, tenant_id)), _EXAMPLE_NAMESPACE)
     pruning: dict[str, Any] = {"ratio": 0.5, "criterion": "magnitude"}
     if corpus is not None:
         pruning = {"ratio": 0.5, "criterion": "taylor", "calibration": {"corpus": corpus}}
     body = {
         "base_model_id": base_model_id,
         "recipe": {"pruning": pruning},
-        "publish": {"repo_id": _EXAMPLE_REPOSITORY, "private": False},
+        "publish": {"repo_id": f"{namespace}/small-model", "private": False},
     }
     return curl(f"{public_url}/v1/variants", body)
 

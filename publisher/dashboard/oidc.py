@@ -25,6 +25,7 @@ from publisher.people.roles import Role
 from publisher.people.rules import granted
 from publisher.settings import Settings
 from publisher.store import members
+from publisher.store.audit import record
 from publisher.store.models import Membership
 
 Answer = TypeVar("Answer")
@@ -152,6 +153,8 @@ def _write_sign_in(service: Service, someone: Identity, by_rule: dict[str, Role]
         found = members.sign_in(session, someone, by_rule)
         if found:
             members.use(session, found[0])
+        else:  # the provider vouches for who it is: nobody fills the log with anybody's names
+            record(session, "session.refuse", someone.subject, tenant_id=None, email=someone.email)
         return found
 
 

@@ -271,6 +271,10 @@ class Repository:
         added = [operation.file for operation in change.operations if isinstance(operation, AddFile)]
         self.take_room({file.sha256: file.size for file in added})
 
+    def admit_upload(self) -> None:
+        """Of somebody without a token. Raises Suspended where that of the owner would open nothing."""
+        self._room.admit(self.settings.tenant)
+
     def take_room(self, sizes: Mapping[str, int]) -> frozenset[str]:
         """Of contents that come, sha256 → bytes; those that count only from now on. Raises StorageQuotaExceeded."""
         return self._room.take(self.settings.tenant, str(self.id), sizes)

@@ -17,6 +17,7 @@ from publisher.store.database import Database
 from publisher.store.faults import database_faults
 from publisher.store.quotas import STORED_BYTES, limit_of
 from publisher.store.stored_objects import Sizes
+from publisher.store.tenants import refuse_if_suspended
 
 #: an upload of a large model may take hours until its commit comes
 UPLOAD_GRACE_SECONDS = 24 * 3600
@@ -33,6 +34,9 @@ class StorageQuotaExceeded(RequestFault):
 class Room(Protocol):
     """`sizes`: sha256 → bytes of contents that a repository of this tenant is to hold. StorageQuotaExceeded if they are
     more than there is room for."""
+
+    def admit(self, tenant: str) -> None:
+        """Somebody may send it something. Raises Suspended."""
 
     def require(self, tenant: str, sizes: Sizes) -> None:
         """There is room now."""
@@ -52,6 +56,9 @@ class Room(Protocol):
 
 class Boundless:
     """Of a folder on its own: nobody counts."""
+
+    def admit(self, tenant: str) -> None:
+        pass
 
     def require(self, tenant: str, sizes: Sizes) -> None:
         pass
@@ -74,6 +81,10 @@ class TenantsRoom:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def admit(self, tenant: str) -> None:
+        with database_faults(self._database.engine.url), self._database.read() as session:
+            refuse_if_suspended(session, tenant)
 
     def require(self, tenant: str, sizes: Sizes) -> None:
         with database_faults(self._database.engine.url), self._database.read() as session:

@@ -1,4 +1,5 @@
-"""What becomes of a suspended tenant's jobs: queued ones wait, running ones are paused, and all go on afterwards.
+"""What becomes of a suspended tenant's jobs: queued ones wait, running ones are paused, and all go on afterwards, as do
+deliveries to its webhooks.
 
 A job whose commit may have been sent is past pausing: it ends its publication, so that what the Hub has and what the
 service says agree.
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
 from publisher.jobs import service
+from publisher.store import webhook_deliveries
 from publisher.store.audit import record
 from publisher.store.models import Job, Tenant
 from publisher.store.states import JobState
@@ -44,6 +46,7 @@ def resume_tenant(session: Session, tenant: Tenant) -> list[str]:
         Job.pause_requested_at >= tenant.suspended_at,
     )
     ids = session.scalars(held.order_by(Job.id)).all()
+    webhook_deliveries.let_out(session, tenant.id)
     tenant.suspended_at = None
     record(session, "tenant.resume", tenant.id, tenant_id=tenant.id)
     session.flush()

@@ -33,6 +33,13 @@ def refuse_suspended(tenant: Tenant) -> None:
         )
 
 
+def refuse_if_suspended(session: Session, tenant_id: str) -> None:
+    """Raises Suspended; a tenant that is not there, of a Hub's folder from elsewhere, is not."""
+    tenant = session.get(Tenant, tenant_id)
+    if tenant is not None:
+        refuse_suspended(tenant)
+
+
 def may_begin() -> ColumnElement[bool]:
     """Of jobs: that their tenant is not suspended."""
     return Job.tenant_id.not_in(select(Tenant.id).where(Tenant.suspended_at.is_not(None)))

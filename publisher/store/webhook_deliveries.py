@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from publisher.store.audit import record
 from publisher.store.database import clock, database_now
-from publisher.store.models import Webhook, WebhookDelivery, WebhookEvent
+from publisher.store.models import Tenant, Webhook, WebhookDelivery, WebhookEvent
 from publisher.store.states import DeliveryState
 
 #: deliveries that are forgotten in one transaction
@@ -54,17 +54,23 @@ def _is_due() -> tuple[ColumnElement[bool], ...]:
     return pending, WebhookDelivery.due_at <= database_now()
 
 
+def _is_served() -> tuple[ColumnElement[bool], ...]:
+    """Of webhooks: enabled, and nobody has suspended their tenant, whose deliveries wait."""
+    suspended = select(Tenant.id).where(Tenant.suspended_at.is_not(None))
+    return Webhook.disabled_at.is_(None), Webhook.tenant_id.not_in(suspended)
+
+
 def due_webhooks(session: Session, full: Collection[str], limit: int) -> list[str]:
     """Webhooks that something is due for, but for those in `full`; some `limit` of them if there are more."""
     waiting = exists().where(WebhookDelivery.webhook_id == Webhook.id, *_is_due())
-    found = select(Webhook.id).where(Webhook.disabled_at.is_(None), Webhook.id.not_in(full), waiting)
+    found = select(Webhook.id).where(*_is_served(), Webhook.id.not_in(full), waiting)
     return list(session.scalars(found.order_by(func.random()).limit(limit)))
 
 
 def longest_due(session: Session) -> float:
     """Seconds that the delivery which has been due for the longest waits; 0 where none is."""
-    enabled = select(Webhook.id).where(Webhook.disabled_at.is_(None))
-    first = select(func.min(WebhookDelivery.due_at)).where(WebhookDelivery.webhook_id.in_(enabled), *_is_due())
+    served = select(Webhook.id).where(*_is_served())
+    first = select(func.min(WebhookDelivery.due_at)).where(WebhookDelivery.webhook_id.in_(served), *_is_due())
     due_at = session.scalar(first)
     return 0.0 if due_at is None else max(0.0, clock(session) - due_at)
 
@@ -79,11 +85,11 @@ def webhooks_by_health(session: Session) -> dict[str, int]:
 
 
 def claim(session: Session, room: Mapping[str, int], limit: int, seconds: float) -> list[Claim]:
-    """Take what is due, `limit` in all and of each webhook that is enabled as many as there is room for, for
+    """Take what is due, `limit` in all and of each webhook that is served as many as there is room for, for
     `seconds`."""
     ids: list[str] = []
-    enabled = select(Webhook.id).where(Webhook.id.in_(room), Webhook.disabled_at.is_(None))
-    for webhook_id in session.scalars(enabled).all():
+    served = select(Webhook.id).where(Webhook.id.in_(room), *_is_served())
+    for webhook_id in session.scalars(served).all():
         mine = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == webhook_id, *_is_due())
         first = mine.order_by(WebhookDelivery.due_at, WebhookDelivery.id).limit(min(room[webhook_id], limit - len(ids)))
         ids += session.scalars(first.with_for_update(skip_locked=True))
@@ -171,6 +177,14 @@ def release(session: Session, claims: Sequence[Claim]) -> None:
         free = update(WebhookDelivery).where(*mine, WebhookDelivery.state == DeliveryState.PENDING)
         free = free.values(due_at=database_now(), attempts=WebhookDelivery.attempts - 1)
         session.execute(free.execution_options(synchronize_session=False))
+
+
+def let_out(session: Session, tenant_id: str) -> None:
+    """Those that wait for the end of the tenant's suspension have all their tries before them."""
+    waiting = update(WebhookDelivery).where(
+        WebhookDelivery.tenant_id == tenant_id, WebhookDelivery.state == DeliveryState.PENDING
+    )
+    session.execute(waiting.values(asked_at=database_now()).execution_options(synchronize_session=False))
 
 
 def forget_old(session: Session, seconds: float) -> int:

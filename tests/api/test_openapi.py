@@ -12,6 +12,7 @@ import pytest
 from publisher.api.errors import MEDIA_TYPE
 from publisher.app import create_app
 from publisher.settings import Settings
+from publisher.webhooks.register import EVENT_TYPES
 from tests.api.conftest import RunningApi, created, refused
 
 Document = dict[str, Any]
@@ -72,6 +73,18 @@ def test_no_schema_is_there_of_what_is_never_sent_and_every_reference_leads_some
     assert not {"HTTPValidationError", "ValidationError"} & schemas.keys()
     references = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
     assert references <= schemas.keys()
+
+
+def test_what_webhooks_are_sent_is_described_whole(document: Document) -> None:
+    assert list(document["webhooks"]) == [each.name for each in EVENT_TYPES]
+    for each in EVENT_TYPES:
+        message = document["webhooks"][each.name]["post"]
+        assert (message["operationId"], message["description"]) == (each.name.replace(".", "_"), each.words)
+        assert list(message["responses"]) == ["204"]
+        schema = message["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[-1]
+        fields = document["components"]["schemas"][schema]["properties"]
+        assert fields["type"]["const"] == each.name
+        assert fields["data"]["$ref"].endswith(f"/{each.data.__name__}")
 
 
 def test_the_document_is_served(api: RunningApi) -> None:

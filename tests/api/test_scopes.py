@@ -63,6 +63,14 @@ def test_a_variant_goes_with_its_publication_by_a_key_that_may_delete_there(
         refused(both.delete(path, params={"publication": "delete"}), 409)
 
 
+def test_a_key_revokes_itself_whatever_it_may_do_and_no_other(api: RunningApi, client: httpx.Client) -> None:
+    made, other = make(client, "hub:read"), make(client, "hub:read")
+    with sent_with(api, made["key"]) as leaked:
+        assert "lacks the scope admin" in refused(leaked.delete(f"/v1/api-keys/{other['id']}"), 403)
+        assert leaked.delete(f"/v1/api-keys/{made['id']}").status_code == 204
+        refused(leaked.get("/v1/jobs"), 401)
+
+
 def test_a_word_that_is_no_scope_is_refused(client: httpx.Client) -> None:
     for scopes in (["models:delete"], [""], []):
         refused(client.post("/v1/api-keys", json={"name": "k", "scopes": scopes}), 422)

@@ -26,6 +26,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from publisher.dashboard.session import SESSION_COOKIE
 from publisher.people.roles import Role
 from publisher.store import members
+from publisher.store.audit import AuditFilters, all_entries
 from publisher.store.models import Membership, Person, Tenant
 from tests.dashboard.conftest import RunningDashboard, csrf, serve, sign_in
 from tests.dashboard.rows import Account
@@ -160,6 +161,8 @@ def test_who_belongs_nowhere_is_told_whom_to_ask_and_is_not_kept(service: Runnin
         assert browser.get("/jobs").status_code == 303
     with service.database.read() as session:
         assert session.scalar(select(Person).where(Person.subject == someone["sub"])) is None
+        (told,) = all_entries(session, AuditFilters(action="session.refuse", resource=someone["sub"]))
+    assert (told.tenant_id, told.details) == (None, {"email": someone["email"].lower()})
 
 
 @pytest.mark.parametrize("word", [None, False, "false", 1, "yes"])

@@ -24,7 +24,8 @@ from publisher.hub.room import StorageQuotaExceeded, TenantsRoom
 from publisher.hub.router import create_hub
 from publisher.hub.storage import HubStorage
 from publisher.hub.uploads import OWN_CLIENT
-from publisher.store import keys, quotas
+from publisher.jobs.suspension import resume_tenant
+from publisher.store import keys, quotas, tenants
 from publisher.store.database import Database
 from publisher.store.models import Tenant
 from publisher.store.quotas import STORED_BYTES
@@ -156,3 +157,17 @@ def test_an_upload_that_breaks_off_gives_its_room_back(lab: Lab, hub: str) -> No
     with lab.database.write() as session:
         quotas.set_limit(session, session.get_one(Tenant, lab.owner.tenant), STORED_BYTES, None)
     assert batch(hub, secrets.token_bytes(300)).status_code == 200
+
+
+def test_a_link_is_worth_nothing_while_its_tenant_is_suspended(lab: Lab, hub: str) -> None:
+    content = secrets.token_bytes(800)
+    link = batch(hub, content).json()["objects"][0]["actions"]["upload"]["href"]
+    with lab.database.write() as session:
+        tenants.suspend(session, session.get_one(Tenant, lab.owner.tenant))
+    refused = httpx.put(link, content=content)
+    assert refused.status_code == 403
+    assert "suspended" in refused.json()["error"]
+    assert lab.used == 0
+    with lab.database.write() as session:
+        resume_tenant(session, session.get_one(Tenant, lab.owner.tenant))
+    assert httpx.put(link, content=content).status_code == 200

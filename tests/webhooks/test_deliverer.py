@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook as Verifier
 
+from publisher.jobs.suspension import resume_tenant
 from publisher.settings import Settings
-from publisher.store import migrate, webhook_deliveries, webhooks
+from publisher.store import migrate, tenants, webhook_deliveries, webhooks
 from publisher.store.database import Database
 from publisher.store.models import Tenant, Webhook, WebhookDelivery, WebhookEvent
 from publisher.store.states import DeliveryState
@@ -108,6 +109,26 @@ def test_410_disables_a_webhook_and_enabling_goes_on_with_what_waits(
             webhooks.enable(session, session.get_one(Webhook, hook.id))
         rows.settled(database, waits.id, DELIVERED)
     assert rows.webhook(database, hook.id).disabled_at is None
+
+
+def test_a_suspended_tenants_deliveries_wait_and_have_all_their_patience_afterwards(
+    database: Database, settings: Settings, receiver: Receiver
+) -> None:
+    hook, other = hooked(database, settings, receiver.url), hooked(database, settings, receiver.url)
+    with database.write() as session:
+        tenants.suspend(session, session.get_one(Tenant, hook.tenant_id))
+    (waits,), (comes,) = rows.add_deliveries(database, hook), rows.add_deliveries(database, other)
+    receiver.manner = first(1, answering(204), answering(503))
+    rows.let_pass(database, 30 * DAY)
+    with rows.delivering(database, settings):
+        rows.settled(database, comes.id, DELIVERED)
+        with database.read() as session:
+            assert webhook_deliveries.longest_due(session) == 0
+        assert rows.delivery(database, waits.id).attempts == 0
+        with database.write() as session:
+            resume_tenant(session, session.get_one(Tenant, hook.tenant_id))
+        rows.tried(database, waits.id)
+    assert rows.delivery(database, waits.id).state is not FAILED
 
 
 def test_a_delivery_is_given_up_after_days_and_then_a_silent_webhook_is_disabled(

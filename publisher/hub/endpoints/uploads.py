@@ -95,6 +95,7 @@ async def upload(
     hub.links.check(id, sha256, size=size, expires=expires, signature=signature)
     repository = await run_in_threadpool(hub.storage.open_repository, id)
     _check_length(request, size)
+    await run_in_threadpool(repository.admit_upload)
     taken = await run_in_threadpool(repository.take_room, {sha256: size})
     try:
         await _receive(repository, request.stream(), sha256, size)
