@@ -18,13 +18,13 @@ from publisher.store import migrate
 from publisher.store.database import Database
 from tests import HOME, servers
 
-
 #: folders whose files run whole jobs, for minutes: begun at last, one of them would leave the other process idle
 LONGEST_FIRST = ("docs", "e2e", "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.parent.name not in LONGEST_FIRST)
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONGEST_FIRST)
 
 
 def pytest_unconfigure() -> None:
