@@ -14,12 +14,12 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.configuration.workers import device_names
 from publisher.errors import PublisherError, RequestFault
 from publisher.manifest.manifest import Manifest
 from publisher.recipe import Recipe
 from publisher.recipe.file import read_recipe
 from publisher.recipe.stages import Stage
-from publisher.settings import device_names
 from worker.build.corpora import corpus_sources
 from worker.build.fit import refuse_too_large
 from worker.build.terminal import shown_progress
