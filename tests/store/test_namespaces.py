@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from publisher.errors import Conflict, NotFound
+from publisher.errors import Conflict
 from publisher.store import namespaces, tenants
 from publisher.store.database import Database
 from publisher.store.keys import add_tenant
-from publisher.store.models import AuditEntry, HubNamespace, Tenant
-
-
-def at_once(database: Database, *works: Callable[[Session], object]) -> list[object]:
-    """What each does in a transaction of its own, begun before any other ends: what it returns, or a fault."""
-    begun = threading.Barrier(len(works))
-    several = database.engine.dialect.name == "postgresql"  # SQLite has one writer at a time
-
-    def run(work: Callable[[Session], object]) -> object:
-        try:
-            with database.write() as session:
-                session.scalar(select(Tenant.id).limit(1))
-                if several:
-                    begun.wait(10)
-                return work(session)
-        except (Conflict, NotFound) as fault:
-            return fault
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
+from publisher.store.models import AuditEntry, HubNamespace
+from tests.store.at_once import at_once
 
 
 def granting(name: str, namespace: str) -> Callable[[Session], object]:
