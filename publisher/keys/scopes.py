@@ -95,12 +95,31 @@ def refuse_more(asked: Iterable[Scope], held: frozenset[Scope]) -> None:
         )
 
 
+def ends_within(asked: float | None, makers: float | None) -> float | None:
+    """When a key ends, in seconds since 1970: with its maker if it is not asked for. Raises OutlivesMaker."""
+    if asked is not None and makers is not None and asked > makers:
+        raise OutlivesMaker(
+            f"the key that you sent ends itself at {makers:.0f}.",
+            field="expires_at",
+            way_out="Give that or an earlier time, or send a key without an end.",
+        )
+    return makers if asked is None else asked
+
+
 class GivesMore(RequestFault):
     """A key is to have scopes that its maker has not."""
 
     status = 403
     slug = "missing-scope"
     title = "Scope missing"
+
+
+class OutlivesMaker(RequestFault):
+    """A key is to work for longer than its maker does."""
+
+    status = 403
+    slug = "key-outlives-maker"
+    title = "Key would outlive its maker"
 
 
 def parse(text: str) -> list[Scope]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,20 @@ def test_fsck_names_each_thing_that_is_lost_or_nobodys(lab: Lab) -> None:
     assert len(lines) == 4
     deep = admin(lab.settings, "fsck", "--contents")
     assert any("'lab/changed'" in line for line in deep.stdout.splitlines())
+
+
+@pytest.mark.parametrize("lost", ["repos/lab/other/refs/tags", "repos/lab/other/commits", "namespaces"])
+def test_fsck_names_a_folder_that_cannot_be_read_and_looks_at_the_rest(lab: Lab, lost: str) -> None:
+    lab.publish("other", weights=b"abc")
+    lab.publish("short", weights=b"0123456789")
+    lab.blob("short", "weights").write_bytes(b"01234")
+    folder = lab.settings.hub_dir / lost
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_bytes(b"")
+    found = admin(lab.settings, "fsck")
+    assert found.returncode == 3, found.stderr
+    assert f"{folder} cannot be read: Not a directory." in found.stdout
+    assert "5 bytes instead of 10" in found.stdout
 
 
 def test_fsck_speaks_of_missing_migrations_and_of_other_hubs(lab: Lab) -> None:
