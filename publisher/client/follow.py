@@ -24,8 +24,14 @@ def follow(job_id: str, url: str, key: str) -> None:
     """Show a job's stages and progress until it ends; exit 1 if it did not succeed."""
     with ServiceClient(url, key) as service:
         progress = JobProgress(Console())
-        state = progress.show(service.follow(job_id))
+        state = progress.show(service.follow(job_id, on_away=lambda why: _tell_away(service.url, why)))
     if state != "succeeded":
         failure = progress.failure or {}
         raise RequestFault(f"job {job_id} {state}: {failure.get('message', 'no reason given')}")
     click.echo(f"job {job_id} succeeded")
+
+
+def _tell_away(url: str, why: str) -> None:
+    click.echo(
+        f"{url} is away ({why}); it is asked again for a minute. Another address: --url, PUBLISHER_URL.", err=True
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -60,11 +60,20 @@ class ServiceClient:
             raise _problem(response)
         return response.json() if response.content else None
 
-    def follow(self, job_id: str, *, after: int = 0, patience: float = 60, pause: float = 1) -> Iterator[Event]:
+    def follow(
+        self,
+        job_id: str,
+        *,
+        after: int = 0,
+        patience: float = 60,
+        pause: float = 1,
+        on_away: Callable[[str], None] = lambda why: None,
+    ) -> Iterator[Event]:
         """Every event of a job from number `after` + 1 to its end, each once, across reconnects.
 
         A service that restarts breaks streams off, ends them early, or leaves the answer to a proxy: it is asked again
-        after `pause` seconds. Gives up with InfrastructureFault when no event has come for `patience` seconds since.
+        after `pause` seconds, and `on_away` hears why, once until it is back. Gives up with InfrastructureFault when no
+        event has come for `patience` seconds since.
         """
         lost_at: float | None = None
         while True:
@@ -77,7 +86,9 @@ class ServiceClient:
                         return
             except (httpx.TransportError, InfrastructureFault) as error:
                 why = str(error).rstrip(".")
-            lost_at = lost_at or time.monotonic()
+            if lost_at is None:
+                lost_at = time.monotonic()
+                on_away(why)
             if time.monotonic() - lost_at > patience:
                 raise InfrastructureFault(f"{self.url} is away since {patience:.0f} seconds: {why}.")
             time.sleep(pause)

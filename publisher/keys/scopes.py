@@ -48,7 +48,11 @@ SCOPES: tuple[Declared, ...] = (
         "together with its publication",
         (Scope.HUB_READ,),
     ),
-    Declared(Scope.ADMIN, "make, list and revoke the tenant's API keys, with the maker's own scopes at most"),
+    Declared(
+        Scope.ADMIN,
+        "make, list and revoke the tenant's API keys, with the maker's own scopes at most; webhooks, the tenant's own "
+        "Hub (`/v1/hub-credentials`), the audit log",
+    ),
 )
 _DECLARED = {each.scope: each for each in SCOPES}
 ALL: frozenset[Scope] = frozenset(Scope)
@@ -65,7 +69,7 @@ class MissingScope(RequestFault):
         super().__init__(
             f"This API key lacks the scope {scope}.",
             way_out="Make a key that has it with one of the scope admin, or ask the service's operator: "
-            f"publisher admin key create --scope {scope}.",
+            f"publisher admin key create --tenant NAME --scope {scope}.",
         )
 
 

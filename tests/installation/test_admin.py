@@ -127,3 +127,13 @@ def test_fsck_speaks_of_missing_migrations_and_of_other_hubs(lab: Lab) -> None:
     found = admin(lab.settings, "fsck")
     assert found.returncode == 3
     assert f"migration {LAST} is missing" in found.stdout
+
+
+@pytest.mark.parametrize("command", ["fsck", "reap"])
+def test_a_database_without_tables_is_named_and_stays_empty(lab: Lab, command: str) -> None:
+    migrate.downgrade(lab.settings.database_url, "base")
+    done = admin(lab.settings, command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Error: The database has no tables" in done.stderr
+    assert migrate.standing(lab.settings.database_url).revision is None
