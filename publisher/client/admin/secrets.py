@@ -38,7 +38,8 @@ def show(data_dir: Path | None) -> None:
         counted, known_keys = sealed.count_by_secret(session), keys.count_by_secret(session)
         lost = list(without_secret(session, at.settings))
     signing, sealing = at.settings.signing_secrets(), at.settings.sealing_secrets()
-    click.echo(f"sign: {', '.join(secret.id for secret in signing)}")
+    newest, *older = (secret.id for secret in signing)
+    click.echo(f"sign: {newest}  signs" + "".join(f", {id}  is accepted" for id in older))
     for secret in signing:
         click.echo(f"keys: {secret.id}  {known_keys[secret.id]} keys")
     for secret in sealing:

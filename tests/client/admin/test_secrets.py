@@ -82,7 +82,7 @@ def test_a_secret_is_replaced_and_the_old_one_taken_away(
     tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = secrets_command(monkeypatch, "show", NEW, OLD).output
-    assert f"sign: {NEW_ID}, {OLD_ID}" in shown
+    assert f"sign: {NEW_ID}  signs, {OLD_ID}  is accepted" in shown
     assert f"{OLD_ID}  2 values" in shown
     assert f"keys: {OLD_ID}  1 keys\n" in shown
     assert f"2 values were sealed under {NEW_ID}" in secrets_command(monkeypatch, "rotate", NEW, OLD).output
