@@ -126,9 +126,9 @@ class Installation:
 
     def was_seen(self, name: str, process: psutil.Popen) -> bool:
         assert process.poll() is None, self.log(name)
-        with self.database.read() as session:
-            worker = session.get(Worker, f"celery@{name}")
-        return worker is not None and worker.seen_at > process.create_time()
+        with self.database.read() as session:  # one column: the tables may be those of the version before
+            seen_at = session.scalar(select(Worker.seen_at).where(Worker.id == f"celery@{name}"))
+        return seen_at is not None and seen_at > process.create_time()
 
     def stop_workers(self) -> None:
         """Kill whatever still runs but the API, with what it started."""
@@ -192,14 +192,16 @@ class Installation:
         return self.wait_for(job_id, lambda job: job.state is state or job.state.finished, f"state {state}", seconds)
 
     def wait_until_aligning(self, job_id: str, losses: int = 5) -> None:
-        """Until so many losses were reported in this and earlier tries."""
+        """Until so many losses were reported in this and earlier tries. Reads events alone: the tables may be those of
+        the version before."""
 
-        def is_aligning(job: Job) -> bool:
-            seen = [event for event in rows.read_events(self.database, job_id) if event.kind == "metric"]
-            assert not job.state.finished, rows.read_events(self.database, job_id)
-            return len(seen) >= losses
+        def is_aligning() -> bool:
+            events = rows.read_events(self.database, job_id)
+            ended = [event for event in events if event.kind == "state" and JobState(event.data["state"]).finished]
+            assert not ended, events
+            return len([event for event in events if event.kind == "metric"]) >= losses
 
-        self.wait_for(job_id, is_aligning, "alignment")
+        servers.wait_until(is_aligning, f"alignment of {job_id}", 120)
 
     def publications(self, repo_id: str) -> int:
         """Commits in the repository, without the one that created it; 0 if there is no repository."""
