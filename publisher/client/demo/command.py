@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from publisher.client.client import Client
 from publisher.client.demo import data, recipe
 from publisher.client.demo.service import RunningService, downstream, running_service
 from publisher.client.demo.table import (
@@ -27,7 +28,6 @@ from publisher.client.demo.table import (
 from publisher.client.job_progress import JobProgress
 from publisher.client.plan import plan_table
 from publisher.client.progress import working
-from publisher.client.rest import ServiceClient
 from publisher.corpus.source import CorpusSource, Split
 from publisher.errors import InfrastructureFault
 from publisher.manifest.manifest import Manifest
@@ -102,7 +102,7 @@ def _main_job(
     return Measured.of(manifest, user.training, user.perplexity)
 
 
-def _register(client: ServiceClient, model: Path, corpora: dict[str, Path], console: Console) -> Any:
+def _register(client: Client, model: Path, corpora: dict[str, Path], console: Console) -> Any:
     console.rule("2. register the base model and text")
     base = client.post("/v1/base-models", {"path": str(model), "published_as": data.MODEL_REPOSITORY})
     console.print(f"{base['id']}: {model.name}, {base['parameters']:,} parameters")
@@ -112,13 +112,13 @@ def _register(client: ServiceClient, model: Path, corpora: dict[str, Path], cons
     return base
 
 
-def _plan(client: ServiceClient, base_id: str, console: Console) -> None:
+def _plan(client: Client, base_id: str, console: Console) -> None:
     console.rule("3. plan")
     body = {"base_model_id": base_id, "recipe": recipe.RECIPE.model_dump(mode="json")}
     console.print(plan_table(Plan.model_validate(client.post("/v1/plans", body))))
 
 
-def _make_variant(client: ServiceClient, base_id: str, console: Console) -> Any:
+def _make_variant(client: Client, base_id: str, console: Console) -> Any:
     console.rule(f"4. make the variant and publish it as {recipe.REPOSITORY}")
     body = {
         "base_model_id": base_id,
@@ -127,7 +127,7 @@ def _make_variant(client: ServiceClient, base_id: str, console: Console) -> Any:
     }
     made = client.post("/v1/variants", body)
     progress = JobProgress(console)
-    state = progress.show(client.follow(made["job"]["id"]))
+    state = progress.show(client.follow_job(made["job"]["id"]))
     if state != "succeeded":
         failure = progress.failure or {}
         raise InfrastructureFault(f"the job {state}: {failure.get('message', 'no reason given')}")
