@@ -9,6 +9,7 @@ import click
 
 from publisher import __version__
 from publisher.client.exit_codes import Exit, Told
+from publisher.client.extras import missing_of
 from publisher.client.lazy import LazyGroup, Place
 from publisher.errors import PublisherError
 
@@ -57,6 +58,11 @@ def status(arguments: Sequence[str] | None) -> int:
         return Exit.RIGHT
     except PublisherError as error:
         refused: click.ClickException = Told(error)
+    except ModuleNotFoundError as error:
+        missing = missing_of(error)
+        if missing is None:
+            raise
+        refused = Told(missing)
     except click.ClickException as error:
         refused = error
     except click.Abort:  # Ctrl-C, or no to a question
