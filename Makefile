@@ -56,12 +56,12 @@ lint:
 types:
 	$(BIN)/mypy
 
-# two processes of one thread each, for the 2 cores that the tests are written for
+# two processes of one thread each, for the 2 cores that the tests are written for; in the order of tests/conftest.py
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-long: test-setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 docs: setup
 	@$(BIN)/python -m publisher.reference docs

@@ -53,6 +53,7 @@ from publisher.hub.app import embedded_hub, service_hub
 from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.grants import adopt_namespaces
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.refusals import RefusalsInASentence
 from publisher.hub.request_ids import RequestIds
 from publisher.hub.upkeep import Upkeep
 from publisher.hub_client.guard import guard_clients
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         RequestWatch, metrics=app.state.monitoring.http, tell_line=lambda: bool(app.state.tells_requests)
     )
     app.add_middleware(RequestIds)
+    app.add_middleware(RefusalsInASentence)
     checks = [Depends(require_scope), Depends(refuse_unknown_parameters)]
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),

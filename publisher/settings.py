@@ -12,94 +12,32 @@ import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from publisher.configuration.files import PREFIX, FilesOfTheEnvironment
+from publisher.configuration.jobs import JobSettings
+from publisher.configuration.sign_in import SignInSettings
+from publisher.configuration.webhooks import WebhookSettings
+from publisher.configuration.workers import WorkerSettings
 from publisher.errors import RequestFault
-from publisher.people.addresses import is_safe
-from publisher.people.rules import Rule
 from publisher.signing.keyring import Keyring
 
-_PREFIX = "PUBLISHER_"
 _QUOTAS = ("jobs_queued", "jobs_running", "stored_bytes", "requests_per_minute")
-
-#: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
-NO_GPU_QUEUE = "cpu"
-QUEUE_SIZES = tuple(2**power for power in range(13))
 
 #: characters: to take shorter ones out of a text would take out words
 SHORTEST_HIDDEN = 6
 #: characters of an encryption key
 SHORTEST_KEY = 16
 
-_SEVERAL = re.compile(r"cpu(,cpu)+|cuda:\d+(,cuda:\d+)+")
 
-
-def device_names(text: str) -> tuple[str, ...]:
-    """Those of `cuda:0,cuda:1`, none of an empty text. Raises ValueError if they cannot align together.
-
-    `cpu,cpu` are two processes, which gains nothing but a trial of what several GPUs do.
-    """
-    names = tuple(text.split(",")) if text else ()
-    if names and (not _SEVERAL.fullmatch(text) or (names[0] != "cpu" and len(set(names)) < len(names))):
-        raise ValueError(f"{text!r} is neither two or more different GPUs (cuda:0,cuda:1) nor cpu,cpu")
-    return names
-
-
-def queue_names(text: str) -> tuple[str, ...]:
-    """Those of `cpu,16,32`, none of an empty text: publisher.plan.queues. Raises ValueError for another name."""
-    names = tuple(name.strip() for name in text.split(",")) if text else ()
-    for name in names:
-        if name not in {NO_GPU_QUEUE, *map(str, QUEUE_SIZES)}:  # 08 would be a queue that nobody sends to
-            known = f"{NO_GPU_QUEUE}, {QUEUE_SIZES[0]}, {QUEUE_SIZES[1]}, {QUEUE_SIZES[2]}, … {QUEUE_SIZES[-1]}"
-            raise ValueError(f"{name!r} is no queue; there are {known} (GiB that its jobs need)")
-    return names
-
-
-class _FilesOfTheEnvironment(PydanticBaseSettingsSource):
-    """PUBLISHER_X_FILE=path: the text of the file, without white space around it; an empty file sets nothing."""
-
-    def __call__(self) -> dict[str, Any]:
-        found = {}
-        for name, field in self.settings_cls.model_fields.items():
-            text, _, is_complex = self.get_field_value(field, name)
-            if text:
-                found[name] = self._value(name, field, text, is_complex=is_complex)
-        return found
-
-    def _value(self, name: str, field: FieldInfo, text: str, *, is_complex: bool) -> Any:
-        try:
-            return self.prepare_field_value(name, field, text, is_complex)
-        except ValueError as error:
-            raise SettingsError(f"{_PREFIX}{name.upper()}_FILE names a file that holds no JSON: {error}") from None
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = f"{_PREFIX}{field_name}".upper()
-        path = os.environ.get(f"{variable}_FILE")
-        if path and os.environ.get(variable):
-            raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one of them")
-        text = _text_of(path, f"{variable}_FILE") if path else None
-        return text, field_name, self.field_is_complex(field)
-
-
-def _text_of(path: str, variable: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        why = error.strerror
-    except UnicodeDecodeError:
-        why = "it is not UTF-8 text"
-    raise SettingsError(f"{variable} names {path}, which cannot be read by user {os.geteuid()}: {why}")
-
-
-class Settings(BaseSettings):
+class Settings(WorkerSettings, WebhookSettings, JobSettings, SignInSettings, BaseSettings):
     """One machine by default: SQLite, a filesystem broker and the embedded Hub, all below `data_dir`."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
 
     data_dir: Path = Field(default=Path("data"), description="everything that is kept lies below it")
     group_access: bool = Field(
@@ -130,31 +68,6 @@ class Settings(BaseSettings):
     bootstrap_key: SecretStr | None = Field(
         default=None, description="API key that is made to exist at start, for setups without a person"
     )
-
-    oidc_issuer: str | None = Field(
-        default=None,
-        description="provider of identities (OpenID Connect) whose people may sign in on the dashboard, exactly as its "
-        "discovery document names it; empty: keys alone",
-    )
-    oidc_client_id: str | None = Field(default=None, description="this service's name at oidc_issuer")
-    oidc_client_secret: SecretStr | None = Field(
-        default=None, description="this service's secret at oidc_issuer; empty: a public client, by PKCE alone"
-    )
-    oidc_scopes: str = Field(default="openid profile email", description="what oidc_issuer is asked for")
-    oidc_name: str = Field(
-        default="single sign-on", min_length=1, max_length=60, description="how the sign-in page calls oidc_issuer"
-    )
-    oidc_rules: list[Rule] = Field(
-        default_factory=list,
-        description="who belongs to which tenant without an invitation, by claim or e-mail domain: docs/sign-in.md",
-    )
-    oidc_help: str = Field(
-        default="the operator of this service",
-        min_length=1,
-        max_length=200,
-        description="whom people ask who sign in and belong to no tenant",
-    )
-    oidc_seconds: float = Field(default=10, gt=0, description="how long a sign-in waits for oidc_issuer")
 
     hub_endpoint: str | None = Field(default=None, description="Hub to publish to; empty: the embedded one")
     hub_url: str | None = Field(
@@ -209,74 +122,6 @@ class Settings(BaseSettings):
     ready_free_bytes: int = Field(
         default=100_000_000, ge=0, description="with less free on the data folder's disk, /readyz says so"
     )
-    lease_seconds: float = Field(default=30, gt=0, description="a worker silent for this long has lost its job")
-    heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker renews its lease")
-    reaper_seconds: float = Field(default=5, gt=0, description="how often lost and undispatched jobs are looked for")
-    redispatch_seconds: float = Field(default=20, gt=0, description="a queued job that no worker took is sent again")
-    cancel_grace_seconds: float = Field(
-        default=30, gt=0, description="then a cancelled or pausing job's process is killed"
-    )
-    max_attempts: int = Field(default=5, ge=1, description="tries of a job when infrastructure fails")
-    retry_backoff_seconds: float = Field(default=10, ge=0, description="before the second try; doubles each time")
-
-    hub_patience_seconds: float = Field(
-        default=6 * 3600, gt=0, description="how long a job waits for a Hub, or before it computes for a credential"
-    )
-    hub_settling_seconds: float = Field(
-        default=60, ge=0, description="a commit whose answer was lost, to a Hub elsewhere, may still arrive for so long"
-    )
-    stages_bytes: ByteSize | None = Field(
-        default=None,
-        description="most that a machine's stages take, as in 500GiB: what no job needs and was unused for the longest "
-        "goes first; empty: as much as the disk holds",
-    )
-    disk_free_bytes: ByteSize | None = Field(
-        default=None,
-        description="what stays free on the disk of data_dir, as in 20GiB; empty: a twentieth of it, 4 GiB at most",
-    )
-    disk_look_seconds: float = Field(
-        default=60, gt=0, description="a job that waits for room on a disk looks again after so long"
-    )
-    disk_patience_seconds: float = Field(
-        default=86400, ge=0, description="a job that has waited so long for room on a disk fails"
-    )
-
-    allow_http_webhooks: bool = Field(default=False, description="webhooks may be plain http, too")
-    webhooks_per_tenant: int = Field(default=20, ge=0, description="more are refused; 0: there are none")
-    webhook_timeout_seconds: float = Field(
-        default=15, gt=0, le=300, description="a receiver that has not answered by then is tried again"
-    )
-    webhook_concurrency: int = Field(default=200, ge=1, description="deliveries that one API process sends at once")
-    webhook_concurrency_per_webhook: int = Field(default=4, ge=1, description="of these, to one webhook at most")
-    webhook_poll_seconds: float = Field(default=1, gt=0, description="how often new deliveries are looked for")
-    webhook_backoff_seconds: float = Field(
-        default=5, ge=0, description="before a delivery's second try; doubles each time, up to 6 hours"
-    )
-    webhook_give_up_days: float = Field(default=3, gt=0, description="a delivery that still fails then is given up")
-    webhook_disable_days: float = Field(
-        default=5, gt=0, description="a webhook that got nothing for so long is disabled when a delivery is given up"
-    )
-    webhook_history_days: float = Field(default=30, gt=0, description="deliveries are shown for so long")
-    webhook_secret_overlap_hours: float = Field(
-        default=24, ge=0, description="a webhook's secret signs for so long after it was replaced"
-    )
-
-    lm_eval_tasks: Path | None = Field(
-        default=None, description="folder of lm-evaluation-harness tasks of one's own; they may run Python on workers"
-    )
-    worker_device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="where a worker computes; auto: cuda where it is present",
-    )
-    worker_devices: str = Field(
-        default="", description="devices that align together, as in cuda:0,cuda:1; empty: worker_device alone"
-    )
-    worker_queues: str = Field(
-        default="",
-        description="queues whose jobs a worker takes, as in cpu,8,16: without GPU work, or by the GiB that they need; "
-        "empty: all that it holds",
-    )
 
     @classmethod
     def settings_customise_sources(
@@ -287,7 +132,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _FilesOfTheEnvironment(settings_cls), env_settings
+        return init_settings, FilesOfTheEnvironment(settings_cls), env_settings
 
     @field_validator("database_url")
     @classmethod
@@ -296,20 +141,8 @@ class Settings(BaseSettings):
             raise ValueError("this is neither sqlite:///… nor postgresql://…")
         return url
 
-    @field_validator("worker_devices")
-    @classmethod
-    def _devices_that_can_work_together(cls, names: str) -> str:
-        device_names(names)
-        return names
-
-    @field_validator("worker_queues")
-    @classmethod
-    def _queues_that_there_are(cls, names: str) -> str:
-        queue_names(names)
-        return names
-
     @field_validator(
-        *("hub_endpoint", "hub_url", "encryption_key", "oidc_issuer", "oidc_client_id", "metrics_port"),
+        *("hub_endpoint", "hub_url", "encryption_key", "metrics_port"),
         *(f"quota_{name}" for name in _QUOTAS),
         mode="before",
     )
@@ -363,35 +196,6 @@ class Settings(BaseSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("this is not an http(s) URL")  # not quoted: it may hold a password
         return url.rstrip("/")
-
-    @field_validator("oidc_issuer")
-    @classmethod
-    def _safe_issuer(cls, url: str | None) -> str | None:
-        if url is not None and (not is_safe(url) or "?" in url or "#" in url):
-            raise ValueError("this is not an https URL without ? and # (http is for this machine alone)")
-        return url  # whole: some issuers end with a slash
-
-    @field_validator("oidc_scopes")
-    @classmethod
-    def _with_openid(cls, scopes: str) -> str:
-        if "openid" not in scopes.split():
-            raise ValueError("openid is missing: without it nobody is identified")
-        return scopes
-
-    @model_validator(mode="after")
-    def _whole_registration(self) -> Self:
-        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
-            raise ValueError("oidc_issuer and oidc_client_id belong together: set both, or none")
-        return self
-
-    @model_validator(mode="after")
-    def _heartbeats_within_a_lease(self) -> Self:
-        if self.heartbeat_seconds * 2 > self.lease_seconds:
-            raise ValueError(
-                f"heartbeat_seconds {self.heartbeat_seconds:g} is more than half of lease_seconds "
-                f"{self.lease_seconds:g}: one late heartbeat would cost a job"
-            )
-        return self
 
     @model_validator(mode="after")
     def _passwords_for_servers_that_have_none_yet(self) -> Self:
@@ -493,7 +297,7 @@ def _secret_fields() -> list[str]:
 def forget_secrets() -> None:
     """Take them out of the environment of this process, which has read them: those that it starts inherit it."""
     for name in _secret_fields():
-        os.environ.pop(f"{_PREFIX}{name.upper()}", None)
+        os.environ.pop(f"{PREFIX}{name.upper()}", None)
 
 
 def _lines(secrets: SecretStr | None) -> list[bytes]:

@@ -56,7 +56,11 @@ def _asks(call: ast.Call, method: ast.Attribute, tables: frozenset[str]) -> bool
 
 
 def _imported(tree: ast.Module, module: str) -> frozenset[str]:
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{module}.")
+    ]
     return frozenset(each.asname or each.name for node in found for each in node.names)
 
 

@@ -16,8 +16,9 @@ from pydantic_settings import SettingsError
 from redis import Redis
 from sqlalchemy.engine import make_url
 
+from publisher.configuration.workers import device_names
 from publisher.errors import RequestFault
-from publisher.settings import Settings, device_names, settings
+from publisher.settings import Settings, settings
 
 
 def test_everything_lies_below_the_data_folder_by_default(tmp_path: Path) -> None:
@@ -161,8 +162,9 @@ def test_wrong_settings_are_named_by_their_variables_and_without_their_values(mo
     monkeypatch.setenv("PUBLISHER_LEASE_SECONDS", "s3cret")
     monkeypatch.setenv("PUBLISHER_DATABASE_URL", "mysql://root:s3cret@host/x")
     settings.cache_clear()
-    with pytest.raises(RequestFault, match=r"PUBLISHER_DATABASE_URL: .*PUBLISHER_LEASE_SECONDS: ") as fault:
+    with pytest.raises(RequestFault, match="PUBLISHER_DATABASE_URL: this is neither") as fault:
         settings()
+    assert "PUBLISHER_LEASE_SECONDS: " in str(fault.value)
     assert "s3cret" not in str(fault.value)
     assert fault.value.__cause__ is None
 

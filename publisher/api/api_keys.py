@@ -26,12 +26,13 @@ router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: CurrentCaller) -> NewApiKeyAnswer:
     """Make a key. The answer is the only place where it is ever shown.
 
-    Without `scopes` it may do what the key may that is sent; it can never do more.
+    Without `scopes` it may do what the key may that is sent; it can never do more, and ends with it at the latest.
     """
     scopes = sorted(caller.rights) if request.scopes is None else list(dict.fromkeys(request.scopes))
     refuse_more(scopes, caller.rights)
     key = new_key()
     with service.database.write() as session:
+        makers = owned(session, ApiKey, caller.tenant_id, caller.key_id)
         row = keys.add_key(
             session,
             caller.tenant_id,
@@ -40,7 +41,7 @@ def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: Curr
             created_by=caller.key_id,
             digests=service.doorkeeper.digests,
             scopes=scopes,
-            expires_at=request.expiry(clock(session)),
+            expires_at=request.expiry(clock(session), makers.expires_at),
         )
     return NewApiKeyAnswer(**ApiKeyAnswer.model_validate(row).model_dump(), key=key)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from publisher.api.labels import LETTER
 from publisher.errors import RequestFault
-from publisher.keys.scopes import Scope
+from publisher.keys.scopes import Scope, ends_within
 
 
 class ApiKeyRequest(BaseModel):
@@ -15,25 +16,27 @@ class ApiKeyRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"name": "ci", "scopes": ["models:read"]}]}
     )
 
-    name: str = Field(
-        min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="to tell keys apart, one line"
-    )
+    name: str = Field(min_length=1, max_length=100, pattern=rf"^{LETTER}+$", description="to tell keys apart, one line")
     scopes: list[Scope] | None = Field(
         default=None, min_length=1, max_length=20, description="what it may do; null: what the key may that makes it"
     )
     expires_at: float | None = Field(
-        default=None, ge=0, le=1e11, description="seconds since 1970, ahead of now; null: until it is revoked"
+        default=None,
+        ge=0,
+        le=1e11,
+        description="seconds since 1970, ahead of now; null: with the key that makes it, or when it is revoked",
     )
 
-    def expiry(self, now: float) -> float | None:
-        """RequestFault for a time that has passed; `now` in seconds since 1970."""
+    def expiry(self, now: float, makers: float | None) -> float | None:
+        """`makers`, that of the key that makes it, if none is asked for. RequestFault for a time that has passed,
+        OutlivesMaker for a later one than `makers`; `now` in seconds since 1970."""
         if self.expires_at is not None and self.expires_at <= now:
             raise RequestFault(
                 f"expires_at {self.expires_at:.0f} has passed: it is {now:.0f}.",
                 field="expires_at",
                 way_out="Give seconds since 1970, ahead of now.",
             )
-        return self.expires_at
+        return ends_within(self.expires_at, makers)
 
 
 class ApiKeyAnswer(BaseModel):

@@ -69,7 +69,7 @@ def change_webhook(id: str, change: WebhookChange, service: CurrentService, call
     url = check_url(change.url, service.settings) if "url" in named else None
     events = None if change.events is None else subscribed(change.events)
     with service.database.write() as session:
-        row = _mine(session, caller, id)
+        row = webhooks.held(session, caller.tenant_id, id)
         row.url = url or row.url
         row.events = events if "events" in named else row.events
         row.description = change.description if "description" in named else row.description
@@ -106,7 +106,7 @@ def test_webhook(id: str, service: CurrentService, caller: CurrentCaller) -> Del
     deliveries within a second or two."""
     data = TrialData(webhook_id=id).model_dump(mode="json")
     with service.database.write() as session:
-        row = _mine(session, caller, id)
+        row = webhooks.held(session, caller.tenant_id, id)
         return DeliveryAnswer.of(webhooks.add_event(session, row, WEBHOOK_TEST.name, data))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from publisher.api.labels import LETTER
 from publisher.store import models as tables
 from publisher.store.states import DeliveryState
 from publisher.webhooks.addresses import MOST_LETTERS
@@ -24,7 +25,7 @@ _EventName = Annotated[str, Field(json_schema_extra={"enum": list(SUBSCRIBABLE)}
 _Events = Annotated[list[_EventName], Field(min_length=1, max_length=100)]
 _ALL_IF_NULL = "those that are sent; null: all, those of later versions too"
 _Description = Annotated[
-    str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", description="to tell webhooks apart, one line")
+    str, Field(max_length=200, pattern=rf"^{LETTER}*$", description="to tell webhooks apart, one line")
 ]
 
 

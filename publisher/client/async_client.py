@@ -13,7 +13,7 @@ import httpx
 from publisher.client import calls
 from publisher.client.call import Call, Page, SendsAsync
 from publisher.client.download import Download, Progress
-from publisher.client.events import Event, EventLines, Following
+from publisher.client.events import Event, EventLines, Following, OnAway
 from publisher.client.exchange import RETRIES, STREAM_TIMEOUT, TIMEOUT, Exchange, Retries, headers, problem
 from publisher.client.types import EventKind
 from publisher.errors import InfrastructureFault
@@ -66,9 +66,17 @@ class AsyncClient(calls.Operations, SendsAsync):
                 return
             call = call.after(page["next_cursor"])
 
-    def follow_job(self, id: str, *, after: int = 0, patience: float = 60, pause: float = 1) -> AsyncIterator[Event]:
+    def follow_job(
+        self,
+        id: str,
+        *,
+        after: int = 0,
+        patience: float = 60,
+        pause: float = 1,
+        on_away: OnAway = lambda why: None,
+    ) -> AsyncIterator[Event]:
         """As Client.follow_job."""
-        following = Following(self.url, after, patience, ends_with_job=True)
+        following = Following(self.url, after, patience, on_away, ends_with_job=True)
         return self._follow(following, pause, lambda last: calls.follow_job(id, last_event_id=last))
 
     def follow_all(

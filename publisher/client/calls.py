@@ -135,11 +135,12 @@ def create_api_key(
 ) -> Call[types.NewApiKeyAnswer]:
     """Make a key. The answer is the only place where it is ever shown.
 
-    Without `scopes` it may do what the key may that is sent; it can never do more.
+    Without `scopes` it may do what the key may that is sent; it can never do more, and ends with it at the
+    latest.
 
     name: to tell keys apart, one line
     scopes: what it may do; null: what the key may that makes it
-    expires_at: seconds since 1970, ahead of now; null: until it is revoked
+    expires_at: seconds since 1970, ahead of now; null: with the key that makes it, or when it is revoked
     """
     return Call(
         "POST",

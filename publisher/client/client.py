@@ -13,7 +13,7 @@ import httpx
 from publisher.client import calls
 from publisher.client.call import Call, Page, Sends
 from publisher.client.download import Download, Progress
-from publisher.client.events import Event, EventLines, Following
+from publisher.client.events import Event, EventLines, Following, OnAway
 from publisher.client.exchange import RETRIES, STREAM_TIMEOUT, TIMEOUT, Exchange, Retries, headers, problem
 from publisher.client.types import EventKind
 from publisher.errors import InfrastructureFault
@@ -75,9 +75,17 @@ class Client(calls.Operations, Sends):
                 return
             call = call.after(page["next_cursor"])
 
-    def follow_job(self, id: str, *, after: int = 0, patience: float = 60, pause: float = 1) -> Iterator[Event]:
+    def follow_job(
+        self,
+        id: str,
+        *,
+        after: int = 0,
+        patience: float = 60,
+        pause: float = 1,
+        on_away: OnAway = lambda why: None,
+    ) -> Iterator[Event]:
         """Every event of a job from number `after` + 1 to its end, each once, across reconnects (Following)."""
-        following = Following(self.url, after, patience, ends_with_job=True)
+        following = Following(self.url, after, patience, on_away, ends_with_job=True)
         return self._follow(following, pause, lambda last: calls.follow_job(id, last_event_id=last))
 
     def follow_all(

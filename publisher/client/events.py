@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from publisher.errors import InfrastructureFault
 from publisher.store.states import JobState
+
+OnAway = Callable[[str], None]
 
 FINISHED = frozenset(state.value for state in JobState if state.finished)
 
@@ -57,13 +59,17 @@ class Following:
     """Where a stream is that is followed over reconnects, each event once.
 
     A service that restarts breaks streams off, ends them early, or leaves the answer to a proxy: it is asked again.
-    Gives up with InfrastructureFault when no event has come for `patience` seconds since.
+    `on_away` hears why, once until it is back. Gives up with InfrastructureFault when no event has come for `patience`
+    seconds since.
     """
 
-    def __init__(self, url: str, after: int | None, patience: float, *, ends_with_job: bool) -> None:
+    def __init__(
+        self, url: str, after: int | None, patience: float, on_away: OnAway = lambda why: None, *, ends_with_job: bool
+    ) -> None:
         self.after = after
         self.has_ended = False
         self._url, self._patience, self._ends_with_job = url, patience, ends_with_job
+        self._on_away = on_away
         self._lost_at: float | None = None
 
     def seen(self, event: Event) -> None:
@@ -72,7 +78,9 @@ class Following:
 
     def broken(self, why: Exception | None) -> None:
         """The stream is over before its time; None: it was ended by the service."""
-        self._lost_at = self._lost_at or time.monotonic()
+        said = "it ends the stream before the job has ended" if why is None else str(why).rstrip(".")
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._on_away(said)
         if time.monotonic() - self._lost_at > self._patience:
-            said = "it ends the stream before the job has ended" if why is None else str(why).rstrip(".")
             raise InfrastructureFault(f"{self._url} is away since {self._patience:.0f} seconds: {said}.")

@@ -35,10 +35,14 @@ def watch(client: Client, job_id: str) -> None:
 
     progress = JobProgress(Console())
     try:
-        state = progress.show(client.follow_job(job_id))
+        state = progress.show(client.follow_job(job_id, on_away=lambda why: _tell_away(client.url, why)))
     except KeyboardInterrupt:
         say(f"\nJob {job_id} goes on. `publisher follow {job_id}` comes back to it.")
         raise SystemExit(Exit.STOPPED) from None
     if state != "succeeded":
         failure = progress.failure or {}
         raise JobEnded(f"job {job_id} {state}: {failure.get('message', 'no reason given')}")
+
+
+def _tell_away(url: str, why: str) -> None:
+    say(f"{url} is away ({why}); it is asked again for a minute. Another address: --url, PUBLISHER_URL.")

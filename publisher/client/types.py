@@ -140,7 +140,7 @@ class ApiKeyRequest(TypedDict):
     name: str
     #: what it may do; null: what the key may that makes it
     scopes: NotRequired[list[str] | None]
-    #: seconds since 1970, ahead of now; null: until it is revoked
+    #: seconds since 1970, ahead of now; null: with the key that makes it, or when it is revoked
     expires_at: NotRequired[float | None]
 
 

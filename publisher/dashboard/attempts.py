@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from publisher.people.provider import Attempt
-from publisher.signing.signer import Signer, same
+from publisher.signing.keyring import Keyring
+from publisher.signing.signer import Signer, same, unhex
 
 #: seconds that somebody has to type a password and find a second factor
 ATTEMPT_SECONDS = 900
@@ -32,7 +33,7 @@ class Attempts:
     SameSite is lax, since the browser comes back from another site; what it comes back with is checked against it.
     """
 
-    def __init__(self, secret: bytes, *, secure: bool) -> None:
+    def __init__(self, secret: bytes | Keyring, *, secure: bool) -> None:
         self._signer, self._secure = Signer(secret, "dashboard oidc"), secure
 
     def keep(self, response: Response, begun: Begun) -> None:
@@ -51,7 +52,7 @@ class Attempts:
     def find(self, request: Request, state: str) -> Begun | None:
         """That with this state; None if this browser has begun none, or too long ago."""
         text, _, mac = request.cookies.get(_name(state), "").rpartition(".")
-        if not text or not same(mac, self._signer.sign(text).hex()):
+        if not text or not self._signer.is_genuine(text, unhex(mac)):
             return None
         told = json.loads(urlsafe_b64decode(text))
         # only the state's beginning is in the name

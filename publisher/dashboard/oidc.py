@@ -75,7 +75,7 @@ class Door:
     @property
     def attempts(self) -> Attempts:
         settings = self.service.settings
-        return Attempts(settings.secret_bytes(), secure=settings.public_url.startswith("https://"))
+        return Attempts(settings.signing_secrets(), secure=settings.public_url.startswith("https://"))
 
 
 def _door(

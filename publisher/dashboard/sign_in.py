@@ -113,7 +113,10 @@ def form_page(
 
 def own_page(address: str) -> str:
     """`address` if it is a path of this site: a sign-in must not lead to somebody else's."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # `//[`: no address at all
+        return START
     # browsers read a backslash as a slash, and `//host` as another site
     foreign = parts.scheme or parts.netloc or "\\" in address or not address.startswith("/")
     return START if foreign or address.startswith("//") or not address.isprintable() else address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -34,8 +35,8 @@ def _refuse(request: Request, error: Exception) -> Response:
 
 def refusal(status: int, message: str, code: str | None = None) -> JSONResponse:
     """`code` is one of those that `huggingface_hub` knows: RepoNotFound, RevisionNotFound, EntryNotFound."""
-    # A header is one line of Latin-1; the body has the message in full.
-    line = " ".join(message.split()).encode("ascii", "backslashreplace").decode()
+    # A header is one line of what can be printed, or nothing is sent at all; the body has the message in full.
+    line = re.sub(r"[^ -~]", lambda found: ascii(found[0])[1:-1], " ".join(message.split()))
     headers = {"X-Error-Message": line}
     if code is not None:
         headers["X-Error-Code"] = code

@@ -21,6 +21,7 @@ from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
+from publisher.hub.refusals import RefusalsInASentence
 from publisher.hub.request_ids import RequestIds
 from publisher.hub.room import TenantsRoom
 from publisher.hub.router import create_hub
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Embedded Hub", openapi_url=None, lifespan=lifespan)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(RequestIds)
+    app.add_middleware(RefusalsInASentence)
     app.get("/healthz")(_healthz)
     app.mount("", service_hub(settings, database, storage, settings.hub_url, doorkeeper=doorkeeper))
     return app

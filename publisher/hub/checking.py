@@ -56,11 +56,19 @@ def check_storage(storage: HubStorage, on_progress: OnProgress = lambda done, to
 def read_contents(storage: HubStorage) -> Contents:
     """Every namespace's owner, and every repository's settings, branches, tags and commits."""
     contents = Contents()
-    contents.damage += _namespaces(storage)
+    contents.damage += _as_far_as_read("The Hub's namespaces", _namespaces(storage))
     for repository in storage.repository_folders():
         for look in (_settings, _references, _commits):
-            contents.damage += look(repository, contents)
+            contents.damage += _as_far_as_read(f"Repository {str(repository.id)!r}", look(repository, contents))
     return contents
+
+
+def _as_far_as_read(what: str, found: Iterator[str]) -> Iterator[str]:
+    """What is damaged; what a disk does not give out is so, too, and the rest is looked at all the same."""
+    try:
+        yield from found
+    except OSError as error:
+        yield f"{what}: {error.filename} cannot be read: {error.strerror}."
 
 
 def _namespaces(storage: HubStorage) -> Iterator[str]:

@@ -57,7 +57,9 @@ def rate_of(most: int, before: int, current: int, elapsed: float, *, allowed: bo
 
 
 def _wait(most: int, before: int, current: int, elapsed: float) -> float:
-    """Seconds until one more fits, if none comes meanwhile."""
+    """Seconds until one more fits, if none comes meanwhile; a window, where none ever does."""
+    if most < 1:
+        return WINDOW_SECONDS
     if current + 1 <= most:  # as soon as enough of the minute before is forgotten
         return max(0.0, WINDOW_SECONDS * (1 - (most - current) / before) - elapsed)
     return WINDOW_SECONDS - elapsed + max(0.0, WINDOW_SECONDS * (1 - most / current))

@@ -24,6 +24,10 @@ from publisher.errors import CredentialFault, HubUnavailable, NotFound, Publishe
 from publisher.hub_client.patience import Unanswered, is_away, retry_after
 
 _AGAIN = "Check the Hub's address and the network, then try again."
+_TRUST = (
+    "If its certificate is of an authority of your own, set SSL_CERT_FILE to that one's file, "
+    "for every process of the service."
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def hub_faults(asked: Asked) -> Iterator[None]:
             raise _from_answer(error.__cause__, asked) from error
         what = _first_line(error) if isinstance(error, Unanswered) else f"{type(error).__name__}: {_first_line(error)}"
         raise HubUnavailable(
-            f"the Hub {asked.hub} did not answer for {asked.repo_id}: {what}.", way_out=_AGAIN
+            f"the Hub {asked.hub} did not answer for {asked.repo_id}: {what}.",
+            way_out=_TRUST if "CERTIFICATE_VERIFY_FAILED" in what else _AGAIN,
         ) from error
 
 

@@ -23,6 +23,8 @@ from publisher.hub_client.guard import GuardedClient, keep_addresses_unlogged
 _CONNECT, _PIECE, _STORED = 10.0, 60.0, 300.0
 #: what a Hub may ask to wait here; huggingface_hub's own longest pause
 _HICCUP = 8.0
+#: seconds: more is not believed
+LONGEST_ASKED = 24 * 3600.0
 
 
 class Unanswered(httpx2.TransportError):
@@ -35,16 +37,24 @@ def is_away(status: int) -> bool:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from Retry-After (seconds or a date) or RateLimit; None if the answer does not say."""
-    limit = parse_ratelimit_headers(headers)
+    """Seconds, from Retry-After (seconds or a date) or RateLimit, a day at most; None if the answer does not say."""
+    said = _said(headers)
+    return None if said is None else min(said, LONGEST_ASKED)
+
+
+def _said(headers: Mapping[str, str]) -> float | None:
+    try:
+        limit = parse_ratelimit_headers(headers)
+    except ValueError:  # of more digits than Python reads
+        limit = None
     if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
+        return min(limit.reset_in_seconds, LONGEST_ASKED)  # before it is a float, which not every number is
     return _seconds(headers.get("retry-after", "").strip(), headers.get("date", ""))
 
 
 def _seconds(said: str, now: str) -> float | None:
     if said.isdecimal():
-        return float(said)
+        return float(said)  # infinite where it has hundreds of digits
     then = _moment(said)
     # by the Hub's own clock, if it shows one: ours may differ
     return None if then is None else max(0.0, then - (_moment(now) or time.time()))

@@ -61,7 +61,11 @@ def _fault(publication: PublishedVariant, storage: HubStorage) -> str | None:
 def strangers(storage: HubStorage, tenants: set[str]) -> Iterator[str]:
     """Namespaces and repositories of tenants that the database does not know: nobody can write to them, nor take
     them away."""
-    for namespace in storage.namespaces():
+    try:
+        namespaces = storage.namespaces()
+    except OSError:  # said by publisher.hub.checking
+        namespaces = []
+    for namespace in namespaces:
         try:
             tenant = storage.namespace_tenant(namespace)
         except PublisherError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound
@@ -81,21 +81,19 @@ def cancel(session: Session, job_id: str) -> Job:
     return job
 
 
-def pause(session: Session, job_id: str) -> Job:
+def pause(session: Session, job_id: str, *, where: Sequence[ColumnElement[bool]] = ()) -> Job:
     """Queued: paused at once. Running: pausing, and the worker stops within seconds with its state saved.
 
-    Pausing twice changes nothing. Conflict if the job has ended, is being cancelled, or publishes already.
+    Pausing twice changes nothing. Conflict if the job has ended, is being cancelled, or publishes already, or `where`
+    does not hold of it.
     """
+    conditions = [~publish_has_begun(), *where]
     now = database_now()
     aside: dict[str, Any] = {"pause_requested_at": now, "waiting": None, "waiting_since": None, "dispatched_at": None}
-    if events.move(
-        session, job_id, JobState.PAUSED, only_from=[JobState.QUEUED], where=[~publish_has_begun()], **aside
-    ):
+    if events.move(session, job_id, JobState.PAUSED, only_from=[JobState.QUEUED], where=conditions, **aside):
         return _done(session, "pause", job_id)
     asked = {"pause_requested_at": now}
-    if events.move(
-        session, job_id, JobState.PAUSING, only_from=[JobState.RUNNING], where=[~publish_has_begun()], **asked
-    ):
+    if events.move(session, job_id, JobState.PAUSING, only_from=[JobState.RUNNING], where=conditions, **asked):
         return _done(session, "pause", job_id)
     job = _reload(session, job_id)
     if job.state not in {JobState.PAUSING, JobState.PAUSED}:
@@ -117,6 +115,11 @@ def resume(session: Session, job_id: str) -> Job:
     where the tenant has as many queued as it may. After the commit hand its id to `Dispatcher.send`.
     """
     _refuse_over_queue(session, job_id, [JobState.PAUSED])
+    return go_on(session, job_id)
+
+
+def go_on(session: Session, job_id: str) -> Job:
+    """As `resume`, whatever the tenant has queued: what it had before a suspension it has afterwards."""
     anew: dict[str, Any] = {"pause_requested_at": None, "claimable_at": 0.0, "dispatched_at": None}
     if events.move(session, job_id, JobState.QUEUED, only_from=[JobState.PAUSED], **anew):
         return _done(session, "resume", job_id)
@@ -124,6 +127,8 @@ def resume(session: Session, job_id: str) -> Job:
     if events.move(session, job_id, JobState.RUNNING, only_from=[JobState.PAUSING], pause_requested_at=None):
         return _done(session, "resume", job_id)
     job = _reload(session, job_id)
+    if job.state is JobState.PAUSED:  # its worker has stopped between the two looks
+        return go_on(session, job_id)
     if job.state not in {JobState.QUEUED, JobState.RUNNING}:
         raise Conflict(f"job {job_id} is {job.state}.", way_out="Only a paused job can be resumed.")
     return job

@@ -7,7 +7,7 @@ service says agree.
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict
@@ -21,15 +21,13 @@ from publisher.store.states import JobState
 def pause_running(session: Session) -> list[str]:
     """Have the running jobs of suspended tenants pause; their ids. A job that was claimed just before the suspension is
     found by the next call: the reaper calls again and again."""
-    running = select(Job.id).join(Tenant, Tenant.id == Job.tenant_id)
-    found = running.where(
-        Tenant.suspended_at.is_not(None), Job.state == JobState.RUNNING, Job.publishing.is_(None)
-    ).order_by(Job.id)
+    of_suspended = Job.tenant_id.in_(select(Tenant.id).where(Tenant.suspended_at.is_not(None)))
+    found = select(Job.id).where(of_suspended, Job.state == JobState.RUNNING, Job.publishing.is_(None))
     paused = []
-    for id in session.scalars(found).all():
+    for id in session.scalars(found.order_by(Job.id)).all():
         try:
-            service.pause(session, id)
-        except Conflict:  # it has ended, or begun to publish, at this moment
+            service.pause(session, id, where=[of_suspended])
+        except Conflict:  # it has ended, begun to publish, or its tenant was resumed, at this moment
             continue
         paused.append(id)
     return paused
@@ -37,7 +35,9 @@ def pause_running(session: Session) -> list[str]:
 
 def resume_tenant(session: Session, tenant: Tenant) -> list[str]:
     """End a suspension; the ids of the jobs that it had paused and that are to be sent again after the commit. Those
-    that somebody had paused before stay paused."""
+    that somebody had paused before stay paused.
+
+    `tenant` is not locked yet: workers take their job's row first, and wait for the tenant's with it."""
     if tenant.suspended_at is None:
         return []
     held = select(Job.id).where(
@@ -46,8 +46,9 @@ def resume_tenant(session: Session, tenant: Tenant) -> list[str]:
         Job.pause_requested_at >= tenant.suspended_at,
     )
     ids = session.scalars(held.order_by(Job.id)).all()
-    webhook_deliveries.let_out(session, tenant.id)
-    tenant.suspended_at = None
-    record(session, "tenant.resume", tenant.id, tenant_id=tenant.id)
-    session.flush()
-    return [id for id in ids if service.resume(session, id).state is JobState.QUEUED]
+    queued = [id for id in ids if service.go_on(session, id).state is JobState.QUEUED]
+    suspended = [Tenant.id == tenant.id, Tenant.suspended_at.is_not(None)]
+    if session.scalar(update(Tenant).where(*suspended).values(suspended_at=None).returning(Tenant.id)):
+        record(session, "tenant.resume", tenant.id, tenant_id=tenant.id)
+        webhook_deliveries.let_out(session, tenant.id)
+    return queued

@@ -205,7 +205,7 @@ def wait(session: Session, lease: Lease, waiting: Waiting, seconds: float) -> Jo
 def wait_patiently(
     session: Session, lease: Lease, waiting: Waiting, patience: float | None, not_before: float = 0.0
 ) -> JobState:
-    """As `wait`, longer each time and `not_before` so many seconds have passed.
+    """As `wait`, longer each time and `not_before` so many seconds have passed, but no longer than patience lasts.
 
     Fails the job, as infrastructure, once it has waited for `patience` seconds in all (None: never). Never while its
     commit may have been made.
@@ -217,6 +217,8 @@ def wait_patiently(
         message = f"{waiting.message} The job waited for {duration(waited)}."
         failure = Failure(Blame.INFRASTRUCTURE, waiting.stage, message, waiting.way_out)
         return _end(session, lease, JobState.FAILED, failure=failure.as_json())
+    if patience is not None:
+        not_before = min(not_before, max(0.0, patience - waited))
     return wait(session, lease, waiting, max(pause(waited), not_before))
 
 

@@ -48,7 +48,11 @@ SCOPES: tuple[Declared, ...] = (
         "together with its publication",
         (Scope.HUB_READ,),
     ),
-    Declared(Scope.ADMIN, "make, list and revoke the tenant's API keys, with the maker's own scopes at most"),
+    Declared(
+        Scope.ADMIN,
+        "make, list and revoke the tenant's API keys, with the maker's own scopes at most; webhooks, the tenant's own "
+        "Hub (`/v1/hub-credentials`), the audit log",
+    ),
 )
 _DECLARED = {each.scope: each for each in SCOPES}
 ALL: frozenset[Scope] = frozenset(Scope)
@@ -65,7 +69,7 @@ class MissingScope(RequestFault):
         super().__init__(
             f"This API key lacks the scope {scope}.",
             way_out="Make a key that has it with one of the scope admin, or ask the service's operator: "
-            f"publisher admin key create --scope {scope}.",
+            f"publisher admin key create --tenant NAME --scope {scope}.",
         )
 
 
@@ -95,12 +99,31 @@ def refuse_more(asked: Iterable[Scope], held: frozenset[Scope]) -> None:
         )
 
 
+def ends_within(asked: float | None, makers: float | None) -> float | None:
+    """When a key ends, in seconds since 1970: with its maker if it is not asked for. Raises OutlivesMaker."""
+    if asked is not None and makers is not None and asked > makers:
+        raise OutlivesMaker(
+            f"the key that you sent ends itself at {makers:.0f}.",
+            field="expires_at",
+            way_out="Give that or an earlier time, or send a key without an end.",
+        )
+    return makers if asked is None else asked
+
+
 class GivesMore(RequestFault):
     """A key is to have scopes that its maker has not."""
 
     status = 403
     slug = "missing-scope"
     title = "Scope missing"
+
+
+class OutlivesMaker(RequestFault):
+    """A key is to work for longer than its maker does."""
+
+    status = 403
+    slug = "key-outlives-maker"
+    title = "Key would outlive its maker"
 
 
 def parse(text: str) -> list[Scope]:

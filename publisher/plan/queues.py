@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from publisher.configuration.workers import NO_GPU_QUEUE, QUEUE_SIZES
 from publisher.plan.needs import Needs
 from publisher.plan.sizes import GIB
-from publisher.settings import NO_GPU_QUEUE, QUEUE_SIZES
 
 NAMES = (NO_GPU_QUEUE, *(str(size) for size in QUEUE_SIZES))
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Float, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import IntegrityError, InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -54,6 +54,18 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kwargs: Any)
 def clock(session: Session) -> float:
     """What the database's clock says."""
     return float(session.scalars(select(database_now())).one())
+
+
+def added_first(session: Session, row: object) -> bool:
+    """Add a row; False, and nothing is changed, if another one has its place, also one that is committed meanwhile.
+
+    Not after jobs' events of the same transaction, which a savepoint's end would take away."""
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        return False
+    return True
 
 
 class Database:

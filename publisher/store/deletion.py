@@ -67,6 +67,7 @@ def delete_corpus(session: Session, row: Corpus) -> None:
 
 def delete_sweep(session: Session, row: Sweep) -> None:
     """Conflict while variants of it are there."""
+    hold(session, row)
     refuse_used(f"sweep {row.id}", [variant.id for variant in row.variants])
     record(session, "sweep.delete", row.id, tenant_id=row.tenant_id)
     session.delete(row)

@@ -61,7 +61,7 @@ def put(
 
 def delete(session: Session, tenant_id: str) -> bool:
     """Whether there was one."""
-    row = session.get(HubCredential, tenant_id)
+    row = session.get(HubCredential, tenant_id, with_for_update=True)
     if row is not None:
         session.delete(row)
         record(session, "hub_credential.delete", row.endpoint, tenant_id=tenant_id)

@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from publisher.errors import NotFound
+from publisher.errors import Conflict, NotFound
 from publisher.keys.digests import UNKEYED, Digest, KeyDigests
 from publisher.keys.scopes import Scope
 from publisher.keys.text import new_key
 from publisher.store import namespaces
 from publisher.store.audit import record
-from publisher.store.database import Database, clock, database_now
+from publisher.store.database import Database, added_first, clock, database_now
 from publisher.store.models import ApiKey, Tenant
 
 FIRST_TENANT = "default"
@@ -25,10 +25,10 @@ USE_SECONDS = 60
 
 
 def add_tenant(session: Session, name: str) -> Tenant:
-    """With the Hub's namespace of its name, unless that is somebody's already."""
+    """With the Hub's namespace of its name, unless that is somebody's. Conflict if there is a tenant of this name."""
     tenant = Tenant(name=name)
-    session.add(tenant)
-    session.flush()
+    if not added_first(session, tenant):
+        raise Conflict(f"there is already a tenant {name!r}.", way_out="Choose another name.")
     namespaces.grant_if_free(session, name, tenant.id)
     return tenant
 
@@ -112,6 +112,10 @@ def _oldest_active(session: Session, tenant_id: str) -> str | None:
 
 
 def revoke(session: Session, key: ApiKey) -> None:
+    """Twice changes nothing. Others at once wait."""
+    session.refresh(key, with_for_update=True)
+    if key.revoked_at is not None:
+        return
     key.revoked_at = clock(session)
     record(session, "key.revoke", key.id, tenant_id=key.tenant_id, name=key.name)
 
@@ -187,7 +191,7 @@ def ensure_first_key(
             if chosen is None:
                 return _add_first(session, keep, digests)
             _add_chosen(session, chosen, digests)
-    except IntegrityError:
+    except (IntegrityError, Conflict):
         pass  # another process that started at the same time was faster
     return None
 

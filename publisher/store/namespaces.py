@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from publisher.errors import Conflict, NotFound
 from publisher.store.audit import record
-from publisher.store.database import clock
+from publisher.store.database import added_first, clock
 from publisher.store.models import HubNamespace, Tenant
 
 
@@ -41,24 +41,22 @@ def may_use(session: Session, namespace: str, tenant_id: str, recorded: Callable
 
 def grant(session: Session, namespace: str, tenant: Tenant) -> None:
     """Conflict if it is another tenant's."""
-    row = namespace_row(session, namespace)
-    if row is not None and row.tenant_id not in {None, tenant.id}:
-        owner = session.get_one(Tenant, row.tenant_id).name
-        raise Conflict(
-            f"namespace {namespace!r} is tenant {owner!r}'s.",
-            way_out=f"publisher admin tenant ungrant {owner} {namespace} takes it back first.",
-        )
-    if row is None:
-        session.add(HubNamespace(namespace=namespace, tenant_id=tenant.id, granted_at=clock(session)))
-    else:
+    if not _begun(session, namespace, tenant.id):
+        row = _held(session, namespace)
+        if row.tenant_id not in {None, tenant.id}:
+            owner = session.get_one(Tenant, row.tenant_id).name
+            raise Conflict(
+                f"namespace {namespace!r} is tenant {owner!r}'s.",
+                way_out=f"publisher admin tenant ungrant {owner} {namespace} takes it back first.",
+            )
         row.tenant_id, row.granted_at = tenant.id, clock(session)
-    session.flush()
+        session.flush()
     record(session, "namespace.grant", namespace, tenant_id=tenant.id)
 
 
 def ungrant(session: Session, namespace: str, tenant: Tenant) -> None:
     """Nobody's from now on, until it is granted again; what lies in it stays. NotFound if it is not the tenant's."""
-    row = namespace_row(session, namespace)
+    row = None if namespace_row(session, namespace) is None else _held(session, namespace)
     if row is None or row.tenant_id != tenant.id:
         raise NotFound(
             f"tenant {tenant.name!r} has no namespace {namespace!r}.",
@@ -70,9 +68,20 @@ def ungrant(session: Session, namespace: str, tenant: Tenant) -> None:
 
 def grant_if_free(session: Session, namespace: str, tenant_id: str) -> None:
     """Nothing is changed where there is a row already."""
-    if namespace_row(session, namespace) is None:
-        session.add(HubNamespace(namespace=namespace, tenant_id=tenant_id, granted_at=clock(session)))
-        session.flush()
+    _begun(session, namespace, tenant_id)
+
+
+def _begun(session: Session, namespace: str, tenant_id: str) -> bool:
+    """Whether nobody had it before, not even at this moment; then it is the tenant's."""
+    if namespace_row(session, namespace) is not None:
+        return False
+    row = HubNamespace(namespace=namespace, tenant_id=tenant_id, granted_at=clock(session))
+    return added_first(session, row)
+
+
+def _held(session: Session, namespace: str) -> HubNamespace:
+    """As it is now, whatever others do to it at this moment, until the transaction ends."""
+    return session.get_one(HubNamespace, namespace, with_for_update=True, populate_existing=True)
 
 
 def adopt(session: Session, owners: Mapping[str, str]) -> None:

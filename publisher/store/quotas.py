@@ -21,15 +21,19 @@ from publisher.store.states import ACTIVE, JobState
 
 #: `tenant_id` of the defaults
 EVERYBODY = "*"
+#: what a column holds
+MOST = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Quota:
-    """One kind of limit: `name` everywhere, `setting` that holds its default, `words` for people."""
+    """One kind of limit: `name` everywhere, `setting` that holds its default, `words` for people; a limit is `least` or
+    more."""
 
     name: str
     words: str
     unit: str
+    least: int = 0
 
     @property
     def setting(self) -> str:
@@ -39,7 +43,9 @@ class Quota:
 JOBS_QUEUED = Quota("jobs_queued", "jobs that wait in the queue; one more is refused", "jobs")
 JOBS_RUNNING = Quota("jobs_running", "jobs that workers hold; more of them wait in the queue", "jobs")
 STORED_BYTES = Quota("stored_bytes", "bytes in the embedded Hub; what does not fit is refused", "bytes")
-REQUESTS_PER_MINUTE = Quota("requests_per_minute", "requests to the API and the embedded Hub", "requests a minute")
+REQUESTS_PER_MINUTE = Quota(
+    "requests_per_minute", "requests to the API and the embedded Hub", "requests a minute", least=1
+)
 
 QUOTAS: Mapping[str, Quota] = {
     quota.name: quota for quota in (JOBS_QUEUED, JOBS_RUNNING, STORED_BYTES, REQUESTS_PER_MINUTE)
@@ -56,7 +62,7 @@ def keep_defaults(database: Database, settings: Settings) -> None:
             kept = _rows(session, EVERYBODY)
             for quota in QUOTAS.values():
                 chosen = getattr(settings, quota.setting)
-                most = None if chosen is None else int(chosen)
+                most = None if chosen is None else min(int(chosen), MOST)
                 if kept.get(quota.name) != most:
                     session.merge(QuotaLimit(tenant_id=EVERYBODY, name=quota.name, most=most))
     except IntegrityError:

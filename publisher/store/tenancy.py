@@ -44,7 +44,7 @@ def owned(session: Session, model: type[Owned], tenant_id: str, id: str, *, kept
     return row
 
 
-def hold(session: Session, row: BaseModel | Corpus | Variant | Job | Webhook) -> None:
+def hold(session: Session, row: BaseModel | Corpus | Sweep | Variant | Job | Webhook) -> None:
     """Lock a row, as it is now, until the transaction ends; NotFound if it has just been deleted."""
     id, model = row.id, type(row)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from publisher.errors import Conflict, NotFound, RequestFault
+from publisher.errors import NotFound, RequestFault
 from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.keys import add_tenant
@@ -47,17 +47,17 @@ def may_begin() -> ColumnElement[bool]:
 
 def create_tenant(session: Session, name: str) -> Tenant:
     """Conflict if there is one of this name."""
-    if session.scalar(select(Tenant.id).where(Tenant.name == name)) is not None:
-        raise Conflict(f"there is already a tenant {name!r}.", way_out="Choose another name.")
     tenant = add_tenant(session, name)
     record(session, "tenant.create", tenant.id, tenant_id=tenant.id, name=name)
     return tenant
 
 
-def find_tenant(session: Session, name: str) -> Tenant:
-    """By name or id, locked until the transaction ends. Raises NotFound."""
+def find_tenant(session: Session, name: str, *, locked: bool = True) -> Tenant:
+    """By name or id, locked until the transaction ends unless jobs are to be changed, which come first. Raises
+    NotFound."""
     known = or_(Tenant.name == name, Tenant.id == name)
-    tenant = session.scalar(select(Tenant).where(known).order_by(Tenant.id).limit(1).with_for_update(key_share=True))
+    found = select(Tenant).where(known).order_by(Tenant.id).limit(1)
+    tenant = session.scalar(found.with_for_update(key_share=True) if locked else found)
     if tenant is None:
         raise NotFound(f"there is no tenant {name!r}.", way_out="publisher admin tenant list names them all.")
     return tenant

@@ -57,6 +57,14 @@ def remove(session: Session, tenant_id: str, id: str) -> None:
     record(session, "webhook.delete", id, tenant_id=tenant_id)
 
 
+def held(session: Session, tenant_id: str, id: str) -> Webhook:
+    """The tenant's webhook, which nobody else changes or deletes until the transaction ends. NotFound if there is none,
+    or it has just been deleted."""
+    webhook = owned(session, Webhook, tenant_id, id)
+    hold(session, webhook)
+    return webhook
+
+
 def replace_secret(session: Session, webhook: Webhook, sealed: str, seconds: float) -> None:
     """The secret of now signs for `seconds` more, beside the new one."""
     hold(session, webhook)  # of two at once each shows a secret that signs

@@ -11,6 +11,7 @@ from publisher.hub_client.addresses import is_public
 from publisher.settings import Settings
 
 MOST_LETTERS = 2000
+_LAST_PORT = 65535
 
 _OWN_NAMES = ("localhost", ".localhost", ".local", ".internal")
 _WAY_OUT = "Give an address that everybody can reach, or have the operator set PUBLISHER_ALLOW_PRIVATE_ADDRESSES."
@@ -22,9 +23,10 @@ def check_url(text: str, settings: Settings) -> str:
         raise _refused(f"the URL has {len(text)} letters; {MOST_LETTERS} are enough.")
     try:
         url = httpx.URL(text)
+        host = url.host  # decoded only now
     except (httpx.InvalidURL, ValueError) as error:
         raise _refused(f"this is no URL: {error}.") from error
-    if url.scheme not in {"http", "https"} or not url.host or url.port == 0:
+    if url.scheme not in {"http", "https"} or not host or not (url.port is None or 0 < url.port <= _LAST_PORT):
         raise _refused("this is not https://host/….")
     if url.scheme == "http" and not settings.allow_http_webhooks:
         way_out = "Use https, or have the operator set PUBLISHER_ALLOW_HTTP_WEBHOOKS."
@@ -33,8 +35,8 @@ def check_url(text: str, settings: Settings) -> str:
         raise _refused("the URL holds a user or a password.", "What is sent is signed: check that instead.")
     if url.fragment:
         raise _refused("the URL has a fragment (#…), which is never sent.")
-    if not settings.allow_private_addresses and _is_own(url.host):
-        raise _refused(f"{url.host} is a private address.", _WAY_OUT)
+    if not settings.allow_private_addresses and _is_own(host):
+        raise _refused(f"{host} is a private address.", _WAY_OUT)
     return str(url)
 
 

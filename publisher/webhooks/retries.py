@@ -46,9 +46,10 @@ def retry_after(header: str | None, now: float) -> float | None:
         return float(header.strip()[:9])
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+        then = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):  # a year or a zone of twenty digits
         return None
-    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now)
+    return max(0.0, then - now)
 
 
 def iso(at: float) -> str:

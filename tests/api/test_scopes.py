@@ -96,6 +96,23 @@ def test_an_end_that_has_passed_is_refused(client: httpx.Client) -> None:
     refused(client.post("/v1/api-keys", json={"name": "k", "expires_at": time.time() - 1}), 422, "expires_at")
 
 
+def test_a_key_that_ends_makes_none_that_outlives_it(api: RunningApi, client: httpx.Client) -> None:
+    ends = time.time() + 3600
+    with sent_with(api, make(client, "admin", expires_at=ends)["key"]) as short:
+        assert make(short, "admin")["expires_at"] == ends
+        assert make(short, "admin", expires_at=ends - 60)["expires_at"] == ends - 60
+        later = short.post("/v1/api-keys", json={"name": "k", "expires_at": ends + 1})
+        assert "ends itself" in refused(later, 403, "expires_at")
+    assert make(client, "admin")["expires_at"] is None
+
+
+@pytest.mark.parametrize("letter", ["\0", "\n", "\x9b", "\u2028", "\u202e", "\u2066"])
+def test_a_name_holds_nothing_that_moves_a_terminal_or_turns_a_line(client: httpx.Client, letter: str) -> None:
+    refused(client.post("/v1/api-keys", json={"name": f"a{letter}b"}), 422, "name")
+    hook = {"url": "https://ci.example.com/", "description": f"a{letter}b"}
+    refused(client.post("/v1/webhooks", json=hook), 422, "description")
+
+
 def test_the_only_key_that_makes_others_for_good_stays(api: RunningApi, client: httpx.Client) -> None:
     (first,) = client.get("/v1/api-keys").json()["items"]
     make(client, "models:read")

@@ -189,7 +189,7 @@ def test_events_that_there_are_not_are_refused_by_name(client: httpx.Client, rec
 
 WRONG = ["https://user:password@example.com/", "https://user@example.com/", "https://example.com/#part"]
 WRONG += ["ftp://example.com/", "https://", "https:///path", "example.com", "https://example.com:0/", ""]
-WRONG += ["https://exa mple.com/", "https://[::1/"]
+WRONG += ["https://exa mple.com/", "https://[::1/", "https://example.com:65536/", "https://xn--a/"]
 
 
 @pytest.mark.parametrize("url", WRONG)

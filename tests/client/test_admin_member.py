@@ -49,11 +49,19 @@ def test_operator_invites_looks_and_removes(database: Database, run: Run) -> Non
     assert "invited" in run("list")
     with database.write() as session:
         members.sign_in(session, Identity("https://id.example", "1", "ann@acme.example", "Ann A.", {}), {})
-    assert run("add", "lab", "ann@acme.example").strip() == "ann@acme.example is member of lab."
+    assert run("add", "lab", "ann@acme.example").startswith("ann@acme.example is member of lab.\n")
     line = run("list", "lab")
     assert all(word in line for word in ("lab", "ann@acme.example", "Ann A.", "member"))
     assert "ann@acme.example is no member of lab any more (mem_" in run("remove", "lab", "ann@acme.example")
     assert "ended" in run("list")
+
+
+def test_an_invitation_that_nobody_can_take_up_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "PUBLISHER_OIDC_ISSUER is not set" in run("add", "lab", "ann@acme.example")
+    monkeypatch.setenv("PUBLISHER_OIDC_ISSUER", "https://id.example")
+    monkeypatch.setenv("PUBLISHER_OIDC_CLIENT_ID", "loram")
+    settings.cache_clear()
+    assert "PUBLISHER_OIDC_ISSUER" not in run("add", "lab", "bob@acme.example")
 
 
 def test_tenant_that_does_not_exist_is_named_with_where_they_are_listed(run: Run) -> None:

@@ -88,6 +88,16 @@ def test_following_begins_where_it_is_told(service: Scripted) -> None:
     assert service.last_event_ids() == ["2"]
 
 
+def test_each_time_that_the_service_is_away_is_told_once(service: Scripted) -> None:
+    away = Response("Bad Gateway", 502)
+    service.answers = [away, away, away, Stream((RUNNING,), broken=True), away, Stream((LINE, DONE))]
+    told: list[str] = []
+    with Client(service.url, "key") as client:
+        assert len(list(client.follow_job("job_1", pause=0.01, on_away=told.append))) == 3
+    assert len(told) == 2
+    assert "HTTP 502" in told[0]
+
+
 @pytest.mark.parametrize("answer", [Stream(), Response("Bad Gateway", 502)])
 def test_service_that_stays_away_is_given_up(service: Scripted, answer: Stream | Response) -> None:
     service.answers = [answer]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 from publisher.client.follow import follow
@@ -80,6 +80,14 @@ def test_another_attempt_is_announced(service: Scripted) -> None:
     result = run(service, *STAGES, again, ("state", {"state": "succeeded", "attempt": 2}))
     assert "attempt 2: running" in result.stdout
     assert "attempt 1" not in result.stdout
+
+
+def test_a_service_that_is_away_is_told_at_once_with_the_way_to_another(service: Scripted) -> None:
+    service.answers = [Response("Bad Gateway", 502), Stream(((1, "state", {"state": "succeeded", "at": 1.0}),))]
+    result = CliRunner().invoke(follow, ["job_1", "--url", service.url, "--key", "k"])
+    assert result.exit_code == 0, result.output
+    assert f"{service.url} is away (GET /v1/jobs/job_1/events: HTTP 502)" in result.stderr
+    assert "PUBLISHER_URL" in result.stderr
 
 
 def test_ctrl_c_says_that_the_job_goes_on_and_how_to_come_back() -> None:

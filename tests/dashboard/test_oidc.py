@@ -152,6 +152,23 @@ def test_cookie_is_as_careful_as_that_of_a_key_and_nothing_of_the_provider_is_ke
     assert not any(token in text for token in tokens for text in (answer.text, *answer.headers.values()))
 
 
+def test_a_sign_in_ends_where_the_secret_has_been_replaced_meanwhile(
+    provider: SmallProvider, someone: Claims, tmp_path: Path
+) -> None:
+    """As in a rotation: it begins on a machine whose newest secret is another one's older."""
+    old, new = "o" * 40, "n" * 40
+    machine = {"secret": old, "old_secrets": new}, {"secret": new, "old_secrets": old}
+    with serve(tmp_path, **settings_for(provider), **machine[0]) as before:
+        Account.create(before.database, LAB)
+        invite(before, someone)
+        with before.browser() as browser:
+            back, cookies = go(browser), dict(browser.cookies)
+    with serve(tmp_path, int(urlsplit(back).port or 0), **settings_for(provider), **machine[1]) as after:
+        with httpx.Client(cookies=cookies, timeout=30) as browser:
+            assert target(browser.get(back)) == "/jobs"
+        assert after.url in back
+
+
 def test_who_belongs_nowhere_is_told_whom_to_ask_and_is_not_kept(service: RunningDashboard, someone: Claims) -> None:
     with service.browser() as browser:
         answer = enter(browser)

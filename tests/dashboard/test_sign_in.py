@@ -127,10 +127,15 @@ def test_sign_in_form_of_another_site_is_refused(dashboard: RunningDashboard, ac
 
 
 @pytest.mark.parametrize(
-    "address", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"]
+    "address",
+    [
+        *("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"),
+        *("//[", "https://[::1", "//a\u2100b"),  # no addresses at all
+    ],
 )
 def test_sign_in_leads_to_no_other_site(dashboard: RunningDashboard, account: Account, address: str) -> None:
     with dashboard.browser() as browser:
+        assert 'name="next" value="/jobs"' in browser.get("/login", params={"next": address}).text
         assert sign_in(browser, account.key, next=address).headers["location"] == "/jobs"
 
 

@@ -193,6 +193,14 @@ def test_unknown_addresses_answer_in_the_hubs_format(hub: RunningHub) -> None:
     assert "body.name" in answer.json()["error"]
 
 
+@pytest.mark.parametrize(("path", "shown"), [("%00", "\\x00"), ("a%7Fb", "a\\x7fb"), ("%E2%80%AE", "\\u202e")])
+def test_an_address_that_fits_no_header_is_answered_all_the_same(hub: RunningHub, path: str, shown: str) -> None:
+    answer = httpx.get(f"{hub.endpoint}/{path}")
+    assert answer.status_code == 404
+    assert f"/hub/{shown}" in answer.headers["X-Error-Message"]
+    assert "does not know GET" in answer.json()["error"]
+
+
 def test_bodies_that_are_held_in_memory_are_bounded(hub: RunningHub) -> None:
     answer = httpx.post(f"{hub.endpoint}/api/validate-yaml", json={"content": "x" * 17_000_000})
     assert answer.status_code == 413

@@ -44,6 +44,12 @@ def test_both_kinds_of_counters_say_the_same_of_the_same_requests(redis_url: str
         assert own.count("ten", 10, now) == shared.count("ten", 10, now)
 
 
+def test_a_limit_of_none_lets_nobody_in_and_says_so(counters: Counters) -> None:
+    rates = [counters.count("ten", most, START + second) for second, most in enumerate([0, 2, 0, 0])]
+    assert [rate.allowed for rate in rates] == [False, True, False, False]
+    assert all(rate.retry_after > 0 for rate in rates if not rate.allowed)
+
+
 @pytest.mark.parametrize("most", [1, 7, 60])
 def test_a_steady_stream_gets_what_is_allowed_and_no_more(most: int) -> None:
     own = OwnCounters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request
@@ -20,6 +21,8 @@ from publisher.errors import (
 )
 from publisher.hub_client.faults import Asked, hub_faults
 from tests.servers import free_port, serve
+from tests.webhooks.certificates import certificate, server_context
+from tests.webhooks.receiver import receiving
 
 #: repository → status, X-Error-Code
 ANSWERS = {
@@ -110,6 +113,14 @@ def test_silence_is_the_infrastructures_fault() -> None:
     fault = fault_of(Asked("org/any", nowhere, "SOME_TOKEN"))
     assert type(fault) is HubUnavailable
     assert fault.message.startswith(f"the Hub {nowhere} did not answer for org/any: ")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_with_the_way_to_do_so(tmp_path: Path) -> None:
+    with receiving(tls=server_context(certificate(tmp_path, "localhost"), [])) as receiver:
+        port = receiver.url.split(":")[2].split("/")[0]
+        fault = fault_of(Asked("org/own", f"https://localhost:{port}", "PUBLISHER_HUB_TOKEN"))
+    assert isinstance(fault, HubUnavailable)
+    assert "SSL_CERT_FILE" in str(fault)
 
 
 def test_answer_behind_another_error_counts_and_signatures_stay_out_of_messages(hub: str) -> None:

@@ -33,6 +33,10 @@ NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
         ({"retry-after": "-3"}, None),
         ({"ratelimit": '"api";r=0;t=55'}, 55),
         ({"ratelimit": '"api";r=3;t=55', "retry-after": "7"}, 7),
+        ({"retry-after": "9" * 400}, 86400),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 86400),
+        ({"ratelimit": f'"api";r=0;t={"9" * 400}'}, 86400),
+        ({"ratelimit": f'"api";r=0;t={"9" * 5000}', "retry-after": "7"}, 7),
     ],
 )
 def test_a_hub_says_how_long_in_several_ways(headers: dict[str, str], seconds: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_fsck_names_each_thing_that_is_lost_or_nobodys(lab: Lab) -> None:
     assert any("'lab/changed'" in line for line in deep.stdout.splitlines())
 
 
+@pytest.mark.parametrize("lost", ["repos/lab/other/refs/tags", "repos/lab/other/commits", "namespaces"])
+def test_fsck_names_a_folder_that_cannot_be_read_and_looks_at_the_rest(lab: Lab, lost: str) -> None:
+    lab.publish("other", weights=b"abc")
+    lab.publish("short", weights=b"0123456789")
+    lab.blob("short", "weights").write_bytes(b"01234")
+    folder = lab.settings.hub_dir / lost
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_bytes(b"")
+    found = admin(lab.settings, "fsck")
+    assert found.returncode == 3, found.stderr
+    assert f"{folder} cannot be read: Not a directory." in found.stdout
+    assert "5 bytes instead of 10" in found.stdout
+
+
 def test_fsck_speaks_of_missing_migrations_and_of_other_hubs(lab: Lab) -> None:
     with lab.database.write() as session:
         elsewhere = {"endpoint": "https://hub.example", "repo_id": "org/small", "commit": "0" * 40, "url": ""}
@@ -112,3 +127,13 @@ def test_fsck_speaks_of_missing_migrations_and_of_other_hubs(lab: Lab) -> None:
     found = admin(lab.settings, "fsck")
     assert found.returncode == 3
     assert f"migration {LAST} is missing" in found.stdout
+
+
+@pytest.mark.parametrize("command", ["fsck", "reap"])
+def test_a_database_without_tables_is_named_and_stays_empty(lab: Lab, command: str) -> None:
+    migrate.downgrade(lab.settings.database_url, "base")
+    done = admin(lab.settings, command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Error: The database has no tables" in done.stderr
+    assert migrate.standing(lab.settings.database_url).revision is None

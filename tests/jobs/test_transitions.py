@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -90,6 +91,14 @@ def test_waiting_is_not_a_try_and_says_for_what_and_since_when(database: Databas
         rows.let_pass(database, job_id, 3600)
     assert len(since) == 1
     assert rows.read_events(database, job_id)[-1].data["waiting"]["kind"] == "hub"
+
+
+def test_a_hub_that_asks_for_years_is_asked_again_before_patience_ends(database: Database) -> None:
+    job_id = rows.add_job(database)
+    lease, away = rows.claim(database, job_id), Waiting(WaitKind.HUB, "away")
+    with database.write() as session:
+        assert transitions.wait_patiently(session, lease, away, 3600, math.inf) is JobState.QUEUED
+    assert rows.load(database, job_id).claimable_at - time.time() == pytest.approx(3600, abs=5)
 
 
 def test_job_that_goes_on_waits_no_more_and_is_patient_anew_after_a_stage(database: Database) -> None:

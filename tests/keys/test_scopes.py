@@ -30,7 +30,7 @@ def test_a_scope_of_a_later_version_gives_nothing() -> None:
 
 def test_who_lacks_a_scope_is_told_which_and_how_to_get_it() -> None:
     require(Scope.ADMIN, ALL)
-    with pytest.raises(MissingScope, match=r"lacks the scope admin.*key create --scope admin"):
+    with pytest.raises(MissingScope, match=r"lacks the scope admin.*key create --tenant NAME --scope admin"):
         require(Scope.ADMIN, rights(["hub:write", "models:write", "variants:write"]))
 
 

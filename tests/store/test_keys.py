@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from publisher.store import keys, tenants
 from publisher.store.database import Database, clock, database_now
-from publisher.store.models import ApiKey, Tenant
+from publisher.store.models import ApiKey, AuditEntry, Tenant
 from tests.store.rows import Owner, add_owner
 
 KEY = "loram_key-of-mine"
@@ -74,6 +74,17 @@ def test_revoked_key_opens_nothing_and_others_stay(database: Database, owner: Ow
         assert keys.active_keys(session, owner.tenant_id) == 1
         revoked_at = session.get_one(ApiKey, owner.key).revoked_at
         assert revoked_at == pytest.approx(session.scalar(select(database_now())), abs=60)
+
+
+def test_a_key_is_revoked_once_however_often_it_is_asked_for(database: Database, owner: Owner) -> None:
+    revoke(database, owner.key)
+    with database.read() as session:
+        before = session.get_one(ApiKey, owner.key).revoked_at
+    revoke(database, owner.key)
+    with database.read() as session:
+        assert session.get_one(ApiKey, owner.key).revoked_at == before
+        told = select(AuditEntry).where(AuditEntry.action == "key.revoke", AuditEntry.resource == owner.key)
+        assert len(session.scalars(told).all()) == 1
 
 
 def test_revoked_key_cannot_be_given_out_again(database: Database, owner: Owner) -> None:

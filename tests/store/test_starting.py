@@ -79,3 +79,22 @@ def test_database_that_is_something_else_is_named(tmp_path: Path, process: str) 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "publisher.db").write_bytes(b"no database at all" * 1000)
     assert "damaged" in said(process, tmp_path)
+
+
+@pytest.mark.parametrize("process", ["api", "hub"])
+def test_migrations_that_are_made_apart_are_asked_for_in_a_sentence(tmp_path: Path, process: str) -> None:
+    """Though the server runs already: it logs its own lines around it, and the status is its own."""
+    settings = {"PUBLISHER_DATA_DIR": str(tmp_path / "data"), "PUBLISHER_MIGRATE_AT_START": "false"}
+    done = subprocess.run(
+        PROCESSES[process],
+        env=os.environ | settings,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "Error: The database lacks" in done.stderr
+    assert "Run `publisher admin migrate`" in done.stderr

@@ -41,6 +41,8 @@ def test_a_receiver_may_ask_for_more_time_and_not_for_less_or_for_ever() -> None
         ("1.5", None),
         ("١٢", None),
         ("Sat, 99 Nov 2026 17:06:13 GMT", None),
+        ("Sat, 28 Nov 99999999999999999999 17:06:13 GMT", None),
+        ("Sat, 28 Nov 2026 17:06:13 +99999999999999", None),
         ("", None),
     ],
 )

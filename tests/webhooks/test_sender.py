@@ -138,6 +138,12 @@ def test_every_2xx_is_success(receiver: Receiver, tmp_path: Path, status: int) -
     assert sent(tmp_path, receiver.url).error is None
 
 
+@pytest.mark.parametrize("never", ["1 Jan 99999999999999999999 00:00:00 GMT", "9" * 400])
+def test_nonsense_about_when_to_come_again_makes_no_failure(receiver: Receiver, tmp_path: Path, never: str) -> None:
+    receiver.manner = answering(204, f"Retry-After: {never}")
+    assert sent(tmp_path, receiver.url).error is None
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_failures_and_are_not_followed(receiver: Receiver, tmp_path: Path, status: int) -> None:
     with receiving() as elsewhere:

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from publisher.client.exit_codes import Exit, Told
+from publisher.configuration.workers import device_names
 from publisher.errors import PublisherError
 from publisher.recipe.stages import Stage
-from publisher.settings import device_names
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 

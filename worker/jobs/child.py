@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from publisher.configuration.workers import device_names
 from publisher.errors import (
     CredentialFault,
     HubUnavailable,
@@ -37,7 +38,7 @@ from publisher.jobs.transitions import Failure, RetryPolicy
 from publisher.jobs.waiting import Waiting, WaitKind
 from publisher.logs import fields
 from publisher.logs.setup import configure
-from publisher.settings import Settings, device_names, forget_secrets
+from publisher.settings import Settings, forget_secrets
 from publisher.store.database import Database
 from publisher.store.hub_credentials import note_use
 from publisher.store.job_history import attempts_before, has_computed

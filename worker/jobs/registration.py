@@ -15,11 +15,12 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from publisher.configuration.workers import device_names, queue_names
 from publisher.errors import InfrastructureFault
 from publisher.plan.align import Machine
 from publisher.plan.capacity import Capacity
 from publisher.plan.queues import NAMES
-from publisher.settings import Settings, device_names, queue_names
+from publisher.settings import Settings
 from publisher.store.database import Database, database_now
 from publisher.store.faults import why_away
 from publisher.store.models import Worker

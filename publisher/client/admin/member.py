@@ -44,6 +44,8 @@ def add(tenant: str, who: str, role: str, data_dir: Path | None) -> None:
         row = members.add(session, tenant, who, Role(role))
         said = f"{row.email or who} is {role} of {tenant}"
     click.echo(f"{said}." if row.person_id else f"{said} as soon as they sign in at {at.settings.public_url}/login.")
+    if at.settings.oidc_issuer is None:
+        click.echo("Nobody can sign in yet but by a key: PUBLISHER_OIDC_ISSUER is not set.", err=True)
 
 
 @member.command()

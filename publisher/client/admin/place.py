@@ -17,6 +17,7 @@ from publisher.errors import RequestFault
 from publisher.files.private import umask_of
 from publisher.settings import Settings, settings
 from publisher.store.database import Database
+from publisher.store.migrate import current_revision
 
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,9 +51,15 @@ def chosen_settings(data_dir: Path | None, *, new: bool = False) -> Settings:
 
 @contextmanager
 def database_of(chosen: Settings) -> Iterator[Database]:
-    """The service's database, as it is: nothing is migrated."""
+    """The service's database, as it is: nothing is migrated. Raises RequestFault where there are no tables."""
     database = Database(chosen.resolved_database_url)
     try:
+        with database.engine.connect() as connection:
+            if current_revision(connection) is None:
+                raise RequestFault(
+                    "The database has no tables: no service was ever started over it.",
+                    way_out="Is this the service's PUBLISHER_DATABASE_URL, or its folder (--data)?",
+                )
         yield database
     finally:
         database.close()

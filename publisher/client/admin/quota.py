@@ -12,7 +12,7 @@ from publisher.client.admin.installation import installation
 from publisher.client.admin.place import data_option
 from publisher.errors import RequestFault, listed
 from publisher.store import quotas as store
-from publisher.store.quotas import QUOTAS, Quota
+from publisher.store.quotas import MOST, QUOTAS, Quota
 from publisher.store.tenants import find_tenant
 
 _WITHOUT, _DEFAULT = "none", "default"
@@ -63,7 +63,15 @@ def _parse(text: str) -> tuple[Quota, str | int]:
         raise RequestFault(f"{name!r} is no quota.", way_out=f"There are {listed(QUOTAS)}.")
     if most in (_WITHOUT, _DEFAULT):
         return QUOTAS[name], most
+    return QUOTAS[name], _number(QUOTAS[name], most)
+
+
+def _number(quota: Quota, text: str) -> int:
     try:
-        return QUOTAS[name], int(_NUMBER.validate_python(most))
+        number = int(_NUMBER.validate_python(text))
     except ValidationError:
-        raise RequestFault(f"{most!r} is no limit.", way_out="Give a number, none or default.") from None
+        raise RequestFault(f"{text!r} is no limit.", way_out="Give a number, none or default.") from None
+    if not quota.least <= number <= MOST:
+        way_out = f"Give {quota.least} to {MOST}, none or default; publisher admin tenant suspend lets nobody in."
+        raise RequestFault(f"{text!r} is no limit of {quota.name}.", way_out=way_out)
+    return number

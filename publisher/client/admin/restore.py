@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 from rich.filesize import decimal
 
-from publisher.client.admin.place import bytes_bar, chosen_settings, data_option
+from publisher.client.admin.place import bytes_bar, chosen_settings, data_option, database_of
+from publisher.client.admin.secrets import without_secret
 from publisher.installation.record import Backup
 from publisher.installation.restore import Restoring
 
@@ -23,7 +24,8 @@ def restore(*, place: Path, data_dir: Path | None, check: bool, new_secret: bool
     BACKUP is a folder that `backup` was given, for its newest, or one in its backups/. Database and folder are those of
     the settings; both may be of another kind than the service had. A damaged backup, a database with tenants and a Hub
     with repositories are refused. Every file is checked, then every publication. Jobs that were running are queued
-    again, at the cost of no try. If it is cut short, no process of the service starts there until the same command has
+    again, at the cost of no try. What needs an older secret or an encryption key that the settings lack is counted, on
+    standard error. If it is cut short, no process of the service starts there until the same command has
     come to its end.
     """
     found = Backup.find(place)
@@ -42,4 +44,7 @@ def restore(*, place: Path, data_dir: Path | None, check: bool, new_secret: bool
     )
     for fault in record.lacking:
         click.echo(f"was not in the backup: {fault}", err=True)
+    with database_of(chosen) as database, database.read() as session:
+        for line in without_secret(session, chosen):
+            click.echo(line, err=True)
     return None

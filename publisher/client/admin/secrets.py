@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from sqlalchemy.orm import Session
 
 from publisher.client.admin.installation import installation
 from publisher.client.admin.place import data_option
 from publisher.errors import PublisherError
+from publisher.settings import Settings
 from publisher.store import hub_credentials, keys, sealed
 
 
@@ -33,18 +36,28 @@ def show(data_dir: Path | None) -> None:
     """Which secrets sign and seal, the newest first, and how many API keys and sealed values are under each."""
     with installation(data_dir) as at, at.database.read() as session:
         counted, known_keys = sealed.count_by_secret(session), keys.count_by_secret(session)
-    chosen = at.settings
-    click.echo(f"sign: {', '.join(secret.id for secret in chosen.signing_secrets())}")
-    for id in [secret.id for secret in chosen.signing_secrets()]:
-        click.echo(f"keys: {id}  {known_keys.pop(id, 0)} keys")
-    known_keys.pop("", None)  # known without a secret: they come under the newest when they are used
-    for id, count in sorted(known_keys.items()):
-        click.echo(f"keys: {id}  {count} keys, which open nothing: this secret is not among the settings")
-    known = [secret.id for secret in chosen.sealing_secrets()]
-    for id in known:
-        click.echo(f"seal: {id}  {counted.pop(id, 0)} values")
-    for id, count in sorted(counted.items()):
-        click.echo(f"seal: {id}  {count} values, and this secret is not among the settings")
+        lost = list(without_secret(session, at.settings))
+    signing, sealing = at.settings.signing_secrets(), at.settings.sealing_secrets()
+    newest, *older = (secret.id for secret in signing)
+    click.echo(f"sign: {newest}  signs" + "".join(f", {id}  is accepted" for id in older))
+    for secret in signing:
+        click.echo(f"keys: {secret.id}  {known_keys[secret.id]} keys")
+    for secret in sealing:
+        click.echo(f"seal: {secret.id}  {counted[secret.id]} values")
+    for line in lost:
+        click.echo(line)
+
+
+def without_secret(session: Session, chosen: Settings) -> Iterator[str]:
+    """A line for every secret that keys or sealed values need and the settings lack."""
+    signing = {secret.id for secret in chosen.signing_secrets()} | {""}  # keys of before there were digests with one
+    for id, count in sorted(keys.count_by_secret(session).items()):
+        if id not in signing:
+            yield f"keys: {id}  {count} keys, which open nothing: this secret is not among the settings"
+    sealing = {secret.id for secret in chosen.sealing_secrets()}
+    for id, count in sorted(sealed.count_by_secret(session).items()):
+        if id not in sealing:
+            yield f"seal: {id}  {count} values, and this secret is not among the settings"
 
 
 @secrets.command()

@@ -78,7 +78,7 @@ def resume(name: str, data_dir: Path | None) -> None:
     """End a suspension: keys work again, and the jobs that it paused go on."""
     with installation(data_dir) as at:
         with at.database.write() as session:
-            resumed = resume_tenant(session, tenants.find_tenant(session, name))
+            resumed = resume_tenant(session, tenants.find_tenant(session, name, locked=False))
         at.send(resumed)
     click.echo(f"Tenant {name} goes on; {len(resumed)} paused jobs are queued again.")
 

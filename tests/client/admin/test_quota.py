@@ -47,12 +47,15 @@ def test_limits_are_set_and_shown_and_set_back(team: str) -> None:
         (["team", "jobs=1"], "'jobs' is no quota. There are jobs_queued,"),
         (["team", "jobs_queued=many"], "'many' is no limit. Give a number, none or default."),
         (["team", "jobs_queued=-1"], "'-1' is no limit."),
+        (["team", "requests_per_minute=0"], "'0' is no limit of requests_per_minute. Give 1 to "),
+        (["team", f"stored_bytes={2**63}"], f"'{2**63}' is no limit of stored_bytes."),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(team: str, wrong: list[str], said: str) -> None:
     done = publisher("admin", "quota", "set", *wrong)
     assert done.returncode == 4
     assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

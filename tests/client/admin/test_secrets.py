@@ -39,6 +39,23 @@ def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return made
 
 
+def test_a_restore_counts_what_needs_a_secret_that_the_settings_lack(
+    tmp_path: Path, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a backup that was taken in the middle of a rotation: it brings the newest secret alone."""
+    monkeypatch.setenv("PUBLISHER_SECRET", NEW)
+    for command in (
+        ["backup", str(tmp_path / "kept")],
+        ["restore", str(tmp_path / "kept"), "--data", str(tmp_path / "b")],
+    ):
+        settings.cache_clear()
+        done = CliRunner().invoke(cli, ["admin", *command])
+        assert done.exit_code == 0, (done.output, done.exception)
+    settings.cache_clear()
+    assert f"keys: {OLD_ID}  1 keys, which open nothing" in done.stderr
+    assert f"seal: {OLD_ID}  2 values" in done.stderr
+
+
 def secrets_command(monkeypatch: pytest.MonkeyPatch, name: str, newest: str, *older: str) -> Result:
     monkeypatch.setenv("PUBLISHER_SECRET", newest)
     monkeypatch.setenv("PUBLISHER_OLD_SECRETS", "\n".join(older))
@@ -65,7 +82,7 @@ def test_a_secret_is_replaced_and_the_old_one_taken_away(
     tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = secrets_command(monkeypatch, "show", NEW, OLD).output
-    assert f"sign: {NEW_ID}, {OLD_ID}" in shown
+    assert f"sign: {NEW_ID}  signs, {OLD_ID}  is accepted" in shown
     assert f"{OLD_ID}  2 values" in shown
     assert f"keys: {OLD_ID}  1 keys\n" in shown
     assert f"2 values were sealed under {NEW_ID}" in secrets_command(monkeypatch, "rotate", NEW, OLD).output

@@ -1,0 +1,52 @@
+"""What all tables have in common."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Enum, Float, Index, MetaData, String
+from sqlalchemy.orm import DeclarativeBase
+
+from publisher.store.states import DeliveryState, JobState
+
+
+def new_id(prefix: str) -> str:
+    """`job_0192f3a1c2b4d5e6f7a8b9`: 12 hex digits of milliseconds, then randomness, so that ids sort by age."""
+    return f"{prefix}_{int(time.time() * 1000):012x}{secrets.token_hex(5)}"
+
+
+def words(states: type[StrEnum]) -> Enum:
+    """The state's own word in a plain column, so that a new state needs no change of a database type."""
+    return Enum(states, native_enum=False, length=16, values_callable=lambda kind: [state.value for state in kind])
+
+
+STATE = words(JobState)
+DELIVERY_STATE = words(DeliveryState)
+
+
+#: Every constraint has a name, so that a later migration can change it on SQLite, too.
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map = {
+        dict[str, Any]: JSON(none_as_null=True),
+        str: String(),
+        float: Float(),
+        int: BigInteger(),
+        bool: Boolean(),
+    }
+
+
+def list_index() -> Index:
+    """A tenant's rows by age: a page of a list is read from where it begins, however long the list is."""
+    return Index(None, "tenant_id", "id")
