@@ -55,7 +55,7 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     code = "import sys; from publisher.client.main import cli; cli(['-h'], standalone_mode=False)"
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    for command in ("admin", "build", "demo", "families", "follow", "hub", "plan", "recover", "up"):
+    for command in ("admin", "build", "demo", "follow", "jobs", "login", "plan", "pull", "recover", "submit", "up"):
         assert f"  {command} " in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -80,7 +80,7 @@ def test_a_command_of_the_worker_says_so_where_there_is_no_worker() -> None:
     assert done.stderr == "Error: `publisher build` needs the worker's code, which is not installed here.\n"
 
 
-LIGHT = [[], ["build"], ["families", "--check"], ["follow"], ["recover"], ["verify"], ["up"], ["plan"]]
+LIGHT = [[], ["build"], ["families", "--check"], ["jobs", "list"], ["recover"], ["up"], ["demo"], ["hub"]]
 
 
 @pytest.mark.parametrize("command", LIGHT, ids=" ".join)
