@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def status(arguments: Sequence[str] | None) -> int:
     """Of the command, when it has ended; what went wrong is a line on stderr then."""
     try:
-        # a command that ends with a status of its own raises SystemExit, and --help answers 0
-        cli.main(arguments, prog_name="publisher", standalone_mode=False)
-        return Exit.RIGHT
+        # what a command ends with by click's own means, as --help does with 0, is answered
+        ended = cli.main(arguments, prog_name="publisher", standalone_mode=False)
+        return ended if isinstance(ended, int) else Exit.RIGHT
     except PublisherError as error:
         refused: click.ClickException = Told(error)
     except ModuleNotFoundError as error:

@@ -32,12 +32,12 @@ from publisher.client.exit_codes import Exit
 )
 def demo(data_dir: Path, prepare: bool, keep: bool, device: str) -> None:
     """The product's main job on a real model (SmolLM2-135M-Instruct), start to finish, on this machine."""
-    from publisher.client.demo.run import run
-
     # a stop that is asked for, by whatever signal, takes the service along
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
     try:
+        from publisher.client.demo.run import run
+
         run(data_dir.absolute(), console, prepare=prepare, keep=keep, device=device)
     except KeyboardInterrupt:  # by now the service and whoever was at work are gone
         console.print("\nStopped. The same command goes on from what is finished.")
