@@ -23,6 +23,7 @@ from publisher.api import (
     job_events,
     job_log,
     jobs,
+    me,
     metrics,
     plans,
     quotas,
@@ -115,7 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
     resources = (
         *(base_models, families, corpora, plans, variants, variant_files, sweeps),
         *(jobs, job_events, job_log, tenant_events, workers),
-        *(api_keys, webhooks, hub_credentials, quotas, audit),
+        *(me, api_keys, webhooks, hub_credentials, quotas, audit),
     )
     for resource in resources:
         app.include_router(resource.router, max_body_size=MAX_BODY_BYTES, dependencies=checks)

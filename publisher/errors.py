@@ -1,4 +1,4 @@
-"""The one exception tree: problem details in the API, a failure in a job, exit 1 on the command line."""
+"""The one exception tree: problem details in the API, a failure in a job, a status on the command line."""
 
 from __future__ import annotations
 

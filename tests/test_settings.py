@@ -173,7 +173,7 @@ def test_wrong_settings_start_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "publisher.client.main", "up", "--data", str(tmp_path / "data")]
     environment = os.environ | {"PUBLISHER_LEASE_SECONDS": "abc"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr.startswith("Error: Wrong settings: PUBLISHER_LEASE_SECONDS: ")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "data").exists()

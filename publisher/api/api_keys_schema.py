@@ -62,3 +62,14 @@ class ApiKeyAnswer(BaseModel):
 
 class NewApiKeyAnswer(ApiKeyAnswer):
     key: str = Field(description="the key itself; shown this once")
+
+
+class MeAnswer(BaseModel):
+    """Whose key was sent."""
+
+    tenant_id: str = Field(description="whose resources it sees")
+    tenant_name: str = Field(description="the tenant's namespace on the embedded Hub, too")
+    key_id: str = Field(description="names the key; not the key itself")
+    key_name: str = Field(description="to tell keys apart")
+    scopes: list[str] = Field(description="what it may do, with what its scopes include")
+    expires_at: float | None = Field(description="seconds since 1970; null: until it is revoked")

@@ -39,6 +39,8 @@ NEEDED: Mapping[tuple[str, str], Scope | None] = {
     ("API keys", "POST"): Scope.ADMIN,
     # a key revokes itself whatever it may do; revoke_api_key asks for admin where it is another
     ("API keys", "DELETE"): None,
+    # whose key it is, every key may know
+    ("me", "GET"): None,
     ("webhooks", "GET"): Scope.ADMIN,
     ("webhooks", "POST"): Scope.ADMIN,
     ("webhooks", "PATCH"): Scope.ADMIN,

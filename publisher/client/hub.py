@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,10 +14,9 @@ from rich.filesize import decimal
 
 from publisher.client.progress import progress_bars
 from publisher.errors import InfrastructureFault, RequestFault
-from publisher.hub.checking import check_storage
-from publisher.hub.garbage import collect_garbage
-from publisher.hub.storage import HubStorage
-from publisher.settings import settings
+
+if TYPE_CHECKING:
+    from publisher.hub.storage import HubStorage
 
 
 @click.group()
@@ -40,6 +40,8 @@ def check(data_dir: Path | None) -> None:
     Exit code 0 if all is as it was stored; 1 if not, with a line for each damaged or missing thing.
     What is damaged the Hub refuses from then on, until the same content is uploaded again or put back.
     """
+    from publisher.hub.checking import check_storage
+
     with _bar("check") as advance:
         found = check_storage(_storage(data_dir), advance)
     for line in found.damage:
@@ -69,12 +71,17 @@ def collect(data_dir: Path | None, dry_run: bool, grace_minutes: float) -> None:
 
     Large files that were uploaded to an existing repository wait a day for their commit.
     """
+    from publisher.hub.garbage import collect_garbage
+
     removed = collect_garbage(_storage(data_dir), grace_seconds=grace_minutes * 60, dry_run=dry_run)
     click.echo(f"{'Would free' if dry_run else 'Freed'} {decimal(removed.bytes)} in {removed.files:,} files.")
 
 
 def _storage(data_dir: Path | None) -> HubStorage:
     """Raises RequestFault where there is no Hub: a mistyped folder is not an empty one."""
+    from publisher.hub.storage import HubStorage
+    from publisher.settings import settings
+
     folder = settings().hub_dir if data_dir is None else data_dir / "hub"
     if not folder.is_dir():
         raise RequestFault(f"{folder} does not exist.", way_out="Name the service's folder with --data.")

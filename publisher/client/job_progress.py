@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from publisher.client.events import FINISHED, Event
 from publisher.client.progress import Shown, loss_note, shown_on
-from publisher.client.rest import FINISHED, Event
 from publisher.store.states import JobState
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from publisher.client.announced import announced
 
@@ -42,6 +43,18 @@ class LazyGroup(click.Group):
         if place.module is None:
             entry_point = place.entry_point or name
             return announced(entry_point, entry_point.replace("-", " ") if place.entry_point else None)
-        loaded = getattr(import_module(place.module), name.replace("-", "_"))
+        return self._loaded(place.module, name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """By name alone: to load every command at a tab would take seconds."""
+        found = [
+            CompletionItem(name, help=place.summary)
+            for name, place in sorted(self._places.items())
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _loaded(self, module: str, name: str) -> click.Command:
+        loaded = getattr(import_module(module), name.replace("-", "_"))
         assert isinstance(loaded, click.Command)
         return loaded

@@ -1,12 +1,14 @@
-"""`publisher plan`: what a recipe will cost, from a config.json alone; no service, no weights."""
+"""`publisher plan`: what a recipe will cost and give; by a config.json alone, or by the service."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from publisher.architecture.geometry import LayerWidths
+from publisher.client import services
 from publisher.families.describe import describe, kernel_notes
 from publisher.files.json_object import read_object
 from publisher.plan.plan import GIB, Plan, make_plan
@@ -23,22 +26,51 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--config", required=True, type=FILE, help="the base model's config.json")
-@click.option("--recipe", "recipe_file", required=True, type=FILE, help="the recipe, as JSON")
-@click.option("--flops", type=click.FloatRange(min=1), help="speed of the worker in FLOP/s; measured here if left out")
-@click.option("--fp32-flops", type=click.FloatRange(min=1), help="the same in fp32; as --flops if left out")
-@click.option("--json", "as_json", is_flag=True, help="the whole plan as JSON")
-def plan(config: Path, recipe_file: Path, flops: float | None, fp32_flops: float | None, as_json: bool) -> None:
-    """Print parameters, bytes, memory and minutes of a recipe for a base model, without its weights."""
+@click.option("--config", type=FILE, help="The base model's config.json: nothing else is asked.")
+@click.option("--base", metavar="BASE_ID|ORG/NAME", help="Instead: a base model of the service, which plans.")
+@click.option("--recipe", "recipe_file", required=True, type=FILE, help="The recipe, as JSON.")
+@click.option("--flops", type=click.FloatRange(min=1), help="Speed of the worker in FLOP/s; measured here if left out.")
+@click.option("--fp32-flops", type=click.FloatRange(min=1), help="The same in fp32; as --flops if left out.")
+@click.option("--service", metavar="NAME", help="With --base: one that was signed in to; by default the last.")
+@click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON.")
+def plan(
+    *,
+    config: Path | None,
+    base: str | None,
+    recipe_file: Path,
+    flops: float | None,
+    fp32_flops: float | None,
+    service: str | None,
+    as_json: bool,
+) -> None:
+    """Print parameters, bytes, memory and minutes of a recipe, before anything runs: by a config.json alone, or by a
+    service that knows its workers' speed."""
+    if (config is None) == (base is None):
+        raise click.UsageError("name either --config or --base.")
+    found = _asked(base, recipe_file, service) if base else _local(config, recipe_file, flops, fp32_flops)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        Console().print(plan_table(Plan.model_validate(found)))
+
+
+def _asked(base: str, recipe_file: Path, service: str | None) -> Mapping[str, Any]:
+    from publisher.client import Client
+    from publisher.client.commands.base_models import base_named
+
+    found = services.chosen(service)
+    with Client(found.url, found.key) as client:
+        return client.plan_variant(base_model_id=base_named(client, base)["id"], recipe=read_object(recipe_file))
+
+
+def _local(config: Path | None, recipe_file: Path, flops: float | None, fp32_flops: float | None) -> Mapping[str, Any]:
+    """By the config alone; no service, no weights."""
+    assert config is not None
     raw = read_object(config)
     geometry = describe(raw)
     recipe = read_recipe(recipe_file)
-    result = make_plan(geometry, recipe, flops_per_second=flops or local_flops(), fp32_flops_per_second=fp32_flops)
-    result = result.model_copy(update={"notes": [*kernel_notes(raw), *result.notes]})
-    if as_json:
-        click.echo(result.model_dump_json(indent=2))
-    else:
-        Console().print(plan_table(result))
+    made = make_plan(geometry, recipe, flops_per_second=flops or local_flops(), fp32_flops_per_second=fp32_flops)
+    return made.model_copy(update={"notes": [*kernel_notes(raw), *made.notes]}).model_dump(mode="json")
 
 
 def plan_table(plan: Plan) -> Table:

@@ -18,6 +18,7 @@ from types import FrameType
 import click
 import httpx
 
+from publisher.client.extras import require
 from publisher.client.processes import end_with_parent
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.files.private import umask_of
@@ -55,6 +56,7 @@ SETTLED_SECONDS, QUICK_ENDS = 5, 3
 )
 def up(host: str, port: int, hub_port: int | None, data_dir: Path, roots: tuple[Path, ...]) -> None:
     """Start the service with a worker and keep both running until Ctrl-C."""
+    require("service")
     settings()  # what is wrong with them is said once, and not by every process
     refuse_taken_port(host, port, "--port")
     own_port = port_of_hub(host, port, hub_port)

@@ -19,7 +19,7 @@ from publisher.api.authentication import Caller
 from publisher.api.event_sources import JOB, TENANT, Source
 from publisher.api.event_streams import EventStream
 from publisher.api.fan_out import FanOut
-from publisher.client.rest import Event, parse_events
+from publisher.client.events import Event, parse_events
 from publisher.jobs import events, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from publisher.client.rest import Event, ServiceClient, parse_events
+from publisher.client.client import Client
+from publisher.client.events import Event, parse_events
 from publisher.jobs import leases, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
@@ -126,8 +127,8 @@ def test_nothing_is_lost_or_repeated_when_connections_break(api: RunningApi, ten
 
 def test_an_event_arrives_while_the_stream_is_open(api: RunningApi, tenant: Tenant, job_id: str) -> None:
     lease = claim(api.database, job_id)
-    with ServiceClient(api.url, tenant.key) as service:
-        stream = service.follow(job_id)
+    with Client(api.url, tenant.key) as service:
+        stream = service.follow_job(job_id)
         assert [next(stream).kind for _ in range(2)] == ["state", "state"]
         report(api, lease, "now")
         asked = time.monotonic()

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from publisher.api.shutdown import Shutdown
-from publisher.client.rest import Event, ServiceClient
+from publisher.client.client import Client
+from publisher.client.events import Event
 from publisher.jobs import service as job_service
 from publisher.settings import Settings
 from publisher.store import keys
@@ -78,8 +79,8 @@ def test_a_server_with_an_open_stream_ends_at_sigterm_and_its_listener_resumes(t
 
 
 def listen(url: str, job_id: str, tell: Callable[[Event], object]) -> None:
-    with ServiceClient(url, KEY) as client:
-        for event in client.follow(job_id, pause=0.1):
+    with Client(url, KEY) as client:
+        for event in client.follow_job(job_id, pause=0.1):
             tell(event)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from publisher.client.rest import Event, parse_events
+from publisher.client.events import Event, parse_events
 from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease

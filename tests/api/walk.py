@@ -7,7 +7,7 @@ The routes come from the application itself: a new one is walked without anybody
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,13 @@ class Call:
     #: with a value for each parameter
     address: str
     json: Mapping[str, Any] | None = None
-    #: the scope that it needs; None where that is not by a table
+    #: the scope that it needs; None where any key will do, or that is not by a table
     needs: Scope | None = None
     #: whether it names something of the victim's, so that nothing but a refusal is right
     names_the_victim: bool = True
+
+    def is_open_to(self, held: Collection[Scope]) -> bool:
+        return self.needs is None or self.needs in held
 
     def __str__(self) -> str:
         return f"{self.method.upper()} {self.address}"
@@ -90,7 +93,8 @@ def api_calls(document: Mapping[str, Any], victim: Owner, *, every_id: bool = Tr
     for path, operations in document["paths"].items():
         for method in (method for method in _METHODS if method in operations and path.startswith("/v1/")):
             needs = NEEDED[operations[method]["tags"][0], "GET" if method == "head" else method.upper()]
-            needs = needs or Scope.ADMIN  # what is somebody else's; without it a key revokes itself
+            if needs is None and "{" in path:
+                needs = Scope.ADMIN  # what is somebody else's; without it a key revokes itself
             json = body_of(method, path, operations[method], victim)
             named = json is not None and "base_model_id" in json
             if "{" not in path:

@@ -42,10 +42,10 @@ def test_a_plan_for_people_is_a_table(files: tuple[str, str]) -> None:
     assert "13,015,864,320 → 6,005,662,720" in done.stdout
 
 
-def test_a_wrong_recipe_is_one_line_and_exit_1(files: tuple[str, str], tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_one_line_and_refused(files: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text('{"pruning": {"criterion": "random", "ratio": 2}}')
     done = publisher("plan", "--config", files[0], "--recipe", str(tmp_path / "wrong.json"))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr.startswith("Error: ")
     assert "recipe.pruning.ratio: 2 is not valid" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -55,7 +55,7 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     code = "import sys; from publisher.client.main import cli; cli(['-h'], standalone_mode=False)"
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    for command in ("admin", "build", "demo", "families", "follow", "hub", "plan", "recover", "up"):
+    for command in ("admin", "build", "demo", "follow", "jobs", "login", "plan", "pull", "recover", "submit", "up"):
         assert f"  {command} " in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -66,7 +66,7 @@ def test_up_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         done = publisher("up", "--port", str(port), "--data", str(tmp_path / "data"))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert not (tmp_path / "data").exists()
 
@@ -78,3 +78,14 @@ def test_a_command_of_the_worker_says_so_where_there_is_no_worker() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr == "Error: `publisher build` needs the worker's code, which is not installed here.\n"
+
+
+LIGHT = [[], ["build"], ["families", "--check"], ["jobs", "list"], ["recover"], ["up"], ["demo"], ["hub"]]
+
+
+@pytest.mark.parametrize("command", LIGHT, ids=" ".join)
+def test_help_answers_without_what_takes_seconds_to_load(command: list[str]) -> None:
+    code = "import sys; from publisher.client.main import cli; cli(sys.argv[1:], standalone_mode=False)"
+    code += "; print([name for name in ('torch', 'transformers', 'peft', 'celery') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

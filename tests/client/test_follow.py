@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fastapi import Response
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from publisher.client.follow import follow
 from tests.client.service import Scripted, Stream, scripted_service
+from tests.servers import serve
 
 STAGES: list[tuple[str, dict[str, Any]]] = [
     ("state", {"state": "running", "attempt": 1}),
@@ -81,3 +88,38 @@ def test_a_service_that_is_away_is_told_at_once_with_the_way_to_another(service:
     assert result.exit_code == 0, result.output
     assert f"{service.url} is away (GET /v1/jobs/job_1/events: HTTP 502)" in result.stderr
     assert "PUBLISHER_URL" in result.stderr
+
+
+def test_ctrl_c_says_that_the_job_goes_on_and_how_to_come_back() -> None:
+    """A stream that does not end by itself."""
+    with stream_without_end() as url:
+        command = [sys.executable, "-m", "publisher.client.main", "follow", "job_1", "--url", url, "--key", "k"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "hello" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Job job_1 goes on" in said
+    assert "`publisher follow job_1`" in said
+    assert "Traceback" not in said
+
+
+@contextmanager
+def stream_without_end() -> Iterator[str]:
+    """The address of a service whose job says hello, and then nothing more until the block is left."""
+    app, over = FastAPI(), threading.Event()
+
+    @app.get("/v1/jobs/{id}/events")
+    def events(id: str) -> StreamingResponse:
+        def lines() -> Iterator[bytes]:
+            yield b'id: 1\nevent: log\ndata: {"message": "hello"}\n\n'
+            over.wait(60)
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    with serve(app) as port:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            over.set()

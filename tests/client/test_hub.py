@@ -73,6 +73,6 @@ def test_collecting_says_what_it_freed_and_a_dry_run_frees_nothing(storage: HubS
 
 def test_a_folder_without_a_hub_is_refused(tmp_path: Path) -> None:
     done = publisher("hub", "check", "--data", str(tmp_path / "dta"))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "--data" in done.stderr
     assert not (tmp_path / "dta").exists()

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from publisher.client.events import Event
 from publisher.client.job_progress import JobProgress
-from publisher.client.rest import Event
 
 
 def events(*told: tuple[float, str, dict[str, Any]]) -> list[Event]:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import httpx
 
-from publisher.client.rest import Event, parse_events
+from publisher.client.events import Event, parse_events
 from publisher.dashboard.session import SESSION_COOKIE
 from tests.dashboard.conftest import RunningDashboard, csrf, sign_in
 from tests.dashboard.rows import OUT_OF_DISK, Account, log, metric, progress

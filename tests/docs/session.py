@@ -79,5 +79,6 @@ def _environment(clone: Path, port: int) -> Iterator[tuple[str, str]]:
     yield from ((name, value) for name, value in os.environ.items() if not name.startswith(("PUBLISHER_", "HF_")))
     yield "PYTHONPATH", str(ROOT)
     yield "PUBLISHER_URL", f"http://127.0.0.1:{port}"
+    yield "XDG_CONFIG_HOME", str(clone / "config")
     yield "HF_HOME", str(clone / "hf")
     yield "OMP_NUM_THREADS", "1"

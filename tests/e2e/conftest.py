@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from publisher.client.rest import ServiceClient
+from publisher.client.client import Client
 from tests.models import tiny_llama
 
 KEY = "loram_end-to-end-test-key"
@@ -63,8 +63,8 @@ class Service:
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
 
-    def client(self) -> ServiceClient:
-        return ServiceClient(self.url, KEY)
+    def client(self) -> Client:
+        return Client(self.url, KEY)
 
     def worker(self) -> psutil.Process:
         """The Celery worker that `up` supervises."""

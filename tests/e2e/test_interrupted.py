@@ -10,7 +10,8 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
-from publisher.client.rest import Event, ServiceClient
+from publisher.client.client import Client
+from publisher.client.events import Event
 from tests.e2e.conftest import Service, recipe
 
 pytestmark = pytest.mark.e2e
@@ -29,10 +30,10 @@ def request(base_model: dict[str, Any], repo_id: str, alignment: dict[str, Any])
     return {"base_model_id": base_model["id"], "recipe": changed, "publish": {"repo_id": repo_id, "private": False}}
 
 
-def follow_until_aligning(client: ServiceClient, job_id: str) -> Event:
+def follow_until_aligning(client: Client, job_id: str) -> Event:
     """Return at the third loss that the align stage reports."""
     losses = 0
-    for event in client.follow(job_id):
+    for event in client.follow_job(job_id):
         losses += event.kind == "metric" and event.data["name"] == "loss"
         if losses == 3:
             return event
@@ -48,7 +49,7 @@ def test_a_worker_killed_while_aligning_finishes_after_its_restart(
         worker = service.worker()
         family = [worker, *worker.children(recursive=True)]
         worker.kill()
-        rest = list(client.follow(made["job"]["id"], after=last.id))
+        rest = list(client.follow_job(made["job"]["id"], after=last.id))
         job = client.get(f"/v1/jobs/{made['job']['id']}")
     assert rest[-1].data["state"] == "succeeded", rest[-1].data
     assert rest[0].id == last.id + 1
@@ -69,7 +70,7 @@ def test_a_cancelled_job_stops_within_seconds_and_publishes_nothing(
         last = follow_until_aligning(client, made["job"]["id"])
         asked = time.monotonic()
         client.post(f"/v1/jobs/{made['job']['id']}/cancel")
-        rest = list(client.follow(made["job"]["id"], after=last.id))
+        rest = list(client.follow_job(made["job"]["id"], after=last.id))
         waited = time.monotonic() - asked
     assert rest[-1].data["state"] == "cancelled"
     assert waited < 20

@@ -56,7 +56,7 @@ def variant(service: Service, base_model: dict[str, Any], corpora: dict[str, Pat
         made = client.post("/v1/variants", body, idempotency_key="main-job")
         again = client.post("/v1/variants", body, idempotency_key="main-job")
         assert again["id"] == made["id"]
-        events = list(client.follow(made["job"]["id"]))
+        events = list(client.follow_job(made["job"]["id"]))
         assert events[-1].data["state"] == "succeeded", events[-1].data
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         return client.get(f"/v1/variants/{made['id']}") | {"events": events, "job": made["job"]}
@@ -116,7 +116,7 @@ def test_the_same_request_again_reuses_what_was_made(
     body = {"base_model_id": base_model["id"], "recipe": recipe(), "publish": {"repo_id": "e2e/tiny", "private": False}}
     with service.client() as client:
         made = client.post("/v1/variants", body)
-        events = list(client.follow(made["job"]["id"]))
+        events = list(client.follow_job(made["job"]["id"]))
         again = client.get(f"/v1/variants/{made['id']}")
     assert events[-1].data["state"] == "succeeded"
     reused = {e.data["stage"] for e in events if e.kind == "stage" and e.data["state"] == "reused"}
@@ -137,11 +137,11 @@ def test_a_certificate_that_does_not_pass_is_the_request_s_fault_and_one_attempt
     }
     with service.client() as client:
         made = client.post("/v1/variants", body)
-        events = list(client.follow(made["job"]["id"]))
+        events = list(client.follow_job(made["job"]["id"]))
         job = client.get(f"/v1/jobs/{made['job']['id']}")
         evaluation["require_certificate"] = False
         again = client.post("/v1/variants", body)
-        rest = list(client.follow(again["job"]["id"]))
+        rest = list(client.follow_job(again["job"]["id"]))
         published = client.get(f"/v1/variants/{again['id']}")
     failure = events[-1].data["failure"]
     assert (job["state"], job["attempt"]) == ("failed", 1)

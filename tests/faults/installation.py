@@ -18,7 +18,7 @@ import redis
 from huggingface_hub import HfApi
 from sqlalchemy import delete, select
 
-from publisher.client.rest import ServiceClient
+from publisher.client.client import Client
 from publisher.settings import Settings
 from publisher.store.database import Database
 from publisher.store.models import Job, Worker
@@ -146,8 +146,8 @@ class Installation:
             kill_family(process)
         self.database.close()
 
-    def client(self) -> ServiceClient:
-        return ServiceClient(self.url, KEY)
+    def client(self) -> Client:
+        return Client(self.url, KEY)
 
     def register(self) -> None:
         """A tiny model and enough text to align it for a minute."""

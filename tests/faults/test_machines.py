@@ -70,7 +70,7 @@ def test_machines_with_one_hub_folder_and_one_secret_are_one_service(
     job_id = first.make_variant("default/followed", tokens=64)
     with second.client() as client, first.client() as other:
         other.post(f"/v1/jobs/{job_id}/cancel")
-        states = [event.data["state"] for event in client.follow(job_id) if event.kind == "state"]
+        states = [event.data["state"] for event in client.follow_job(job_id) if event.kind == "state"]
     assert (states[0], states[-1]) == ("queued", "cancelled")  # said again meanwhile: what it waits for
     # a session of the one, used and ended at the other
     with httpx.Client() as browser:

@@ -28,7 +28,7 @@ def backup(*, place: Path, data_dir: Path | None, with_secret: bool, keep: int |
     unless --with-secret is given: without it the restored service needs PUBLISHER_SECRET as it was.
 
     \b
-    Exit codes: 0 whole; 1 there is no new backup; 3 there is one, but the Hub itself has lost something (each named).
+    Exit codes: 0 whole; 3 there is one, but the Hub itself has lost something (each named); others: there is none.
     """
     chosen = chosen_settings(data_dir)
     with database_of(chosen) as database, bytes_bar("backup") as on_bytes:

@@ -31,7 +31,7 @@ def fsck(*, data_dir: Path | None, contents: bool) -> None:
     what is known to be damaged; `publisher hub check` reads the Hub alone.
 
     \b
-    Exit codes: 0 all is well; 1 it could not be checked; 3 something is lost or left over, with a line for each.
+    Exit codes: 0 all is well; 3 something is lost or left over, with a line for each; others: it could not be checked.
     """
     chosen = chosen_settings(data_dir)
     with database_of(chosen) as database:

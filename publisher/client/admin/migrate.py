@@ -25,7 +25,7 @@ def migrate(*, data_dir: Path | None, check: bool) -> None:
     this was run. Of several at once one does it, and the others wait.
 
     \b
-    Exit codes: 0 nothing is missing (any more); 1 it failed, and nothing was changed; 3 with --check: something is.
+    Exit codes: 0 nothing is missing (any more); 3 with --check: something is; others: it failed, nothing was changed.
     """
     url = chosen_settings(data_dir, new=True).resolved_database_url
     before = tables.standing(url)

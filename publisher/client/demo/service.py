@@ -20,9 +20,9 @@ import httpx
 from rich.console import Console
 
 from publisher import IDLE_THREADS
+from publisher.client.client import Client
 from publisher.client.processes import end_with_parent
 from publisher.client.progress import shown_on, working
-from publisher.client.rest import ServiceClient
 from publisher.client.up import is_ready
 from publisher.errors import InfrastructureFault
 
@@ -39,8 +39,8 @@ class RunningService:
     process: subprocess.Popen[bytes]
     device: str
 
-    def client(self) -> ServiceClient:
-        return ServiceClient(self.url, self.key)
+    def client(self) -> Client:
+        return Client(self.url, self.key)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def test_the_log_is_json_lines_oldest_first_and_can_be_narrowed_down(log: Databa
         narrow = publisher("admin", "audit", "--tenant", whose, "--action", "key", "--after", "2026-01-01").stdout
         assert [json.loads(line)["resource"] for line in narrow.splitlines()] == ["key.create-1"]
     unknown = publisher("admin", "audit", "--tenant", "three")
-    assert unknown.returncode == 1
+    assert unknown.returncode == 5
     assert "there is no tenant 'three'" in unknown.stderr
 
 

@@ -53,7 +53,7 @@ def test_limits_are_set_and_shown_and_set_back(team: str) -> None:
 )
 def test_what_cannot_be_is_refused_in_a_sentence(team: str, wrong: list[str], said: str) -> None:
     done = publisher("admin", "quota", "set", *wrong)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -77,7 +77,7 @@ def test_where_no_service_was_ever_started_every_command_says_so_and_makes_nothi
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     done = publisher("admin", *command, "--data", str(elsewhere))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "there is no installation in" in done.stderr
     assert "Traceback" not in done.stderr
     assert not elsewhere.exists()

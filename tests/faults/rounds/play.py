@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from publisher.client.rest import Event
+from publisher.client.events import Event
 from publisher.store.states import JobState
 from tests.faults.installation import KEY
 from tests.faults.rounds.acts import ACTS

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from publisher.client.rest import Event, parse_events
+from publisher.client.events import Event, parse_events
 from publisher.store.states import JobState
 
 _PAUSE_SECONDS = 0.2

@@ -24,7 +24,8 @@ from tests.dataset_hub import serve_datasets
 from tests.models import tiny_llama
 from tests.worker.card.test_card import described, evaluation
 from tests.worker.stages.building import prose, recipe
-from worker.build.command import build, say_certificate
+from worker.build.command import build
+from worker.build.run import say_certificate
 from worker.storage.store import StageStore
 from worker.streaming.weights import read_geometry
 
@@ -103,7 +104,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_work(base: Path, tmp_path:
     out.mkdir()
     (out / "thesis.txt").touch()
     done = call_here(arguments(base, out))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr == f"Error: {out} is not empty. Name a new folder; nothing is overwritten.\n"
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
@@ -112,10 +113,10 @@ def test_a_folder_that_is_not_empty_is_refused_before_work(base: Path, tmp_path:
     ("more", "status", "message"),
     [
         (("--until", "publish"), 2, "'publish' is not one of"),
-        (("--until", "align"), 1, "the recipe leaves this stage out"),
+        (("--until", "align"), 4, "the recipe leaves this stage out"),
         (("--device", "tpu9"), 2, "none of auto, cpu, cuda"),
         (("--corpus", "prose"), 2, "'prose' is not NAME=PATH"),
-        (("--corpus", "prose=/nowhere.jsonl"), 1, "corpus prose: /nowhere.jsonl does not exist"),
+        (("--corpus", "prose=/nowhere.jsonl"), 4, "corpus prose: /nowhere.jsonl does not exist"),
     ],
 )
 def test_wrong_options_are_refused_before_work(
@@ -130,7 +131,7 @@ def test_wrong_options_are_refused_before_work(
 def test_a_corpus_that_the_recipe_names_and_nobody_gives_is_named(base: Path, tmp_path: Path) -> None:
     command = arguments(base, tmp_path / "out", calibration={"corpus": "fineweb", "samples": 4, "sequence_length": 32})
     done = call_here(command)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "corpus fineweb, which no --corpus option gives. Add --corpus fineweb=PATH. Given: prose." in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -171,7 +172,7 @@ def test_a_damaged_corpus_is_refused_before_work(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     done = call_here(arguments(base, tmp_path / "out", "--corpus", f"prose={tmp_path / name}"))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (4, "")
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -180,7 +181,7 @@ def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) ->
     command = arguments(base, tmp_path / "out")
     (tmp_path / "recipe.json").write_text('{"pruning": {"ratio": 1.5, "criterion": "random"}}')
     done = call_here(command)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "recipe.pruning.ratio: 1.5 is not valid: it should be less than 1" in done.stderr
 
 
@@ -197,14 +198,14 @@ def test_a_recipe_that_cannot_be_had_is_refused_before_work(
     base: Path, tmp_path: Path, pruning: dict[str, Any], message: str
 ) -> None:
     done = call_here(arguments(base, tmp_path / "out", "--until", "prune", **pruning))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (4, "")
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_base_model_is_refused(tmp_path: Path) -> None:
     done = call(arguments(tmp_path / "nothing", tmp_path / "out"))
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "does not exist" in done.stderr
 
 
@@ -270,5 +271,5 @@ def test_a_dataset_that_is_not_there_is_refused_at_once(base: Path, tmp_path: Pa
         hub.repos = {"org/prose": {"train.jsonl": b"{}"}}
         command = arguments(base, tmp_path / "out", "--corpus", f"prose={address}")
         done = call(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint})
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert message in done.stderr

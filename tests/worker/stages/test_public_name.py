@@ -129,5 +129,5 @@ def test_an_adapter_of_an_unnamed_base_is_recovered_only_when_the_base_is_named(
 def test_a_repository_cannot_be_given_another_name(place: Path, tmp_path: Path) -> None:
     arguments = ["org/base", str(tmp_path / "out"), "--recipe", str(place / "recipe.json"), "--base-name", "org/other"]
     done = CliRunner().invoke(build, [*arguments, "--corpus", f"prose={place / 'prose.jsonl'}"])
-    assert done.exit_code == 1
+    assert done.exit_code == 4
     assert "--base-name is for folders" in done.output

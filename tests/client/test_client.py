@@ -9,7 +9,8 @@ import pytest
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from publisher.client.rest import Event, ServiceClient, parse_events
+from publisher.client.client import Client
+from publisher.client.events import Event, parse_events
 from publisher.errors import InfrastructureFault, PublisherError, RequestFault
 from tests.client.service import Scripted, Stream, scripted_service
 
@@ -24,8 +25,8 @@ def service() -> Iterator[Scripted]:
 
 
 def followed(service: Scripted, *, patience: float = 30, after: int = 0) -> list[int]:
-    with ServiceClient(service.url, "key") as client:
-        return [event.id for event in client.follow("job_1", after=after, patience=patience, pause=0.01)]
+    with Client(service.url, "key") as client:
+        return [event.id for event in client.follow_job("job_1", after=after, patience=patience, pause=0.01)]
 
 
 def test_events_are_read_from_their_lines() -> None:
@@ -43,7 +44,7 @@ def test_an_event_that_was_cut_off_is_not_delivered() -> None:
 
 def test_a_service_that_is_away_is_named_with_the_way_out() -> None:
     with (
-        ServiceClient("http://127.0.0.1:9", "key") as client,
+        Client("http://127.0.0.1:9", "key") as client,
         pytest.raises(InfrastructureFault, match=r"127.0.0.1:9 does not answer .*publisher up"),
     ):
         client.get("/v1/jobs")
@@ -52,7 +53,7 @@ def test_a_service_that_is_away_is_named_with_the_way_out() -> None:
 def test_a_refused_key_is_told_with_the_address_that_refused_it(service: Scripted) -> None:
     service.answers = [JSONResponse({"detail": "The API key is missing, wrong or revoked."}, 401)]
     with (
-        ServiceClient(service.url, "key") as client,
+        Client(service.url, "key") as client,
         pytest.raises(RequestFault, match=f"^{service.url}: The API key is missing"),
     ):
         client.get("/v1/jobs")
@@ -91,8 +92,8 @@ def test_each_time_that_the_service_is_away_is_told_once(service: Scripted) -> N
     away = Response("Bad Gateway", 502)
     service.answers = [away, away, away, Stream((RUNNING,), broken=True), away, Stream((LINE, DONE))]
     told: list[str] = []
-    with ServiceClient(service.url, "key") as client:
-        assert len(list(client.follow("job_1", pause=0.01, on_away=told.append))) == 3
+    with Client(service.url, "key") as client:
+        assert len(list(client.follow_job("job_1", pause=0.01, on_away=told.append))) == 3
     assert len(told) == 2
     assert "HTTP 502" in told[0]
 
@@ -124,7 +125,7 @@ def test_problem_details_become_the_fault_that_they_tell_of(
     service: Scripted, status: int, body: dict[str, object], kind: type[PublisherError], says: str
 ) -> None:
     service.answers = [JSONResponse(body, status)]
-    with ServiceClient(service.url, "key") as client, pytest.raises(kind) as refused:
+    with Client(service.url, "key") as client, pytest.raises(kind) as refused:
         client.get("/v1/jobs")
     assert (type(refused.value), str(refused.value)) == (kind, says)
 
@@ -133,7 +134,7 @@ def test_problem_details_become_the_fault_that_they_tell_of(
 def test_answer_of_a_proxy_is_told_by_its_status(service: Scripted, body: str) -> None:
     service.answers = [Response(body, 504)]
     with (
-        ServiceClient(service.url, "key") as client,
+        Client(service.url, "key") as client,
         pytest.raises(InfrastructureFault, match=r"^GET /v1/jobs: HTTP 504"),
     ):
         client.get("/v1/jobs")
@@ -141,7 +142,7 @@ def test_answer_of_a_proxy_is_told_by_its_status(service: Scripted, body: str) -
 
 def test_calls_carry_key_query_body_and_idempotency_key(service: Scripted) -> None:
     service.answers = [JSONResponse({"id": "x"}), Response(status_code=204)]
-    with ServiceClient(f"{service.url}/", "the-key") as client:
+    with Client(f"{service.url}/", "the-key") as client:
         assert client.post("/v1/variants", {"a": 1}, idempotency_key="once") == {"id": "x"}
         assert client.get("/v1/jobs", limit=2) is None
     (method, path, headers, body), (_, asked, plain, _) = service.asked

@@ -1,0 +1,1 @@
+"""Commands that call the service: a module per noun, named in publisher/client/main.py."""
