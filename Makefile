@@ -2,7 +2,7 @@
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests: at most 25 minutes on 2 cores
 # make test-long   the tests that are marked long; before a change of the method or of a stage is done
-# make docs    docs/recipes.md and docs/settings.md anew, from the code
+# make docs    docs/adapters.md, docs/recipes.md, docs/settings.md and others anew, from the code
 # make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
 PYTHON ?= python3

@@ -38,6 +38,13 @@ _SAID = {
     help="Strength: times the adapter's update. By default what the checkpoint's certificate found; 1: as trained.",
 )
 @click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Make it a LoRA of this rank, and say what that leaves out.",
+)
+@click.option("--merge", is_flag=True, help="Merge it into a copy of the base model, in folder BASE.")
+@click.option("--strict", is_flag=True, help="Refuse what would not be exactly the trained update.")
+@click.option(
     "--force", is_flag=True, help="Recover although the adapter is of another checkpoint, or BASE of another size."
 )
 def recover(
@@ -49,13 +56,16 @@ def recover(
     endpoint: str | None,
     base: str | None,
     strength: float | None,
+    rank: int | None,
+    merge: bool,
+    strict: bool,
     force: bool,
 ) -> None:
-    """Recover the LoRA in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
+    """Recover the adapter in folder ADAPTER, trained on a LoRAM checkpoint, for the base model.
 
-    OUTPUT becomes an adapter for the base model. If the checkpoint lost single weights (semi-structured or
-    unstructured pruning) no adapter can hold the masked update: then OUTPUT is the base model with it merged in,
-    and BASE has to be a folder.
+    OUTPUT becomes an adapter for the base model: of the same method where it can be exact, else a LoRA. If the
+    checkpoint lost single weights (semi-structured or unstructured pruning) no adapter holds the masked update: then,
+    and with --merge, OUTPUT is the base model with it merged in, and BASE has to be a folder.
 
     An adapter says which checkpoint it was trained on, if `import publisher.checkpoint` came before loading that:
     then recovery says "verified", or refuses the wrong checkpoint. An adapter that says nothing is "unverified".
@@ -70,8 +80,9 @@ def recover(
             None if Path(checkpoint).is_dir() else Repository(checkpoint, commit_of(folder) or revision, endpoint)
         )
         report = recover_adapter(
-            adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force
-        )
+            adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force,
+            rank=rank, merge=merge, strict=strict,
+        )  # fmt: skip
     except PublisherError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
@@ -87,7 +98,7 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
     trained += "".join(f"Note: {note}\n" for note in report.notes)
     if report.merged:
         return (
-            f"Merged the masked update of {report.tensors} tensors into the base model {report.base_model}: "
+            f"Merged the update of {report.tensors} tensors into the base model {report.base_model}: "
             f"{report.parameters_after:,} parameters in {report.output}\n"
             f"{trained}\n"
             "from transformers import AutoModelForCausalLM\n"

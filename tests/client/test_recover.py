@@ -73,6 +73,22 @@ def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path
     assert refused.stderr.startswith("Error: An update cannot be multiplied by 0.0.")
 
 
+def test_rank_merge_and_strict_decide_how_an_adapter_ends(checkpoint: Path, tmp_path: Path) -> None:
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], use_dora=True)
+    get_peft_model(make_pair().pruned.float(), config).save_pretrained(tmp_path / "dora")
+    said = {}
+    for option in ("--rank=3", "--merge", "--strict", "--rank=0"):
+        output = tmp_path / f"out{option}"
+        arguments = [str(tmp_path / "dora"), "--checkpoint", str(checkpoint), "--output", str(output), option]
+        result = CliRunner().invoke(recover, [*arguments, "--base", str(tmp_path / "base")])
+        said[option] = (result.exit_code, result.stdout + result.stderr)
+    assert [code for code, _ in said.values()] == [0, 0, 1, 2]
+    assert "Note: The update is a LoRA of rank 3" in said["--rank=3"][1]
+    assert "Note: What DoRA does depends on the weights" in said["--merge"][1]
+    assert "Merged the update of" in said["--merge"][1]
+    assert "--strict refuses it" in said["--strict"][1]
+
+
 def test_strength_is_the_certificate_s_unless_told_otherwise(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     certified = Manifest.read(checkpoint).model_copy(update={"evaluation": evaluation(64.0, strength=1.3)})
     certified.write(checkpoint)

@@ -134,7 +134,7 @@ class WholeParameters:
 
 def token_indices(name: str, config: Mapping[str, Any], naming: Naming) -> Tensor:
     """The tokens (n,) whose rows the adapter's tensor `name` has; adapter_config.json names them."""
-    named, module = config.get("trainable_token_indices"), naming.module_of(name)
+    named, module = config.get("trainable_token_indices") or config.get("token_indices"), naming.module_of(name)
     if isinstance(named, Mapping):
         found = [rows for key, rows in named.items() if module == key or module.endswith(f".{key}")]
         named = found[0] if found else None
