@@ -17,6 +17,7 @@ _COMMANDS = {
     "families": Place("Which families of models can be pruned, and why not.", "publisher.client.families"),
     "follow": Place("Watch a job until it ends.", "publisher.client.follow"),
     "hub": Place("Check the embedded Hub's files, free what is not needed.", "publisher.client.hub"),
+    "merge": Place("Merge an adapter into a copy of the base model.", "publisher.client.merge"),
     "plan": Place("What a recipe will cost and give, from a config.json alone.", "publisher.client.plan"),
     "recover": Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),
     "up": Place("Start API, dashboard, Hub and a worker on this machine.", "publisher.client.up"),

@@ -23,7 +23,7 @@ from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.method import Update
 from publisher.checkpoint.recovery.methods.lora_placement import B_BIAS, A, B, recover_tensor, recovered_shape
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
-from publisher.checkpoint.recovery.realised import ModuleChange, RealisedChanges, Together
+from publisher.checkpoint.recovery.realised import Changes, ModuleChange, RealisedChanges, Together
 from publisher.checkpoint.recovery.truncation import CAP, Truncation, truncated
 from publisher.errors import RequestFault
 from publisher.weights.writing import Entry
@@ -37,17 +37,22 @@ _KEPT = (
 
 def as_lora(adapter: Adapter, masks: PruningMasks, together: Together) -> Update:
     """Of rank `adapter.rank`, or of the lowest that is near to the change in every matrix, up to CAP."""
-    _refuse_rank(adapter.rank)
-    factors = Factors.of(RealisedChanges(adapter, masks, together), adapter, masks)
+    config = {key: adapter.config[key] for key in _KEPT if key in adapter.config}
+    return lora_of(RealisedChanges(adapter, masks, together), config, masks, adapter.rank)
+
+
+def lora_of(changes: Changes, config: Mapping[str, Any], masks: PruningMasks, rank: int | None) -> Update:
+    """Whatever made the changes; `config`: what adapter_config.json has beside ranks."""
+    _refuse_rank(rank)
+    factors = Factors.of(changes, rank, masks)
     entries = [
         Entry(name, "F32", recovered_shape(name, shape, masks)) for name, shape in factors.shapes(factors.rank).items()
     ]
-    config: dict[str, Any] = {key: adapter.config[key] for key in _KEPT if key in adapter.config}
-    config |= {"peft_type": "LORA", "r": factors.rank, "lora_alpha": factors.rank, "lora_bias": factors.biased}
+    said = {"peft_type": "LORA", "r": factors.rank, "lora_alpha": factors.rank, "lora_bias": factors.biased}
     return Update(
         entries,
         lambda name: recover_tensor(name, factors.read(name), masks),
-        config,
+        {**config, **said},
         tuple(factors.account()),
         factors.left_out,
     )
@@ -74,8 +79,8 @@ class Factors:
         self.modules: dict[str, Kept] = {}
 
     @classmethod
-    def of(cls, changes: RealisedChanges, adapter: Adapter, masks: PruningMasks) -> Factors:
-        factors = cls(adapter.rank)
+    def of(cls, changes: Changes, rank: int | None, masks: PruningMasks) -> Factors:
+        factors = cls(rank)
         for module in changes.targets:
             factors._keep(module, _masked(changes.of(module), masks.mask_of(f"{module}.weight")))
         return factors

@@ -27,10 +27,35 @@ from publisher.errors import RequestFault
 from publisher.weights.folder import StoredWeights
 from publisher.weights.writing import write_tensors
 
+#: numbers that are computed with at once
+_AT_ONCE = 2**19
 _FLOATS = ("F64", "F32", "F16", "BF16")
 #: Files of a model's folder that hold weights, in whatever format, and so do not come along; the card is another's.
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 _LEFT_BEHIND = ("README.md", ".gitattributes")
+
+
+def with_product(weight: Tensor, b: Tensor, a: Tensor, mask: Tensor | None) -> Tensor:
+    """`weight` (out, in) plus `b` (out, rank) times `a` (rank, in), both of fp32 or better, where `mask` keeps it.
+
+    By rows that fit into the processor's cache: a whole matrix in fp32 would be written and read three times.
+    """
+    exact = torch.promote_types(weight.dtype, torch.promote_types(b.dtype, a.dtype))
+    b, a = b.to(exact), a.to(exact)
+    merged, step = torch.empty_like(weight), max(1, _AT_ONCE // max(1, weight.shape[1]))
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        update = torch.addmm(weight[rows].to(exact), b[rows], a)
+        merged[rows] = update if mask is None else torch.where(mask[rows], update.to(weight.dtype), weight[rows])
+    return merged
+
+
+#: bytes of the model that are done, and of all
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """For whoever shows no progress."""
 
 
 def merged_weight(weight: Tensor, update: Tensor, mask: Tensor | None) -> Tensor:
@@ -38,6 +63,27 @@ def merged_weight(weight: Tensor, update: Tensor, mask: Tensor | None) -> Tensor
     exact = torch.promote_types(torch.promote_types(weight.dtype, update.dtype), torch.float32)
     merged = (weight.to(exact) + update.to(exact)).to(weight.dtype)
     return merged if mask is None else torch.where(mask, merged, weight)
+
+
+def write_model(
+    base: StoredWeights, output: Path, tensor: Callable[[str], Tensor], progress: Progress = silent
+) -> None:
+    """A copy of the model `base`, of whose weights `tensor` says what they become: in files of the same names, with its
+    config and tokenizer."""
+    for path in sorted(base.folder.iterdir()):
+        if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES and path.name not in _LEFT_BEHIND:
+            shutil.copyfile(path, output / path.name)
+    total, done = sum(entry.size for entry in base.entries.values()), 0
+
+    def written(weight: str) -> Tensor:
+        nonlocal done
+        found = tensor(weight)
+        done += base.entries[weight].size
+        progress(done, total)
+        return found
+
+    for file, weights in base.files.items():
+        write_tensors(output / file, [base.entries[weight] for weight in weights], written)
 
 
 class Merge:
@@ -67,13 +113,14 @@ class Merge:
             if self._is_copy_of_embeddings(name):
                 self._refuse_tied(name)
 
-    def write(self, output: Path) -> None:
+    def write(self, output: Path, progress: Progress = silent) -> None:
         """The merged model, in files of the base model's names, with its config and tokenizer."""
-        for path in sorted(self.base.folder.iterdir()):
-            if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES and path.name not in _LEFT_BEHIND:
-                shutil.copyfile(path, output / path.name)
-        for file, weights in self.base.files.items():
-            write_tensors(output / file, [self.base.entries[weight] for weight in weights], self._merged)
+        write_model(self.base, output, self._merged, progress)
+
+    @property
+    def changed(self) -> int:
+        """How many of the base model's weights."""
+        return len(self._changes)
 
     def _merged(self, weight: str) -> Tensor:
         stored = self.base.read(weight)

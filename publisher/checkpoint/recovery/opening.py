@@ -30,9 +30,11 @@ class SavedAdapter:
     strength: float
 
     @classmethod
-    def read(cls, folder: Path, strength: float) -> Self:
+    def read(cls, folder: Path, strength: float, *, recovered: bool = False) -> Self:
+        """`recovered`: it may be one that recovery wrote."""
         config = read_config(folder)
-        refuse_recovered(config)
+        if not recovered:
+            refuse_recovered(config)
         method = method_of(config)
         method.refuse(config)
         refuse_strength(strength)

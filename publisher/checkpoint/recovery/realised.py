@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
@@ -55,6 +55,15 @@ class ModuleChange:
     bias: Tensor | None
 
 
+class Changes(Protocol):
+    """Of linear layers, by name in the model, whatever made them."""
+
+    @property
+    def targets(self) -> Mapping[str, Target]: ...
+
+    def of(self, module: str) -> ModuleChange: ...
+
+
 class RealisedChanges:
     """Of the adapter's modules. Raises RequestFault naming a tensor that PEFT would not load, or one that is missing.
 
@@ -64,9 +73,12 @@ class RealisedChanges:
     def __init__(self, adapter: Adapter, masks: PruningMasks, together: Together) -> None:
         self._adapter, self._masks, self._together = adapter, masks, together
         self._whole, self._places = _known(adapter)
-        self.targets = self._places.targets
         self._last: tuple[str, ModuleChange] | None = None
         self._refuse_options()
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        return self._places.targets
 
     def of(self, module: str) -> ModuleChange:
         """Times the adapter's strength. The last one asked for is kept: a weight and its bias are written in turn."""

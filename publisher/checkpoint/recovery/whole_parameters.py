@@ -71,12 +71,14 @@ class Origins:
     """The values that whole parameters had before training, in the checkpoint and in the base model.
 
     `equal`: the checkpoint was made without training its weights or storing them in fewer bits, so that what pruning
-    left whole is the base model's; then nothing is fetched for it.
+    left whole is the base model's; then nothing is fetched for it. `same`: the adapter is one for the base model, whose
+    whole parameters it holds as they are to be.
     """
 
     checkpoint: ModelWeights
     base: ModelWeights
     equal: bool = False
+    same: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class WholeParameters:
         if self.places.naming.module_of(name) in self.places.classifiers:  # nobody else has it
             return saved
         origins = self.origins
-        if origins.equal and not (origins.checkpoint.here and origins.base.here):
+        if origins.same or (origins.equal and not (origins.checkpoint.here and origins.base.here)):
             return saved
         own, base = (self._read(weights, name) for weights in (origins.checkpoint, origins.base))
         if name.endswith(TOKENS):

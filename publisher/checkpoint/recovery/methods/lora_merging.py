@@ -14,7 +14,7 @@ from torch import Tensor
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
-from publisher.checkpoint.recovery.merging import merged_weight
+from publisher.checkpoint.recovery.merging import merged_weight, with_product
 from publisher.checkpoint.recovery.method import Change, Config
 from publisher.checkpoint.recovery.methods.lora_placement import (
     B_BIAS,
@@ -71,7 +71,9 @@ class _Factors:
         return Change(name, f"{_module(name, B_BIAS)}.bias", self._shape(name), partial(self._with_bias, name))
 
     def _with_product(self, name: str, weight_name: str, weight: Tensor) -> Tensor:
-        return merged_weight(weight, self._product(name, B, A), self.masks.mask_of(weight_name))
+        a = name.removesuffix(B) + A
+        left = self._exact(name) * self._scaling(_module(name, B), A)
+        return with_product(weight, left, self._exact(a), self.masks.mask_of(weight_name))
 
     def _with_embeddings(self, name: str, weight: Tensor) -> Tensor:
         return merged_weight(weight, self._product(name, EMBEDDING_B, EMBEDDING_A).T, None)
@@ -81,10 +83,12 @@ class _Factors:
 
     def _product(self, name: str, b: str, a: str) -> Tensor:
         """scaling · B A, in float32 or better."""
-        left, right = self._read(name), self._read(name.removesuffix(b) + a)
-        exact = torch.promote_types(left.dtype, torch.float32)
-        product: Tensor = left.to(exact) @ right.to(exact)
+        product: Tensor = self._exact(name) @ self._exact(name.removesuffix(b) + a)
         return product * self._scaling(_module(name, b), a)
+
+    def _exact(self, name: str) -> Tensor:
+        factor = self._read(name)
+        return factor.to(torch.promote_types(factor.dtype, torch.float32))
 
     def _read(self, name: str) -> Tensor:
         """torch computes with no floats of 8 bits."""
