@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.merge_speed [--work FOLDER] [--runs 5]
 
-The target is 0.5 or more of cp's speed, in bytes of the base model per second. Runs alternate and medians count; before
+The target is 0.5 or more of cp's speed, in bytes of the base model per second. With `--threads` more than free cores
+it says little: torch's threads wait for each other. Runs alternate and medians count; before
 each timed run the same side runs once untimed, so that each finds the same free memory (copy_speed.py has why).
 """
 
@@ -31,8 +32,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "merge-speed")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--layers", type=int, default=SIZES["num_hidden_layers"])
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     base = random_llama(options.work / "base", torch.bfloat16, **SIZES | {"num_hidden_layers": options.layers})
     adapter, masks = trained(base, options.work / "adapter"), masked(base, options.work / "masks.safetensors")
     sides: dict[str, Any] = {

@@ -131,12 +131,12 @@ def _write_merged(copy: TunedCopy, moved: Moved, base: Path, output: Path, progr
     for name in moved:
         _refuse_unfitting(copy, name, stored)
 
-    def merged(name: str) -> Tensor:
+    def merged(name: str) -> list[Tensor]:
         if name not in moved:
-            return stored.read(name)
+            return [stored.read(name)]
         found = merged_weight(stored.read(name), copy.wide(name), copy.masks.mask_of(name))
         refuse_overflow(name, found)
-        return found
+        return [found]
 
     with renamed_when_whole(output) as folder:
         write_model(stored, folder, merged, progress)

@@ -41,7 +41,8 @@ class Change:
     """What tensor `name` (with those that belong to it) does to the base model's `weight`, which has to have `shape`,
     None of an axis that the tensor says nothing of.
 
-    `merged`: the base model's weight → that with the update in it. `embeds`: it changes embeddings alone, which a model
+    `merged`: the base model's weight → that with the update in it; `by_rows`: the same, some rows after others, where
+    that can be had. `embeds`: it changes embeddings alone, which a model
     whose LM head they are cannot take.
     """
 
@@ -50,6 +51,7 @@ class Change:
     shape: tuple[int | None, ...]
     merged: Callable[[Tensor], Tensor]
     embeds: bool = False
+    by_rows: Callable[[Tensor], Iterator[Tensor]] | None = None
 
 
 def where_no_mask_is_needed(masks: PruningMasks) -> bool:

@@ -152,9 +152,15 @@ def _tokens_carried_over(saved: Tensor, own: Tensor, base: Tensor, indices: Tens
     return saved.to(rows.dtype).index_copy(0, known.nonzero()[:, 0], rows)
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    """By the largest of what the processor's cache holds, NaN where one is: asking each takes ten times as long."""
+    parts: tuple[Tensor, ...] = torch.split(tensor.flatten(), 2**18)
+    return all(bool(torch.isfinite(part.abs().max())) for part in parts)
+
+
 def refuse_overflow(name: str, recovered: Tensor) -> None:
     """RequestFault for a weight that is not finite any more with what training changed of it."""
-    if not torch.isfinite(recovered).all():
+    if not _is_finite(recovered):
         raise RequestFault(
             f"{name}, with what training changed added to the base model's, is no finite number in "
             f"{str(recovered.dtype).removeprefix('torch.')}.",
