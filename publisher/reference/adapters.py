@@ -32,6 +32,16 @@ the whole checkpoint are in memory at once.
 """
 
 _AFTER = """
+## Beside adapters
+
+`publisher recover --from-merged DIR` takes a fine-tuned copy of the checkpoint, whatever made it (full fine-tuning,
+adapters that were merged, an average of several): its difference to the checkpoint, one tensor at a time, is merged
+into the base model, or with `--rank` made a LoRA whose report says what it lacks. Copies in 4 bits, with other tensors or
+shapes, without a difference or far from the checkpoint are refused by name.
+
+`publisher merge BASE ADAPTER OUTPUT` merges an adapter that was recovered into a copy of the base model, one tensor in
+memory at a time; the output appears when it is whole.
+
 Parameters that an adapter holds whole (`modules_to_save`, norms, embeddings, trained tokens) are recovered as
 differences to the checkpoint's own, whatever the method.
 """
