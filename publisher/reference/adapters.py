@@ -36,8 +36,8 @@ _AFTER = """
 
 `publisher recover --from-merged DIR` takes a fine-tuned copy of the checkpoint, whatever made it (full fine-tuning,
 adapters that were merged, an average of several): its difference to the checkpoint, one tensor at a time, is merged
-into the base model, or with `--rank` made a LoRA whose report says what it lacks. Copies in 4 bits, with other tensors or
-shapes, without a difference or far from the checkpoint are refused by name.
+into the base model, or with `--rank` made a LoRA whose report says what it lacks. Copies in 4 bits, with other tensors
+or shapes, without a difference or far from the checkpoint are refused by name.
 
 `publisher merge BASE ADAPTER OUTPUT` merges an adapter that was recovered into a copy of the base model, one tensor in
 memory at a time; the output appears when it is whole.
