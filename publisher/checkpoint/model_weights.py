@@ -56,6 +56,12 @@ class ModelWeights:
                 return _as_floats(file, name)
         raise RequestFault(f"{self} has no {weight}.")
 
+    def names(self) -> list[str]:
+        """Of all that is stored, sorted."""
+        if self._index is not None:
+            return sorted(self._index)
+        return sorted(self._opened(SINGLE_FILE).keys())
+
     def _file_of(self, weight: str) -> Any:
         name = SINGLE_FILE if self._index is None else self._index.get(weight)
         return None if name is None else self._opened(name)

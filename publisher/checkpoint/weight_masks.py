@@ -41,6 +41,9 @@ def pack(mask: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, columns: int) -> Tensor:
     """The opposite of `pack`: bool (out, columns), on the device of `packed`."""
+    if packed.is_cpu:  # several times as fast as torch's shifts
+        ones = np.unpackbits(packed.numpy(), axis=1, count=columns, bitorder="little")
+        return torch.from_numpy(ones).view(torch.bool)
     shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = packed.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and_(1)
     return bits.view(torch.bool).flatten(1)[:, :columns]

@@ -26,6 +26,7 @@ _COMMANDS = {
     "keys": Place("Make, list and revoke API keys.", "publisher.client.commands.keys"),
     "login": Place("Keep URL and API key of a service for later commands.", "publisher.client.commands.access"),
     "logout": Place("Forget the key of a service.", "publisher.client.commands.access"),
+    "merge": Place("Merge an adapter into a copy of the base model.", "publisher.client.merge"),
     "plan": Place("What a recipe will cost and give, before anything runs.", "publisher.client.plan"),
     "pull": Place("Fetch and check what a variant published.", "publisher.client.commands.pull"),
     "recover": Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from publisher.reference.adapters import adapters_page
 from publisher.reference.monitoring import monitoring_page
 from publisher.reference.recipes import recipes_page
 from publisher.reference.scopes import scopes_page
@@ -13,6 +14,7 @@ from publisher.reference.settings import settings_page
 
 #: file in docs/ → its text
 PAGES: Mapping[str, Callable[[], str]] = {
+    "adapters.md": adapters_page,
     "recipes.md": recipes_page,
     "scopes.md": scopes_page,
     "settings.md": settings_page,

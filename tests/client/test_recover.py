@@ -69,8 +69,24 @@ def test_strength_is_the_recovered_adapter_s_own(checkpoint: Path, adapter: Path
     alphas = [PeftConfig.from_pretrained(tmp_path / output).lora_alpha for output in ("as it is", "stronger")]
     assert alphas[1] == 1.5 * alphas[0]
     refused = CliRunner().invoke(recover, [*arguments[:-1], str(tmp_path / "none"), "--strength", "0"])
-    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (4, 1)
     assert refused.stderr.startswith("Error: An update cannot be multiplied by 0.0.")
+
+
+def test_rank_merge_and_strict_decide_how_an_adapter_ends(checkpoint: Path, tmp_path: Path) -> None:
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], use_dora=True)
+    get_peft_model(make_pair().pruned.float(), config).save_pretrained(tmp_path / "dora")
+    said = {}
+    for option in ("--rank=3", "--merge", "--strict", "--rank=0"):
+        output = tmp_path / f"out{option}"
+        arguments = [str(tmp_path / "dora"), "--checkpoint", str(checkpoint), "--output", str(output), option]
+        result = CliRunner().invoke(recover, [*arguments, "--base", str(tmp_path / "base")])
+        said[option] = (result.exit_code, result.stdout + result.stderr)
+    assert [code for code, _ in said.values()] == [0, 0, 1, 2]
+    assert "Note: The update is a LoRA of rank 3" in said["--rank=3"][1]
+    assert "Note: What DoRA does depends on the weights" in said["--merge"][1]
+    assert "Merged the update of" in said["--merge"][1]
+    assert "--strict refuses it" in said["--strict"][1]
 
 
 def test_strength_is_the_certificate_s_unless_told_otherwise(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
@@ -89,7 +105,7 @@ def test_refusal_is_one_line_and_exit_1(checkpoint: Path, tmp_path: Path) -> Non
     lora(make_pair().base).save_pretrained(tmp_path / "other")
     arguments = [str(tmp_path / "other"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "recovered")]
     result = CliRunner().invoke(recover, arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("Error: The adapter does not fit the checkpoint: base_model.model.model.layers.1.")
     assert not (tmp_path / "recovered").exists()
@@ -98,7 +114,7 @@ def test_refusal_is_one_line_and_exit_1(checkpoint: Path, tmp_path: Path) -> Non
 def test_checkpoint_that_is_none_is_one_line_and_exit_1(adapter: Path, tmp_path: Path) -> None:
     arguments = [str(adapter), "--checkpoint", str(tmp_path), "--output", str(tmp_path / "recovered")]
     result = CliRunner().invoke(recover, arguments)
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
     assert "is not a LoRAM checkpoint: it has no loram.json" in result.stderr
 
 
@@ -128,7 +144,7 @@ def test_update_of_single_weights_is_merged_into_the_base_and_the_printed_lines_
 def test_update_of_single_weights_asks_for_the_base_models_folder_in_one_line(sparse: Path, tmp_path: Path) -> None:
     arguments = [str(tmp_path / "sparse-adapter"), "--checkpoint", str(sparse), "--output", str(tmp_path / "merged")]
     result = CliRunner().invoke(recover, arguments)
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
     assert "name its folder with --base" in result.stderr
     assert not (tmp_path / "merged").exists()
 
@@ -160,7 +176,7 @@ def test_adapter_that_diverged_is_one_line_and_exit_1(checkpoint: Path, adapter:
     save_file(state | {name: state[name] * float("nan")}, adapter / "adapter_model.safetensors")
     arguments = [str(adapter), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(recover, arguments)
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
     assert f"{name} of the adapter holds NaN" in result.stderr
 
 

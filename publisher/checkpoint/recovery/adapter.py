@@ -18,7 +18,8 @@ class Adapter:
     `config`: adapter_config.json, in which the method has put `strength` where it can be put; one that cannot
     multiplies its update itself. `tensors` under PEFT's names, `places` all that PEFT makes for it on the model;
     `whole`: what recovers its whole parameters, and knows the weights of checkpoint and base model. Without these two
-    it is taken for what PEFT saved, with no whole parameters.
+    it is taken for what PEFT saved, with no whole parameters. `rank`: of the LoRA that is asked for in place of
+    what the method would become by itself.
     """
 
     config: Mapping[str, Any]
@@ -26,3 +27,4 @@ class Adapter:
     strength: float = 1.0
     places: AdapterPlaces | None = None
     whole: WholeParameters | None = None
+    rank: int | None = None

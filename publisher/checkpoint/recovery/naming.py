@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PEFT_PREFIX = "base_model.model."
-TOKENS = ".token_adapter.trainable_tokens_delta"
+TOKENS = ".trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,11 @@ class Naming:
     """Of one adapter method. `marks`: what the name of a part of an update has and no other name: `.lora_`.
 
     A mark stands behind the name of the module that it adapts; what belongs to no module may begin with one.
+    `indices`: marks of the parts that are whole numbers: where in a matrix the trained values are.
     """
 
     marks: tuple[str, ...]
+    indices: tuple[str, ...] = ()
 
     def is_whole(self, name: str) -> bool:
         """Whether a tensor is a value of its own (modules_to_save, norms, trained tokens), not part of an update."""
@@ -38,5 +40,7 @@ class Naming:
         """The model's parameter that a whole tensor replaces, of all rows or of some tokens."""
         if name.endswith(TOKENS):
             return f"{self.module_of(name)}.weight"
+        if not self.is_whole(name):  # of methods that train a copy of the parameter
+            return f"{self.module_of(name)}.{name.rpartition('.')[2]}"
         path = name.removeprefix(PEFT_PREFIX).replace(".token_adapter.", ".")
         return path.replace(".base_layer.", ".")

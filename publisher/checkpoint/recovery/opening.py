@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.folder import read_config, weights_file
 from publisher.checkpoint.recovery.method import AdapterMethod, refuse_strength
 from publisher.checkpoint.recovery.methods import method_of
-from publisher.checkpoint.recovery.places import places
+from publisher.checkpoint.recovery.places import AdapterPlaces, places, places_of_modules
 from publisher.checkpoint.recovery.report import TrainedOn
-from publisher.checkpoint.recovery.tensors import opened_adapter
+from publisher.checkpoint.recovery.tensors import AdapterTensors, opened_adapter
 from publisher.checkpoint.recovery.whole_parameters import WholeParameters
 
 
@@ -30,9 +30,11 @@ class SavedAdapter:
     strength: float
 
     @classmethod
-    def read(cls, folder: Path, strength: float) -> Self:
+    def read(cls, folder: Path, strength: float, *, recovered: bool = False) -> Self:
+        """`recovered`: it may be one that recovery wrote."""
         config = read_config(folder)
-        refuse_recovered(config)
+        if not recovered:
+            refuse_recovered(config)
         method = method_of(config)
         method.refuse(config)
         refuse_strength(strength)
@@ -41,16 +43,29 @@ class SavedAdapter:
 
 @contextmanager
 def opened(
-    saved: SavedAdapter, masks: PruningMasks, model: Path | None, trained_on: TrainedOn | None
+    saved: SavedAdapter,
+    masks: PruningMasks,
+    model: Path | None,
+    trained_on: TrainedOn | None,
+    rank: int | None = None,
 ) -> Iterator[Adapter]:
-    """The adapter under PEFT's names, with all its places on the model whose config is in folder `model`."""
+    """The adapter under PEFT's names, with all its places on the model whose config is in folder `model`.
+
+    `rank`: of the LoRA that it is to become.
+    """
     method, config = saved.method, saved.config
     with opened_adapter(weights_file(saved.folder), method.naming, method.title) as tensors:
         for name in sorted(tensors.names):
             masks.layer_of(name)  # refuses layers that the checkpoint does not have, whatever stands before the number
         if model is None:
-            yield Adapter(config, tensors, saved.strength)
+            yield Adapter(config, tensors, saved.strength, rank=rank)
             return
-        found = places(model, {**config, **method.trained}, method.naming)
+        found = _places(method, model, config, tensors)
         whole = None if trained_on is None else WholeParameters(trained_on.origins, config, found)
-        yield Adapter(config, tensors.placed(found), saved.strength, found, whole)
+        yield Adapter(config, tensors.placed(found), saved.strength, found, whole, rank)
+
+
+def _places(method: AdapterMethod, model: Path, config: Mapping[str, Any], tensors: AdapterTensors) -> AdapterPlaces:
+    if method.needs_weights:
+        return places_of_modules(model, config, method.naming, tensors.shapes)
+    return places(model, {**config, **method.trained}, method.naming)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftType, get_peft_model, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,7 +29,7 @@ from transformers import (
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.recovery.folder import for_base_model
-from publisher.checkpoint.recovery.naming import Naming
+from publisher.checkpoint.recovery.naming import PEFT_PREFIX, Naming
 from publisher.errors import RequestFault
 
 #: Parts of names that wrappers of a model put before or into the names of its modules.
@@ -42,8 +44,24 @@ _CLASSIFIERS: Mapping[str, Any] = {
     "TOKEN_CLS": AutoModelForTokenClassification,
 }
 #: What PEFT raises for values that it cannot take: bad regular expressions, unknown kinds of biases, absurd ranks.
-_NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
+NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
+_LORA = Naming((".lora_",))
 _NOT_SAVED = (".original_module.", ".modules_to_save.", ".trainable_tokens_")
+
+
+#: Of a config: which modules are adapted, and which are trained whole. What other methods have of it, LoRA has too.
+_CHOOSING = (
+    "task_type", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
+    "trainable_token_indices", "auto_mapping",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """A linear layer of the checkpoint that the adapter adapts: (out, in), and whether it has a bias."""
+
+    shape: Shape
+    biased: bool
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class AdapterPlaces:
     `vocabulary` is the size that resizing embeddings changes, `embeddings` the modules that have it, of which
     `input_embeddings` is what the head is where it is tied. `leading`: parts of names that lead to the decoder.
     `classifiers`: heads of the adapter's own, of as many labels as it has; `loaded_by`: the class that has them.
+    `targets`: the linear layers that are adapted, by name in the model.
     """
 
     naming: Naming
@@ -65,6 +84,7 @@ class AdapterPlaces:
     leading: frozenset[str] = field(default=_LEADING)
     classifiers: frozenset[str] = frozenset()
     loaded_by: str = AutoModelForCausalLM.__name__
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
     def names(self, saved: Iterable[str]) -> dict[str, str]:
         """PEFT's name → the one it was saved under. RequestFault for what has no place, more than one, or one twice."""
@@ -176,7 +196,30 @@ def places(model_folder: Path, config: Mapping[str, Any], naming: Naming) -> Ada
     }
     outside = {name for name, _ in model.named_children()} - {model.base_model_prefix}
     classifiers = frozenset[str]() if auto is AutoModelForCausalLM else frozenset(outside)
-    return AdapterPlaces(naming, wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__)
+    targets = dict(_targets(adapted))
+    return AdapterPlaces(
+        naming, wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__, targets
+    )
+
+
+def places_of_modules(
+    model_folder: Path, config: Mapping[str, Any], naming: Naming, shapes: Mapping[str, Shape]
+) -> AdapterPlaces:
+    """As `places`, for methods that cannot be made on a model without weights: the modules are found as LoRA finds
+    them, and parts of the update, of these `shapes`, have their places where they say; whether PEFT loads them shows
+    when it does (realised.py)."""
+    chosen = {key: config[key] for key in _CHOOSING if key in config}
+    found = places(model_folder, chosen | {"peft_type": "LORA", "r": 1}, _LORA)
+    wholes = {name: shape for name, shape in found.wanted.items() if _LORA.is_whole(name)}
+    own = {name: shape for name, shape in shapes.items() if not naming.is_whole(name)}
+    return replace(found, naming=naming, wanted=wholes | own)
+
+
+def _targets(model: nn.Module) -> Iterator[tuple[str, Target]]:
+    for name, module in model.named_modules():
+        base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else None
+        if isinstance(base, nn.Linear):
+            yield name.removeprefix(PEFT_PREFIX), Target(tuple(base.weight.shape), base.bias is not None)
 
 
 def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
@@ -186,7 +229,7 @@ def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
     try:
         method = config_class(**{key: value for key, value in values.items() if key in known})
         return get_peft_model(model, method, low_cpu_mem_usage=True)
-    except _NOT_FITTING as error:
+    except NOT_FITTING as error:
         raise RequestFault(
             f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
             f"not fit the model: {_first_line(error)}",

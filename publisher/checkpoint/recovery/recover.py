@@ -22,6 +22,7 @@ from publisher.checkpoint.provenance import Tie, recovered, settled
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.base_identity import note_on_base
+from publisher.checkpoint.recovery.chosen import BY_THE_METHOD, Chosen
 from publisher.checkpoint.recovery.folder import (
     WEIGHTS,
     for_base_model,
@@ -63,8 +64,11 @@ def recover_adapter(
     strength: float | None = None,
     repository: Repository | None = None,
     force: bool = False,
+    rank: int | None = None,
+    merge: bool = False,
+    strict: bool = False,
 ) -> RecoveryReport:
-    """Make the LoRA in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
+    """Make the adapter in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
     The recovered adapter names `base_model` (a repository or folder) as its base, by default the one that the
     manifest names, pinned to its commit; refused if that is a name that only its publisher's machine knows. Of a
@@ -73,6 +77,10 @@ def recover_adapter(
     by the strength that the checkpoint's certificate found, 1 without one. Parameters that the adapter holds whole
     (modules_to_save, embeddings, biases) are not multiplied: what training changed of them is added to the base
     model's, for which `checkpoint`, or else `repository` that it came from, and the base model have to be at hand.
+
+    What an adapter method becomes by itself is in docs/adapters.md. `rank` asks for a LoRA of that rank instead, whose
+    error the report states; `merge` for the base model with the update in it; `strict` refuses whatever is not the
+    trained update exactly: what depends on the checkpoint's own weights, and a LoRA that leaves something out.
 
     Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, holds
@@ -85,25 +93,42 @@ def recover_adapter(
     tie = Tie.of(manifest)
     config = read_config(adapter)
     provenance = settled(config, tie, where=checkpoint, force=force)
-    as_adapter = method_of(config).ends_as_adapter(masks)
+    method, chosen = method_of(config), Chosen(rank, merge, strict)
+    method.refuse(config)
+    chosen.refuse_contradiction(method)
+    as_adapter = chosen.ends_as_adapter(method, masks)
     if base_model is None and as_adapter:
         _refuse_unnamed(manifest.base)
     note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
-    strength = manifest.strength if strength is None else strength
+    if strength is None:
+        strength = manifest.strength if method.multiplied else 1.0
     base = base_model or manifest.base.repo_id
     revision = None if base_model else manifest.base.commit
     trained_on = TrainedOn(checkpoint, _origins(checkpoint, repository, _weights(base, revision), manifest))
     if as_adapter:
         record = recovered(tie, provenance, base, revision)
         report = recover_folder(
-            adapter, output, masks, base, revision, strength=strength, trained_on=trained_on, record=record
+            adapter,
+            output,
+            masks,
+            base,
+            revision,
+            strength=strength,
+            trained_on=trained_on,
+            record=record,
+            chosen=chosen,
         )
     else:
-        reason = _WHY_MERGED.format(method_of(config).title) if masks.update_masks is None else _WHY_MASKED
-        folder = _base_folder(base_model, manifest.base, reason)
+        folder = _base_folder(base_model, manifest.base, _why_merged(method, masks, chosen))
         report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
     unsealed = [] if manifest.digest else [_UNSEALED]
     return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
+
+
+def _why_merged(method: AdapterMethod, masks: PruningMasks, chosen: Chosen) -> str:
+    if chosen.merge:
+        return "With --merge what becomes of the adapter"
+    return _WHY_MERGED.format(method.title) if masks.update_masks is None else _WHY_MASKED
 
 
 def _refuse_unnamed(base: BaseModelRecord) -> None:
@@ -127,6 +152,7 @@ def recover_folder(
     strength: float = 1.0,
     trained_on: TrainedOn | None = None,
     record: Mapping[str, Any] | None = None,
+    chosen: Chosen = BY_THE_METHOD,
 ) -> RecoveryReport:
     """`recover_adapter` for a checkpoint that has no manifest yet.
 
@@ -137,10 +163,12 @@ def recover_folder(
     refuse_occupied(output)
     saved = SavedAdapter.read(adapter, strength)
     method = saved.method
-    with opened(saved, masks, None if trained_on is None else trained_on.folder, trained_on) as loaded:
-        recovery = _Recovery(method, loaded, method.recovered(loaded, masks), masks)
-        before, entries = loaded.tensors.shapes, recovery.entries()
+    with opened(saved, masks, trained_on.folder if trained_on else None, trained_on, chosen.rank) as loaded:
         notes = [*notes_on_wholes(loaded), *notes_on(loaded, method)]
+        recovery = _Recovery(method, loaded, method.recovered(loaded, masks), masks)
+        chosen.refuse_lossy(recovery.update)
+        before, entries = loaded.tensors.shapes, recovery.entries()
+        notes += recovery.update.notes
         with renamed_when_whole(output) as folder:
             write_tensors(folder / WEIGHTS, entries, recovery.tensor)
             write_config(folder, for_base_model(recovery.config, base_model, revision, record))

@@ -52,6 +52,11 @@ class TrainedOn:
 def notes_on(adapter: Adapter, method: AdapterMethod) -> Iterator[str]:
     """Reads every tensor: RequestFault naming one that is not finite."""
     tensors, places = adapter.tensors, adapter.places
+    if method.on_weights:
+        yield (
+            f"What {method.title} does depends on the weights it was trained on ({method.on_weights}), and the base "
+            "model's are others: it is carried over all the same, and --strict would refuse it."
+        )
     idle, adapted = sorted(method.idle(tensors.finite())), tensors.adapted()
     if len(idle) == len(adapted):
         yield (

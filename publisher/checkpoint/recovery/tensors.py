@@ -102,7 +102,8 @@ def _adapter(path: Path, file: Any, naming: Naming, title: str) -> AdapterTensor
     packed = {match[1] for match in map(_PACKED.fullmatch, saved) if match and match[1] in saved}
     kept = [name for name in saved if name not in packed and not _is_of(name, packed)]
     for name in kept:
-        _refuse_no_floats(name, file.get_slice(name).get_dtype())
+        if not any(mark in name for mark in naming.indices):
+            _refuse_no_floats(name, file.get_slice(name).get_dtype())
     return AdapterTensors(file, naming, {name: name for name in kept}, tuple(sorted(packed)))
 
 

@@ -179,9 +179,8 @@ def test_base_model_that_the_manifest_finds_on_this_machine_is_used(tmp_path: Pa
             r"layers\.1\.mlp\.down_proj\.weight is a whole",
         ),
         ({"lora_bias": True, "target_modules": ["q_proj"]}, r"no model\.layers\.0\.self_attn\.q_proj\.bias to merge"),
-        ({"use_dora": True, "target_modules": ["q_proj"]}, "use_dora"),
     ],
-    ids=["whole pruned matrix", "bias that the base has not", "dora"],
+    ids=["whole pruned matrix", "bias that the base has not"],
 )
 def test_what_cannot_be_merged_exactly_is_refused_by_name(tmp_path: Path, config: dict[str, Any], named: str) -> None:
     base, checkpoint = prepared(tmp_path)

@@ -5,32 +5,31 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.as_lora import as_lora
 from publisher.checkpoint.recovery.method import AdapterMethod, Update, one_to_one, refuse_strength
 from publisher.checkpoint.recovery.methods.lora_merging import alpha_of, changes
 from publisher.checkpoint.recovery.methods.lora_placement import NAMING, recover_tensor, recovered_shape
+from publisher.checkpoint.recovery.realised import Together
 from publisher.errors import RequestFault
 
-#: Initialisations that only choose where A and B start. The others (pissa, olora, corda, loftq, lora_ga) also
-#: subtract from the weights they start on, so that the adapter alone is not the whole change.
+#: Initialisations that only choose where A and B start. The others also subtract from the weights they start on, so
+#: that the adapter alone is not the whole change: of pissa and olora it is found again (lora_variants.py), but not of
+#: those that drew random numbers (pissa_niter_…, loftq) or read text (corda, lora_ga).
 _INITIALISATIONS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
 #: of ranks and of alphas: for all modules, and what `…_pattern` begins with
 _NUMBERS = (("r", "rank"), ("lora_alpha", "alpha"))
 
 #: LoraConfig fields that change the method, and why zeros at the removed rows would not be enough.
-_METHODS: Mapping[str, str] = {
-    "use_dora": "DoRA scales every row by a learned magnitude over the row's norm, also the rows that were pruned "
-    "away and whose norms the checkpoint does not hold",
+REFUSED_OPTIONS: Mapping[str, str] = {
     "use_qalora": "QA-LoRA pools the inputs in groups that pruning took apart",
-    "use_bdlora": "BD-LoRA's blocks do not line up with the base model's rows",
-    "kasa_config": "KaSA truncates the weights it is trained on",
-    "monteclora_config": "MonteCLoRA keeps parameters beside A and B",
     "arrow_config": "Arrow routes between adapters",
     "layer_replication": "its layers are not the base model's layers",
     "fan_in_fan_out": "its layers hold their weights transposed",
@@ -39,7 +38,7 @@ _METHODS: Mapping[str, str] = {
 
 def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
     """Raise RequestFault naming the option for which recovery would not be exact, or a wrong value."""
-    for field, reason in _METHODS.items():
+    for field, reason in REFUSED_OPTIONS.items():
         if config.get(field):
             raise RequestFault(f"The adapter was trained with {field}: {reason}.", way_out="Train a plain LoRA.")
     initialisation = config.get("init_lora_weights", True)
@@ -49,10 +48,10 @@ def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
             "own weights; the saved A and B alone are not the update.",
             way_out="Save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
         )
-    _refuse_malformed(config)
+    refuse_malformed(config)
 
 
-def _refuse_malformed(config: Mapping[str, Any]) -> None:
+def refuse_malformed(config: Mapping[str, Any]) -> None:
     """What hand-written and converted files hold, and PEFT takes or fails of in words of its own."""
     ranks, alphas = ({"": config.get(key)} | _pattern(config, f"{pattern}_pattern") for key, pattern in _NUMBERS)
     for module, rank in ranks.items():
@@ -143,7 +142,9 @@ LORA = AdapterMethod(
     scale=scaled,
     recover=_recovered,
     merge=changes,
+    truncate=partial(as_lora, together=Together.ALONE),
     trained={"init_lora_weights": True, "eva_config": None},
     idle=_idle,
     idle_as="B = 0",
+    why="B has a row for each of the weight's, A a column",
 )

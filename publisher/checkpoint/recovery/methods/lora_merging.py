@@ -28,6 +28,9 @@ from publisher.checkpoint.recovery.methods.lora_placement import (
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
 from publisher.errors import RequestFault
 
+#: numbers that are computed with at once
+_AT_ONCE = 2**18
+
 
 def changes(adapter: Adapter, masks: PruningMasks) -> Iterator[Change]:
     """Of B (with its A) and of biases: RequestFault for what acts in some places only, or has no partner."""
@@ -60,7 +63,8 @@ class _Factors:
     def of_matrix(self, name: str) -> Change:
         weight = f"{_module(name, B)}.weight"
         shape = (self._shape(name)[0], self._partner(name, B, A)[1])
-        return Change(name, weight, shape, partial(self._with_product, name, weight))
+        rows = partial(self._rows, name, weight)
+        return Change(name, weight, shape, lambda found: torch.cat([*rows(found)]), by_rows=rows)
 
     def of_embeddings(self, name: str) -> Change:
         shape = (self._partner(name, EMBEDDING_B, EMBEDDING_A)[1], self._shape(name)[0])
@@ -70,8 +74,9 @@ class _Factors:
     def of_bias(self, name: str) -> Change:
         return Change(name, f"{_module(name, B_BIAS)}.bias", self._shape(name), partial(self._with_bias, name))
 
-    def _with_product(self, name: str, weight_name: str, weight: Tensor) -> Tensor:
-        return merged_weight(weight, self._product(name, B, A), self.masks.mask_of(weight_name))
+    def _rows(self, name: str, weight_name: str, weight: Tensor) -> Iterator[Tensor]:
+        left = self._exact(name) * self._scaling(_module(name, B), A)
+        return rows_with_product(weight, left, self._exact(name.removesuffix(B) + A), self.masks.mask_of(weight_name))
 
     def _with_embeddings(self, name: str, weight: Tensor) -> Tensor:
         return merged_weight(weight, self._product(name, EMBEDDING_B, EMBEDDING_A).T, None)
@@ -81,10 +86,12 @@ class _Factors:
 
     def _product(self, name: str, b: str, a: str) -> Tensor:
         """scaling · B A, in float32 or better."""
-        left, right = self._read(name), self._read(name.removesuffix(b) + a)
-        exact = torch.promote_types(left.dtype, torch.float32)
-        product: Tensor = left.to(exact) @ right.to(exact)
+        product: Tensor = self._exact(name) @ self._exact(name.removesuffix(b) + a)
         return product * self._scaling(_module(name, b), a)
+
+    def _exact(self, name: str) -> Tensor:
+        factor = self._read(name)
+        return factor.to(torch.promote_types(factor.dtype, torch.float32))
 
     def _read(self, name: str) -> Tensor:
         """torch computes with no floats of 8 bits."""
@@ -109,6 +116,24 @@ class _Factors:
 
     def _shape(self, name: str) -> Shape:
         return recovered_shape(name, self.adapter.tensors.shape(name), self.masks)
+
+
+def rows_with_product(weight: Tensor, b: Tensor, a: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+    """`weight` (out, in) plus `b` (out, rank) times `a` (rank, in), both of fp32 or better, where `mask` keeps it;
+    rounded once to the weight's dtype.
+
+    So many rows at once as the processor's cache holds: a whole matrix is new memory, which takes longer to get than to
+    compute.
+    """
+    exact = torch.promote_types(weight.dtype, torch.promote_types(b.dtype, a.dtype))
+    left, right = b.to(exact), a.to(exact)
+    step = max(1, _AT_ONCE // max(1, weight.shape[1]))
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        update = left[rows] @ right
+        if mask is not None:
+            update.mul_(mask[rows].view(torch.uint8))
+        yield update.add_(weight[rows]).to(weight.dtype)
 
 
 def _refuse_activated(config: Config) -> None:
