@@ -38,7 +38,9 @@ def collect_garbage(
     now = time.time()
     before, uploaded_before = now - grace_seconds, now - upload_grace_seconds
     # First the candidates, then what is used: a commit made in between is seen by the second look.
-    candidates = [path for path in storage.blobs.folder.glob("*/*") if _last_used(path) < before]
+    # whatever else lies there is somebody's who put it there
+    stored = [path for path in storage.blobs.folder.glob("*/*") if path.is_file()]
+    candidates = [path for path in stored if _last_used(path) < before]
     used, awaited = _used_blobs(storage), _awaited_blobs(storage)
     removed = [
         _remove(storage, path, limit, dry_run=dry_run)

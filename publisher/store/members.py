@@ -125,8 +125,10 @@ def add(session: Session, tenant_name: str, who: str, role: Role) -> Membership:
     going_on = [row for row in known if row.ended_at is None]
     row = going_on[0] if going_on else _begin_anew(session, tenant.id, address, known)
     row.role, row.email = role.value, row.email or address
+    changes = not going_on or session.is_modified(row)
     session.flush()
-    record(session, "member.add", row.id, tenant_id=tenant.id, role=row.role)
+    if changes:
+        record(session, "member.add", row.id, tenant_id=tenant.id, role=row.role)
     return row
 
 

@@ -80,6 +80,20 @@ def test_a_large_file_waits_a_day_for_its_commit(storage: HubStorage, repository
     assert collect_garbage(storage).files == 1
 
 
+def test_what_is_no_file_is_left_where_it_lies(storage: HubStorage, repository: Repository) -> None:
+    storage.blobs.put(b"nobody's")
+    stray, loop = storage.root / "blobs" / "ab" / "folder", storage.root / "blobs" / "ab" / "loop"
+    stray.mkdir(parents=True)
+    loop.symlink_to(loop)
+    os.utime(stray, (0, 0))
+    for path in blobs(storage):
+        if path.is_file():
+            os.utime(path, (0, 0))
+    assert collect_garbage(storage).files == 1
+    assert stray.is_dir()
+    assert loop.is_symlink()
+
+
 def test_nothing_is_collected_while_a_commit_cannot_be_read(storage: HubStorage, repository: Repository) -> None:
     head = add(repository, "a.txt", b"content")
     repository.commit(_change(DeleteFile("a.txt")))

@@ -15,6 +15,7 @@ from publisher.errors import NotFound, RequestFault
 from publisher.people.identity import Identity
 from publisher.people.roles import Role
 from publisher.store import keys, members
+from publisher.store.audit import AuditFilters, all_entries
 from publisher.store.database import Database
 from publisher.store.models import Person
 
@@ -23,6 +24,12 @@ ANN = "ann@acme.example"
 
 def somebody(subject: str = "1", email: str | None = ANN) -> Identity:
     return Identity("https://id.example", subject, email, "Ann", {"sub": subject})
+
+
+def told_of(database: Database, id: str) -> list[dict[str, object]]:
+    """What the audit log has of a membership being made or changed."""
+    with database.read() as session:
+        return [row.details for row in all_entries(session, AuditFilters(action="member.add", resource=id))]
 
 
 @pytest.fixture
@@ -72,6 +79,8 @@ def test_inviting_again_changes_the_role_and_keeps_the_session(database: Databas
     assert add(database, id, Role.ADMIN) == id
     assert counts(database, id)
     assert enter(database, somebody()) == {"a": "admin"}
+    assert add(database, role=Role.ADMIN) == id  # as it is: no change, and none in the audit log
+    assert told_of(database, id) == [{"role": role} for role in ("member", "viewer", "admin")]
 
 
 def test_rules_follow_the_claims_and_stay_below_the_operators_word(database: Database, tenants: dict[str, str]) -> None:
