@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from publisher.client.exit_codes import Exit
 from publisher.store import migrate
 from publisher.store.database import Database
 from publisher.store.keys import add_tenant
@@ -53,7 +54,7 @@ def test_limits_are_set_and_shown_and_set_back(team: str) -> None:
 )
 def test_what_cannot_be_is_refused_in_a_sentence(team: str, wrong: list[str], said: str) -> None:
     done = publisher("admin", "quota", "set", *wrong)
-    assert done.returncode == 4
+    assert done.returncode == (Exit.NOT_YOURS if "there is no tenant" in said else Exit.REFUSED)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
