@@ -27,6 +27,8 @@ from starlette.types import ASGIApp
 #: PostgreSQL refuses to run as root; any other account will do.
 UNPRIVILEGED = "nobody"
 START_SECONDS = 60
+#: before a command: Ctrl-C counts, also where the tests themselves run in the background of a shell
+STOPPABLE = ("env", "--default-signal=INT")
 
 
 def free_port() -> int:

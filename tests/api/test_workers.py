@@ -76,7 +76,9 @@ def test_a_variant_s_priority_is_its_job_s(client: httpx.Client, variant_body: B
 
 def test_a_job_tells_its_place_and_when_it_is_expected(client: httpx.Client, variant_body: Body) -> None:
     jobs = [created(client.post("/v1/variants", json=variant_body))["job"]["id"] for _ in range(2)]
-    first, second = (client.get(f"/v1/jobs/{job_id}").json() for job_id in jobs)
+    answers = [client.get(f"/v1/jobs/{job_id}") for job_id in jobs]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[-1].text
+    first, second = (answer.json() for answer in answers)
     assert second["queue_position"] == first["queue_position"] + 1
     assert first["expected_start"] < first["expected_end"] <= second["expected_start"] < second["expected_end"]
     assert first["needs"]["gpu"] is True

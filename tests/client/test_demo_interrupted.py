@@ -13,14 +13,14 @@ import pytest
 from rich.console import Console
 
 from publisher.client.demo.service import downstream
-from tests.servers import wait_until
+from tests.servers import STOPPABLE, wait_until
 
 
 def test_interrupted_demo_says_so_and_leaves_nobody(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "publisher.client.main", "demo", "--data", str(tmp_path / "demo")]
-        demo = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        demo = subprocess.Popen([*STOPPABLE, *command], stdout=output, stderr=output, start_new_session=True)
     try:
         wait_until(lambda: "0. model and text" in log.read_text(), "begin of the demo")
         demo.send_signal(signal.SIGINT)

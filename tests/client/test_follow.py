@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from publisher.client.follow import follow
 from tests.client.service import Scripted, Stream, scripted_service
-from tests.servers import serve
+from tests.servers import STOPPABLE, serve
 
 STAGES: list[tuple[str, dict[str, Any]]] = [
     ("state", {"state": "running", "attempt": 1}),
@@ -94,7 +94,8 @@ def test_ctrl_c_says_that_the_job_goes_on_and_how_to_come_back() -> None:
     """A stream that does not end by itself."""
     with stream_without_end() as url:
         command = [sys.executable, "-m", "publisher.client.main", "follow", "job_1", "--url", url, "--key", "k"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*STOPPABLE, *command], **pipes) as process:
             assert process.stdout is not None
             assert "hello" in process.stdout.readline()
             process.send_signal(signal.SIGINT)

@@ -10,8 +10,11 @@ import pytest
 from tests import servers
 from tests.faults.installation import Installation
 
+#: the embedded one has its worker killed and its jobs cancelled by tests/e2e, too
+FORMS = [pytest.param("embedded", marks=pytest.mark.long), "distributed"]
 
-@pytest.fixture(scope="module", params=["embedded", "distributed"])
+
+@pytest.fixture(scope="module", params=FORMS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation with an API and without workers, with a base model and text."""
     folder = tmp_path_factory.mktemp(request.param)

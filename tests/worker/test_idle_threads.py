@@ -57,8 +57,10 @@ def test_a_policy_that_somebody_chose_stays(watched: Path, monkeypatch: pytest.M
 
 
 def test_a_build_on_the_command_line(watched: Path) -> None:
-    command = [sys.executable, "-m", "publisher.client.main", "build", "base", "out", "--recipe", "recipe.json"]
-    subprocess.run(command, check=False)
+    recipe = watched / "recipe.json"
+    recipe.write_text('{"pruning": {"criterion": "magnitude", "ratio": 0.5}, "alignment": null, "evaluation": null}')
+    command = [sys.executable, "-m", "publisher.client.main", "build", "base", "out", "--recipe", str(recipe)]
+    subprocess.run(command, cwd=watched, check=False)
     assert policies(watched) == ["PASSIVE"]
 
 

@@ -211,6 +211,7 @@ def test_probes_train_on_the_weights_that_would_be_published(tmp_path: Path, mon
     assert seen == [True, False]
 
 
+@pytest.mark.long
 def test_cancelled_among_the_probes_it_goes_on_with_the_next(tmp_path: Path) -> None:
     asked = _probed_request(tmp_path)
     inputs = _pruned(tmp_path, asked)

@@ -171,6 +171,7 @@ def test_upper_bound_is_the_same_lora_trained_on_the_base_model(tmp_path: Path) 
     assert not (folders[Stage.EVALUATE] / "direct").exists()
 
 
+@pytest.mark.long
 def test_a_sweep_trains_its_upper_bound_once(tmp_path: Path) -> None:
     _, first, _ = _evaluate(tmp_path, _request(tmp_path, align=False))
     folders, second, context = _evaluate(tmp_path, _request(tmp_path, scheme="none", align=False))

@@ -118,7 +118,7 @@ def test_an_adapter_of_a_named_base_names_it(named: Path, adapter: Path) -> None
 
 def test_an_adapter_of_an_unnamed_base_is_recovered_only_when_the_base_is_named(unnamed: Path, adapter: Path) -> None:
     refused = recovered(adapter, unnamed)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 4
     assert "base-folder" in refused.stderr
     assert "--base" in refused.stderr
     assert not (adapter.parent / "recovered").exists()

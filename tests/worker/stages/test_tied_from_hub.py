@@ -42,7 +42,7 @@ def test_adapter_of_a_repository_is_verified_and_damaged_masks_from_a_hub_are_re
         damaged = recovered("damaged")
     finally:
         hub.damaged.clear()
-    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert (damaged.returncode, damaged.stdout) == (4, "")
     assert "pruning_masks.safetensors" in damaged.stderr
 
 
