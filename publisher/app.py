@@ -53,7 +53,7 @@ from publisher.hub.app import embedded_hub, service_hub
 from publisher.hub.connections import allow_many, silent_ones_closed
 from publisher.hub.grants import adopt_namespaces
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
-from publisher.hub.refusals import RefusalsInASentence
+from publisher.hub.refused_start import RefusalsInASentence
 from publisher.hub.request_ids import RequestIds
 from publisher.hub.upkeep import Upkeep
 from publisher.hub_client.guard import guard_clients

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from publisher.configuration.empty import none_if_empty
 from publisher.configuration.files import PREFIX, FilesOfTheEnvironment
 from publisher.configuration.jobs import JobSettings
 from publisher.configuration.sign_in import SignInSettings
@@ -141,14 +142,11 @@ class Settings(WorkerSettings, WebhookSettings, JobSettings, SignInSettings, Bas
             raise ValueError("this is neither sqlite:///… nor postgresql://…")
         return url
 
-    @field_validator(
+    _not_set_either = field_validator(
         *("hub_endpoint", "hub_url", "encryption_key", "metrics_port"),
         *(f"quota_{name}" for name in _QUOTAS),
         mode="before",
-    )
-    @classmethod
-    def _none_if_empty(cls, value: object) -> object:
-        return None if value == "" else value
+    )(none_if_empty)
 
     @field_validator("encryption_key")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from publisher.api.labels import LETTER
+from publisher.api.one_line import LETTER
 from publisher.errors import RequestFault
 from publisher.keys.scopes import Scope, ends_within
 

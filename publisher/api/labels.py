@@ -8,10 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from publisher.store.labels import MOST
 
-#: a letter of a text that people write and others are shown, also at a terminal: neither control characters nor line
-#: breaks, nor marks that turn what follows
-LETTER = r"[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _PREFIX = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 KEY = rf"^({_PREFIX}/)?{_NAME}$"

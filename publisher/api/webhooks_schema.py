@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from publisher.api.labels import LETTER
+from publisher.api.one_line import LETTER
 from publisher.store import models as tables
 from publisher.store.states import DeliveryState
 from publisher.webhooks.addresses import MOST_LETTERS

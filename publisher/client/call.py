@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -79,18 +80,18 @@ def place(value: str, *, keep: str = "") -> str:
     return quote(value, safe=keep)
 
 
-class Sends:
+class Sends(ABC):
     """A client whose answers are waited for."""
 
-    def send(self, call: Call[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def send(self, call: Call[T]) -> T: ...
 
 
-class SendsAsync:
+class SendsAsync(ABC):
     """A client whose answers are awaited."""
 
-    async def send(self, call: Call[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    async def send(self, call: Call[T]) -> T: ...
 
 
 class Operation(Generic[P, T]):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.filesize import decimal
 
-from publisher.client.progress import progress_bars
+from publisher.client.progress import bytes_shown
 from publisher.errors import InfrastructureFault, RequestFault
 
 if TYPE_CHECKING:
@@ -42,8 +38,8 @@ def check(data_dir: Path | None) -> None:
     """
     from publisher.hub.checking import check_storage
 
-    with _bar("check") as advance:
-        found = check_storage(_storage(data_dir), advance)
+    with bytes_shown("check") as show:
+        found = check_storage(_storage(data_dir), show)
     for line in found.damage:
         click.echo(line)
     amount = f"{found.blobs:,} files of {decimal(found.bytes)}"
@@ -86,11 +82,3 @@ def _storage(data_dir: Path | None) -> HubStorage:
     if not folder.is_dir():
         raise RequestFault(f"{folder} does not exist.", way_out="Name the service's folder with --data.")
     return HubStorage(folder)
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error that takes bytes done and in all."""
-    with progress_bars(Console(file=sys.stderr)) as bars:
-        task = bars.add_task(title, total=None, unit="bytes", note="")
-        yield lambda done, total: bars.update(task, completed=done, total=total)

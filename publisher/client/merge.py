@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from publisher.client.exit_codes import Told
+from publisher.client.progress import bytes_shown
 from publisher.errors import PublisherError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -26,14 +26,8 @@ def merge(base: Path, adapter: Path, output: Path, strength: float) -> None:
     from publisher.checkpoint.recovery.merge_adapter import merge_adapter
 
     try:
-        with click.progressbar(length=1000, label="Merging", file=sys.stderr) as bar:
-            report = merge_adapter(
-                base,
-                adapter,
-                output,
-                strength=strength,
-                progress=lambda done, total: bar.update(done * 1000 // max(total, 1) - bar.pos),
-            )
+        with bytes_shown("merge") as show:
+            report = merge_adapter(base, adapter, output, strength=strength, progress=show)
     except PublisherError as error:
         raise Told(error) from error
     click.echo(f"Merged into {report.changed} of {report.weights} tensors: {output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +39,7 @@ class Shown(Protocol):
 
     def started(self, name: str, at: float) -> None: ...
 
-    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None: ...
+    def progress(self, name: str, done: float, total: float | None, unit: str, at: float) -> None: ...
 
     def note(self, name: str, text: str) -> None:
         """What else is to be known of it now, in place of the last note."""
@@ -63,6 +63,28 @@ def working(console: Console, title: str) -> Iterator[None]:
         shown.ended(title, "done")
 
 
+@contextmanager
+def bytes_shown(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """On standard error: hears how many bytes are done, and of how many (None: nobody knows)."""
+    with shown_on(Console(stderr=True)) as shown:
+        shown.started(title, time.monotonic())
+        yield lambda done, total: shown.progress(title, done, total, "bytes", time.monotonic())
+
+
+@contextmanager
+def bytes_counted(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """As `bytes_shown`, for who tells how many more there are."""
+    done = 0
+    with bytes_shown(title) as show:
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            show(done, total)
+
+        yield count
+
+
 def loss_note(name: str, step: int, value: float | None) -> str | None:
     """A metric in a few words, if it is one that people watch; `value`: None is one that is no number."""
     if name not in {"loss", "probe_loss", "direct_loss"}:
@@ -74,12 +96,14 @@ class AmountColumn(ProgressColumn):
     """`12,288/16,384 tokens`; bytes in kB, MB and so on."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.total is None else _amount(task.completed, task.total, task.fields["unit"]))
+        return Text(_amount(task.completed, task.total, task.fields["unit"]) if task.fields["unit"] else "")
 
 
-def _amount(done: float, total: float, unit: str) -> str:
+def _amount(done: float, total: float | None, unit: str) -> str:
     if unit == "bytes":
-        return f"{decimal(int(done))}/{decimal(int(total))}"
+        return decimal(int(done)) + ("" if total is None else f"/{decimal(int(total))}")
+    if total is None:
+        return f"{done:,.0f} {unit}"
     return f"{done:,.0f}/{total:,.0f} {unit}".rstrip()
 
 
@@ -113,7 +137,7 @@ class Bars:
     def started(self, name: str, at: float) -> None:
         self._task(name)
 
-    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None:
+    def progress(self, name: str, done: float, total: float | None, unit: str, at: float) -> None:
         self._bars.update(self._task(name), completed=done, total=total, unit=unit)
 
     def note(self, name: str, text: str) -> None:
@@ -152,7 +176,7 @@ class Lines:
     def started(self, name: str, at: float) -> None:
         self._written_at[name] = at
 
-    def progress(self, name: str, done: float, total: float, unit: str, at: float) -> None:
+    def progress(self, name: str, done: float, total: float | None, unit: str, at: float) -> None:
         pace = self._paces.get(name)
         if pace is None or not pace.goes_on(done, total, unit):
             pace = self._paces[name] = _Pace(done, total, unit, at)
@@ -181,16 +205,16 @@ class _Pace:
     """From where on something is counted: a job that goes on in the middle has been there for no time."""
 
     done: float
-    total: float
+    total: float | None
     unit: str
     at: float
 
-    def goes_on(self, done: float, total: float, unit: str) -> bool:
+    def goes_on(self, done: float, total: float | None, unit: str) -> bool:
         return (total, unit) == (self.total, self.unit) and done >= self.done
 
     def left(self, done: float, at: float) -> str | None:
         """`12:05 left`, if it goes on as since the start."""
-        if done <= self.done or at <= self.at:
+        if self.total is None or done <= self.done or at <= self.at:
             return None
         minutes, seconds = divmod(round((self.total - done) * (at - self.at) / (done - self.done)), 60)
         hours, minutes = divmod(minutes, 60)

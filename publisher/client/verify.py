@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from publisher.client.exit_codes import Exit
+from publisher.client.progress import bytes_counted
 from publisher.errors import PublisherError
 
 
@@ -22,25 +24,25 @@ def verify(*, checkpoint: str, revision: str | None, endpoint: str | None) -> No
     from publisher.checkpoint.folder import open_checkpoint
 
     try:
-        problems, files = _problems(open_checkpoint(checkpoint, revision, endpoint))
+        problems, files = problems_of(open_checkpoint(checkpoint, revision, endpoint))
     except PublisherError as error:
         problems, files = [" ".join(str(error).split())], 0
     for problem in problems:
         click.echo(f"Error: {problem}", err=True)
     if problems:
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     click.echo(f"{checkpoint}: all {files} files are as they were published")
 
 
-def _problems(folder: Path) -> tuple[list[str], int]:
-    """What is wrong, and how many files there are; progress goes to stderr where that is a terminal."""
+def problems_of(folder: Path) -> tuple[list[str], int]:
+    """What is wrong with a checkpoint, and how many files there are. Raises RequestFault for what is none, or
+    contradicts itself."""
     from publisher.checkpoint.integrity import checked, strays
     from publisher.manifest.manifest import Manifest
 
     manifest = Manifest.read(folder)
-    total = sum(record.size for record in manifest.files.values())
-    with click.progressbar(length=total, label="Reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        problems = [*manifest.verify(folder, bar.update), *strays(folder, manifest)]
+    with bytes_counted("compare", sum(record.size for record in manifest.files.values())) as count:
+        problems = [*manifest.verify(folder, count), *strays(folder, manifest)]
     if not problems:
         checked(folder)
     return problems, len(manifest.files)

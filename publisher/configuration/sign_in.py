@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
+from publisher.configuration.empty import none_if_empty
 from publisher.people.addresses import is_safe
 from publisher.people.rules import Rule
 
@@ -38,10 +39,7 @@ class SignInSettings(BaseModel):
     )
     oidc_seconds: float = Field(default=10, gt=0, description="how long a sign-in waits for oidc_issuer")
 
-    @field_validator("oidc_issuer", "oidc_client_id", mode="before")
-    @classmethod
-    def _not_set_if_empty(cls, value: object) -> object:
-        return None if value == "" else value
+    _not_set = field_validator("oidc_issuer", "oidc_client_id", mode="before")(none_if_empty)
 
     @field_validator("oidc_issuer")
     @classmethod

@@ -21,7 +21,7 @@ from publisher.hub.grants import DatabaseGrants, adopt_namespaces
 from publisher.hub.journal import audit_journal
 from publisher.hub.owner import Owner
 from publisher.hub.rate_limits import RateLimiter, RateLimitHeaders
-from publisher.hub.refusals import RefusalsInASentence
+from publisher.hub.refused_start import RefusalsInASentence
 from publisher.hub.request_ids import RequestIds
 from publisher.hub.room import TenantsRoom
 from publisher.hub.router import create_hub

@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from publisher.client.progress import LINE_SECONDS, Bars, Lines, loss_note, shown_on, working
+from publisher.client import progress
+from publisher.client.progress import LINE_SECONDS, Bars, Lines, bytes_counted, loss_note, shown_on, working
 
 
 def on_a_log() -> tuple[Console, io.StringIO]:
@@ -107,3 +108,15 @@ def test_work_that_failed_is_not_called_done() -> None:
 )
 def test_losses_are_worth_a_note(name: str, value: float | None, note: str | None) -> None:
     assert loss_note(name, 7, value) == note
+
+
+@pytest.mark.parametrize(("total", "said"), [(4_000_000, "3.0 MB/4.0 MB, 0:10 left"), (None, "3.0 MB")])
+def test_bytes_that_are_counted_are_told_on_standard_error_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, total: int | None, said: str
+) -> None:
+    clock = iter((0.0, 10.0, 40.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with bytes_counted("compare", total) as count:
+        count(0)
+        count(3_000_000)
+    assert capsys.readouterr() == ("", f"compare    {said}\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from rich.filesize import decimal
 
-from publisher.client.admin.place import bytes_bar, chosen_settings, data_option, database_of
+from publisher.client.admin.place import chosen_settings, data_option, database_of
+from publisher.client.progress import bytes_counted
 from publisher.installation.backup import Taking, forget_old
 
 #: the backup is kept, and what the installation itself has lost is not in it
@@ -31,7 +32,7 @@ def backup(*, place: Path, data_dir: Path | None, with_secret: bool, keep: int |
     Exit codes: 0 whole; 3 there is one, but the Hub itself has lost something (each named); others: there is none.
     """
     chosen = chosen_settings(data_dir)
-    with database_of(chosen) as database, bytes_bar("backup") as on_bytes:
+    with database_of(chosen) as database, bytes_counted("backup") as on_bytes:
         taken = Taking(chosen, database, place.absolute(), on_bytes).run(with_secret=with_secret)
     record = taken.record
     click.echo(

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from rich.filesize import decimal
 
-from publisher.client.admin.place import bytes_bar, chosen_settings, data_option, database_of
+from publisher.client.admin.place import chosen_settings, data_option, database_of
+from publisher.client.progress import bytes_shown
 from publisher.hub.checking import check_storage, read_contents
 from publisher.hub.storage import HubStorage
 from publisher.installation.consistency import lacking, published_here, strangers
@@ -65,14 +66,7 @@ def _hub(chosen: Settings, database: Database, *, contents: bool) -> list[str]:
 def _damage(storage: HubStorage, *, contents: bool) -> list[str]:
     if not contents:
         return read_contents(storage).damage
-    with bytes_bar("fsck") as on_bytes:
-        done = 0
-
-        def advance(now: int, total: int) -> None:
-            nonlocal done
-            on_bytes(now - done)
-            done = now
-
-        checked = check_storage(storage, advance)
+    with bytes_shown("fsck") as show:
+        checked = check_storage(storage, show)
     click.echo(f"{checked.blobs:,} contents of {decimal(checked.bytes)} were read.")
     return list(checked.damage)

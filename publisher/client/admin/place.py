@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from publisher.client.progress import progress_bars
 from publisher.errors import RequestFault
 from publisher.files.private import umask_of
 from publisher.settings import Settings, settings
@@ -63,11 +60,3 @@ def database_of(chosen: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
-
-
-@contextmanager
-def bytes_bar(title: str) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error that hears of more and more bytes."""
-    with progress_bars(Console(file=sys.stderr)) as bars:
-        task = bars.add_task(title, total=None, unit="bytes", note="")
-        yield lambda count: bars.advance(task, count)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from rich.filesize import decimal
 
-from publisher.client.admin.place import bytes_bar, chosen_settings, data_option, database_of
+from publisher.client.admin.place import chosen_settings, data_option, database_of
 from publisher.client.admin.secrets import without_secret
+from publisher.client.progress import bytes_counted
 from publisher.installation.record import Backup
 from publisher.installation.restore import Restoring
 
@@ -31,11 +32,11 @@ def restore(*, place: Path, data_dir: Path | None, check: bool, new_secret: bool
     found = Backup.find(place)
     if check:
         found.check_files()
-        with bytes_bar("check") as on_bytes:
+        with bytes_counted("check") as on_bytes:
             found.check_blobs(on_bytes)
         return click.echo(f"{found.folder} is whole.")
     chosen = chosen_settings(data_dir, new=True)
-    with bytes_bar("restore") as on_bytes:
+    with bytes_counted("restore") as on_bytes:
         record = Restoring(chosen, found, new_secret=new_secret).run(on_bytes)
     held = f"{len(record.blobs):,} contents of {decimal(sum(record.blobs.values()))}"
     click.echo(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
 from publisher.client import Client, calls
+from publisher.client.commands.by_id import ending, showing
 from publisher.client.commands.options import (
+    folder,
+    is_folder,
     label_option,
     labels_of,
     list_options,
     service_options,
     some,
-    sure,
-    yes_option,
 )
-from publisher.client.output import Column, Item, Output, count, field, output_options, pairs, say, when
+from publisher.client.output import Column, Item, Output, count, field, output_options, pairs, when
 from publisher.errors import NotFound
 
 #: of a base model; some repositories of the Hub have no slash in their name
@@ -86,35 +86,10 @@ def add(
     output.item(client.register_base_model(**where, labels=labels_of(labels)), _LINES)
 
 
-def is_folder(source: str) -> bool:
-    """What is no `org/name`: whoever has such a folder here, too, writes ./org/name."""
-    return source.startswith((".", "/", "~")) or source.count("/") != 1
-
-
-def folder(source: str) -> str:
-    """As the service sees it, where it runs on this machine."""
-    return str(Path(source).expanduser().absolute())
-
-
-@base_models.command()
-@click.argument("id")
-@service_options
-@output_options
-def show(client: Client, output: Output, id: str) -> None:
-    """Show a base model."""
-    output.item(client.get_base_model(id), _LINES)
-
-
-@base_models.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@yes_option
-@service_options
-def delete(client: Client, ids: tuple[str, ...], yes: bool) -> None:
-    """Forget base models that no variant is made of. Their files stay."""
-    sure(f"Forget {', '.join(ids)}", yes=yes)
-    for id in ids:
-        client.delete_base_model(id)
-        say(f"{id} is forgotten.")
+base_models.add_command(showing(calls.get_base_model, _LINES, "Show a base model."))
+base_models.add_command(
+    ending("delete", calls.delete_base_model, "Forget base models that no variant is made of. Their files stay.")
+)
 
 
 def base_named(client: Client, name: str) -> Item:

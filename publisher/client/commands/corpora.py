@@ -8,17 +8,9 @@ import click
 
 from publisher.client import Client, calls
 from publisher.client.call import OMIT
-from publisher.client.commands.base_models import folder
-from publisher.client.commands.options import (
-    label_option,
-    labels_of,
-    list_options,
-    service_options,
-    some,
-    sure,
-    yes_option,
-)
-from publisher.client.output import Column, Output, field, output_options, pairs, say, when
+from publisher.client.commands.by_id import ending
+from publisher.client.commands.options import folder, label_option, labels_of, list_options, service_options, some
+from publisher.client.output import Column, Output, field, output_options, pairs, when
 
 _DATASET = "hf://"
 _COLUMNS = (
@@ -75,13 +67,6 @@ def add(
     output.item(client.register_corpus(name=name, **where, **said, labels=labels_of(labels)), _COLUMNS)
 
 
-@corpora.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@yes_option
-@service_options
-def delete(client: Client, ids: tuple[str, ...], yes: bool) -> None:
-    """Forget corpora that no variant in work reads. Their files stay."""
-    sure(f"Forget {', '.join(ids)}", yes=yes)
-    for id in ids:
-        client.delete_corpus(id)
-        say(f"{id} is forgotten.")
+corpora.add_command(
+    ending("delete", calls.delete_corpus, "Forget corpora that no variant in work reads. Their files stay.")
+)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import click
 
 from publisher.client import Client, calls
-from publisher.client.call import Call
-from publisher.client.commands.options import list_options, service_options, some, sure, yes_option
+from publisher.client.commands.by_id import ending, showing, steering
+from publisher.client.commands.options import list_options, service_options, some, whose_options
 from publisher.client.follow import follow
-from publisher.client.output import Column, Form, Item, Output, field, output_options, pairs, say, when
-from publisher.store.states import JobState
+from publisher.client.output import Column, Form, Item, Output, field, output_options, pairs, when
 
 
 def _age(job: Item) -> str:
@@ -58,40 +56,15 @@ jobs.add_command(follow, "watch")
 
 
 @jobs.command("list")
-@click.option(
-    "--state",
-    multiple=True,
-    type=click.Choice([state.value for state in JobState]),
-    help="Only these states; may be repeated.",
-)
 @click.option("--variant", "variant_id", metavar="ID", help="Only this variant's.")
-@click.option("--base-model", "base_model_id", metavar="ID", help="Only of this base model.")
-@click.option("--repo", "repo_id", metavar="ORG/NAME", help="Only of this repository.")
-@click.option("--sweep", "sweep_id", metavar="ID", help="Only of this sweep.")
 @list_options
+@whose_options
 @service_options
 @output_options
-def list_(
-    *,
-    client: Client,
-    output: Output,
-    filters: dict[str, Any],
-    most: int | None,
-    state: tuple[str, ...],
-    **whose: str | None,
-) -> None:
+def list_(*, client: Client, output: Output, filters: dict[str, Any], most: int | None, variant_id: str | None) -> None:
     """List jobs, newest first."""
-    found = some(client, calls.list_jobs, most, state=list(state) or None, **whose, **filters)
+    found = some(client, calls.list_jobs, most, variant_id=variant_id, **filters)
     output.items(found, COLUMNS, nothing="No jobs. `publisher submit` orders a variant.")
-
-
-@jobs.command()
-@click.argument("id")
-@service_options
-@output_options
-def show(client: Client, output: Output, id: str) -> None:
-    """Show a job, with its place in the queue and why it waits or failed."""
-    output.item(client.get_job(id), _LINES)
 
 
 @jobs.command()
@@ -108,34 +81,16 @@ def logs(*, client: Client, output: Output, id: str, q: str | None, attempt: int
     return output.items(lines, (), nothing="", named_by="message")
 
 
-@jobs.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@yes_option
-@service_options
-def delete(client: Client, ids: tuple[str, ...], yes: bool) -> None:
-    """Forget jobs that have ended, with their events and logs. What they published stays."""
-    sure(f"Forget {', '.join(ids)}", yes=yes)
-    for id in ids:
-        client.delete_job(id)
-        say(f"{id} is forgotten.")
-
-
-def _steering(name: str, build: Callable[[str], Call[Any]], words: str) -> click.Command:
-    """A command that asks the same of each job."""
-
-    @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-    @service_options
-    @output_options
-    def steer(client: Client, output: Output, ids: tuple[str, ...]) -> None:
-        output.items((client.send(build(id)) for id in ids), COLUMNS, nothing="")
-
-    return click.command(name, help=words)(steer)
-
-
 for _each in (
-    _steering("cancel", calls.cancel_job, "Stop jobs for good: they publish nothing."),
-    _steering("pause", calls.pause_job, "Stop jobs for now: they keep their place, and what they have saved."),
-    _steering("resume", calls.resume_job, "Let paused jobs go on."),
-    _steering("retry", calls.retry_job, "Queue failed or cancelled jobs again: finished stages are reused."),
+    showing(calls.get_job, _LINES, "Show a job, with its place in the queue and why it waits or failed."),
+    steering("cancel", calls.cancel_job, COLUMNS, "Stop jobs for good: they publish nothing."),
+    steering("pause", calls.pause_job, COLUMNS, "Stop jobs for now: they keep their place, and what they have saved."),
+    steering("resume", calls.resume_job, COLUMNS, "Let paused jobs go on."),
+    steering("retry", calls.retry_job, COLUMNS, "Queue failed or cancelled jobs again: finished stages are reused."),
+    ending(
+        "delete",
+        calls.delete_job,
+        "Forget jobs that have ended, with their events and logs. What they published stays.",
+    ),
 ):
     jobs.add_command(_each)

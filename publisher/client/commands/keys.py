@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from publisher.client import Client, calls
-from publisher.client.commands.options import service_options, sure, yes_option
+from publisher.client.commands.by_id import ending
+from publisher.client.commands.options import service_options
 from publisher.client.output import Column, Form, Output, field, output_options, say, when
 from publisher.keys.scopes import Scope
 
@@ -60,13 +61,6 @@ def create(*, client: Client, output: Output, name: str, scopes: tuple[str, ...]
     return output.item(made, (), named_by="key")
 
 
-@keys.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@yes_option
-@service_options
-def revoke(client: Client, ids: tuple[str, ...], yes: bool) -> None:
-    """End keys at once and for good."""
-    sure(f"Revoke {', '.join(ids)}", yes=yes)
-    for id in ids:
-        client.revoke_api_key(id)
-        say(f"{id} is revoked.")
+keys.add_command(
+    ending("revoke", calls.revoke_api_key, "End keys at once and for good.", asked="Revoke", done="is revoked")
+)

@@ -1,4 +1,4 @@
-"""What several commands take: which service, filters of lists, labels, and a question before something goes."""
+"""What several commands take: which service, filters of lists, labels, sources; and a question before things go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import wraps
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from publisher.client import services
 from publisher.client.call import Call, Page
+from publisher.store.states import JobState
 
 if TYPE_CHECKING:
     from publisher.client import Client
@@ -26,6 +28,7 @@ T = TypeVar("T")
 #: items a page, as many as the service gives
 _PAGE = 200
 
+_STATES = [state.value for state in JobState]
 _AGO = re.compile(r"(\d{1,6})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
@@ -104,10 +107,43 @@ def list_options(command: Callable[P, R]) -> Callable[..., R]:
     return with_filters
 
 
+def whose_options(command: Callable[P, R]) -> Callable[..., R]:
+    """Below list_options: filters of variants and their jobs."""
+
+    @click.option("--state", multiple=True, type=click.Choice(_STATES), help="Of the job; may be repeated.")
+    @click.option("--base-model", "base_model_id", metavar="ID", help="Only of this base model.")
+    @click.option("--repo", "repo_id", metavar="ORG/NAME", help="Only of this repository.")
+    @click.option("--sweep", "sweep_id", metavar="ID", help="Only of this sweep.")
+    @wraps(command)
+    def with_filters(
+        *args: Any,
+        filters: Mapping[str, Any],
+        state: tuple[str, ...],
+        base_model_id: str | None,
+        repo_id: str | None,
+        sweep_id: str | None,
+        **kwargs: Any,
+    ) -> R:
+        whose = {"base_model_id": base_model_id, "repo_id": repo_id, "sweep_id": sweep_id}
+        return command(*args, filters={**filters, **whose, "state": list(state) or None}, **kwargs)  # type: ignore[arg-type]
+
+    return with_filters
+
+
 def some(client: Client, build: Callable[..., Call[Page[T]]], most: int | None, **filters: Any) -> Iterator[T]:
     """Of all pages the first `most` items, or all."""
     found = client.every(build, **filters, limit=min(most or _PAGE, _PAGE))
     return islice(found, most)
+
+
+def is_folder(source: str) -> bool:
+    """What is no `org/name`: whoever has such a folder here, too, writes ./org/name."""
+    return source.startswith((".", "/", "~")) or source.count("/") != 1
+
+
+def folder(source: str) -> str:
+    """As the service sees it, where it runs on this machine."""
+    return str(Path(source).expanduser().absolute())
 
 
 yes_option = click.option("--yes", is_flag=True, help="Without asking.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,8 +10,8 @@ import click
 from publisher.client import Client, calls
 from publisher.client.commands.options import service_options
 from publisher.client.output import say
-from publisher.client.progress import progress_bars
 from publisher.client.types import Publication
+from publisher.client.verify import problems_of
 from publisher.errors import Conflict, InfrastructureFault, NotFound
 
 _AGAIN = "Give the same command again: what is damaged is fetched anew."
@@ -65,23 +63,7 @@ def fetch(publication: Publication, folder: Path, token: str | None) -> None:
 
 def verified(folder: Path) -> int:
     """How many files there are. InfrastructureFault names those that are not as the manifest says."""
-    from publisher.manifest.manifest import Manifest
-
-    manifest = Manifest.read(folder)
-    total = sum(record.size for record in manifest.files.values())
-    with bytes_shown("compare", total) as advance:
-        problems = manifest.verify(folder, advance)
+    problems, files = problems_of(folder)
     if problems:
         raise InfrastructureFault(f"{folder} is not what was published: {' '.join(problems)}", way_out=_AGAIN)
-    return len(manifest.files)
-
-
-@contextmanager
-def bytes_shown(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, at a terminal alone."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with progress_bars(console) if console.is_terminal else nullcontext() as bars:
-        task = None if bars is None else bars.add_task(title, total=total, unit="bytes", note="")
-        yield lambda size: None if bars is None or task is None else bars.advance(task, size)
+    return files

@@ -37,27 +37,27 @@ class Setting(click.ParamType[tuple[str, Any]]):
     """`pruning.ratio=0.5`: a field of the recipe and its value, JSON or a word."""
 
     name = "field=value"
+    example = "pruning.ratio=0.5"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, Any]:
         path, equals, text = str(value).partition("=")
         if not equals or not path:
-            self.fail(f"{value!r} is not FIELD=VALUE, as pruning.ratio=0.5.", parameter, context)
-        return path, _value(text)
+            self.fail(f"{value!r} is not {self.name.upper()}, as {self.example}.", parameter, context)
+        return path, self.value(text)
+
+    def value(self, text: str) -> Any:
+        return _value(text)
 
 
-class Values(click.ParamType[tuple[str, list[Any]]]):
+class Values(Setting):
     """`pruning.ratio=0.35,0.5`: a field of the recipe and its values, JSON or words."""
 
-    name = "field=values"
+    name = "field=value,value"
+    example = "pruning.ratio=0.35,0.5"
 
-    def convert(
-        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str, list[Any]]:
-        path, equals, text = str(value).partition("=")
-        if not equals or not path:
-            self.fail(f"{value!r} is not FIELD=VALUE,VALUE, as pruning.ratio=0.35,0.5.", parameter, context)
+    def value(self, text: str) -> list[Any]:
         whole = _value(text)
-        return path, whole if isinstance(whole, list) else [_value(each) for each in text.split(",")]
+        return whole if isinstance(whole, list) else [_value(each) for each in text.split(",")]
 
 
 def _value(text: str) -> Any:

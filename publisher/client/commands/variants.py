@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import click
 from rich.filesize import decimal
 
 from publisher.client import Client, calls
-from publisher.client.commands.options import list_options, service_options, some, sure, yes_option
-from publisher.client.output import Column, Item, Output, field, output_options, pairs, say, when
-from publisher.store.states import JobState
+from publisher.client.commands.by_id import end_each, showing
+from publisher.client.commands.options import list_options, service_options, some, whose_options, yes_option
+from publisher.client.output import Column, Item, Output, field, output_options, pairs, when
 
 
 def _ratio(variant: Item) -> str:
@@ -57,39 +58,23 @@ def variants() -> None:
 
 
 @variants.command("list")
-@click.option(
-    "--state",
-    multiple=True,
-    type=click.Choice([state.value for state in JobState]),
-    help="Of its job; may be repeated.",
-)
-@click.option("--base-model", "base_model_id", metavar="ID", help="Only of this base model.")
-@click.option("--repo", "repo_id", metavar="ORG/NAME", help="Only those published there.")
-@click.option("--sweep", "sweep_id", metavar="ID", help="Only of this sweep.")
 @list_options
+@whose_options
 @service_options
 @output_options
-def list_(
-    *,
-    client: Client,
-    output: Output,
-    filters: dict[str, Any],
-    most: int | None,
-    state: tuple[str, ...],
-    **whose: str | None,
-) -> None:
+def list_(client: Client, output: Output, filters: dict[str, Any], most: int | None) -> None:
     """List variants, newest first."""
-    found = some(client, calls.list_variants, most, state=list(state) or None, **whose, **filters)
+    found = some(client, calls.list_variants, most, **filters)
     output.items(found, _COLUMNS, nothing="No variants. `publisher submit` orders one.")
 
 
-@variants.command()
-@click.argument("id")
-@service_options
-@output_options
-def show(client: Client, output: Output, id: str) -> None:
-    """Show a variant, its job and where it is published; with --json its recipe and manifest, too."""
-    output.item(client.get_variant(id), _LINES)
+variants.add_command(
+    showing(
+        calls.get_variant,
+        _LINES,
+        "Show a variant, its job and where it is published; with --json its recipe and manifest, too.",
+    )
+)
 
 
 @variants.command()
@@ -106,10 +91,8 @@ def files(client: Client, output: Output, id: str) -> None:
 @click.option("--publication", type=click.Choice(["keep", "delete"]), default="keep", show_default=True)
 @yes_option
 @service_options
-def delete(*, client: Client, ids: tuple[str, ...], publication: str, yes: bool) -> None:
+def delete(*, client: Client, ids: tuple[str, ...], publication: Literal["keep", "delete"], yes: bool) -> None:
     """Forget variants and their jobs, which must have ended; --publication delete takes back what was published."""
     of_theirs = " and delete what they published" if publication == "delete" else ""
-    sure(f"Forget {', '.join(ids)}{of_theirs}", yes=yes)
-    for id in ids:
-        client.delete_variant(id, publication="delete" if publication == "delete" else "keep")
-        say(f"{id} is forgotten.")
+    build = partial(calls.delete_variant, publication=publication)
+    end_each(client, ids, build, asked=f"Forget {', '.join(ids)}{of_theirs}", yes=yes)

@@ -18,13 +18,13 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{int(time.time() * 1000):012x}{secrets.token_hex(5)}"
 
 
-def words(states: type[StrEnum]) -> Enum:
+def in_words(states: type[StrEnum]) -> Enum:
     """The state's own word in a plain column, so that a new state needs no change of a database type."""
     return Enum(states, native_enum=False, length=16, values_callable=lambda kind: [state.value for state in kind])
 
 
-STATE = words(JobState)
-DELIVERY_STATE = words(DeliveryState)
+STATE = in_words(JobState)
+DELIVERY_STATE = in_words(DeliveryState)
 
 
 #: Every constraint has a name, so that a later migration can change it on SQLite, too.
