@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.client.exit_codes import Told
+from publisher.client.progress import bytes_shown
 from publisher.errors import PublisherError
 
 if TYPE_CHECKING:
@@ -92,16 +93,18 @@ def recover(
         repository = (
             None if Path(checkpoint).is_dir() else Repository(checkpoint, commit_of(folder) or revision, endpoint)
         )
-        if from_merged is not None:
-            report = recover_merged(
-                from_merged, folder, output, base_model=base, rank=rank, repository=repository, force=force
-            )
-        else:
-            assert adapter is not None
-            report = recover_adapter(
-                adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force,
-                rank=rank, merge=merge, strict=strict,
-            )  # fmt: skip
+        with bytes_shown("merge") as show:
+            if from_merged is not None:
+                report = recover_merged(
+                    from_merged, folder, output, base_model=base, rank=rank, repository=repository, force=force,
+                    progress=show,
+                )  # fmt: skip
+            else:
+                assert adapter is not None
+                report = recover_adapter(
+                    adapter, folder, output, base_model=base, strength=strength, repository=repository, force=force,
+                    rank=rank, merge=merge, strict=strict, progress=show,
+                )  # fmt: skip
     except PublisherError as error:
         raise Told(error) from error
     click.echo(_account(report, chosen=strength is None))

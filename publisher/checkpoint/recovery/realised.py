@@ -89,11 +89,7 @@ class RealisedChanges:
     def _computed(self, module: str) -> ModuleChange:
         weight, bias = self._weight(module), self._bias(module)
         alone = self._together is Together.ALONE
-        model = (
-            self._adapted({module: _linear(_exact(weight), None if bias is None else _exact(bias))})
-            if alone
-            else self._shared
-        )
+        model = self._alone(module, weight, bias) if alone else self._shared
         layer = model.get_submodule(f"{PEFT_PREFIX}{module}")
         assert isinstance(layer, BaseTunerLayer), module
         base = layer.get_base_layer()

@@ -31,7 +31,7 @@ from publisher.checkpoint.recovery.folder import (
     renamed_when_whole,
     write_config,
 )
-from publisher.checkpoint.recovery.merging import Merge
+from publisher.checkpoint.recovery.merging import Merge, Progress, silent
 from publisher.checkpoint.recovery.method import AdapterMethod, Update
 from publisher.checkpoint.recovery.methods import method_of
 from publisher.checkpoint.recovery.opening import SavedAdapter, opened
@@ -67,6 +67,7 @@ def recover_adapter(
     rank: int | None = None,
     merge: bool = False,
     strict: bool = False,
+    progress: Progress = silent,
 ) -> RecoveryReport:
     """Make the adapter in folder `adapter`, trained on `checkpoint`, into one for the base model, in `output`.
 
@@ -82,7 +83,8 @@ def recover_adapter(
     error the report states; `merge` for the base model with the update in it; `strict` refuses whatever is not the
     trained update exactly: what depends on the checkpoint's own weights, and a LoRA that leaves something out.
 
-    Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole. Raises
+    Writes one tensor in memory at a time, under a temporary name beside `output`, and renames it when whole; `progress`
+    hears of merging. Raises
     RequestFault, having written nothing, if the adapter does not fit the checkpoint, cannot be recovered exactly, holds
     a tensor that PEFT would not load on the base model, or `output` already holds something; if the checkpoint's masks,
     config and manifest are damaged or contradict each other; if the adapter says that it was trained on another
@@ -120,7 +122,9 @@ def recover_adapter(
         )
     else:
         folder = _base_folder(base_model, manifest.base, _why_merged(method, masks, chosen))
-        report = merge_folder(adapter, output, masks, folder, strength=strength, trained_on=trained_on)
+        report = merge_folder(
+            adapter, output, masks, folder, strength=strength, trained_on=trained_on, progress=progress
+        )
     unsealed = [] if manifest.digest else [_UNSEALED]
     return replace(report, provenance=provenance, notes=(*report.notes, *filter(None, [note]), *unsealed))
 
@@ -198,6 +202,7 @@ def merge_folder(
     *,
     strength: float = 1.0,
     trained_on: TrainedOn | None = None,
+    progress: Progress = silent,
 ) -> RecoveryReport:
     """Write the base model in folder `base` with the update of the adapter in folder `adapter`, masked by `masks`."""
     refuse_occupied(output)
@@ -209,7 +214,7 @@ def merge_folder(
         masking = [] if masks.update_masks is None else notes_on_masking(adapter)
         notes = [*masking, *notes_on(loaded, method)]
         with renamed_when_whole(output) as folder:
-            merge.write(folder)
+            merge.write(folder, progress)
         shapes = loaded.tensors.shapes
         return RecoveryReport(
             output=output,
