@@ -17,6 +17,7 @@ from publisher.checkpoint.recovery.from_merged import recover_merged
 from publisher.checkpoint.weight_masks import WeightMasks
 from publisher.client.recover import recover
 from publisher.errors import RequestFault
+from publisher.weights.folder import StoredWeights
 from tests.checkpoint.recovery.methods.oracle import SIZES, Folders, error, folders
 from tests.checkpoint.recovery.test_merging import prepared
 from tests.checkpoint.test_masked import SIZES as SPARSE
@@ -49,8 +50,17 @@ def difference(given: Folders, tuned: Path) -> State:
 
 
 def test_difference_is_added_at_kept_places_and_nothing_elsewhere(tmp_path: Path, given: Folders) -> None:
-    tuned = saved(given, tmp_path / "tuned", trained)
-    report = recover_merged(tuned, given.checkpoint, tmp_path / "out", base_model=str(given.base))
+    tuned, told = saved(given, tmp_path / "tuned", trained), list[tuple[int, int]]()
+    report = recover_merged(
+        tuned,
+        given.checkpoint,
+        tmp_path / "out",
+        base_model=str(given.base),
+        progress=lambda done, total: told.append((done, total)),
+    )
+    size = sum(entry.size for entry in StoredWeights(given.base).entries.values())
+    assert told == sorted(told)
+    assert told[-1] == (size, size)
     found = {name: change.float() for name, change in given.merged(tmp_path / "out").items()}
     rounding = 2e-6 if load_file(tuned / "model.safetensors")[NAME].dtype is torch.float32 else 0.02
     assert error(found, difference(given, tuned)) < rounding
