@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, status
@@ -28,6 +29,7 @@ def describe_messages(app: FastAPI) -> None:
         )
 
 
+@cache
 def _message(event: EventType) -> type[BaseModel]:
     title = "".join(word.capitalize() for word in event.name.split("."))
     fields: dict[str, Any] = {
