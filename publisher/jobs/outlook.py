@@ -138,13 +138,14 @@ def _planned(session: Session, job: Job) -> StageSeconds:
     try:
         facts = BaseModelFacts.model_validate(variant.base_model.facts)
         recipe = stored_recipe(variant.recipe, variant.recipe_version)
+        plan = make_plan(
+            facts.geometry,
+            recipe,
+            base_bytes=facts.bytes,
+            flops_per_second=worker.flops_per_second,
+            fp32_flops_per_second=worker.fp32_flops_per_second,
+        )
     except (ValidationError, PublisherError):
+        # also of a recipe that was fine for the version that took it: a job that looks at its queue is none the worse
         return {}
-    plan = make_plan(
-        facts.geometry,
-        recipe,
-        base_bytes=facts.bytes,
-        flops_per_second=worker.flops_per_second,
-        fp32_flops_per_second=worker.fp32_flops_per_second,
-    )
     return {stage: 60 * minutes for stage, minutes in plan.minutes.items()}

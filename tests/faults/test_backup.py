@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from huggingface_hub import snapshot_download
 
-from publisher.client.verify import _problems
+from publisher.client.verify import problems_of
 from publisher.store.states import JobState
 from tests import servers
 from tests.faults.installation import KEY, Installation
@@ -67,7 +67,7 @@ def test_a_backup_taken_while_jobs_run_gives_a_service_that_finishes_them(
                 job = restored.wait_for_state(job_id, JobState.SUCCEEDED)
                 assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
             for name in ("published", "running", "queued"):
-                assert problems_of(restored, f"default/{name}", tmp_path / name) == []
+                assert published_problems(restored, f"default/{name}", tmp_path / name) == []
                 # one that was published between the database's moment and the copy of its files publishes once more
                 assert restored.publications(f"default/{name}") in ({1, 2} if name == "running" else {1})
         finally:
@@ -76,7 +76,7 @@ def test_a_backup_taken_while_jobs_run_gives_a_service_that_finishes_them(
     assert installation.wait_for_state(jobs[2], JobState.SUCCEEDED).state is JobState.SUCCEEDED
 
 
-def problems_of(installation: Installation, repo_id: str, folder: Path) -> list[str]:
+def published_problems(installation: Installation, repo_id: str, folder: Path) -> list[str]:
     """What `publisher verify` says of a repository."""
     snapshot_download(repo_id, endpoint=f"{installation.url}/hub", token=KEY, local_dir=folder)
-    return _problems(folder)[0]
+    return problems_of(folder)[0]

@@ -92,6 +92,22 @@ def test_where_nothing_is_known_nothing_is_said(database: Database) -> None:
     assert seen(database, job_id).end is None, "base model and recipe cannot be read"
 
 
+def test_a_job_whose_recipe_no_longer_plans_leaves_the_outlook_of_others_alone(database: Database) -> None:
+    rows.add_worker(database, "w", 80 * GIB)
+    variant = rows.add_variant(database)
+    layers = FACTS.geometry.layers
+    recipe = RECIPE.model_dump(mode="json")
+    recipe["pruning"] |= {"protect_first": layers, "protect_last": 1}
+    with database.write() as session:
+        session.execute(update(BaseModel).values(facts=FACTS.model_dump(mode="json")))
+        session.execute(update(Variant).values(recipe=recipe))
+    with database.write() as session:
+        first = service.enqueue(session, session.get_one(Variant, variant.id)).id
+    second = rows.add_sized_job(database, GIB)
+    assert (seen(database, first).position, seen(database, first).end) == (1, None)
+    assert seen(database, second).position == 2
+
+
 def test_a_retry_is_not_expected_before_it_is_due(database: Database) -> None:
     rows.add_worker(database, "w", 80 * GIB)
     job_id = rows.add_sized_job(database, GIB)
