@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
-from publisher.architecture.structure import LayerKind, TensorSpec, Unit
+from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.checkpoint import unit_widths
 from publisher.checkpoint.pruning_masks import KeptIndices, MaskedParameter
 from publisher.checkpoint.structure_json import from_json, to_json
@@ -104,6 +104,13 @@ class Masks:
         if place is None or spec is None:
             return None
         return MaskedParameter(spec.shape, spec.pruned_shape(self.counts(place[0])), self.cut(*place))
+
+    def shapes_left(self) -> dict[str, Shape]:
+        return {
+            f"{self.prefix}{layer}.{name}": spec.pruned_shape(self.counts(layer))
+            for layer in range(self.layers)
+            for name, spec in self.kind(layer).parameters.items()
+        }
 
     def mask_of(self, weight: str) -> None:
         return None

@@ -65,6 +65,10 @@ class PruningMasks(Protocol):
         None: the masks describe no such parameter. Raises as `layer_of`.
         """
 
+    def shapes_left(self) -> Mapping[str, Shape]:
+        """Of parameters in the layers, by the names that modules have once the checkpoint is loaded: all of them, or at
+        least those that lost something."""
+
     def mask_of(self, weight: str) -> Tensor | None:
         """Bool, of the weight's own shape, True where single weights are kept; None: all that are left."""
 

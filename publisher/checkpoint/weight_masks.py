@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.structure import Shape
 from publisher.checkpoint.masks import FILE_NAME, FORMAT, load_masks
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault
@@ -148,6 +149,9 @@ class WeightMasks:
     def parameter(self, name: str) -> None:
         """Every parameter has the base model's shape, and which those are these masks do not say."""
         return None
+
+    def shapes_left(self) -> dict[str, Shape]:
+        return {weight: self.shape(weight) for weight in self.weights}
 
     def mask_of(self, weight: str) -> Tensor | None:
         return self.mask(weight) if weight in self else None

@@ -18,6 +18,7 @@ from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.model_weights import ModelWeights, Repository
 from publisher.checkpoint.recovery.as_lora import lora_of
 from publisher.checkpoint.recovery.base_identity import note_on_base
+from publisher.checkpoint.recovery.changes import ModuleChange, Target
 from publisher.checkpoint.recovery.folder import (
     WEIGHTS,
     for_base_model,
@@ -27,8 +28,7 @@ from publisher.checkpoint.recovery.folder import (
 )
 from publisher.checkpoint.recovery.merging import Progress, merged_weight, silent, write_model
 from publisher.checkpoint.recovery.naming import Naming
-from publisher.checkpoint.recovery.places import Target, places
-from publisher.checkpoint.recovery.realised import ModuleChange
+from publisher.checkpoint.recovery.places import places
 from publisher.checkpoint.recovery.report import RecoveryReport
 from publisher.checkpoint.recovery.tuned_copy import Moved, TunedCopy, refuse_no_copy
 from publisher.checkpoint.recovery.whole_parameters import refuse_overflow
@@ -71,7 +71,7 @@ def recover_merged(
     if rank is None:
         notes = _write_merged(copy, moved, Path(base), output, progress)
     else:
-        targets = places(checkpoint, _LINEAR, Naming((".lora_",))).targets
+        targets = places(checkpoint, _LINEAR, Naming((".lora_",)), masks).targets
         update = lora_of(_Linear(copy, targets), _config(targets), masks, rank)
         notes = (*update.notes, *_left_out(moved, targets))
         with renamed_when_whole(output) as folder:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import MaskedParameter
 from publisher.manifest.manifest import Manifest
 
@@ -26,6 +27,9 @@ class NothingPruned:
 
     def parameter(self, name: str) -> MaskedParameter | None:
         return None
+
+    def shapes_left(self) -> dict[str, Shape]:
+        return {}
 
     def mask_of(self, weight: str) -> None:
         return None

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.checkpoint.provenance import Provenance
+from publisher.checkpoint.provenance import MARK_FILE, Provenance
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.method import AdapterMethod
 from publisher.checkpoint.recovery.whole_parameters import Origins
-from publisher.checkpoint.tying import MARK_FILE
 
 
 @dataclass(frozen=True)
