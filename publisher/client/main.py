@@ -29,6 +29,7 @@ _COMMANDS = {
     "merge": Place("Merge an adapter into a copy of the base model.", "publisher.client.merge"),
     "plan": Place("What a recipe will cost and give, before anything runs.", "publisher.client.plan"),
     "pull": Place("Fetch and check what a variant published.", "publisher.client.commands.pull"),
+    "rebuild": Place("Make a checkpoint again, and say whether it comes out the same."),
     "recover": Place("Take an adapter trained on a checkpoint to the base model.", "publisher.client.recover"),
     "submit": Place("Order a variant.", "publisher.client.commands.submit"),
     "sweep": Place("Order a variant for each of several values.", "publisher.client.commands.submit"),
