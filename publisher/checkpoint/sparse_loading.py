@@ -24,6 +24,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from publisher.checkpoint.compression import METHOD, expand
 from publisher.checkpoint.weight_masks import unpack
+from publisher.loading.transformers_features import keeps_reads_on_the_cpu
 
 _WEIGHT, _MASK = "weight", "kept_weights"
 
@@ -75,18 +76,14 @@ class Expand(ConversionOps):  # type: ignore[misc]
 class SparseStorageQuantizer(HfQuantizer):  # type: ignore[misc]
     requires_calibration = True
     is_trainable = True
-    serialized_names = {_WEIGHT: [_WEIGHT, _MASK]}
 
     def __init__(self, quantization_config: SparseStorageConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self._devices: dict[str, Any] = {}
-        self._plain: dict[int, WeightTransform] = {}
+        self._plain: list[tuple[WeightTransform, WeightTransform]] = []
 
     def is_serializable(self) -> bool:
         return True
-
-    def get_load_operations(self) -> dict[str, type[ConversionOps]]:
-        return {"dequantize": Expand}
 
     def get_new_dtype(self, converter: WeightTransform, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
         """Expand casts: a weight that is cast when it is read, ahead of its turn, takes memory until then."""
@@ -103,23 +100,34 @@ class SparseStorageQuantizer(HfQuantizer):  # type: ignore[misc]
         return "cpu" if device in ("disk", "meta") else device
 
     def update_weight_conversions(
-        self, weight_conversions: list[WeightTransform], model: PreTrainedModel
+        self, weight_conversions: list[WeightTransform], model: PreTrainedModel | None = None
     ) -> list[WeightTransform]:
-        """Reads ahead stay on the CPU, mapped from disk: a device only holds what is expanded."""
-        plain = list(weight_conversions)
-        updated: list[WeightTransform] = super().update_weight_conversions(weight_conversions, model)
-        self._plain = {id(new): old for new, old in zip(updated, plain, strict=False)}
-        for conversion in updated:
-            if isinstance(conversion, WeightConverter):
-                conversion.force_cpu = True
-        return updated
+        """Every weight is expanded before anything else is done to it: in the family's own conversions, and in one for
+        weights that have none. transformers 5.15 to 5.20 give no `model`."""
+        self._plain = [(conversion, self._expanding(conversion)) for conversion in weight_conversions]
+        updated = [expanding for _, expanding in self._plain]
+        return [*updated, self._reading_ahead(WeightConverter([_WEIGHT, _MASK], [_WEIGHT], [Expand(self)]))]
+
+    def _expanding(self, conversion: WeightTransform) -> WeightTransform:
+        if not isinstance(conversion, WeightConverter):
+            return conversion
+        sources, targets = conversion._original_source_patterns, conversion._original_target_patterns
+        if not all(source.endswith(f".{_WEIGHT}") for source in sources):
+            return self._reading_ahead(conversion)
+        both = [pattern for source in sources for pattern in (source, _mask_pattern(source))]
+        expanding = WeightConverter(both, [*targets], [Expand(self), *conversion.operations])
+        expanding.scope_prefix, expanding.base_model_prefix = conversion.scope_prefix, conversion.base_model_prefix
+        return self._reading_ahead(expanding)
+
+    def _reading_ahead(self, conversion: WeightConverter) -> WeightConverter:
+        """On the CPU, mapped from disk, where transformers can: then a device only holds what is expanded."""
+        if keeps_reads_on_the_cpu(conversion):
+            conversion.force_cpu = True
+        return conversion
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         """Saving reverts what loading did, but for the expansion."""
-        used = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [
-            self._plain[id(conversion)] for conversion in used if id(conversion) in self._plain
-        ]
+        model._weight_conversions = [plain for plain, expanding in self._plain if expanding.was_used()]
         return model
 
 

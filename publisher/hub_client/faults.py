@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
+import httpx
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -28,6 +29,10 @@ _TRUST = (
     "If its certificate is of an authority of your own, set SSL_CERT_FILE to that one's file, "
     "for every process of the service."
 )
+
+
+#: huggingface_hub speaks HTTP with httpx up to 1.33, and with httpx2 from 2.0 on
+_UNANSWERED = (httpx.HTTPError, httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def hub_faults(asked: Asked) -> Iterator[None]:
         raise asked.missing(f"{asked.repo_id!r} is not a repository id: {error}.", field=asked.field) from error
     except HfHubHTTPError as error:
         raise _from_answer(error, asked) from error
-    except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except _UNANSWERED as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise _from_answer(error.__cause__, asked) from error
         what = _first_line(error) if isinstance(error, Unanswered) else f"{type(error).__name__}: {_first_line(error)}"

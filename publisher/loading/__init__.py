@@ -3,9 +3,9 @@
 Importing this package does it; publisher.checkpoint does it for users.
 """
 
-from publisher.loading.transformers_features import refuse_older_transformers
+from publisher.loading.transformers_features import refuse_unsupported_transformers
 
-refuse_older_transformers()
+refuse_unsupported_transformers()
 
 from publisher.loading import four_bit_everywhere, loader  # noqa: E402
 

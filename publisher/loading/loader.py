@@ -1,8 +1,9 @@
 """Layers of different widths in transformers: each decoder layer is built from its own config.
 
-transformers 5.23 lets a config say what differs per layer (`per_layer_config`), but the modelling code of most
+transformers lets a config say what differs per layer (`per_layer_config`, since 5.14), but the modelling code of most
 families builds every layer from the global config, on which such an attribute raises. `register` closes that gap
-for every family at once, for models whose config says that layers differ:
+for every family at once, for models whose config says that layers differ (but for those that transformers itself says
+it builds so, which are left to it):
 
 - a decoder layer class (named by the model's `_no_split_modules`) gets `config.per_layer_config[layer_idx]`
   in place of the global config when it is constructed;
@@ -30,6 +31,7 @@ from transformers.integrations.heterogeneity.configuration_utils import Ambiguou
 from publisher.loading import four_bit
 from publisher.loading.four_bit_everywhere import METHOD as EVERYWHERE
 from publisher.loading.notice import with_notice, without_notice
+from publisher.loading.transformers_features import builds_its_layers_itself
 
 _MARK = "_builds_from_layer_config"
 #: where transformers keeps what differs per layer
@@ -39,15 +41,9 @@ _OUTSIDE_OF_LAYERS = ("num_experts", "num_local_experts", "n_routed_experts", "n
 
 
 def register() -> None:
-    """Make transformers build layers from their own config. Idempotent; raises ImportError on other versions."""
+    """Make transformers build layers from their own config. Idempotent."""
     if getattr(PreTrainedModel.__init__, _MARK, False):
         return
-    for owner, name in ((PreTrainedConfig, "per_layer_config"), (PreTrainedModel, "set_attn_implementation")):
-        if not hasattr(owner, name):
-            raise ImportError(
-                f"transformers without {owner.__name__}.{name} cannot load layers of different widths; "
-                "install transformers>=5.23,<5.24"
-            )
     four_bit.hide_advice()
     PreTrainedModel.__init__ = _before_layers_are_built(PreTrainedModel.__init__)
     PreTrainedModel.set_attn_implementation = _reaching_layer_configs(PreTrainedModel.set_attn_implementation)
@@ -98,7 +94,7 @@ def _before_layers_are_built(original: Callable[..., None]) -> Callable[..., Non
 
     @functools.wraps(original)
     def init(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
-        if config.is_heterogeneous:
+        if config.is_heterogeneous and not builds_its_layers_itself(self, config):
             for layer_class in _decoder_layer_classes(type(self)):
                 _build_from_layer_config(layer_class)
         if _is_four_bit(config):

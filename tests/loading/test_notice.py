@@ -17,6 +17,7 @@ from publisher.checkpoint.compression import METHOD as SPARSE
 from publisher.checkpoint.compression import compress_folder
 from publisher.loading.four_bit_everywhere import METHOD as EVERYWHERE
 from publisher.loading.notice import ACCESS_KEY, FILE_KEY, NOTICE, with_notice, without_notice
+from publisher.loading.transformers_features import SUPPORTED
 from tests.checkpoint.pruned import SIZES, make_pair
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
@@ -135,7 +136,9 @@ def test_an_older_transformers_is_named_with_the_way_out(tmp_path: Path) -> None
     (tmp_path / "transformers-4.57.6.dist-info" / "METADATA").write_text(metadata)
     done = with_transformers_alone("import publisher.checkpoint", tmp_path)
     assert done.returncode != 0
-    assert "4.57.6 is installed. Run `pip install 'transformers~=5.23.0'`" in done.stderr.splitlines()[-1]
+    said = done.stderr.splitlines()[-1]
+    assert f"works with {SUPPORTED}; 4.57.6 is installed" in said
+    assert f"Run `pip install '{SUPPORTED}'`" in said
 
 
 def test_logits_are_the_same_with_the_notice(folder: Path) -> None:

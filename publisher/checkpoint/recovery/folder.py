@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from publisher.checkpoint.provenance import KEY, PLACE
+from publisher.checkpoint.recovery.written_by import without_unsaved_biases
 from publisher.errors import RequestFault
+from publisher.weights.folder import opened
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
@@ -30,7 +32,8 @@ def read_config(adapter: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise RequestFault(f"{path} is not a JSON object.")
-    return config
+    weights = adapter / WEIGHTS
+    return without_unsaved_biases(config, opened(weights).keys()) if weights.is_file() else config
 
 
 def write_config(adapter: Path, config: Mapping[str, Any]) -> None:

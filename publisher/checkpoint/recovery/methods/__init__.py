@@ -18,6 +18,7 @@ from publisher.checkpoint.recovery.methods.of_weights import OF_WEIGHTS
 from publisher.checkpoint.recovery.methods.outside import OUTSIDE
 from publisher.checkpoint.recovery.methods.refused import REFUSED
 from publisher.checkpoint.recovery.methods.vectors import VECTORS
+from publisher.checkpoint.recovery.written_by import refuse_beyond_installed
 from publisher.errors import RequestFault
 
 _KNOWN = (*LORA_VARIANTS, LORA, *FACTORS, *VECTORS, *OF_MATRICES, *OF_WEIGHTS, *OUTSIDE, *REFUSED)
@@ -44,7 +45,10 @@ def method_of(config: Mapping[str, Any]) -> AdapterMethod:
             f"The adapter is of PEFT type {peft_type}, which has no recovery.",
             way_out="Train a LoRA (peft_type LORA).",
         )
-    return found[0]
+    method = found[0]
+    if method.ending is not Ending.REFUSED and (method.needs_weights or peft_type != LORA.peft_type):
+        refuse_beyond_installed(config)
+    return method
 
 
 for _method in _KNOWN:

@@ -17,6 +17,7 @@ from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod, Update, one_to_one, refuse_strength
 from publisher.checkpoint.recovery.methods.lora_merging import alpha_of, changes
 from publisher.checkpoint.recovery.methods.lora_placement import NAMING, recover_tensor, recovered_shape
+from publisher.checkpoint.recovery.written_by import refuse_unknown_options
 from publisher.errors import RequestFault
 
 #: Initialisations that only choose where A and B start. The others also subtract from the weights they start on, so
@@ -52,7 +53,9 @@ def refuse_unrecoverable(config: Mapping[str, Any]) -> None:
 
 
 def refuse_malformed(config: Mapping[str, Any]) -> None:
-    """What hand-written and converted files hold, and PEFT takes or fails of in words of its own."""
+    """What hand-written and converted files hold, and PEFT takes or fails of in words of its own, and options of a PEFT
+    that is newer than what is known here."""
+    refuse_unknown_options(config)
     ranks, alphas = ({"": config.get(key)} | _pattern(config, f"{pattern}_pattern") for key, pattern in _NUMBERS)
     for module, rank in ranks.items():
         if not (type(rank) is int and rank > 0) and not (rank is None and not module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod
 from publisher.checkpoint.recovery.methods.matrix_method import of_matrices
+from publisher.checkpoint.recovery.written_by import refuse_unseeded
 
 _SHARED = "its random matrices are shared and cut to each module's width, so that a row's number decides what it gets"
 
@@ -35,7 +36,7 @@ OF_MATRICES: tuple[AdapterMethod, ...] = (
     ),
     of_matrices("DELORA", "DeLoRA", ".delora_", why="it is scaled by norms of the checkpoint's columns, saved with it"),
     of_matrices(
-        "ADAMSS", "AdaMSS", ".adamss_",
+        "ADAMSS", "AdaMSS", ".adamss_", refuse=refuse_unseeded,
         why="its subspaces are clusters of the rows of the checkpoint's singular vectors",
     ),
     of_matrices("PEANUT", "PEANuT", ".peanut_", why="a small network reads the weight to make the update",
