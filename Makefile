@@ -2,6 +2,7 @@
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests: at most 25 minutes on 2 cores
 # make test-long   the tests that are marked long; before a change of the method or of a stage is done
+# make versions   loading, training and recovering on the oldest and newest transformers and PEFT; asks pip's index
 # make docs    the generated pages and the client's calls anew, from the code
 # make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup gpu-check demo test test-long lint types unit docs bench clean
+.PHONY: setup test-setup gpu-check demo test test-long versions lint types unit docs bench clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -62,6 +63,10 @@ unit:
 
 test-long: test-setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+
+# data/versions takes 160 MB for each of four environments
+versions: test-setup
+	$(BIN)/python -m tests.versions.run
 
 docs: setup
 	@$(BIN)/python -m publisher.reference docs

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from publisher.client.exit_codes import Exit
+from publisher.client.extras import require
 
 
 @click.command()
@@ -35,6 +36,8 @@ def demo(data_dir: Path, prepare: bool, keep: bool, device: str) -> None:
     # a stop that is asked for, by whatever signal, takes the service along
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
+    for extra in ("train", "service", "demo"):
+        require(extra)
     try:
         from publisher.client.demo.run import run
 
