@@ -75,6 +75,15 @@ class PruningMasks(Protocol):
     def fit(self, geometry: Geometry) -> bool:
         """Whether a model of this structure can be the base model, as far as the masks tell."""
 
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        """Where parameters in files, by their names there, have not the shapes that the masks leave, a clause each.
+
+        `base`: the files are the base model's, which may hold more than a model has: buffers, layers for MTP.
+        """
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        """How many parameters the base model and the checkpoint have, if the checkpoint's files hold `shapes`."""
+
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         """Where masks, `manifest` and `config` (config.json) say different things, a clause each.
 

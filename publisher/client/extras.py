@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
         }
     ),
     "demo": frozenset({"gguf"}),
+    "sign": frozenset({"model_signing", "OpenSSL"}),
 }
 
 

@@ -14,7 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.client.extras import require
+from publisher.configuration.signing_key import ModelKey
 from publisher.errors import RequestFault
+from publisher.files.faults import file_faults
 from publisher.manifest.manifest import Manifest
 from publisher.recipe import Recipe
 from publisher.recipe.file import read_recipe
@@ -45,6 +48,7 @@ class Wanted:
     device: str
     devices: tuple[str, ...]
     tasks: Path | None
+    signing_key: Path | None
     work: Path | None
 
 
@@ -53,6 +57,7 @@ def run(wanted: Wanted) -> None:
     last = Stage(wanted.until) if wanted.until else Stage.PACKAGE
     refuse_occupied(wanted.out)
     recipe = read_recipe(wanted.recipe_file)
+    key = read_signing_key(wanted.signing_key) if wanted.signing_key else None
     chosen = choose_device(wanted.device)
     aligning = [choose_device(name) for name in wanted.devices] or [chosen]
     base = base_source(wanted.base, recipe, aligning if _aligns(last) else [], wanted.base_name)
@@ -63,6 +68,7 @@ def run(wanted: Wanted) -> None:
         device=chosen.name,
         tasks_folder=wanted.tasks,
         devices=wanted.devices,
+        signing_key=key,
     )
     make(request, wanted.out, wanted.work, last)
     if last is Stage.PACKAGE:
@@ -72,6 +78,13 @@ def run(wanted: Wanted) -> None:
 def datasets_of(out: Path, work: Path | None) -> Path:
     """Where a build into `out` keeps the documents of datasets; `work`: the folder that keeps its stages."""
     return StageStore(work or out / _WORK).datasets
+
+
+def read_signing_key(path: Path) -> ModelKey:
+    """Raises RequestFault for another file, MissingExtra where nothing here could sign with it."""
+    require("sign")
+    with file_faults(str(path), field=None):
+        return ModelKey.read(path.read_text(encoding="ascii", errors="replace"), str(path))
 
 
 def _aligns(last: Stage) -> bool:

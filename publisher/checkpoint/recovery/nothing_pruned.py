@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from publisher.architecture.geometry import Geometry, LayerWidths
@@ -36,6 +37,13 @@ class NothingPruned:
 
     def fit(self, geometry: Geometry) -> bool:
         return True
+
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        return iter(())
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        stored = sum(map(prod, shapes.values()))
+        return stored, stored
 
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         return iter(())
