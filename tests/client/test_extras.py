@@ -64,6 +64,7 @@ def test_a_local_checkpoint_is_verified_without_transformers_and_peft(tmp_path: 
         ("pydantic_settings", ["up"], "service"),
         ("celery", ["up"], "service"),
         ("sqlalchemy", ["admin", "key", "list"], "service"),
+        ("trl", ["train", ".", "--data", "never", "--output", "never"], "train"),
         ("peft", ["recover", ".", "--checkpoint", ".", "--output", "never"], "train"),
     ],
 )
