@@ -262,9 +262,12 @@ def test_a_chat_template_that_refuses_names_the_line(checkpoint: Path, tmp_path:
 
 def test_a_loss_that_is_no_number_ends_the_training(checkpoint: Path, texts: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestFault, match=r"The loss is no number since step \d") as refused:
-        train(checkpoint, texts, tmp_path / "out", replace(SETTINGS, learning_rate=1e30))
+        train(checkpoint, texts, tmp_path / "out", replace(SETTINGS, learning_rate=1e30, steps=20))
     assert "--learning-rate" in str(refused.value)
     assert not (tmp_path / "out" / "adapter").exists()
+    losses = [line["loss"] for line in map(json.loads, (tmp_path / "out" / "log.jsonl").open()) if "loss" in line]
+    assert [loss is None for loss in losses] == [*[False] * (len(losses) - 1), True]
+    assert len(losses) < 20
 
 
 def test_examples_whose_prompts_fill_a_sequence_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
