@@ -42,7 +42,8 @@ def test_the_client_needs_neither_extra() -> None:
             "import publisher.checkpoint",
             "from publisher.client import AsyncClient, Client",
             "from publisher.client.main import cli",
-            "for words in ('login', 'jobs list', 'submit', 'pull', 'keys create', 'variants show', 'workers'):",
+            "for words in ('login', 'jobs list', 'submit', 'pull', 'keys create', 'variants show', 'workers',",
+            "              'train'):",
             "    cli([*words.split(), '--help'], standalone_mode=False)",
         ]
     )

@@ -41,7 +41,7 @@ from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.provenance import Tie
 from publisher.checkpoint.recovery.folder import refuse_occupied, renamed_when_whole
-from publisher.client.progress import Shown
+from publisher.client.progress import Shown, loss_note
 from publisher.client.train.examples import Examples, Kind, Row
 from publisher.errors import RequestFault, listed
 
@@ -70,7 +70,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """Losses are means of nats per token over the examples that are held out, None without any."""
+    """Losses are means of nats per token: `training_loss` of all steps, the others over the examples that are held out,
+    None without any."""
 
     adapter: Path
     steps: int
@@ -101,22 +102,21 @@ def train(
     folder that is wrong.
     """
     # --- everything that can be wrong, before anything is loaded or written
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    _refuse_several(device)
+    if not resume:
+        refuse_occupied(output)
     folder = open_checkpoint(checkpoint, revision)
     manifest, masks = checked(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     _refuse_unreadable(examples, tokenizer)
     _refuse_too_long(folder, settings.length)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    _refuse_several(device)
     run = {
         "checkpoint": asdict(tie) if (tie := Tie.of(manifest)) else str(checkpoint),
         "data": examples.sha256,
         **asdict(settings),
     }
     resumed = _to_resume(output, run) if resume else None
-    if not resume:
-        refuse_occupied(output)
-
     if examples.left_out:
         shown.say(f"Not used of the examples: {listed(examples.left_out)}.")
 
@@ -144,7 +144,8 @@ def train(
     if masks.update_masks is not None:  # single weights were pruned: the update is zero where they were
         mask_adapter(model, folder)
 
-    # --- the trainer
+    # --- the trainer, which makes its folder
+    _write_run(output, run)
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -181,13 +182,11 @@ def train(
     trainer.add_callback(_Telling(output / LOG, shown))
 
     # --- train
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     _forget_after(output / LOG, -1 if resumed is None else int(resumed.name.rpartition("-")[2]))
     shown.started("train", time.monotonic())
     if held_out and resumed is None:
         trainer.evaluate()
-    result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     if held_out:
         trainer.evaluate()
     lines = _logged(output / LOG)
@@ -199,14 +198,15 @@ def train(
         )
     with renamed_when_whole(output / ADAPTER) as partial:
         trainer.model.save_pretrained(partial)  # says which checkpoint it was trained on
-    losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    eval_losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
     shown.ended("train", "done")
     return Trained(
         adapter=output / ADAPTER,
         steps=trainer.state.global_step,
-        training_loss=result.training_loss,
-        eval_loss_before=losses[0] if held_out else None,
-        eval_loss_after=losses[-1] if held_out else None,
+        training_loss=sum(losses) / len(losses),
+        eval_loss_before=eval_losses[0] if held_out else None,
+        eval_loss_after=eval_losses[-1] if held_out else None,
         merges=masks.update_masks is not None,
         base_is_public=manifest.base.is_public,
     )
@@ -268,12 +268,23 @@ def _refuse_several(device: str) -> None:
         )
 
 
+def _write_run(output: Path, run: Mapping[str, Any]) -> None:
+    """At once, so that who is killed here is either resumed or has begun nothing."""
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / f".{RUN}"
+    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    partial.replace(output / RUN)
+
+
 def _to_resume(output: Path, run: Mapping[str, Any]) -> Path | None:
     """The last state in `output` that was saved whole, None without any. RequestFault if it is of another run."""
     if (output / ADAPTER).exists():
         raise RequestFault(f"{output / ADAPTER} is there: this training has ended.", way_out="Recover it.")
     if not (output / RUN).is_file():
-        raise RequestFault(f"{output} holds no training to resume: it has no {RUN}.", way_out="Leave out --resume.")
+        raise RequestFault(
+            f"{output} holds no training to resume: it has no {RUN}.",
+            way_out="Leave out --resume, with a folder that does not exist yet.",
+        )
     before = json.loads((output / RUN).read_text(encoding="utf-8"))
     now = json.loads(json.dumps(run))
     for key in now:
@@ -344,7 +355,7 @@ class _Telling(TrainerCallback):  # type: ignore[misc]
         with self._log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         if "loss" in line:
-            self._shown.note("train", f"step {line['step']}, loss {line['loss'] or math.nan:.3f}")
+            self._shown.note("train", loss_note("loss", line["step"], line["loss"]) or "")
             control.should_training_stop = control.should_training_stop or line["loss"] is None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
