@@ -186,7 +186,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
     (stopped / "checkpoints" / "checkpoint-4").mkdir()
     (stopped / "checkpoints" / "checkpoint-4" / "trainer_state.json").write_text('{"epoch": 0.')
     with (stopped / "log.jsonl").open("a") as log:
-        log.write('{"step": 3, "lo')
+        log.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
     resumed = train(sparse, texts, stopped, resume=True)
     same(whole.adapter, resumed.adapter)
     assert replace(resumed, adapter=whole.adapter) == whole  # all losses, too
