@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ def train(
     require("train")
     # read when huggingface_hub is imported: TRL would count trainings there
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # of names that go with transformers 6, which TRL uses
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from rich.console import Console
 
     examples = read_examples(data)  # before what takes seconds to import

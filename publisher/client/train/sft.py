@@ -158,7 +158,7 @@ def train(
             per_device_train_batch_size=settings.batch,
             per_device_eval_batch_size=settings.batch,
             gradient_accumulation_steps=settings.accumulate,
-            activation_checkpointing=settings.gradient_checkpointing,
+            gradient_checkpointing=settings.gradient_checkpointing,
             num_train_epochs=settings.epochs,
             max_steps=settings.steps or -1,
             learning_rate=settings.learning_rate,
