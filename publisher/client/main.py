@@ -34,6 +34,7 @@ _COMMANDS = {
     "submit": Place("Order a variant.", "publisher.client.commands.submit"),
     "sweep": Place("Order a variant for each of several values.", "publisher.client.commands.submit"),
     "sweeps": Place("List, compare, cancel and forget sweeps.", "publisher.client.commands.sweeps"),
+    "train": Place("Train a LoRA on a checkpoint with TRL.", "publisher.client.train.command"),
     "up": Place("Start API, dashboard, Hub and a worker on this machine.", "publisher.client.up"),
     "variants": Place("List, show and forget variants.", "publisher.client.commands.variants"),
     "verify": Place("Whether every file of a checkpoint is as it was published.", "publisher.client.verify"),

@@ -9,6 +9,13 @@ from worker.card.pruning import is_compressed, is_of_single_weights, loads_anywh
 HUGGING_FACE = "https://huggingface.co"
 #: in the place of a base model that has no public name
 _YOURS = "DIR_OR_REPO"
+#: the conventions of publisher/checkpoint/recovery/serving.py and docs/serving.md, in two sentences
+_SERVED = (
+    "Recovered adapters of many users are served in one batch on one base model by PEFT (`adapter_names`), vLLM and "
+    "SGLang, if they are plain LoRAs: `target_modules` a list of names, rank at most 512, no DoRA, biases, "
+    "`modules_to_save`, `use_rslora` or patterns of ranks and alphas. Recovery says of each adapter which of them take "
+    "it, and vLLM's `max_lora_rank`."
+)
 
 
 def usage(manifest: Manifest, repo_id: str, endpoint: str | None) -> str:
@@ -77,6 +84,7 @@ def _of_units(manifest: Manifest, repo_id: str, own: str | None) -> list[str]:
             + (f" --endpoint {own}" if own else "")
             + ("" if manifest.base.is_public else f" --base {_YOURS}"),
         ),
+        _SERVED,
     ]
 
 
