@@ -33,7 +33,7 @@ TESTS = (
     "tests/checkpoint/recovery/methods/test_lora.py",
     "tests/versions/test_older_adapters.py",
 )
-#: transformers itself refuses older PEFT where it loads adapters without it (`add_adapter`, adapters in a model's folder)
+#: transformers itself refuses older PEFT where it loads adapters without it (`add_adapter`, a model's folder)
 BY_TRANSFORMERS = (
     "tests/checkpoint/test_tying.py::test_adapters_that_transformers_itself_adds_and_saves_say_it_too",
     "tests/checkpoint/test_tying.py::test_adapter_that_was_saved_into_the_checkpoint_makes_it_another_model",
@@ -107,14 +107,16 @@ def _output(python: Path, *arguments: str) -> str:
 
 
 def table(outcomes: list[Outcome]) -> Iterator[str]:
-    yield f"Run {datetime.now(UTC):%Y-%m-%d} with torch {outcomes[0].versions['torch']}, Python {sys.version.split()[0]}:"
+    torch, python = outcomes[0].versions["torch"], sys.version.split()[0]
+    yield f"Run {datetime.now(UTC):%Y-%m-%d} with torch {torch}, Python {python}:"
     yield ""
     yield "| transformers | PEFT | huggingface_hub | tests | left out |"
     yield "|---|---|---|---|---|"
     for each in outcomes:
         found = each.versions
         yield (
-            f"| {found['transformers']} | {found['peft']} | {found['huggingface_hub']} | {each.result} | {each.left_out} |"
+            f"| {found['transformers']} | {found['peft']} | {found['huggingface_hub']} | {each.result} "
+            f"| {each.left_out} |"
         )
 
 
