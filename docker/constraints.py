@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-PACKAGE, EXTRAS = "loram-publisher", frozenset({"service", "lm-eval", "otel"})
+PACKAGE, EXTRAS = "loram-publisher", frozenset({"service", "lm-eval", "otel", "sign"})
 
 
 def versions() -> dict[str, str]:

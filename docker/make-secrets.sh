@@ -27,3 +27,5 @@ make api-key "loram_$(random)"
 # empty: without a token. Put in what is needed to publish to a Hub elsewhere and to read gated base models
 make hub-token ""
 make base-model-token ""
+# empty: nothing is signed. Put in the private key, as PEM, that workers sign checkpoints with (docs/verify.md)
+make model-signing-key ""

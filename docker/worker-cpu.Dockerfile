@@ -11,7 +11,7 @@ COPY docker/constraints.txt docker/constraints.txt
 RUN pip install --index-url "${TORCH_INDEX}" --constraint docker/constraints.txt torch
 # dependencies first: a change in the code then costs none of them
 COPY pyproject.toml ./
-RUN touch README.md && pip install --constraint docker/constraints.txt '.[service,lm-eval,otel]'
+RUN touch README.md && pip install --constraint docker/constraints.txt '.[service,lm-eval,otel,sign]'
 COPY LICENSE README.md ./
 COPY migrations migrations
 COPY publisher publisher

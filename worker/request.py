@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from publisher.configuration.signing_key import ModelKey
 from publisher.corpus.source import CorpusSource
 from publisher.jobs.publishing import Intent
 from publisher.recipe import Alignment, Evaluation, Recipe
@@ -73,10 +75,19 @@ class PublishTarget:
 
 
 @dataclass(frozen=True)
+class Invocation:
+    """The job that makes a checkpoint, for its provenance."""
+
+    id: str
+    started_on: datetime
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """`devices`: those that align together, if there are several; everything else is done on `device`.
 
-    `tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name.
+    `tasks_folder`: lm-evaluation-harness tasks of the worker's owner, which the recipe may name. `signing_key`: what
+    the checkpoint is signed with; None: it is not. `invocation`: what the job is called, and when its work began.
     """
 
     base: BaseModelSource
@@ -86,6 +97,8 @@ class BuildRequest:
     device: str = "cpu"
     tasks_folder: Path | None = None
     devices: tuple[str, ...] = ()
+    signing_key: ModelKey | None = field(default=None, repr=False)
+    invocation: Invocation | None = None
 
     @property
     def alignment(self) -> Alignment:

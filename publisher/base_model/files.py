@@ -23,7 +23,7 @@ _ENDINGS = (
 _CODE_AND_PICKLES = (".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".safetensors")
 #: trainers', adapters' and our own records, by whose presence other tools decide what a folder holds
 _NOT_THE_MODEL = re.compile(
-    r"adapter_config\.json|loram\.json|trainer_state\.json|(\w+_)?results\.json|training_args\.json"
+    r"adapter_config\.json|loram\.json|bom\.cdx\.json|provenance\.intoto\.json|trainer_state\.json|(\w+_)?results\.json|training_args\.json"
     r"|(ds_config|deepspeed_config|zero_config|accelerate_config)\w*\.json|train(ing)?_log\.(txt|json)"
     r"|requirements\.txt|optimizer\.\w+|scheduler\.\w+|rng_state.*|.*\.index(\.\w+)?\.json|model_index\.json",
     re.IGNORECASE,

@@ -22,7 +22,6 @@ from torch import Tensor
 from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, mask_name
 from publisher.errors import RequestFault
-from publisher.loading.notice import with_notice
 from publisher.weights.folder import StoredWeights
 from publisher.weights.index import INDEX_FILE, SINGLE_FILE
 from publisher.weights.writing import Entry, write_index, write_tensors
@@ -94,6 +93,7 @@ def compress_folder(model_folder: Path, masks: WeightMasks, output: Path) -> Non
 
 def is_compressed(model_folder: Path) -> bool:
     """Whether config.json says that the weights are stored compressed."""
+
     config = json.loads((model_folder / "config.json").read_bytes())
     return bool((config.get("quantization_config") or {}).get("quant_method") == METHOD)
 
@@ -143,6 +143,8 @@ def _copy_others(model_folder: Path, output: Path) -> None:
     for path in sorted(model_folder.iterdir()):
         if path.is_file() and path.suffix != ".safetensors" and path.name not in (INDEX_FILE, "config.json"):
             shutil.copyfile(path, output / path.name)
+    from publisher.loading.notice import with_notice  # which needs transformers, and expanding does not
+
     config = json.loads((model_folder / "config.json").read_bytes())
     compressed = with_notice(config | {"quantization_config": {"quant_method": METHOD}})
     text = json.dumps(compressed, indent=2, sort_keys=True)

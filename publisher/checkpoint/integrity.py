@@ -61,13 +61,13 @@ def strays(folder: Path, manifest: Manifest) -> list[str]:
 
 def refuse_contradiction(folder: Path, manifest: Manifest, masks: PruningMasks) -> None:
     """Raise RequestFault if masks, widths in the manifest and widths in config.json are not of one model."""
-    difference = next(_differences(manifest, masks, read_object(folder / CONFIG)), None)
+    difference = next(differences(manifest, masks, read_object(folder / CONFIG)), None)
     if difference:
         raise RequestFault(f"{folder} contradicts itself: {difference}.", way_out=_WAY_OUT)
 
 
-def _differences(manifest: Manifest, masks: PruningMasks, config: Mapping[str, Any]) -> Iterator[str]:
-    """The places where two files differ, a clause each."""
+def differences(manifest: Manifest, masks: PruningMasks, config: Mapping[str, Any]) -> Iterator[str]:
+    """The places where two of masks, `manifest` and `config` (config.json) differ, a clause each."""
     layers = len(manifest.widths)
     if len(manifest.base_widths) != layers:
         yield f"{manifests.FILE_NAME} has widths of {layers} layers and of {len(manifest.base_widths)} before pruning"

@@ -28,7 +28,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from publisher.checkpoint.integrity import checked_masks
-from publisher.checkpoint.tying import MARK_FILE, refuse_other_masks
+from publisher.checkpoint.provenance import MARK_FILE
+from publisher.checkpoint.tying import refuse_other_masks
 from publisher.checkpoint.weight_masks import WeightMasks, unpack
 from publisher.errors import RequestFault
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,8 +23,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
-from publisher.architecture.structure import LayerKind, TensorSpec, Unit
+from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
 from publisher.checkpoint import unit_widths
+from publisher.checkpoint.fitting import by_layer, left_of, unfit
 from publisher.checkpoint.pruning_masks import KeptIndices, MaskedParameter
 from publisher.checkpoint.structure_json import from_json, to_json
 from publisher.errors import RequestFault
@@ -105,11 +107,36 @@ class Masks:
             return None
         return MaskedParameter(spec.shape, spec.pruned_shape(self.counts(place[0])), self.cut(*place))
 
+    def shapes_left(self) -> dict[str, Shape]:
+        return {
+            f"{self.prefix}{layer}.{name}": spec.pruned_shape(self.counts(layer))
+            for layer in range(self.layers)
+            for name, spec in self.kind(layer).parameters.items()
+        }
+
     def mask_of(self, weight: str) -> None:
         return None
 
     def fit(self, geometry: Geometry) -> bool:
         return (geometry.kinds, geometry.kind_of) == (self.kinds, self.kind_of)
+
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        found = by_layer(shapes, self.prefix)
+        for layer in range(self.layers):
+            expected = left_of(self.kind(layer), self.kind(layer).units if base else self.counts(layer))
+            yield from unfit(f"{self.prefix}{layer}.", found.get(layer, {}), expected, others=base)
+        further = sorted(layer for layer in found if layer >= self.layers)
+        if further and not base:
+            yield f"the files hold {self.prefix}{further[0]}, and {FILE_NAME} has {self.layers} layers"
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        stored = sum(map(prod, shapes.values()))
+        lost = sum(
+            prod(spec.shape) - prod(spec.pruned_shape(self.counts(layer)))
+            for layer in range(self.layers)
+            for spec in self.kind(layer).parameters.values()
+        )
+        return stored + lost, stored
 
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         if self.layers != len(manifest.widths):

@@ -27,6 +27,9 @@ from publisher.manifest.manifest import Manifest
 
 #: PEFT's key of adapter_config.json, and ours in it
 PLACE, KEY = "auto_mapping", "loram"
+#: Beside adapter_config.json: the update was masked when it was saved (masked.py). PEFT warns of keys in that file that
+#: it does not know.
+MARK_FILE = "loram_masked.json"
 _TRAINED_ON, _RECOVERED_FROM = "trained_on", "recovered_from"
 
 

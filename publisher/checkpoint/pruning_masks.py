@@ -65,11 +65,24 @@ class PruningMasks(Protocol):
         None: the masks describe no such parameter. Raises as `layer_of`.
         """
 
+    def shapes_left(self) -> Mapping[str, Shape]:
+        """Of parameters in the layers, by the names that modules have once the checkpoint is loaded: all of them, or at
+        least those that lost something."""
+
     def mask_of(self, weight: str) -> Tensor | None:
         """Bool, of the weight's own shape, True where single weights are kept; None: all that are left."""
 
     def fit(self, geometry: Geometry) -> bool:
         """Whether a model of this structure can be the base model, as far as the masks tell."""
+
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        """Where parameters in files, by their names there, have not the shapes that the masks leave, a clause each.
+
+        `base`: the files are the base model's, which may hold more than a model has: buffers, layers for MTP.
+        """
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        """How many parameters the base model and the checkpoint have, if the checkpoint's files hold `shapes`."""
 
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         """Where masks, `manifest` and `config` (config.json) say different things, a clause each.

@@ -28,15 +28,12 @@ from transformers.utils.hub import cached_file
 
 from publisher.checkpoint.integrity import CONFIG, refuse_contradiction, refuse_damaged, strays
 from publisher.checkpoint.masks import FILE_NAME as MASKS
-from publisher.checkpoint.provenance import KEY, PLACE, Tie, is_weights, tied, trained_on
+from publisher.checkpoint.provenance import KEY, MARK_FILE, PLACE, Tie, is_weights, tied, trained_on
 from publisher.checkpoint.weight_masks import is_of_weights, open_masks
 from publisher.errors import RequestFault
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest
 
-#: Beside adapter_config.json: the update was masked when it was saved (masked.py). PEFT warns of keys in that file that
-#: it does not know.
-MARK_FILE = "loram_masked.json"
 _TIE = "_loram_tie"
 #: of an adapter's config: it was trained on a checkpoint of other masks than the model's that it is on
 _OF_ANOTHER = "_loram_of_another"

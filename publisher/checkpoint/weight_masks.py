@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.structure import Shape
 from publisher.checkpoint.masks import FILE_NAME, FORMAT, load_masks
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault
@@ -149,11 +150,31 @@ class WeightMasks:
         """Every parameter has the base model's shape, and which those are these masks do not say."""
         return None
 
+    def shapes_left(self) -> dict[str, Shape]:
+        return {weight: self.shape(weight) for weight in self.weights}
+
     def mask_of(self, weight: str) -> Tensor | None:
         return self.mask(weight) if weight in self else None
 
     def fit(self, geometry: Geometry) -> bool:
         return True
+
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        """A weight that is stored compressed has one axis, of the kept entries."""
+        for weight in self.weights:
+            found, full = shapes.get(weight), self.shape(weight)
+            if found is None:
+                yield f"the files have no {weight}, which {FILE_NAME} has a mask for"
+            elif len(found) == 1 and not base:
+                if found != (self.kept(weight),):
+                    yield f"{weight} is stored as {found[0]:,} values, and its mask keeps {self.kept(weight):,}"
+            elif found != full:
+                yield f"{weight} has shape {' × '.join(map(str, found))}, its mask is for {full[0]} × {full[1]}"
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        full = {weight: self.shape(weight) for weight in self.weights if weight in shapes}
+        whole = sum(map(prod, (dict(shapes) | full).values()))
+        return whole, whole - self.removed()
 
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         if manifest.widths != manifest.base_widths:

@@ -9,7 +9,7 @@ from publisher.errors import InfrastructureFault
 
 #: extra of pyproject.toml → the modules of what it asks for
 EXTRAS: Mapping[str, frozenset[str]] = {
-    "train": frozenset({"transformers", "peft", "bitsandbytes", "accelerate"}),
+    "train": frozenset({"transformers", "peft", "bitsandbytes", "accelerate", "trl", "datasets", "matplotlib"}),
     "service": frozenset(
         {
             *("fastapi", "uvicorn", "sqlalchemy", "alembic", "psycopg", "celery", "redis", "pydantic_settings"),
@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
         }
     ),
     "demo": frozenset({"gguf"}),
+    "sign": frozenset({"model_signing", "OpenSSL"}),
 }
 
 

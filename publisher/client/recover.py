@@ -125,6 +125,8 @@ def _account(report: RecoveryReport, *, chosen: bool) -> str:
             "from transformers import AutoModelForCausalLM\n"
             f'model = AutoModelForCausalLM.from_pretrained({str(report.output)!r}, dtype="auto")'
         )
+    if report.served:
+        trained += f"Serves in: {'; '.join(map(str, sorted(report.served, key=lambda each: not each.taken)))}\n"
     pinned = f", revision={report.revision!r}" if report.revision else ""
     labels = f", num_labels={report.labels}" if report.labels else ""
     resized = f"base.resize_token_embeddings({report.vocabulary})\n" if report.vocabulary else ""

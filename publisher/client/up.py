@@ -155,6 +155,10 @@ def worker_command() -> list[str]:
     ]
 
 
+#: what the API has no business with: the key that published checkpoints are signed with
+_OF_WORKERS = ("PUBLISHER_SIGNING_KEY", "PUBLISHER_SIGNING_KEY_FILE")
+
+
 class Supervisor:
     """Keeps named processes running: one that ends is started again until `stop` is called."""
 
@@ -174,7 +178,7 @@ class Supervisor:
         self._started_at[name] = time.monotonic()
         self._processes[name] = subprocess.Popen(
             self._commands[name],
-            env=dict(self._environment),
+            env={key: value for key, value in self._environment.items() if name == "worker" or key not in _OF_WORKERS},
             preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has one thread
         )
 

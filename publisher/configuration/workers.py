@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from publisher.configuration.empty import none_if_empty
+from publisher.errors import RequestFault
 
 #: publisher.plan.queues: of jobs without anything that a GPU would do faster, and of jobs by the GiB that hold them
 NO_GPU_QUEUE = "cpu"
@@ -54,6 +57,26 @@ class WorkerSettings(BaseModel):
         description="queues whose jobs a worker takes, as in cpu,8,16: without GPU work, or by the GiB that they need; "
         "empty: all that it holds",
     )
+
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="private key of an elliptic curve, as PEM, that workers sign what they publish with "
+        "([verify.md](verify.md)); empty: nothing is signed",
+    )
+
+    _not_set_either = field_validator("signing_key", mode="before")(none_if_empty)
+
+    @field_validator("signing_key")
+    @classmethod
+    def _key_that_signs(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            from publisher.configuration.signing_key import ModelKey
+
+            try:
+                ModelKey.read(key.get_secret_value(), "it")
+            except RequestFault as fault:
+                raise ValueError(str(fault)) from None
+        return key
 
     @field_validator("worker_devices")
     @classmethod

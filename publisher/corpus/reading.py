@@ -51,6 +51,19 @@ def read_documents(file: TextFile, text_field: str) -> Iterator[str]:
         yield from _READERS[file.ending](file, text_field)
 
 
+def read_records(file: TextFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("name, line 7", object) of each line of a JSON Lines file, without blank ones; numbers are floats.
+
+    Raises as `read_documents`.
+    """
+    _refuse_other_content(file)
+    with reading(_TEXT, file.path, field="path", way_out=_AGAIN), file_faults(file.name):
+        for place, record, line in _records(file):
+            if _may_hold_halves(line):
+                _refuse_halves(place, json.dumps(record, ensure_ascii=False))
+            yield place, record
+
+
 def _refuse_other_content(file: TextFile) -> None:
     with file_faults(file.name), file.path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
@@ -80,6 +93,16 @@ def _too_long(place: str) -> RequestFault:
 
 
 def _read_jsonl(file: TextFile, text_field: str) -> Iterator[str]:
+    for place, record, line in _records(file):
+        text = _text_of(place, record, text_field)
+        if text is not None:
+            if _may_hold_halves(line):
+                _refuse_halves(place, text)
+            yield text
+
+
+def _records(file: TextFile) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Place, object and the line that it stands in."""
     with file.path.open("rb") as packed:
         stream: IO[bytes] = packed
         if file.ending == ".jsonl.gz":
@@ -87,13 +110,8 @@ def _read_jsonl(file: TextFile, text_field: str) -> Iterator[str]:
         for number, line in _lines(file, stream):
             place = f"{file.name}, line {number}"
             decoded_line = _decoded_line(place, line).removeprefix(BYTE_ORDER_MARK)
-            if not decoded_line.strip():
-                continue
-            text = _text_of(place, _record(place, decoded_line), text_field)
-            if text is not None:
-                if "\\ud" in decoded_line or "\\uD" in decoded_line:
-                    _refuse_halves(place, text)
-                yield text
+            if decoded_line.strip():
+                yield place, _record(place, decoded_line), decoded_line
 
 
 def _lines(file: TextFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -168,6 +186,10 @@ def _no_text(place: str, text_field: str, instead: str) -> RequestFault:
     return RequestFault(
         f"{place} has no text in field {text_field!r}: {instead}.", field="text_field", way_out=_NAME_THE_FIELD
     )
+
+
+def _may_hold_halves(line: str) -> bool:
+    return "\\ud" in line or "\\uD" in line
 
 
 def _refuse_halves(place: str, text: str) -> None:

@@ -209,7 +209,7 @@ class Manifest(Part):
         """What is wrong with the file `name` in `folder`, one sentence; None: it is as the manifest says."""
         if name not in self.files:
             return f"{name} is not among the files that {FILE_NAME} names."
-        return _problem(folder / name, name, self.files[name], on_bytes)
+        return problem_of(folder / name, name, self.files[name], on_bytes)
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
@@ -243,13 +243,17 @@ def record(path: Path, on_bytes: Callable[[int], None] | None = None) -> FileRec
     return FileRecord(size=size, sha256=digest.hexdigest())
 
 
-def _problem(path: Path, name: str, expected: FileRecord, on_bytes: Callable[[int], None] | None) -> str | None:
+def problem_of(
+    path: Path, name: str, expected: FileRecord, on_bytes: Callable[[int], None] | None, *, how: str = "published"
+) -> str | None:
+    """What is wrong with the file at `path`, one sentence that calls it `name`; None: it is `expected`, as it was
+    published, or whatever `how` says."""
     if not path.is_file():
         return f"{name} is missing."
     if path.stat().st_size != expected.size:
-        return f"{name} has {path.stat().st_size} bytes; {expected.size} were published."
+        return f"{name} has {path.stat().st_size} bytes; {expected.size} were {how}."
     found = record(path, on_bytes).sha256
-    return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was published."
+    return None if found == expected.sha256 else f"{name} has sha256 {found}; {expected.sha256} was {how}."
 
 
 def _refuse_edited(path: Path, content: Mapping[str, Any]) -> None:

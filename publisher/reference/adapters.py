@@ -29,6 +29,9 @@ it is carried over with a note), and a LoRA that leaves out more than {EXACT * 1
 
 Of methods whose modules share matrices that are made from all layers' weights (FRoD, TinyLoRA) the adapted matrices of
 the whole checkpoint are in memory at once.
+
+A LoRA on linear layers and embeddings, a tuned copy and what is merged need neither PEFT nor transformers installed:
+the package alone recovers them. All else asks PEFT's own code, and names the extra that brings it.
 """
 
 _AFTER = """

@@ -13,6 +13,9 @@ from publisher.files.json_object import refuse_pointer
 from publisher.weights.index import INDEX_FILE, read_index, weight_files
 from publisher.weights.writing import Entry
 
+#: safetensors' names of what weights are stored as that are numbers by themselves, not packed
+FLOATS = ("F64", "F32", "F16", "BF16")
+
 
 class StoredWeights:
     """`entries`: what each weight is; `files`: file name → the names of the weights in it.

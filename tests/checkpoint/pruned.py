@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from publisher.checkpoint.weight_masks import open_masks
 from publisher.families.describe import describe
 from publisher.manifest.manifest import BaseModelRecord, Counts, Manifest, Sizes, Widths, record
 from publisher.recipe import Recipe
+from publisher.weights.header import TensorEntry, read_file_header
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -117,17 +119,33 @@ def written(recipe: Mapping[str, object]) -> dict[str, Any]:
 
 def manifest(folder: Path, base: str, commit: str) -> Manifest:
     base_widths, widths = _widths(folder)
+    recipe = Recipe.model_validate({"pruning": STRUCTURED, "quantization": {"scheme": "none"}})
     return Manifest(
         base=BaseModelRecord(repo_id=base, revision=commit, endpoint="https://huggingface.co"),
-        recipe=written({"pruning": STRUCTURED, "quantization": {"scheme": "none"}}),
-        recipe_digest="0" * 64,
-        parameters=Counts(base=100, pruned=50),
-        bytes=Sizes(base=400, checkpoint=200),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_digest=recipe.digest,
+        parameters=_counts(folder),
+        bytes=Sizes(base=400, checkpoint=sum(path.stat().st_size for path in folder.glob("model*.safetensors"))),
         base_widths=base_widths,
         widths=widths,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         files={path.name: record(path) for path in sorted(folder.iterdir()) if path.name != "loram.json"},
     )
+
+
+def _counts(folder: Path) -> Counts:
+    """Those of the models of SIZES; of other folders no test asks."""
+    pruned = sum(prod(header.shape) for path in folder.glob("model*.safetensors") for header in _entries(path))
+    lost = sum(
+        prod(spec.shape) - prod(spec.pruned_shape(MASKS.counts(layer)))
+        for layer in range(MASKS.layers)
+        for spec in MASKS.kind(layer).parameters.values()
+    )
+    return Counts(base=pruned + lost, pruned=pruned)
+
+
+def _entries(path: Path) -> Iterable[TensorEntry]:
+    return read_file_header(path).tensors.values()
 
 
 def _widths(folder: Path) -> tuple[list[Widths], list[Widths]]:

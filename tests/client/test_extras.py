@@ -42,7 +42,8 @@ def test_the_client_needs_neither_extra() -> None:
             "import publisher.checkpoint",
             "from publisher.client import AsyncClient, Client",
             "from publisher.client.main import cli",
-            "for words in ('login', 'jobs list', 'submit', 'pull', 'keys create', 'variants show', 'workers'):",
+            "for words in ('login', 'jobs list', 'submit', 'pull', 'keys create', 'variants show', 'workers',",
+            "              'train'):",
             "    cli([*words.split(), '--help'], standalone_mode=False)",
         ]
     )
@@ -68,7 +69,7 @@ def test_a_local_checkpoint_is_verified_without_transformers_and_peft(tmp_path: 
         ("sqlalchemy", ["build", "no-model", "never", "--recipe", "pyproject.toml"], "service"),
         ("celery", ["demo", "--prepare", "--data", "never"], "service"),
         ("gguf", ["demo", "--prepare", "--data", "never"], "demo"),
-        ("peft", ["recover", ".", "--checkpoint", ".", "--output", "never"], "train"),
+        ("trl", ["train", ".", "--data", "never", "--output", "never"], "train"),
     ],
 )
 def test_what_is_missing_is_named_with_its_extra(module: str, arguments: list[str], extra: str) -> None:

@@ -37,6 +37,7 @@ def test_printed_lines_use_the_recovered_adapter(checkpoint: Path, adapter: Path
     result = CliRunner().invoke(recover, [str(adapter), "--checkpoint", str(checkpoint), "--output", str(output)])
     assert result.exit_code == 0, result.output
     assert f"into {output}\n" in result.stdout
+    assert "\nServes in: PEFT; vLLM from max_lora_rank 8; SGLang\n" in result.stdout
     scope: dict[str, object] = {}
     exec(result.stdout.split("\n\n")[1], scope)
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"

@@ -102,7 +102,7 @@ class TestService:
 #: where everything lies in a container
 FIXED = {"data_dir"}
 API_ALONE = {"bootstrap_key", "metrics_port", "metrics_address"}
-WORKERS_ALONE = {"worker_device", "worker_devices", "worker_queues"}
+WORKERS_ALONE = {"worker_device", "worker_devices", "worker_queues", "signing_key"}
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "worker-gpu"])

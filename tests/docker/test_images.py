@@ -103,7 +103,7 @@ def test_data_environments_and_secrets_do_not_get_into_a_build() -> None:
 def test_constraints_pin_whatever_the_images_ask_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for text in (*project["dependencies"], *extras["train"], *extras["service"], *extras["lm-eval"]):
+    for text in (*project["dependencies"], *extras["train"], *extras["service"], *extras["lm-eval"], *extras["sign"]):
         needed = Requirement(text)
         if needed.name == project["name"]:  # one extra asks for another
             continue

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from publisher.client.client import Client
+from tests.checkpoint.published import make_keys
 from tests.models import tiny_llama
 
 KEY = "loram_end-to-end-test-key"
@@ -86,7 +87,10 @@ def start_service(data: Path) -> Service:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    data.mkdir(parents=True, exist_ok=True)
+    signing = data / "key.pem"
     environment = os.environ | {
+        "PUBLISHER_SIGNING_KEY_FILE": str(signing if signing.exists() else make_keys(data).private),
         "PUBLISHER_BOOTSTRAP_KEY": KEY,
         "PUBLISHER_LEASE_SECONDS": "6",
         "PUBLISHER_HEARTBEAT_SECONDS": "1",
@@ -96,7 +100,6 @@ def start_service(data: Path) -> Service:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "publisher.client.main", "up", "--port", str(port), "--data", str(data)]
-    data.mkdir(parents=True, exist_ok=True)
     with (data / "up.log").open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     return Service(f"http://127.0.0.1:{port}", data, environment, process)

@@ -12,7 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import snapshot_download
 
+from publisher.checkpoint.verification import verify_checkpoint
+from publisher.configuration.signing_key import public_key_id
 from tests.e2e.conftest import KEY, Service, recipe
 
 pytestmark = pytest.mark.e2e
@@ -90,6 +93,21 @@ def test_files_can_be_read_whole_and_in_ranges(service: Service, variant: dict[s
         part = http.get(f"/v1/variants/{variant['id']}/files/README.md", headers={"Range": "bytes=2-5"})
         assert part.status_code == 206
         assert len(part.content) == 4
+
+
+def test_what_a_job_publishes_is_signed_says_which_job_it_was_and_shows_no_key(
+    service: Service, base_model: dict[str, Any], variant: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = snapshot_download("e2e/tiny", endpoint=f"{service.url}/hub", token=KEY, local_dir=tmp_path / "checkpoint")
+    public = service.data / "key-public.pem"
+    found = verify_checkpoint(Path(folder), base=service.data / "models" / "tiny", public_key=public)
+    assert (found.problems, found.signed_by) == ((), public_key_id(public.read_bytes(), ""))
+    made = json.loads((tmp_path / "checkpoint" / "provenance.intoto.json").read_text())["predicate"]
+    assert made["runDetails"]["metadata"]["invocationId"] == variant["job"]["id"]
+    named = {one["name"] for one in made["buildDefinition"]["resolvedDependencies"]}
+    assert {"corpus general", "corpus novel"} <= named
+    said = repr(variant) + (service.data / "up.log").read_text()
+    assert (service.data / "key.pem").read_text().splitlines()[1] not in said
 
 
 def test_a_downstream_user_recovers_an_adapter(

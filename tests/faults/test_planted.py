@@ -65,7 +65,12 @@ def test_messages_are_looked_into(found: Sightings, redis_url: str) -> None:
 
 
 def test_command_lines_are_looked_at(found: Sightings) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", SECRET], stdin=subprocess.PIPE) as process:
+    code = "print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, SECRET], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before it runs its own command line need not be there
         assert found.look_at_processes([psutil.Process(process.pid)]) == 1
         process.communicate(b"\n")
     assert found.seen == {"password": {"command line"}}

@@ -33,6 +33,7 @@ def test_job_of_a_killed_worker_is_finished_by_another(installation: Installatio
     assert installation.publications("default/worker-killed") == 1
 
 
+@pytest.mark.long
 def test_job_whose_process_is_killed_is_tried_again_and_says_why(installation: Installation) -> None:
     worker = installation.start_worker()
     job_id = installation.make_variant("default/process-killed", tokens=SECONDS_LONG)
@@ -121,6 +122,7 @@ def test_process_that_hangs_until_its_lease_ran_out_cannot_write_any_more(instal
     assert installation.publications("default/outdated") == 1
 
 
+@pytest.mark.long
 def test_worker_that_shuts_down_gives_its_job_back_at_no_cost(installation: Installation) -> None:
     worker = installation.start_worker()
     job_id = installation.make_variant("default/shutdown", tokens=SECONDS_LONG)

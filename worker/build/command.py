@@ -66,6 +66,13 @@ def known_devices(context: click.Context, parameter: click.Parameter, devices: s
     help="Folder of lm-evaluation-harness tasks of your own that the recipe names. They may run Python.",
 )
 @click.option(
+    "--signing-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="PUBLISHER_SIGNING_KEY_FILE",
+    metavar="FILE",
+    help="Sign the checkpoint: a private key of an elliptic curve, as PEM. OUT gets model.sig.",
+)
+@click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder that keeps finished stages for other builds. Without it they lie in OUT/.stages until OUT is whole.",
@@ -81,6 +88,7 @@ def build(
     device: str,
     devices: tuple[str, ...],
     tasks: Path | None,
+    signing_key: Path | None,
     work: Path | None,
 ) -> None:
     """Make a checkpoint of BASE (a folder or a Hub repository) in the new folder OUT.
@@ -91,7 +99,7 @@ def build(
     from worker.build.run import Wanted, run
 
     try:
-        run(Wanted(base, out, recipe_file, corpora, base_name, until, device, devices, tasks, work))
+        run(Wanted(base, out, recipe_file, corpora, base_name, until, device, devices, tasks, signing_key, work))
     except PublisherError as error:
         raise Told(error) from error
     except KeyboardInterrupt:

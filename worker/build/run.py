@@ -14,7 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
+from publisher.client.extras import require
+from publisher.configuration.signing_key import ModelKey
 from publisher.errors import RequestFault
+from publisher.files.faults import file_faults
 from publisher.manifest.manifest import Manifest
 from publisher.recipe import Recipe
 from publisher.recipe.file import read_recipe
@@ -45,6 +48,7 @@ class Wanted:
     device: str
     devices: tuple[str, ...]
     tasks: Path | None
+    signing_key: Path | None
     work: Path | None
 
 
@@ -53,20 +57,34 @@ def run(wanted: Wanted) -> None:
     last = Stage(wanted.until) if wanted.until else Stage.PACKAGE
     refuse_occupied(wanted.out)
     recipe = read_recipe(wanted.recipe_file)
+    key = read_signing_key(wanted.signing_key) if wanted.signing_key else None
     chosen = choose_device(wanted.device)
     aligning = [choose_device(name) for name in wanted.devices] or [chosen]
-    datasets = StageStore(wanted.work or wanted.out / _WORK).datasets
+    base = base_source(wanted.base, recipe, aligning if _aligns(last) else [], wanted.base_name)
     request = BuildRequest(
-        base=base_source(wanted.base, recipe, aligning if _aligns(last) else [], wanted.base_name),
+        base=base,
         recipe=recipe,
-        corpora=corpus_sources(recipe, wanted.corpora, datasets, last),
+        corpora=corpus_sources(recipe, wanted.corpora, datasets_of(wanted.out, wanted.work), last),
         device=chosen.name,
         tasks_folder=wanted.tasks,
         devices=wanted.devices,
+        signing_key=key,
     )
     make(request, wanted.out, wanted.work, last)
     if last is Stage.PACKAGE:
         say_certificate(wanted.out)
+
+
+def datasets_of(out: Path, work: Path | None) -> Path:
+    """Where a build into `out` keeps the documents of datasets; `work`: the folder that keeps its stages."""
+    return StageStore(work or out / _WORK).datasets
+
+
+def read_signing_key(path: Path) -> ModelKey:
+    """Raises RequestFault for another file, MissingExtra where nothing here could sign with it."""
+    require("sign")
+    with file_faults(str(path), field=None):
+        return ModelKey.read(path.read_text(encoding="ascii", errors="replace"), str(path))
 
 
 def _aligns(last: Stage) -> bool:
@@ -129,10 +147,16 @@ def refuse_occupied(out: Path) -> None:
 
 
 def base_source(
-    base: str, recipe: Recipe, devices: Sequence[Device], published_as: str | None = None
+    base: str,
+    recipe: Recipe,
+    devices: Sequence[Device],
+    published_as: str | None = None,
+    revision: str | None = None,
 ) -> BaseModelSource:
-    """Pin the base model as it is now; refuses before anything is fetched what cannot be pruned by this recipe, or
-    aligned on `devices`, if there are any."""
+    """Pin the base model as it is now, or as it was at `revision` of its repository.
+
+    Refuses, before anything is fetched, what cannot be pruned by this recipe, or aligned on `devices` if there are any.
+    """
     folder = Path(base)
     facts: BaseModelFacts
     if folder.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
@@ -140,7 +164,7 @@ def base_source(
     elif published_as is not None:
         raise RequestFault(f"--base-name is for folders; {base} has a public name.", way_out="Leave it out.")
     else:
-        facts = inspect_repository(base, token=get_token())
+        facts = inspect_repository(base, revision, token=get_token())
     pruned_parameters(facts.geometry, recipe.pruning)
     if devices:
         refuse_too_large(facts.geometry, recipe, devices)

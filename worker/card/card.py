@@ -10,11 +10,14 @@ from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
 
+from publisher.checkpoint.signature import FILE_NAME as SIGNATURE
 from publisher.manifest.manifest import Manifest
+from publisher.manifest.provenance import FILE_NAME as PROVENANCE
+from worker.card.bom import FILE_NAME as BILL
 from worker.card.evaluation import measurements, verdict
 from worker.card.markdown import code, table
 from worker.card.pruning import is_of_single_weights, method, pruning
-from worker.card.usage import usage
+from worker.card.usage import HUGGING_FACE, usage
 
 FILE_NAME = "README.md"
 
@@ -25,7 +28,7 @@ class CardSubject:
 
     `repo_id` and `endpoint`: where the checkpoint will be found; `license`, `license_name`, `license_link`: the base
     model's, as the Hub's metadata has them; `legal_texts`: files in the checkpoint; `plots`: (title, path in the
-    checkpoint).
+    checkpoint); `signed_by`: the key that it is signed with, by its id (publisher.configuration.signing_key).
     """
 
     manifest: Manifest
@@ -36,6 +39,7 @@ class CardSubject:
     license_link: str | None = None
     legal_texts: Sequence[str] = ()
     plots: Sequence[tuple[str, str]] = ()
+    signed_by: str | None = None
 
 
 def model_card(subject: CardSubject) -> str:
@@ -53,6 +57,7 @@ def model_card(subject: CardSubject) -> str:
         usage(manifest, subject.repo_id, subject.endpoint),
         _licence(subject),
         _making(manifest),
+        _verification(subject),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -137,6 +142,29 @@ def _making(manifest: Manifest) -> str:
         "`loram.json` holds all of this, and every file's sha256.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _verification(subject: CardSubject) -> str:
+    """The files that are for programs, and how to ask whether all of them are as they were published."""
+    endpoint = f" --endpoint {subject.endpoint}" if subject.endpoint not in (None, HUGGING_FACE) else ""
+    whole = f"publisher verify {subject.repo_id}{endpoint}"
+    rows = [
+        [f"[`{PROVENANCE}`]({PROVENANCE})", "how it was made: in-toto statement, SLSA provenance"],
+        [f"[`{BILL}`]({BILL})", "what it is and is made of: CycloneDX bill of materials"],
+        *([[f"[`{SIGNATURE}`]({SIGNATURE})", "who published it: OpenSSF model signing"]] if subject.signed_by else []),
+    ]
+    parts = [
+        "## Whether it is whole",
+        f"`{whole}` compares every file with `loram.json`, and what they say with each other.",
+        table(["File", "Says"], rows),
+    ]
+    if subject.signed_by:
+        parts.append(
+            f"It is signed with the key whose public half, as PEM, has the sha256 `{subject.signed_by}`. With that "
+            f"key, from its publisher and not from here: `{whole} --signature --public-key FILE`. This card is signed, "
+            "too: edited, it is a changed file."
+        )
+    return "\n\n".join(parts)
 
 
 def _method(manifest: Manifest) -> str:

@@ -6,15 +6,22 @@ from publisher.manifest.manifest import Manifest
 from worker.card.markdown import code
 from worker.card.pruning import is_compressed, is_of_single_weights, loads_anywhere
 
-_HUGGING_FACE = "https://huggingface.co"
+HUGGING_FACE = "https://huggingface.co"
 #: in the place of a base model that has no public name
 _YOURS = "DIR_OR_REPO"
+#: the conventions of publisher/checkpoint/recovery/serving.py and docs/serving.md, in two sentences
+_SERVED = (
+    "Recovered adapters of many users are served in one batch on one base model by PEFT (`adapter_names`), vLLM and "
+    "SGLang, if they are plain LoRAs: `target_modules` a list of names, rank at most 512, no DoRA, biases, "
+    "`modules_to_save`, `use_rslora` or patterns of ranks and alphas. Recovery says of each adapter which of them take "
+    "it, and vLLM's `max_lora_rank`."
+)
 
 
 def usage(manifest: Manifest, repo_id: str, endpoint: str | None) -> str:
     """`repo_id` and `endpoint`: where the checkpoint will be found."""
     single = is_of_single_weights(manifest)
-    own = None if endpoint == _HUGGING_FACE else endpoint
+    own = None if endpoint == HUGGING_FACE else endpoint
     parts = [
         "## Use",
         _needs(manifest),
@@ -77,6 +84,7 @@ def _of_units(manifest: Manifest, repo_id: str, own: str | None) -> list[str]:
             + (f" --endpoint {own}" if own else "")
             + ("" if manifest.base.is_public else f" --base {_YOURS}"),
         ),
+        _SERVED,
     ]
 
 
@@ -136,11 +144,11 @@ def _opened(repo_id: str, own: str | None) -> str:
 def _elsewhere(manifest: Manifest, own: str | None) -> str:
     """The libraries know one Hub per process, so that of the base model has to be set before it is loaded."""
     base = manifest.base
-    if not base.is_public or base.endpoint == (own or _HUGGING_FACE) or (base.endpoint is None and own is None):
+    if not base.is_public or base.endpoint == (own or HUGGING_FACE) or (base.endpoint is None and own is None):
         return ""
     if base.endpoint is None:
         return f". If `{base.repo_id}` is on huggingface.co, `unset HF_ENDPOINT` first, and start a new Python"
-    way = "unset HF_ENDPOINT" if base.endpoint == _HUGGING_FACE else f"export HF_ENDPOINT={base.endpoint}"
+    way = "unset HF_ENDPOINT" if base.endpoint == HUGGING_FACE else f"export HF_ENDPOINT={base.endpoint}"
     return f". The base model is on another Hub: `{way}` first, and start a new Python"
 
 

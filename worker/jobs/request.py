@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from publisher.client.extras import require
+from publisher.configuration.signing_key import ModelKey
 from publisher.corpus.dataset import HubAccess
 from publisher.corpus.source import CorpusSource, DatasetShelf
 from publisher.errors import RequestFault
@@ -19,7 +23,7 @@ from publisher.store import hub_credentials
 from publisher.store.models import BaseModel, Corpus
 from publisher.store.resources import corpora_by_name
 from worker.jobs.target import publish_target
-from worker.request import BaseModelSource, BuildRequest
+from worker.request import BaseModelSource, BuildRequest, Invocation
 from worker.storage.store import StageStore
 
 if TYPE_CHECKING:  # its module imports torch, which takes seconds
@@ -46,6 +50,8 @@ def read_request(
         device=device,
         tasks_folder=settings.lm_eval_tasks,
         devices=tuple(one.name for one in devices),
+        signing_key=_signing_key(settings),
+        invocation=Invocation(job.id, datetime.fromtimestamp(job.started_at or time.time(), UTC)),
     )
 
 
@@ -54,6 +60,14 @@ def secrets_of(request: BuildRequest) -> list[str]:
     tokens = [request.base.token, request.publish.token if request.publish else None]
     tokens += [source.shelf.access.token for source in request.corpora.values() if source.shelf]
     return [token for token in tokens if token]
+
+
+def _signing_key(settings: Settings) -> ModelKey | None:
+    """Raises MissingExtra at once where it is set and nothing here could sign with it."""
+    if settings.signing_key is None:
+        return None
+    require("sign")
+    return ModelKey.read(settings.signing_key.get_secret_value(), "PUBLISHER_SIGNING_KEY")
 
 
 def _base(base: BaseModel, settings: Settings, token: str | None) -> BaseModelSource:

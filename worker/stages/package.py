@@ -15,13 +15,16 @@ from pathlib import Path
 
 from publisher.architecture.geometry import LayerWidths
 from publisher.base_model.files import belongs_to_model
+from publisher.checkpoint import signature
 from publisher.checkpoint.framing import Framing
+from publisher.checkpoint.integrity import CONFIG
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
+from publisher.files.json_object import read_object
 from publisher.files.reading import BASE, reading
-from publisher.manifest import manifest
+from publisher.manifest import manifest, provenance
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import (
     BaseModelRecord,
@@ -36,8 +39,9 @@ from publisher.manifest.reports import AlignmentReport, FetchedBase, read_docume
 from publisher.manifest.verdict import Verdict
 from publisher.recipe.stages import Stage
 from publisher.weights.index import INDEX_FILE
-from worker.card import card
+from worker.card import bom, card
 from worker.card.plots import Measured, draw_plots
+from worker.card.pruning import calibration_corpora
 from worker.context import StageContext
 from worker.request import BaseModelSource, BuildRequest
 from worker.stages.inputs import PackageInputs
@@ -49,15 +53,15 @@ from worker.storage.store import stage_digest
 from worker.streaming.weights import read_geometry
 from worker.text.tokenizer import load_tokenizer
 
-VERSION = 9
+VERSION = 10
 _HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
-#: Of the base model's files, those that are the model and so come from the quantized folder instead.
-_REPLACED = (INDEX_FILE, "config.json", card.FILE_NAME)
+#: Of the base model's files, those that are the model and so come from the quantized folder, or are made anew here.
+_REPLACED = (INDEX_FILE, CONFIG, card.FILE_NAME)
 
 
 def digest(request: BuildRequest, digests: Digests) -> str:
-    """The card names base and target: they count."""
+    """The card names base and target, and the signature is one key's: they count. Which job it is does not."""
     return stage_digest(
         Stage.PACKAGE,
         VERSION,
@@ -67,6 +71,7 @@ def digest(request: BuildRequest, digests: Digests) -> str:
             "base": [request.base.public_name, request.base.revision, request.base.endpoint],
             "target": [request.publish.endpoint, request.publish.repo_id] if request.publish else None,
             "documents": documents_digest(request.base.path),
+            "signed_by": request.signing_key.id if request.signing_key else None,
         },
     )
 
@@ -99,9 +104,51 @@ def run(request: BuildRequest, inputs: PackageInputs, output: Path, context: Sta
         license_link=licence.link,
         legal_texts=licence.texts,
         plots=plots,
+        signed_by=request.signing_key.id if request.signing_key else None,
     )
     (output / card.FILE_NAME).write_text(card.model_card(subject), encoding="utf-8")
-    described.model_copy(update={"files": _records(output, context)}).write(output)
+    _attest(request, described.model_copy(update={"files": _records(output, context)}), subject, output)
+
+
+def _attest(request: BuildRequest, described: Manifest, subject: card.CardSubject, output: Path) -> None:
+    """What programs of others read, each naming the files before it: bill of materials, provenance, manifest; and the
+    signature over all of them. The files of the model are not read again: `described` knows their digests."""
+    corpora = _digests_of_text(request, described)
+    licences = subject.license if isinstance(subject.license, list) else [subject.license] if subject.license else []
+    bom.write_bill(
+        output,
+        bom.BillSubject(
+            manifest=described,
+            name=subject.repo_id if request.publish else described.base.repo_id,
+            config=read_object(output / CONFIG),
+            corpora=sorted(corpora),
+            licenses=licences,
+            license_name=subject.license_name,
+            license_link=subject.license_link,
+        ),
+    )
+    described = _with_file(described, output, bom.FILE_NAME)
+    job = request.invocation
+    run = provenance.Run(corpora, job.id, job.started_on) if job else provenance.Run(corpora)
+    provenance.write_provenance(output, described, run)
+    described = _with_file(described, output, provenance.FILE_NAME)
+    described.write(output)
+    if request.signing_key:
+        files = {**described.files, manifest.FILE_NAME: manifest.record(output / manifest.FILE_NAME)}
+        signature.sign(output, subject.repo_id, files, request.signing_key)
+
+
+def _with_file(described: Manifest, folder: Path, name: str) -> Manifest:
+    return described.model_copy(update={"files": {**described.files, name: manifest.record(folder / name)}})
+
+
+def _digests_of_text(request: BuildRequest, described: Manifest) -> dict[str, str]:
+    """Corpus → sha256, of those that were read: of files as they were when they were registered."""
+    recipe, names = request.recipe, set(calibration_corpora(described))
+    names |= {corpus.name for corpus in recipe.alignment.corpora} if recipe.alignment else set()
+    names |= set(recipe.evaluation.corpora) if recipe.evaluation else set()
+    known = {name: request.corpora[name].known_digest for name in sorted(names & request.corpora.keys())}
+    return {name: digest for name, digest in known.items() if digest}
 
 
 def _warn_of_certificate(described: Manifest, context: StageContext) -> None:

@@ -18,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+from publisher.checkpoint.signature import FILE_NAME as SIGNATURE
 from publisher.errors import CredentialFault, InfrastructureFault, RequestFault
 from publisher.hub_client.patience import is_away
 from publisher.hub_client.repo_id import check_repo_id
@@ -93,7 +94,7 @@ def run(request: BuildRequest, inputs: PublishInputs, output: Path, context: Sta
 
 @dataclass
 class Publishing:
-    """A checkpoint on its way into a repository. `files`: what its manifest names, and the manifest."""
+    """A checkpoint on its way into a repository. `files`: what its manifest names, the manifest, and a signature."""
 
     api: HfApi
     target: PublishTarget
@@ -104,7 +105,8 @@ class Publishing:
 
     @classmethod
     def of(cls, api: HfApi, target: PublishTarget, checkpoint: Path, context: StageContext) -> Publishing:
-        files = {**Manifest.read(checkpoint).files, MANIFEST: record(checkpoint / MANIFEST)}
+        further = [name for name in (MANIFEST, SIGNATURE) if (checkpoint / name).is_file()]
+        files = {**Manifest.read(checkpoint).files, **{name: record(checkpoint / name) for name in further}}
         return cls(api, target, checkpoint, context, files)
 
     def make(self) -> str:
@@ -192,11 +194,11 @@ class Publishing:
         ]
 
     def _stale(self, head: ModelInfo) -> list[str]:
-        """Files of the checkpoint that the head holds, and weights that a loader could take for ours."""
+        """Files of the checkpoint that the head holds, weights that a loader could take for ours, another signature."""
         present = {sibling.rfilename for sibling in head.siblings or []}
         weights = {name for name in present if name.startswith("model") and "safetensors" in name}
         listed = self._listed(head) if MANIFEST in present else set()
-        return sorted((weights | listed) & present - self.files.keys())
+        return sorted((weights | listed | {SIGNATURE}) & present - self.files.keys())
 
     def _listed(self, head: ModelInfo) -> set[str]:
         """What the head's manifest names; nothing if it is not a manifest at all."""

@@ -10,15 +10,17 @@ from torch import Tensor
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.changes import Changes, Together
 from publisher.checkpoint.recovery.merging import merged_weight
 from publisher.checkpoint.recovery.method import Change
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
-from publisher.checkpoint.recovery.realised import RealisedChanges, Together
 from publisher.checkpoint.recovery.scatter import put_back
 
 
 def as_changes(adapter: Adapter, masks: PruningMasks, together: Together) -> Iterator[Change]:
     """Of every adapted module's weight, and of its bias. Each is computed when its weight is written."""
+    from publisher.checkpoint.recovery.realised import RealisedChanges  # which asks PEFT
+
     realised = RealisedChanges(adapter, masks, together)
     for module, target in realised.targets.items():
         weight = f"{module}.weight"
@@ -42,11 +44,11 @@ def _full(name: str, shape: Shape, masks: PruningMasks) -> Shape:
     return shape if found is None else found.full
 
 
-def _with_weight(realised: RealisedChanges, module: str, masks: PruningMasks, weight: Tensor) -> Tensor:
+def _with_weight(realised: Changes, module: str, masks: PruningMasks, weight: Tensor) -> Tensor:
     name = f"{module}.weight"
     return merged_weight(weight, scattered(name, realised.of(module).weight, masks), masks.mask_of(name))
 
 
-def _with_bias(realised: RealisedChanges, module: str, masks: PruningMasks, bias: Tensor) -> Tensor:
+def _with_bias(realised: Changes, module: str, masks: PruningMasks, bias: Tensor) -> Tensor:
     change = realised.of(module).bias
     return bias if change is None else merged_weight(bias, scattered(f"{module}.bias", change, masks), None)

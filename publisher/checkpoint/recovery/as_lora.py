@@ -20,10 +20,10 @@ from torch.nn.functional import pad
 
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.changes import Changes, ModuleChange, Together
 from publisher.checkpoint.recovery.method import Update
 from publisher.checkpoint.recovery.methods.lora_placement import B_BIAS, A, B, recover_tensor, recovered_shape
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
-from publisher.checkpoint.recovery.realised import Changes, ModuleChange, RealisedChanges, Together
 from publisher.checkpoint.recovery.truncation import CAP, Truncation, truncated
 from publisher.errors import RequestFault
 from publisher.weights.writing import Entry
@@ -37,6 +37,8 @@ _KEPT = (
 
 def as_lora(adapter: Adapter, masks: PruningMasks, together: Together) -> Update:
     """Of rank `adapter.rank`, or of the lowest that is near to the change in every matrix, up to CAP."""
+    from publisher.checkpoint.recovery.realised import RealisedChanges  # which asks PEFT
+
     config = {key: adapter.config[key] for key in _KEPT if key in adapter.config}
     return lora_of(RealisedChanges(adapter, masks, together), config, masks, adapter.rank)
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 
 from publisher.checkpoint.integrity import CONFIG
+from publisher.checkpoint.model_weights import ModelWeights
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import PublisherError, RequestFault, UnsupportedModel
 from publisher.families.describe import describe
@@ -23,6 +26,7 @@ from publisher.hub_client.faults import Asked, hub_faults
 from publisher.hub_client.repo_id import is_repo_id
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest, record
+from publisher.weights.folder import FLOATS, StoredWeights
 
 #: what pruning leaves as it is, and an adapter's tensors depend on
 _SAME = ("model_type", "hidden_size", "num_hidden_layers")
@@ -48,9 +52,10 @@ def note_on_base(
     stated = manifest.base.files.get(CONFIG)
     if stated is not None and hashlib.sha256(content).hexdigest() == stated.sha256:
         return _note_on_weights(Path(name), manifest)
-    difference = next(
-        _differences(_parsed(name, content), _parsed(checkpoint, _own(checkpoint)), manifest, masks), None
-    )
+    differences = _differences(_parsed(name, content), _parsed(checkpoint, _own(checkpoint)), manifest, masks)
+    if not _can_describe():
+        differences = chain(differences, _differences_of_files(Path(name), masks))
+    difference = next(differences, None)
     if difference and not force:
         raise RequestFault(
             f"{name} is not the base model of this checkpoint, {manifest.base.repo_id}: {difference}.",
@@ -60,10 +65,26 @@ def note_on_base(
         return f"Forced: {name} is not the base model of this checkpoint, {manifest.base.repo_id}: {difference}."
     if stated is None or name == manifest.base.repo_id:
         return None
+    unchecked = "weights are the same" if _can_describe() else "layers and weights are the same (without transformers)"
     return (
         f"{name} has the family and sizes of the base model, {manifest.base.repo_id}, but not its {CONFIG}: that its "
-        "weights are the same is not checked."
+        f"{unchecked} is not checked."
     )
+
+
+def _differences_of_files(folder: Path, masks: PruningMasks) -> Iterator[str]:
+    """Of weights that lie in a folder, by their headers, which need no transformers."""
+    if not ModelWeights(folder).here:
+        return
+    entries = StoredWeights(folder).entries
+    for name in masks.shapes_left():
+        found, entry = masks.parameter(name), entries.get(name)
+        if found is not None and entry is not None and entry.dtype in FLOATS and tuple(entry.shape) != found.full:
+            yield f"its {name} has shape {tuple(entry.shape)}, the base model's {found.full}"
+
+
+def _can_describe() -> bool:
+    return find_spec("transformers") is not None
 
 
 def _refuse_no_model(given: str) -> None:
@@ -136,6 +157,8 @@ def _differences(
     for key in _SAME:
         if key in base and key in pruned and base[key] != pruned[key]:
             yield f"it has {key} {base[key]}, the checkpoint {pruned[key]}"
+    if not _can_describe():
+        return
     try:
         geometry = describe({key: value for key, value in base.items() if key not in _OF_COPIES})
     except UnsupportedModel as error:

@@ -18,6 +18,7 @@ from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.model_weights import ModelWeights, Repository
 from publisher.checkpoint.recovery.as_lora import lora_of
 from publisher.checkpoint.recovery.base_identity import note_on_base
+from publisher.checkpoint.recovery.changes import ModuleChange, Target
 from publisher.checkpoint.recovery.folder import (
     WEIGHTS,
     for_base_model,
@@ -27,9 +28,9 @@ from publisher.checkpoint.recovery.folder import (
 )
 from publisher.checkpoint.recovery.merging import Progress, merged_weight, silent, write_model
 from publisher.checkpoint.recovery.naming import Naming
-from publisher.checkpoint.recovery.places import Target, places
-from publisher.checkpoint.recovery.realised import ModuleChange
+from publisher.checkpoint.recovery.places import places
 from publisher.checkpoint.recovery.report import RecoveryReport
+from publisher.checkpoint.recovery.serving import Served, served
 from publisher.checkpoint.recovery.tuned_copy import Moved, TunedCopy, refuse_no_copy
 from publisher.checkpoint.recovery.whole_parameters import refuse_overflow
 from publisher.errors import RequestFault
@@ -59,6 +60,7 @@ def recover_merged(
     two), one without a difference, and one with what is no finite number.
     """
     refuse_occupied(output)
+    engines: tuple[Served, ...]
     manifest, masks = checked(checkpoint)
     note = note_on_base(base_model, checkpoint, manifest, masks, force=force)
     here = ModelWeights(checkpoint)
@@ -69,11 +71,12 @@ def recover_merged(
     base = base_model or manifest.base.repo_id
     revision = None if base_model else manifest.base.commit
     if rank is None:
-        notes = _write_merged(copy, moved, Path(base), output, progress)
+        notes, engines = _write_merged(copy, moved, Path(base), output, progress), ()
     else:
-        targets = places(checkpoint, _LINEAR, Naming((".lora_",))).targets
+        targets = places(checkpoint, _LINEAR, Naming((".lora_",)), masks).targets
         update = lora_of(_Linear(copy, targets), _config(targets), masks, rank)
         notes = (*update.notes, *_left_out(moved, targets))
+        engines = served(update.config, [entry.name for entry in update.entries])
         with renamed_when_whole(output) as folder:
             write_tensors(folder / WEIGHTS, update.entries, update.tensor)
             write_config(folder, for_base_model(update.config, base, revision))
@@ -88,6 +91,7 @@ def recover_merged(
         parameters_after=manifest.parameters.base,
         strength=1.0,
         merged=rank is None,
+        served=engines,
         notes=(*notes, *filter(None, [note])),
     )
 

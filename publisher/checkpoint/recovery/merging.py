@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
@@ -25,12 +24,11 @@ from publisher.checkpoint.recovery.naming import TOKENS
 from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.checkpoint.recovery.whole_parameters import refuse_cut, refuse_overflow, token_indices
 from publisher.errors import RequestFault
-from publisher.weights.folder import StoredWeights
+from publisher.weights.folder import FLOATS, StoredWeights
 from publisher.weights.writing import PlacedFile
 
 #: pieces of a tensor that wait to be written
 _WAITING = 2
-_FLOATS = ("F64", "F32", "F16", "BF16")
 #: Files of a model's folder that hold weights, in whatever format, and so do not come along; the card is another's.
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 _LEFT_BEHIND = ("README.md", ".gitattributes")
@@ -170,7 +168,7 @@ class Merge:
                 f"the adapter has {name}, and the base model in {self.base.folder} no {weight} to merge it into."
             )
         fits = len(shape) == len(entry.shape) and all(map(_fits, shape, entry.shape))
-        if not fits or entry.dtype not in _FLOATS:
+        if not fits or entry.dtype not in FLOATS:
             raise RequestFault(
                 f"{name} is for a weight of shape {shape}; {weight} of the base model is {entry.dtype} {entry.shape}.",
                 way_out="Name the full-precision base model that the checkpoint was made from; if training resized its "
@@ -210,8 +208,7 @@ def _fits(size: int | None, found: int) -> bool:
 
 
 def _is_tied(weights: StoredWeights, places: AdapterPlaces | None) -> bool:
-    """Whether the head is the embeddings. Families differ in what holds where config.json does not say it, and a head
-    that the files have is one of its own."""
+    """Whether the head is the embeddings: it is where the files have none of its own. What config.json says decides
+    nothing, as families differ in what holds where it is silent."""
     heads = set() if places is None else places.embeddings - {places.input_embeddings}
-    says = AutoConfig.from_pretrained(weights.folder).get_text_config().tie_word_embeddings
-    return bool(says) and not any(f"{head}.weight" in weights.entries for head in heads)
+    return not any(f"{head}.weight" in weights.entries for head in heads)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import MaskedParameter
 from publisher.manifest.manifest import Manifest
 
@@ -27,11 +29,21 @@ class NothingPruned:
     def parameter(self, name: str) -> MaskedParameter | None:
         return None
 
+    def shapes_left(self) -> dict[str, Shape]:
+        return {}
+
     def mask_of(self, weight: str) -> None:
         return None
 
     def fit(self, geometry: Geometry) -> bool:
         return True
+
+    def unfit(self, shapes: Mapping[str, Shape], *, base: bool = False) -> Iterator[str]:
+        return iter(())
+
+    def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+        stored = sum(map(prod, shapes.values()))
+        return stored, stored
 
     def contradictions(self, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
         return iter(())

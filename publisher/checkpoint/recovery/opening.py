@@ -60,12 +60,14 @@ def opened(
         if model is None:
             yield Adapter(config, tensors, saved.strength, rank=rank)
             return
-        found = _places(method, model, config, tensors)
+        found = _places(method, model, config, tensors, masks)
         whole = None if trained_on is None else WholeParameters(trained_on.origins, config, found)
         yield Adapter(config, tensors.placed(found), saved.strength, found, whole, rank)
 
 
-def _places(method: AdapterMethod, model: Path, config: Mapping[str, Any], tensors: AdapterTensors) -> AdapterPlaces:
+def _places(
+    method: AdapterMethod, model: Path, config: Mapping[str, Any], tensors: AdapterTensors, masks: PruningMasks
+) -> AdapterPlaces:
     if method.needs_weights:
-        return places_of_modules(model, config, method.naming, tensors.shapes)
-    return places(model, {**config, **method.trained}, method.naming)
+        return places_of_modules(model, config, method.naming, tensors.shapes, masks)
+    return places(model, {**config, **method.trained}, method.naming, masks)

@@ -1,67 +1,42 @@
-"""Which tensors PEFT looks for when it loads an adapter: PEFT itself says so, on the model without its weights.
+"""Which tensors PEFT looks for when it loads an adapter, and where what was saved under other names belongs.
 
-PEFT takes in silence what it does not look for, and the large model then answers as if there were no adapter. So the
-model is built on the meta device (no memory, a second for 80 layers), gets the adapter that adapter_config.json
-describes, and every tensor that was saved has to have its place there.
+PEFT takes in silence what it does not look for, and the large model then answers as if there were no adapter. So every
+tensor that was saved has to have its place on the model. For LoRA the places are told by lora_places.py; for all other
+methods, and for a LoRA's rarer options, PEFT itself is asked (peft_places.py).
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftType, get_peft_model, get_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
-
 from publisher.architecture.structure import Shape
-from publisher.checkpoint.recovery.folder import for_base_model
-from publisher.checkpoint.recovery.naming import PEFT_PREFIX, Naming
+from publisher.checkpoint.pruning_masks import PruningMasks
+from publisher.checkpoint.recovery.changes import Target
+from publisher.checkpoint.recovery.lora_places import NotPlain, is_plain, lora_places, lora_targets
+from publisher.checkpoint.recovery.naming import Naming
+from publisher.checkpoint.recovery.skeleton import skeleton_of
 from publisher.errors import RequestFault
 
 #: Parts of names that wrappers of a model put before or into the names of its modules.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 #: Parts that only lead to the decoder: PEFT's, DDP's, and those of the models that a decoder is one part of.
-_LEADING = frozenset({"base_model", "model", "module", "language_model", "text_model"})
+LEADING = frozenset({"base_model", "model", "module", "language_model", "text_model"})
 #: What an adapter's own name follows, where a state dict was saved as it is, besides parts of its method
 _NAMED = frozenset({"modules_to_save", "trainable_tokens_delta"})
-#: PEFT's task types whose head is no LM head: no checkpoint has it, and all of it is the adapter's own.
-_CLASSIFIERS: Mapping[str, Any] = {
-    "SEQ_CLS": AutoModelForSequenceClassification,
-    "TOKEN_CLS": AutoModelForTokenClassification,
-}
-#: What PEFT raises for values that it cannot take: bad regular expressions, unknown kinds of biases, absurd ranks.
+CAUSAL = "AutoModelForCausalLM"
+#: What values that cannot be taken raise: bad regular expressions, unknown kinds of biases, absurd ranks.
 NOT_FITTING = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, re.error)
 _LORA = Naming((".lora_",))
-_NOT_SAVED = (".original_module.", ".modules_to_save.", ".trainable_tokens_")
-
 
 #: Of a config: which modules are adapted, and which are trained whole. What other methods have of it, LoRA has too.
 _CHOOSING = (
     "task_type", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
     "trainable_token_indices", "auto_mapping",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Target:
-    """A linear layer of the checkpoint that the adapter adapts: (out, in), and whether it has a bias."""
-
-    shape: Shape
-    biased: bool
 
 
 @dataclass(frozen=True)
@@ -81,9 +56,9 @@ class AdapterPlaces:
     vocabulary: int
     embeddings: frozenset[str]
     input_embeddings: str
-    leading: frozenset[str] = field(default=_LEADING)
+    leading: frozenset[str] = field(default=LEADING)
     classifiers: frozenset[str] = frozenset()
-    loaded_by: str = AutoModelForCausalLM.__name__
+    loaded_by: str = CAUSAL
     targets: Mapping[str, Target] = field(default_factory=dict)
 
     def names(self, saved: Iterable[str]) -> dict[str, str]:
@@ -173,88 +148,61 @@ class AdapterPlaces:
         return part in _NAMED or not self.naming.is_whole(f".{part}")
 
 
-def places(model_folder: Path, config: Mapping[str, Any], naming: Naming) -> AdapterPlaces:
+def places(model_folder: Path, config: Mapping[str, Any], naming: Naming, masks: PruningMasks) -> AdapterPlaces:
     """Of the adapter that `config` (adapter_config.json) describes, on the model whose config is in `model_folder`.
 
-    Its method has `naming`, and `config` nothing any more of how its training starts.
-
-    Raises RequestFault if PEFT finds nothing to adapt there, or the model cannot be built.
+    Its method has `naming`, and `config` nothing any more of how its training starts. `masks` are the model's.
+    Raises RequestFault if nothing is found to adapt there, or the model cannot be built, and MissingExtra where PEFT
+    has to be asked and is not installed.
     """
-    auto = _CLASSIFIERS.get(str(config.get("task_type")).removeprefix("TaskType."), AutoModelForCausalLM)
-    model = _empty_model(model_folder, auto)
-    vocabulary, (first, embeddings) = model.config.get_text_config().vocab_size, _embeddings(model)
-    leading = _LEADING | {model.base_model_prefix}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adapted = _adapted(model, config)
-        saved = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    wanted = {name: tuple(tensor.shape) for name, tensor in saved.items()}
-    also = {
-        name: tuple(tensor.shape)
-        for name, tensor in adapted.state_dict().items()
-        if name not in wanted and naming.is_whole(name) and not any(part in name for part in _NOT_SAVED)
-    }
-    outside = {name for name, _ in model.named_children()} - {model.base_model_prefix}
-    classifiers = frozenset[str]() if auto is AutoModelForCausalLM else frozenset(outside)
-    targets = dict(_targets(adapted))
-    return AdapterPlaces(
-        naming, wanted, also, vocabulary, embeddings, first, leading, classifiers, auto.__name__, targets
-    )
+    if str(config.get("peft_type")).removeprefix("PeftType.") == "LORA" and is_plain(config):
+        try:
+            return _of_lora(model_folder, config, naming, masks)
+        except NotPlain:
+            pass
+    from publisher.checkpoint.recovery.peft_places import peft_places
+
+    return peft_places(model_folder, config, naming)
 
 
 def places_of_modules(
-    model_folder: Path, config: Mapping[str, Any], naming: Naming, shapes: Mapping[str, Shape]
+    model_folder: Path, config: Mapping[str, Any], naming: Naming, shapes: Mapping[str, Shape], masks: PruningMasks
 ) -> AdapterPlaces:
     """As `places`, for methods that cannot be made on a model without weights: the modules are found as LoRA finds
     them, and parts of the update, of these `shapes`, have their places where they say; whether PEFT loads them shows
     when it does (realised.py)."""
     chosen = {key: config[key] for key in _CHOOSING if key in config}
-    found = places(model_folder, chosen | {"peft_type": "LORA", "r": 1}, _LORA)
+    found = places(model_folder, chosen | {"peft_type": "LORA", "r": 1}, _LORA, masks)
     wholes = {name: shape for name, shape in found.wanted.items() if _LORA.is_whole(name)}
     own = {name: shape for name, shape in shapes.items() if not naming.is_whole(name)}
     return replace(found, naming=naming, wanted=wholes | own)
 
 
-def _targets(model: nn.Module) -> Iterator[tuple[str, Target]]:
-    for name, module in model.named_modules():
-        base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else None
-        if isinstance(base, nn.Linear):
-            yield name.removeprefix(PEFT_PREFIX), Target(tuple(base.weight.shape), base.bias is not None)
-
-
-def _adapted(model: PreTrainedModel, config: Mapping[str, Any]) -> Any:
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(str(config.get("peft_type")).removeprefix("PeftType."))]
-    known = {each.name for each in fields(config_class) if each.init}
-    values = for_base_model(config, "", None) | {"megatron_config": None}
+def _of_lora(model_folder: Path, config: Mapping[str, Any], naming: Naming, masks: PruningMasks) -> AdapterPlaces:
+    skeleton = skeleton_of(model_folder, masks)
     try:
-        method = config_class(**{key: value for key, value in values.items() if key in known})
-        return get_peft_model(model, method, low_cpu_mem_usage=True)
+        wanted, also = lora_places(skeleton, config)
+        targets = lora_targets(skeleton, config)
     except NOT_FITTING as error:
-        raise RequestFault(
-            f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
-            f"not fit the model: {_first_line(error)}",
-            way_out="Recover it with the checkpoint it was trained on.",
-        ) from error
+        raise unfit(config, error) from error
+    also = {name: shape for name, shape in also.items() if naming.is_whole(name)}
+    return AdapterPlaces(
+        naming,
+        wanted,
+        also,
+        skeleton.vocabulary,
+        skeleton.vocabulary_modules,
+        skeleton.embeddings,
+        LEADING | {skeleton.decoder},
+        targets=targets,
+    )
 
 
-def _empty_model(folder: Path, auto: Any) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        with torch.device("meta"):
-            model: PreTrainedModel = auto.from_config(config, attn_implementation="eager")
-    except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
-        raise RequestFault(f"{folder / 'config.json'} makes no model: {_first_line(error)}") from error
-    return model
-
-
-def _embeddings(model: PreTrainedModel) -> tuple[str, frozenset[str]]:
-    """Names of the input embeddings, and of these and the head."""
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    names = {end: name for end in ends for name, module in model.named_modules() if module is end}
-    return names[ends[0]], frozenset(names.values())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def unfit(config: Mapping[str, Any], error: Exception) -> RequestFault:
+    """For a config of which `error` says that it does not fit the model."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return RequestFault(
+        f"The adapter's adapter_config.json, with target_modules {str(config.get('target_modules'))[:200]}, does "
+        f"not fit the model: {said}",
+        way_out="Recover it with the checkpoint it was trained on.",
+    )

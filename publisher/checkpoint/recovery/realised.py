@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from enum import StrEnum
+from dataclasses import fields
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import PeftModel, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 from publisher.checkpoint.compression import expand
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.changes import ModuleChange, Target, Together
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
-from publisher.checkpoint.recovery.places import NOT_FITTING, AdapterPlaces, Target
+from publisher.checkpoint.recovery.places import NOT_FITTING, AdapterPlaces
 from publisher.checkpoint.recovery.whole_parameters import WholeParameters
 from publisher.errors import PublisherError, RequestFault
 
@@ -35,33 +35,6 @@ _OF_THE_MODEL: Mapping[str, Any] = {
     "task_type": None, "modules_to_save": None, "auto_mapping": None, "base_model_name_or_path": None, "revision": None,
     "trainable_token_indices": None, "inference_mode": True, "progressbar": False, "megatron_config": None,
 }  # fmt: skip
-
-
-class Together(StrEnum):
-    """Which modules PEFT has to see at once to make one module's part of an adapter."""
-
-    ALONE = "alone"
-    #: what modules share depends on how many there are and how wide they are
-    SHAPES = "shapes"
-    #: … and on all their weights
-    WEIGHTS = "weights"
-
-
-@dataclass(frozen=True)
-class ModuleChange:
-    """`weight` (out, in) and `bias` (out,), of the checkpoint's shapes, in fp64; no bias: the module has none."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-
-class Changes(Protocol):
-    """Of linear layers, by name in the model, whatever made them."""
-
-    @property
-    def targets(self) -> Mapping[str, Target]: ...
-
-    def of(self, module: str) -> ModuleChange: ...
 
 
 class RealisedChanges:

@@ -43,6 +43,7 @@ from publisher.checkpoint.recovery.report import (
     notes_on_masking,
     notes_on_wholes,
 )
+from publisher.checkpoint.recovery.serving import served
 from publisher.checkpoint.recovery.whole_parameters import Origins, refuse_cut
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import BaseModelRecord, Manifest
@@ -172,6 +173,7 @@ def recover_folder(
         recovery = _Recovery(method, loaded, method.recovered(loaded, masks), masks)
         chosen.refuse_lossy(recovery.update)
         before, entries = loaded.tensors.shapes, recovery.entries()
+        engines = served(recovery.config, [entry.name for entry in entries])
         notes += recovery.update.notes
         with renamed_when_whole(output) as folder:
             write_tensors(folder / WEIGHTS, entries, recovery.tensor)
@@ -190,6 +192,7 @@ def recover_folder(
         vocabulary=_resized(before, places),
         loaded_by=RecoveryReport.loaded_by if places is None else places.loaded_by,
         labels=None if places is None else places.labels(before),
+        served=engines,
         notes=tuple(notes),
     )
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.checkpoint.provenance import Provenance
+from publisher.checkpoint.provenance import MARK_FILE, Provenance
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.method import AdapterMethod
+from publisher.checkpoint.recovery.serving import Served
 from publisher.checkpoint.recovery.whole_parameters import Origins
-from publisher.checkpoint.tying import MARK_FILE
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class RecoveryReport:
     update in it, of `parameters_after`. `vocabulary`: rows that the adapter's embeddings have, where training changed
     their number: the base model has to be resized before it takes the adapter. `provenance`: whether the adapter is
     known to be of the checkpoint. `loaded_by`: the class of transformers that takes the adapter, with `labels` where
-    it is a classifier. `notes`: what else its owner should know, a sentence each.
+    it is a classifier. `served`: which engines take it where many adapters are served at once; a merged model is none.
+    `notes`: what else its owner should know, a sentence each.
     """
 
     output: Path
@@ -38,6 +39,7 @@ class RecoveryReport:
     provenance: Provenance = Provenance.UNVERIFIED
     loaded_by: str = "AutoModelForCausalLM"
     labels: int | None = None
+    served: tuple[Served, ...] = ()
     notes: tuple[str, ...] = ()
 
 

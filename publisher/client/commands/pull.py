@@ -11,7 +11,7 @@ from publisher.client import Client, calls
 from publisher.client.commands.options import service_options
 from publisher.client.output import say
 from publisher.client.types import Publication
-from publisher.client.verify import problems_of
+from publisher.client.verify import verification_of
 from publisher.errors import Conflict, InfrastructureFault, NotFound
 
 _AGAIN = "Give the same command again: what is damaged is fetched anew."
@@ -63,7 +63,7 @@ def fetch(publication: Publication, folder: Path, token: str | None) -> None:
 
 def verified(folder: Path) -> int:
     """How many files there are. InfrastructureFault names those that are not as the manifest says."""
-    problems, files = problems_of(folder)
-    if problems:
-        raise InfrastructureFault(f"{folder} is not what was published: {' '.join(problems)}", way_out=_AGAIN)
-    return files
+    found = verification_of(folder)
+    if found.problems:
+        raise InfrastructureFault(f"{folder} is not what was published: {' '.join(found.problems)}", way_out=_AGAIN)
+    return found.files

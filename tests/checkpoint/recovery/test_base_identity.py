@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, MistralConfig
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig
 
-from publisher.checkpoint.recovery import RecoveryReport, recover_adapter
+from publisher.checkpoint.recovery import RecoveryReport, base_identity, recover_adapter
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import Manifest, record
 from tests.checkpoint.pruned import SIZES, lora, make_pair, save_checkpoint
@@ -54,6 +54,20 @@ def test_base_of_another_size_is_refused(
 ) -> None:
     LlamaConfig(**(SIZES | changed)).save_pretrained(tmp_path / "base")
     with pytest.raises(RequestFault, match=named):
+        recovered(checkpoint, tmp_path / "base")
+
+
+def test_without_transformers_the_files_of_the_base_are_compared(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_identity, "_can_describe", lambda: False)
+    LlamaConfig(**SIZES).save_pretrained(tmp_path / "base")
+    pinned(checkpoint, tmp_path / "base")
+    LlamaConfig(**(SIZES | {"intermediate_size": 24})).save_pretrained(tmp_path / "base")
+    assert "(without transformers)" in " ".join(recovered(checkpoint, tmp_path / "base").notes)
+    shutil.rmtree(tmp_path / "out")
+    LlamaForCausalLM(LlamaConfig(**(SIZES | {"intermediate_size": 24}))).save_pretrained(tmp_path / "base")
+    with pytest.raises(RequestFault, match=r"its model\.layers\.0\.mlp\.\w+_proj\.weight has shape"):
         recovered(checkpoint, tmp_path / "base")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from publisher.checkpoint.recovery import recover_adapter
 from publisher.checkpoint.recovery.methods.lora import LORA
 from publisher.checkpoint.recovery.places import AdapterPlaces, places
+from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import lora, make_pair, save_checkpoint
 from tests.checkpoint.recovery.test_merging import prepared
@@ -198,7 +199,8 @@ def test_places_are_those_of_the_model_that_peft_adapts(folders: tuple[Path, Pat
     config = json.loads((adapter / "adapter_config.json").read_text())
     tuned = lora(make_pair().pruned, modules_to_save=["lm_head"])
     expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(tuned).items()}
-    assert places(checkpoint, config, LORA.naming).wanted == expected
+    masks = open_masks(checkpoint / "pruning_masks.safetensors")
+    assert places(checkpoint, config, LORA.naming, masks).wanted == expected
 
 
 def test_module_of_a_tensor() -> None:

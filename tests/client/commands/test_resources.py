@@ -101,6 +101,15 @@ def test_a_sweep_orders_a_variant_for_each_value(signed_in: Shell, base_model: s
     made = [json.loads(line) for line in done.out.splitlines()]
     assert [each["values"] for each in made] == [{"pruning.ratio": 0.25}, {"pruning.ratio": 0.5}]
     assert len(signed_in("variants", "list", "-q").out.splitlines()) == 2
+    (sweep,) = signed_in("sweeps", "list", "-q").out.split()
+    shown = signed_in("sweeps", "show", sweep)
+    assert (shown.status, "pruning.ratio=0.25" in shown.out, "queued" in shown.out) == (0, True, True), shown.err
+    assert signed_in("sweeps", "show", sweep, "-q").out.split() == [each["id"] for each in made]
+    assert json.loads(signed_in("sweeps", "show", sweep, "--json").out)["vary"] == {"pruning.ratio": [0.25, 0.5]}
+    assert signed_in("sweeps", "delete", sweep, "--yes").status == 4, "its variants are there"
+    cancelled = json.loads(signed_in("sweeps", "cancel", sweep, "--json").out)
+    assert cancelled["states"]["cancelled"] == 2
+    assert signed_in("sweeps", "show", "sweep_of_nobody").status == 5
 
 
 def test_the_service_plans_what_is_registered_with_it(signed_in: Shell, base_model: str, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_tied_embeddings_are_the_head_and_stay(tmp_path: Path) -> None:
     assert unchanged == {"model.embed_tokens.weight"}
 
 
-@pytest.mark.parametrize("steps_before", [2, 5])
+@pytest.mark.parametrize("steps_before", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_and_resumed_gives_the_same_bits(tmp_path: Path, steps_before: int) -> None:
     whole = _aligned(tmp_path, tmp_path / "whole")
     assert _run_until_killed(tmp_path, tmp_path / "killed", "kill", steps_before) == -9

@@ -227,7 +227,12 @@ def test_cancelled_among_the_probes_it_goes_on_with_the_next(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("method", "trainable"), [("structured", "low_rank"), ("unstructured", "all"), ("unstructured", "low_rank")]
+    ("method", "trainable"),
+    [
+        ("structured", "low_rank"),
+        ("unstructured", "all"),
+        pytest.param("unstructured", "low_rank", marks=pytest.mark.long),
+    ],
 )
 def test_probes_choose_whatever_was_pruned_and_trained(tmp_path: Path, method: str, trainable: str) -> None:
     single = {"method": "unstructured", "criterion": "magnitude", "ratio": 0.5} | PROTECT_NONE

@@ -98,9 +98,11 @@ def _assert_alike(one: Path, two: Path) -> None:
 @pytest.mark.parametrize(
     "alignment",
     [
-        {"objective": "language_model", "tied": True, "quantization_aware": False},
+        pytest.param(
+            {"objective": "language_model", "tied": True, "quantization_aware": False}, marks=pytest.mark.long
+        ),
         {"objective": "distillation", "hidden_states_weight": 0.5, **AS_SEVERAL_DEVICES, **THREE_ROWS},
-        {"trainable": "low_rank", "rank": 4, "activation_checkpointing": True},
+        pytest.param({"trainable": "low_rank", "rank": 4, "activation_checkpointing": True}, marks=pytest.mark.long),
     ],
     ids=["language_model of tied embeddings", "distillation of three rows", "low_rank"],
 )

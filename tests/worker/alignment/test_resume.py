@@ -55,7 +55,9 @@ def test_every_optimizer_goes_on_to_the_same_bits(tmp_path: Path, name: Optimize
     _assert_same(_aligned(tmp_path, "whole", **alignment), _cut_and_resumed(tmp_path, 5, **alignment))
 
 
-@pytest.mark.parametrize("name", [Optimizer.ADAMW, Optimizer.MUON, Optimizer.ADAMW_8BIT])
+@pytest.mark.parametrize(
+    "name", [Optimizer.ADAMW, Optimizer.MUON, pytest.param(Optimizer.ADAMW_8BIT, marks=pytest.mark.long)]
+)
 def test_lora_goes_on_to_the_same_bits(tmp_path: Path, name: Optimizer) -> None:
     alignment = {"optimizer": name, "rank": 4, "trainable": "low_rank"}
     _assert_same(_aligned(tmp_path, "whole", **alignment), _cut_and_resumed(tmp_path, 5, **alignment))
@@ -68,7 +70,9 @@ def test_a_cut_around_a_look_at_held_out_text_changes_nothing(tmp_path: Path, mo
     _assert_same(_aligned(tmp_path, "whole", **alignment), _cut_and_resumed(tmp_path, 6, more, **alignment))
 
 
-@pytest.mark.parametrize("name", [Optimizer.GALORE_ADAMW_8BIT, Optimizer.APOLLO_ADAMW])
+@pytest.mark.parametrize(
+    "name", [Optimizer.GALORE_ADAMW_8BIT, pytest.param(Optimizer.APOLLO_ADAMW, marks=pytest.mark.long)]
+)
 def test_killed_with_sigkill_and_resumed_gives_the_same_bits(tmp_path: Path, name: Optimizer) -> None:
     alignment = {"optimizer": name, "rank": 8, "stop": "held_out", "checks": 3, "patience": 3}
     whole = _aligned(tmp_path, "whole", **alignment)

@@ -177,6 +177,14 @@ def test_a_damaged_corpus_is_refused_before_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_wrong_signing_key_is_refused_before_work(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("no key")
+    done = call_here(arguments(base, tmp_path / "out", "--signing-key", str(tmp_path / "key.pem")))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "key.pem holds no private key as PEM. Make one: `openssl ecparam" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_recipe_is_refused_with_the_field(base: Path, tmp_path: Path) -> None:
     command = arguments(base, tmp_path / "out")
     (tmp_path / "recipe.json").write_text('{"pruning": {"ratio": 1.5, "criterion": "random"}}')

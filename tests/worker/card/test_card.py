@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from publisher.checkpoint.compression import compress_folder
 from publisher.manifest.evaluation import EvaluationReport
-from publisher.manifest.manifest import Manifest, TextRecord, Widths
+from publisher.manifest.manifest import Counts, Manifest, TextRecord, Widths
 from publisher.manifest.verdict import Requirement, Verdict
 from tests.checkpoint.pruned import STRUCTURED, make_pair, manifest, save_checkpoint, written
 from tests.checkpoint.sparse import write_masks, zero_pruned
@@ -71,6 +71,7 @@ def described(tmp_path: Path, recipe: Mapping[str, object] | None = None, **chan
     """`recipe`: what is not said of pruning is as in STRUCTURED."""
     if recipe is not None:
         changes["recipe"] = written({"pruning": STRUCTURED} | dict(recipe))
+    changes = {"parameters": Counts(base=100, pruned=50), **changes}
     return manifest(tmp_path, "org/base", "c" * 40).model_copy(update=changes)
 
 

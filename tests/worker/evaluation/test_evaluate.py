@@ -109,9 +109,9 @@ def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
     ("probe", "held_out", "verdict"),
     [
         ({"steps": 2, "learning_rate": 1e-6}, 0.1, Verdict.NEGLIGIBLE),
-        ({"steps": 12, "learning_rate": 1e-12}, 0.1, None),
+        pytest.param({"steps": 12, "learning_rate": 1e-12}, 0.1, None, marks=pytest.mark.long),
         ({"steps": 12}, 0.1, Verdict.PASSED),
-        ({"steps": 12}, 0.065, Verdict.INCONCLUSIVE),
+        pytest.param({"steps": 12}, 0.065, Verdict.INCONCLUSIVE, marks=pytest.mark.long),
     ],
     ids=["two steps", "nothing learnt", "a real one", "seven documents"],
 )

@@ -77,7 +77,17 @@ def _strided(model: PreTrainedModel, documents: list[str], length: int, stride: 
     return math.exp(total / scored)
 
 
-@pytest.mark.parametrize(("length", "stride"), [(50, 50), (50, 49), (50, 20), (20, 7), (16, 1), (1000, 10)])
+@pytest.mark.parametrize(
+    ("length", "stride"),
+    [
+        (50, 50),
+        pytest.param(50, 49, marks=pytest.mark.long),
+        pytest.param(50, 20, marks=pytest.mark.long),
+        (20, 7),
+        pytest.param(16, 1, marks=pytest.mark.long),
+        pytest.param(1000, 10, marks=pytest.mark.long),
+    ],
+)
 def test_strided_perplexity_scores_each_token_once_with_the_context_it_has(
     model: PreTrainedModel, length: int, stride: int
 ) -> None:

@@ -92,7 +92,7 @@ def test_named_modules_stay_and_load_as_they_are(tied: bool, include_embeddings:
     assert (loaded(TOKENS).logits - logits).abs().max() <= 5e-3 * logits.abs().max()
 
 
-@pytest.mark.parametrize("method", ["structured", "unstructured"])
+@pytest.mark.parametrize("method", [pytest.param("structured", marks=pytest.mark.long), "unstructured"])
 def test_a_build_keeps_its_share_and_says_which(method: str, tmp_path: Path) -> None:
     base = tiny_llama(tmp_path / "base", dtype=torch.bfloat16, num_hidden_layers=4)
     alignment = {"corpora": ["prose"], "tokens": 512, "sequence_length": 32, "batch_tokens": 64}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from publisher.checkpoint.masks import save_masks
+from publisher.checkpoint.verification import verify_checkpoint
+from publisher.corpus.source import CorpusSource
 from publisher.manifest.manifest import Manifest, record, verify
+from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage
 from tests.checkpoint.pruned import MASKS, make_pair
+from tests.checkpoint.published import make_keys
 from tests.checkpoint.sparse import write_masks, zero_pruned
 from tests.models import byte_tokenizer
 from tests.worker.card.test_card import evaluation
 from tests.worker.stages.conftest import RECIPE
 from worker.context import RecordingContext
-from worker.request import BaseModelSource, BuildRequest, PublishTarget
+from worker.request import BaseModelSource, BuildRequest, Invocation, PublishTarget
 from worker.stages import package
 from worker.stages.inputs import PackageInputs
 
@@ -99,6 +105,43 @@ def test_checkpoint_is_whole_and_says_what_it_is(inputs: PackageInputs, output: 
     assert manifest.alignment is not None
     assert manifest.alignment.model_dump(exclude_defaults=True) == ALIGNMENT | {"first_loss": 3.0, "last_loss": 2.25}
     assert manifest.software["transformers"].startswith("5.23")
+
+
+def test_what_is_packaged_agrees_with_itself_and_says_how_it_was_made(inputs: PackageInputs, output: Output) -> None:
+    """Counts are those of the geometry, and are compared with the headers of the files."""
+    folder = output()
+    began = datetime(2026, 11, 1, tzinfo=UTC)
+    source = CorpusSource(name="moby", path=Path("/home/somebody/moby.jsonl"), expected_digest="b" * 64)
+    recipe = Recipe.model_validate(
+        RECIPE.model_dump() | {"evaluation": {"corpora": ["moby"]}, "quantization": {"scheme": "none"}}
+    )
+    asked = replace(request(), recipe=recipe, corpora={"moby": source}, invocation=Invocation("job_1", began))
+    package.run(asked, inputs, folder, RecordingContext())
+    assert verify_checkpoint(folder, base=inputs.base).problems == ()
+    made = json.loads((folder / "provenance.intoto.json").read_text())["predicate"]
+    assert made["runDetails"]["metadata"]["invocationId"] == "job_1"
+    assert {"name": "corpus moby", "digest": {"sha256": "b" * 64}} in made["buildDefinition"]["resolvedDependencies"]
+    component = json.loads((folder / "bom.cdx.json").read_text())["metadata"]["component"]
+    assert component["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    for name in ("provenance.intoto.json", "bom.cdx.json", "loram.json", "README.md"):
+        assert "somebody" not in (folder / name).read_text()
+        assert str(inputs.base) not in (folder / name).read_text()
+
+
+def test_base_model_s_own_bill_and_provenance_are_not_taken_over(inputs: PackageInputs, output: Output) -> None:
+    for name in ("bom.cdx.json", "provenance.intoto.json"):
+        (inputs.base / name).write_text("{}")
+    folder = packaged(inputs, output())
+    assert [(inputs.base / name).read_text() for name in ("bom.cdx.json", "provenance.intoto.json")] == ["{}", "{}"]
+    assert json.loads((folder / "bom.cdx.json").read_text())["metadata"]["component"]["name"] == "org/small"
+
+
+def test_another_key_packages_anew(tmp_path: Path) -> None:
+    before = {stage: stage.value for stage in package.PACKAGE.needs}
+    keys = [None, make_keys(tmp_path, "one").key, make_keys(tmp_path, "other").key]
+    assert len({package.digest(replace(request(), signing_key=key), before) for key in keys}) == 3
+    job = Invocation("job_1", datetime.now(UTC))
+    assert package.digest(replace(request(), invocation=job), before) == package.digest(request(), before)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
+from publisher.checkpoint import signature
 from publisher.errors import CredentialFault, InfrastructureFault, JobCancelled, RequestFault
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import Manifest, record, verify
 from publisher.manifest.verdict import Requirement
 from publisher.recipe import Evaluation
+from tests.checkpoint.published import make_keys
 from tests.servers import free_port
 from tests.worker.card.test_card import evaluation
 from tests.worker.stages.conftest import RECIPE, RunningHub
@@ -127,6 +129,20 @@ def test_newer_checkpoint_takes_files_of_the_older_one_away_and_leaves_others(
     republished(checkpoint, remove="generation_config.json", add="chat_template.jinja")
     run(hub, "org/twice", checkpoint, output())
     assert files(hub, "org/twice") == {path.name for path in checkpoint.iterdir()} | {"notes.txt"}
+
+
+def test_signature_is_published_once_and_goes_with_what_it_signed(
+    hub: RunningHub, checkpoint: Path, output: Output, tmp_path: Path
+) -> None:
+    key = make_keys(tmp_path).key
+    named = {**Manifest.read(checkpoint).files, "loram.json": record(checkpoint / "loram.json")}
+    signature.sign(checkpoint, "org/signed-once", named, key)
+    first = run(hub, "org/signed-once", checkpoint, output())
+    assert "model.sig" in files(hub, "org/signed-once")
+    assert run(hub, "org/signed-once", checkpoint, output()) == first  # no second commit, though signing is random
+    (checkpoint / "model.sig").unlink()
+    assert run(hub, "org/signed-once", checkpoint, output()) != first
+    assert files(hub, "org/signed-once") == {path.name for path in checkpoint.iterdir()}
 
 
 def test_head_that_moves_meanwhile_is_read_again(hub: RunningHub, checkpoint: Path, output: Output) -> None:

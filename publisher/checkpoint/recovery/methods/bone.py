@@ -10,10 +10,10 @@ from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.as_changes import as_changes
 from publisher.checkpoint.recovery.as_lora import as_lora
+from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod, Change, Config, Update
 from publisher.checkpoint.recovery.methods.matrix_method import of_matrices
 from publisher.checkpoint.recovery.naming import Naming
-from publisher.checkpoint.recovery.realised import Together
 
 _BONE, _MISS = ".bone_", ".miss_"
 

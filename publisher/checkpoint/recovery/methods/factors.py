@@ -14,10 +14,10 @@ from publisher.checkpoint.pruning_masks import KeptIndices, PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.as_changes import as_changes
 from publisher.checkpoint.recovery.as_lora import as_lora
+from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod, Config, Ending, Update, one_to_one
 from publisher.checkpoint.recovery.methods.matrix_method import in_the_tensors, takes_all
 from publisher.checkpoint.recovery.naming import Naming
-from publisher.checkpoint.recovery.realised import Together
 from publisher.checkpoint.recovery.scatter import put_back
 from publisher.errors import RequestFault
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.as_lora import as_lora
+from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod, Update, one_to_one, refuse_strength
 from publisher.checkpoint.recovery.methods.lora_merging import alpha_of, changes
 from publisher.checkpoint.recovery.methods.lora_placement import NAMING, recover_tensor, recovered_shape
-from publisher.checkpoint.recovery.realised import Together
 from publisher.checkpoint.recovery.written_by import refuse_unknown_options
 from publisher.errors import RequestFault
 

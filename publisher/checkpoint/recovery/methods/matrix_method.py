@@ -8,9 +8,9 @@ from typing import Any
 
 from publisher.checkpoint.recovery.as_changes import as_changes
 from publisher.checkpoint.recovery.as_lora import as_lora
+from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod, Config, Ending, always
 from publisher.checkpoint.recovery.naming import Naming
-from publisher.checkpoint.recovery.realised import Together
 
 
 def takes_all(config: Config) -> None:

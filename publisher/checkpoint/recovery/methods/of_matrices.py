@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from publisher.checkpoint.recovery.changes import Together
 from publisher.checkpoint.recovery.method import AdapterMethod
 from publisher.checkpoint.recovery.methods.matrix_method import of_matrices
-from publisher.checkpoint.recovery.realised import Together
 from publisher.checkpoint.recovery.written_by import refuse_unseeded
 
 _SHARED = "its random matrices are shared and cut to each module's width, so that a row's number decides what it gets"
