@@ -3,6 +3,7 @@ made a LoRA whose error is the best of its rank."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def change_of(given: Folders, adapted: Any) -> dict[str, Tensor]:
     "case", [pytest.param(case, marks=[] if case in SHORT else [pytest.mark.long]) for case in UPDATES]
 )
 def test_change_of_kept_weights_is_merged_and_its_lora_is_the_nearest(
-    tmp_path: Path, given: tuple[Folders, WeightMasks], case: str
+    tmp_path: Path, given: tuple[Folders, WeightMasks], record_property: Callable[[str, object], None], case: str
 ) -> None:
     folders, masks = given
     adapted = tuned(folders.trainable(), case)
@@ -61,6 +62,7 @@ def test_change_of_kept_weights_is_merged_and_its_lora_is_the_nearest(
     if method_key(case) == "IA3":  # it multiplies the base model's own weights, of which the kept are the checkpoint's
         expected = {name: t for name, t in expected.items() if "o_proj" not in name}
     found = folders.merged(tmp_path / "merged")
+    record_property("error", error(found, expected))
     assert error(found, expected) < 2e-6
 
     recover_adapter(tmp_path / "adapter", folders.checkpoint, tmp_path / "lora", rank=3, **options)

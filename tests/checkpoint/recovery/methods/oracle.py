@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from publisher.architecture.structure import Unit
+from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
+from publisher.checkpoint.model_weights import ModelWeights
 from publisher.families.describe import describe
 from publisher.manifest.manifest import AlignmentRecord, Manifest
 from publisher.weights.folder import StoredWeights
 from tests.checkpoint.pruned import cut_state, describe_again, in_layer, save_checkpoint
+from worker.quantization.nf4 import quantize_nf4
 
 #: 6 heads of 4 and 20 neurons in every layer; every width and every pruned width is even
 SIZES = {
@@ -44,9 +48,11 @@ class Folders:
     base: Path
     checkpoint: Path
     masks: Masks
+    #: the checkpoint's numbers in fp32, where it stores them in 4 bits, which PEFT cannot merge into without rounding
+    dense: Path | None = None
 
     def trainable(self) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(self.checkpoint)
+        return AutoModelForCausalLM.from_pretrained(self.dense or self.checkpoint)
 
     def base_model(self) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(self.base)
@@ -113,6 +119,23 @@ def folders(config: PreTrainedConfig, root: Path, *, aligned: bool, dtype: torch
     if aligned:
         align(checkpoint)
     return Folders(root / "base", checkpoint, masks)
+
+
+def in_4_bits(given: Folders, root: Path) -> Folders:
+    """The same with a checkpoint in NF4."""
+    packed, dense = root / "nf4", root / "dense"
+    quantize_nf4(given.checkpoint, packed, "cpu")
+    dense.mkdir()  # without a manifest: an adapter trained on it names no checkpoint
+    shutil.copyfile(given.checkpoint / "config.json", dense / "config.json")
+    names = load_file(given.checkpoint / "model.safetensors").keys()
+    weights = ModelWeights(packed)
+    save_file({name: weights.read(name).float() for name in names}, dense / "model.safetensors", {"format": "pt"})
+    shutil.copyfile(given.checkpoint / MASKS, packed / MASKS)
+    manifest = Manifest.read(given.checkpoint)
+    recipe = manifest.recipe | {"quantization": {"scheme": "nf4"}}
+    manifest.model_copy(update={"recipe": recipe}).write(packed)
+    describe_again(packed)
+    return replace(given, checkpoint=packed, dense=dense)
 
 
 def align(checkpoint: Path) -> None:
