@@ -24,13 +24,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE, BEGIN, END = ROOT / "docs" / "loading.md", "<!-- made by tests/versions/run.py -->", "<!-- until here -->"
-#: loading, quantizing, training with Trainer, saving, expanding, masking, recovering
+#: loading, quantizing, training with Trainer and TRL, saving, expanding, masking, recovering
 TESTS = (
     "tests/loading/test_loader.py",
     "tests/checkpoint/test_compression.py",
     "tests/checkpoint/test_masked.py",
     "tests/checkpoint/test_tying.py",
     "tests/checkpoint/recovery/methods/test_lora.py",
+    "tests/client/train",
     "tests/versions/test_older_adapters.py",
 )
 #: transformers itself refuses older PEFT where it loads adapters itself (`add_adapter`, adapters in a model's folder)
