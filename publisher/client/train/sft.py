@@ -105,7 +105,7 @@ def train(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     _refuse_several(device)
     if not resume:
-        refuse_occupied(output)
+        _refuse_begun(output)
     folder = open_checkpoint(checkpoint, revision)
     manifest, masks = checked(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -176,6 +176,7 @@ def train(
             disable_tqdm=True,
         ),
     )
+    _train_in_fp32(model)
     if packed_head:  # TRL multiplies by lm_head.weight itself; of 4 bits only the module knows how
         trainer.compute_loss = MethodType(Trainer.compute_loss, trainer)
     trainer.remove_callback(PrinterCallback)
@@ -210,6 +211,21 @@ def train(
         merges=masks.update_masks is not None,
         base_is_public=manifest.base.is_public,
     )
+
+
+def _refuse_begun(output: Path) -> None:
+    if (output / RUN).is_file():
+        raise RequestFault(
+            f"{output} holds a training already.", way_out="--resume goes on with it; or name another folder."
+        )
+    refuse_occupied(output)
+
+
+def _train_in_fp32(model: nn.Module) -> None:
+    """TRL makes bf16 of an adapter beside 4 bits, and resuming loads it in fp32: it would not go on as it began."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _refuse_unreadable(examples: Examples, tokenizer: Any) -> None:

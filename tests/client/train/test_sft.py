@@ -200,6 +200,18 @@ def same(one: Path, other: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_an_adapter_beside_4_bits_goes_on_to_the_same_bits(
+    checkpoint: Path, base: Path, texts: Path, tmp_path: Path
+) -> None:
+    packed = nf4(tmp_path / "nf4", checkpoint, base)
+    whole = train(packed, texts, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(packed, texts, tmp_path / "stopped", shown=Dies(Console(quiet=True)))
+    with pytest.raises(RequestFault, match="holds a training already"):
+        train(packed, texts, tmp_path / "stopped")
+    same(whole.adapter, train(packed, texts, tmp_path / "stopped", resume=True).adapter)
+
+
 def test_one_that_was_stopped_before_it_saved_anything_starts_anew(
     stopped: Path, whole: Trained, sparse: Path, texts: Path
 ) -> None:
@@ -223,7 +235,7 @@ def test_what_would_not_go_on_as_it_began_is_refused(
             train(trained_on, data, stopped, settings, resume=True)
     for output, resume, said in (
         (tmp_path / "never", True, "holds no training to resume"),
-        (stopped, False, "already holds something"),
+        (stopped, False, "holds a training already"),
         (whole.adapter.parent, True, "this training has ended"),
     ):
         with pytest.raises(RequestFault, match=said):
