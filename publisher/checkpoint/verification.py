@@ -25,10 +25,11 @@ from publisher.weights.parameters import read_parameters
 OnBytes = Callable[[int], None]
 
 #: what transformers takes from a model's folder, whoever put it there: weights, code, tokenizers, templates; and any
-#: safetensors file, as engines do that serve models
+#: safetensors file beside, as engines do that serve models
 _TAKEN = re.compile(
-    r"(model|pytorch_model).*\.(bin|json)|.*\.(safetensors|py|jinja)|tokenizer.*|(vocab|merges|special_tokens_map|tekken"
-    r"|added_tokens|generation_config|chat_template|processor_config|preprocessor_config)\..*|.*\.model"
+    r"(.*/)?((model|pytorch_model).*\.(safetensors|bin|json)|.*\.(py|jinja)|tokenizer.*|(vocab|merges|tekken"
+    r"|special_tokens_map|added_tokens|generation_config|chat_template|processor_config|preprocessor_config)\..*"
+    r"|.*\.model)|[^/]*\.safetensors"
 )
 
 
@@ -62,7 +63,7 @@ def verify_checkpoint(
     problems += [
         f"{name} is not among the files that {manifests.FILE_NAME} names, and loading takes it."
         for name in others
-        if _TAKEN.fullmatch(name.rpartition("/")[2])
+        if _TAKEN.fullmatch(name)
     ]
     if not problems:
         problems += _agreeing(lambda: disagreements(folder, manifest))
