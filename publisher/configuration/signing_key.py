@@ -25,7 +25,8 @@ _MAKE = "Make one: `openssl ecparam -name prime256v1 -genkey -noout -out signing
 
 @dataclass(frozen=True)
 class ModelKey:
-    """`pem` is the key alone, whatever stood around it, and never shown; `id` is: sha256 (hex) of the public key as PEM, by which signatures name it."""
+    """`pem` is the key alone, whatever stood around it, and never shown; `id`: sha256 (hex) of the public key as PEM,
+    by which signatures name it."""
 
     pem: str = field(repr=False)
     id: str
