@@ -104,6 +104,7 @@ def train(
     # --- everything that can be wrong, before anything is loaded or written
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     _refuse_several(device)
+    _refuse_no_numbers(settings)
     if not resume:
         _refuse_begun(output)
     folder = open_checkpoint(checkpoint, revision)
@@ -282,6 +283,20 @@ def _refuse_several(device: str) -> None:
             f"{torch.cuda.device_count()} GPUs are visible, and this trains on one.",
             way_out="Choose it: CUDA_VISIBLE_DEVICES=0.",
         )
+
+
+def _refuse_no_numbers(settings: Settings) -> None:
+    """What TRL fails of in words of its own, after minutes, or takes: with an alpha of 0 nothing is ever learned."""
+    for name in ("alpha", "learning_rate", "epochs"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value > 0):
+            raise RequestFault(
+                f"{value} is no {name.replace('_', ' ')}.",
+                field=name,
+                way_out=f"--{name.replace('_', '-')}: a number above 0.",
+            )
+    if not 0 <= settings.seed < 2**32:
+        raise RequestFault(f"{settings.seed} is no seed.", field="seed", way_out="--seed: from 0 to 4294967295.")
 
 
 def _write_run(output: Path, run: Mapping[str, Any]) -> None:

@@ -262,6 +262,26 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "option"),
+    [
+        ({"alpha": 0.0}, "--alpha"),
+        ({"alpha": float("nan")}, "--alpha"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"epochs": float("inf")}, "--epochs"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**32}, "--seed"),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_none_are_refused_before_anything_is_written(
+    checkpoint: Path, texts: Path, tmp_path: Path, values: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(RequestFault, match=option):
+        train(checkpoint, texts, tmp_path / "out", replace(ONE_STEP, **values))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_chat_template_that_refuses_names_the_line(checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "strict")
     (tmp_path / "strict" / "chat_template.jinja").write_text(
