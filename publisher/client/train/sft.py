@@ -122,8 +122,7 @@ def train(
         shown.say(f"Not used of the examples: {listed(examples.left_out)}.")
 
     # --- the data: TRL applies the chat template; texts are cut here, not truncated as TRL would
-    disable_progress_bars()
-    disable_progress_bar()
+    _hide_bars()
     trained_on, held_out = _split(_learnable(examples, tokenizer, settings.length, shown), settings)
     if examples.kind is Kind.TEXT:
         trained_on, held_out = (list(_pieces(part, tokenizer, settings.length)) for part in (trained_on, held_out))
@@ -220,6 +219,12 @@ def _refuse_begun(output: Path) -> None:
             f"{output} holds a training already.", way_out="--resume goes on with it; or name another folder."
         )
     refuse_occupied(output)
+
+
+def _hide_bars() -> None:
+    """Of datasets and transformers: there is one for the whole training."""
+    disable_progress_bars()
+    disable_progress_bar()
 
 
 def _train_in_fp32(model: nn.Module) -> None:
