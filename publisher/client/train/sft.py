@@ -185,8 +185,7 @@ def train(
     # --- train
     _forget_after(output / LOG, -1 if resumed is None else int(resumed.name.rpartition("-")[2]))
     shown.started("train", time.monotonic())
-    if held_out and resumed is None:
-        trainer.evaluate()
+    _begin(trainer, resumed, held_out, shown)
     trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     if held_out:
         trainer.evaluate()
@@ -225,6 +224,15 @@ def _hide_bars() -> None:
     """Of datasets and transformers: there is one for the whole training."""
     disable_progress_bars()
     disable_progress_bar()
+
+
+def _begin(trainer: SFTTrainer, resumed: Path | None, held_out: list[Row], shown: Shown) -> None:
+    """Says what takes long before the first step is there to be shown."""
+    if resumed is not None:
+        shown.say(f"Goes on after step {resumed.name.rpartition('-')[2]}.")
+    elif held_out:
+        shown.say(f"Before the first step the loss of {len(held_out)} held-out examples is measured.")
+        trainer.evaluate()
 
 
 def _train_in_fp32(model: nn.Module) -> None:
