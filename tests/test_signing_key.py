@@ -86,3 +86,10 @@ def test_only_the_worker_of_up_gets_it(tmp_path: Path) -> None:
     for process in supervisor._processes.values():
         process.wait(timeout=30)
     assert [(tmp_path / name).read_text() for name in ("api", "worker")] == ["none\n", "key.pem\n"]
+
+
+def test_of_a_file_with_other_text_the_key_alone_is_kept(tmp_path: Path) -> None:
+    """What goes to the signing library goes through a pipe, which holds 64 KiB before anybody reads it."""
+    keys = make_keys(tmp_path)
+    read = ModelKey.read("# a note\n" * 20_000 + keys.private.read_text() + "# another\n", "a file")
+    assert (read, "note" in read.pem) == (keys.key, False)

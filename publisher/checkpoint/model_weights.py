@@ -56,6 +56,11 @@ class ModelWeights:
                 return _as_floats(file, name)
         raise RequestFault(f"{self} has no {weight}.")
 
+    def is_packed(self, weight: str) -> bool:
+        """Whether it is stored in 4 bits."""
+        file = self._file_of(weight)
+        return file is not None and any(key.startswith(f"{weight}.") and QUANT_STATE in key for key in file.keys())  # noqa: SIM118 - not a mapping
+
     def names(self) -> list[str]:
         """Of all that is stored, sorted."""
         if self._index is not None:

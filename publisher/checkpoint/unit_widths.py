@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from publisher.architecture.structure import Unit
+from publisher.errors import RequestFault
 from publisher.manifest.manifest import Manifest, Widths
 
 #: What families call the number of a layer's units. A name that is not here is not compared.
@@ -29,14 +30,24 @@ def of_config(
     """What config.json says of the `units` of a layer, by its own names.
 
     Without values by layer all layers have the global ones, which in a model of several kinds of layers may mean
-    something else: then nothing is compared.
+    something else: then nothing is compared. Raises RequestFault where per_layer_config is no such values.
     """
     by_layer = config.get("per_layer_config")
     if not by_layer and several_kinds:
         return {}
-    own = {int(key): values for key, values in (by_layer or {}).items()}.get(layer, {})
+    own = _by_layer(by_layer or {}).get(layer, {})
     values = own if several_kinds else dict(config) | own
     return {name: values[name] for name, unit in COUNTED.items() if name in values and unit in units}
+
+
+def _by_layer(stated: Any) -> dict[int, dict[str, Any]]:
+    try:
+        return {int(key): dict(values) for key, values in stated.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RequestFault(
+            "per_layer_config in config.json is not an object of layers' numbers and values.",
+            way_out="Download the checkpoint again.",
+        ) from error
 
 
 def kept_shares(manifest: Manifest) -> dict[str, list[float]]:

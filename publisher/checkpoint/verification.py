@@ -24,10 +24,12 @@ from publisher.weights.parameters import read_parameters
 #: hears of every chunk of a file that was read
 OnBytes = Callable[[int], None]
 
-#: what transformers takes from a model's folder, whoever put it there: weights, code, tokenizers, templates
+#: what transformers takes from a model's folder, whoever put it there: weights, code, tokenizers, templates; and any
+#: safetensors file beside, as engines do that serve models
 _TAKEN = re.compile(
-    r"(model|pytorch_model).*\.(safetensors|bin|json)|.*\.(py|jinja)|tokenizer.*|(vocab|merges|special_tokens_map"
-    r"|added_tokens|generation_config|chat_template|processor_config|preprocessor_config)\..*|.*\.model"
+    r"(.*/)?((model|pytorch_model).*\.(safetensors|bin|json)|.*\.(py|jinja)|tokenizer.*|(vocab|merges|tekken"
+    r"|special_tokens_map|added_tokens|generation_config|chat_template|processor_config|preprocessor_config)\..*"
+    r"|.*\.model)|[^/]*\.safetensors"
 )
 
 
@@ -57,10 +59,11 @@ def verify_checkpoint(
     manifest = Manifest.read(folder)
     problems = [*manifest.verify(folder, on_bytes), *strays(folder, manifest)]
     others = tuple(_beside(folder, manifest))
+    problems += [f"{name} is a link to a folder: what is in it was not compared." for name in _linked(folder)]
     problems += [
         f"{name} is not among the files that {manifests.FILE_NAME} names, and loading takes it."
         for name in others
-        if _TAKEN.fullmatch(name.rpartition("/")[2])
+        if _TAKEN.fullmatch(name)
     ]
     if not problems:
         problems += _agreeing(lambda: disagreements(folder, manifest))
@@ -100,6 +103,15 @@ def _beside(folder: Path, manifest: Manifest) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in known and not any(part.startswith(".") for part in name.split("/")):
+            yield name
+
+
+def _linked(folder: Path) -> Iterator[str]:
+    """Links to folders, which nothing here and no signature looks into, and loading does: chat templates lie in one. A
+    Hub's cache has links to files alone."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and path.is_dir() and not name.startswith("."):
             yield name
 
 

@@ -107,12 +107,14 @@ def recover(
                 )  # fmt: skip
     except PublisherError as error:
         raise Told(error) from error
-    click.echo(_account(report, chosen=strength is None))
+    click.echo(_account(report, chosen=strength is None, copy=from_merged is not None))
 
 
-def _account(report: RecoveryReport, *, chosen: bool) -> str:
-    """What was done, and lines of Python to use it. `chosen`: the strength is the checkpoint's."""
-    trained = f"Trained on: {report.trained_on or 'not named by the adapter'} ({_SAID[report.provenance]})\n"
+def _account(report: RecoveryReport, *, chosen: bool, copy: bool) -> str:
+    """What was done, and lines of Python to use it. `chosen`: the strength is the checkpoint's; `copy`: it was made of
+    a tuned copy, which says nothing of where it comes from."""
+    provenance = "compared with it, weight by weight" if copy else _SAID[report.provenance]
+    trained = f"Trained on: {report.trained_on or 'not named by the adapter'} ({provenance})\n"
     if report.strength != 1:
         by = ", as this checkpoint's certificate found; --strength 1 leaves it as trained" if chosen else ""
         trained += f"Strength: {report.strength:g} times what was trained{by}\n"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from publisher.client.exit_codes import Exit
+from publisher.client.exit_codes import Exit, Told
 from publisher.client.extras import require
 from publisher.client.output import Form, Output, output_options, say
 from publisher.client.progress import bytes_counted
-from publisher.errors import PublisherError
+from publisher.errors import InfrastructureFault, NotFound, PublisherError
 
 if TYPE_CHECKING:
     from publisher.checkpoint.verification import Verification
@@ -57,10 +57,14 @@ def verify(
         raise click.UsageError("--signature and --public-key FILE go together: a signature alone says nothing.")
     if signature:
         require("sign")
+    from publisher.checkpoint.verification import Verification as Found
+
     try:
         found = verification_of(_opened(checkpoint, revision, endpoint), base, public_key)
+    except (NotFound, InfrastructureFault) as error:  # there is nothing to say of
+        raise Told(error) from error
     except PublisherError as error:
-        problems, document = [" ".join(str(error).split())], {}
+        problems, document = [" ".join(str(error).split())], dict.fromkeys(each.name for each in fields(Found))
     else:
         problems, document = [*found.problems], asdict(found)
         _say(found)

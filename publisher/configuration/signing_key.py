@@ -9,6 +9,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
@@ -23,7 +25,8 @@ _MAKE = "Make one: `openssl ecparam -name prime256v1 -genkey -noout -out signing
 
 @dataclass(frozen=True)
 class ModelKey:
-    """`pem` is never shown; `id` is: sha256 (hex) of the public key as PEM, by which signatures name it."""
+    """`pem` is the key alone, whatever stood around it, and never shown; `id`: sha256 (hex) of the public key as PEM,
+    by which signatures name it."""
 
     pem: str = field(repr=False)
     id: str
@@ -42,7 +45,8 @@ class ModelKey:
             raise RequestFault(f"{where} holds no private key as PEM.", way_out=_MAKE) from None
         if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
             raise RequestFault(f"the key in {where} is of no curve of {', '.join(CURVES)}.", way_out=_MAKE)
-        return cls(pem, _id_of(key.public_key()))
+        alone = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return cls(alone.decode("ascii"), _id_of(key.public_key()))
 
 
 def public_key_id(pem: bytes, where: str) -> str:

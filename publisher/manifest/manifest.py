@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from publisher.errors import RequestFault
 from publisher.manifest.evaluation import EvaluationReport
@@ -28,13 +28,25 @@ class FileRecord(Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+def _within_a_folder(files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    for name in files:
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+            raise ValueError(f"{name!r} is no path within a folder")
+    return files
+
+
+#: name → file; whoever compares a folder with it reads nothing outside of that folder
+Files = Annotated[dict[str, FileRecord], AfterValidator(_within_a_folder)]
+
+
 class BaseModelRecord(Part):
     """The model that was pruned. `endpoint` is the Hub it came from, None for a local folder."""
 
     repo_id: str = Field(description="what recovered adapters name; of a folder without a public name the folder's own")
     revision: str = Field(description="the commit; for a local folder, a digest over its files")
     endpoint: str | None = None
-    files: dict[str, FileRecord] = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
 
     @property
     def commit(self) -> str | None:
@@ -145,7 +157,7 @@ class Manifest(Part):
     software: dict[str, str] = Field(default_factory=dict, description="package → version")
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
-    files: dict[str, FileRecord] = Field(description="every file of the checkpoint except this one")
+    files: Files = Field(description="every file of the checkpoint except this one")
     digest: str | None = Field(default=None, description="of this manifest, as `digest_of` has it; None before 2.3")
 
     @property

@@ -50,7 +50,7 @@ def statement(manifest: Manifest, run: Run) -> dict[str, Any]:
                 "resolvedDependencies": [*_of_base(manifest.base), *_of_text(run.corpora)],
             },
             "runDetails": {
-                "builder": {"id": BUILDER, "version": dict(sorted(manifest.software.items()))},
+                "builder": _builder(manifest),
                 "metadata": _known(
                     invocationId=run.invocation,
                     startedOn=_moment(run.started_on) if run.started_on else None,
@@ -68,22 +68,32 @@ def contradictions(folder: Path, manifest: Manifest) -> Iterator[str]:
         return
     try:
         stated = json.loads((folder / FILE_NAME).read_bytes())
-        subjects = {subject["name"]: subject["digest"]["sha256"] for subject in stated["subject"]}
-        definition = stated["predicate"]["buildDefinition"]
+        subjects = {str(subject["name"]): subject["digest"]["sha256"] for subject in stated["subject"]}
+        definition, details = stated["predicate"]["buildDefinition"], stated["predicate"]["runDetails"]
         dependencies = {one.get("name"): one["digest"] for one in definition["resolvedDependencies"]}
         parameters = definition["externalParameters"]
+        kinds = [stated["_type"], stated["predicateType"], definition["buildType"]]
+        ran = [details["builder"], details["metadata"].get("finishedOn")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield f"{FILE_NAME} is no provenance ({error!r})"
         return
+    if kinds != [STATEMENT, PREDICATE, BUILD_TYPE]:
+        yield f"{FILE_NAME} is of another kind: {', '.join(map(str, kinds))}"
     files = {name: file.sha256 for name, file in manifest.files.items() if name != FILE_NAME}
     for name in sorted(files.keys() | subjects.keys()):
         if files.get(name) != subjects.get(name):
             yield f"{FILE_NAME} has {_of(subjects.get(name))} of {name}, the manifest {_of(files.get(name))}"
     if parameters != _parameters(manifest):
         yield f"{FILE_NAME} has another recipe or base model than the manifest"
+    if ran != [_builder(manifest), _moment(manifest.created_at)]:
+        yield f"{FILE_NAME} has another builder, other software or another time than the manifest"
     for one in _of_base(manifest.base):
         if dependencies.get(one["name"]) != one["digest"]:
             yield f"{FILE_NAME} has another digest of {one['name']} than the manifest, or none"
+
+
+def _builder(manifest: Manifest) -> dict[str, Any]:
+    return {"id": BUILDER, "version": dict(sorted(manifest.software.items()))}
 
 
 def _parameters(manifest: Manifest) -> dict[str, Any]:

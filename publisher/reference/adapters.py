@@ -40,7 +40,9 @@ _AFTER = """
 `publisher recover --from-merged DIR` takes a fine-tuned copy of the checkpoint, whatever made it (full fine-tuning,
 adapters that were merged, an average of several): its difference to the checkpoint, one tensor at a time, is merged
 into the base model, or with `--rank` made a LoRA whose report says what it lacks. Copies in 4 bits, with other tensors
-or shapes, without a difference or far from the checkpoint are refused by name.
+or shapes, without a difference or far from the checkpoint are refused by name. Of a checkpoint in 4 bits the copy is
+`model.dequantize()`, trained and saved. Save it in fp32 if you train little: rounding a whole copy to bf16 is a change
+of every weight, which a LoRA of low rank cannot hold, and its report then says that most of the difference is lost.
 
 `publisher merge BASE ADAPTER OUTPUT` merges an adapter that was recovered into a copy of the base model, one tensor in
 memory at a time; the output appears when it is whole.

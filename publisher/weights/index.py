@@ -18,13 +18,17 @@ def weight_map(index: Mapping[str, Any], where: str, fault: type[RequestFault] =
     placed = index.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         raise fault(f"{where} is not an index of weights: it has no weight_map of tensor names to files.")
-    outside = sorted(name for name in placed.values() if Path(name).name != name or "\\" in name or name in ("", ".."))
+    outside = sorted(name for name in placed.values() if not _is_file_name(name))
     if outside:
         raise fault(
             f"{where} names {outside[0]!r}, which is not a file beside it.",
             way_out="Put every shard beside the index, and name it there without a folder.",
         )
     return placed
+
+
+def _is_file_name(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..") and not {"\\", "\0"} & {*name}
 
 
 def read_index(folder: Path) -> dict[str, str] | None:

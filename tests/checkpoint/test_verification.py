@@ -136,6 +136,42 @@ def other_recipe(folder: Path) -> None:
     resealed(folder)
 
 
+def statement(**changes: Any) -> Change:
+    """The provenance with other values, each named by its path."""
+
+    def change(folder: Path) -> None:
+        stated = json.loads((folder / "provenance.intoto.json").read_text())
+        for path, value in changes.items():
+            *above, last = path.split("__")
+            inside = stated
+            for key in above:
+                inside = inside[int(key) if key.isdigit() else key]
+            inside[last] = value
+        (folder / "provenance.intoto.json").write_text(json.dumps(stated))
+        resealed(folder)
+
+    return change
+
+
+def linked_templates(folder: Path) -> None:
+    """Templates that transformers takes, in a folder that neither manifest nor signature look into."""
+    outside = folder.parent / "templates"
+    outside.mkdir()
+    (outside / "default.jinja").write_text("{{ evil }}")
+    (folder / "additional_chat_templates").symlink_to(outside)
+
+
+def file_in_index(name: str) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "model.safetensors.index.json"
+        content = json.loads(path.read_text())
+        content["weight_map"][min(content["weight_map"])] = name
+        path.write_text(json.dumps(content))
+        resealed(folder)
+
+    return change
+
+
 def index(folder: Path) -> None:
     path = folder / "model.safetensors.index.json"
     content = json.loads(path.read_text())
@@ -181,7 +217,19 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "model.layers.1.… has mlp.bias, of which the masks know nothing",
     ),
     "provenance": (other_recipe, "provenance.intoto.json has another recipe or base model than the manifest"),
+    "another kind of statement": (statement(predicateType="x"), "provenance.intoto.json is of another kind"),
+    "software of the provenance": (
+        statement(predicate__runDetails__builder__version={"torch": "1"}),
+        "provenance.intoto.json has another builder, other software or another time",
+    ),
+    "a subject that is no name": (statement(subject__2__name=0.5), "provenance.intoto.json has sha256"),
     "index": (index, "holds model."),
+    "a file that can be none": (file_in_index("model\0.safetensors"), "which is not a file beside it"),
+    "layers that are none": (config(per_layer_config="x"), "per_layer_config in config.json is not"),
+    "a layer that is none": (config(per_layer_config={"1": 7}), "per_layer_config in config.json is not"),
+    "a link to a folder": (linked_templates, "additional_chat_templates is a link to a folder"),
+    "another tokenizer": (lambda folder: (folder / "tekken.json").touch(), "tekken.json is not among the files"),
+    "more weights": (lambda folder: (folder / "consolidated.safetensors").touch(), "consolidated.safetensors is not"),
     "a template": (
         lambda folder: (folder / "chat_template.jinja").write_text("{{ evil }}"),
         "chat_template.jinja is not among the files that loram.json names, and loading takes it.",
@@ -241,8 +289,9 @@ def test_a_base_model_of_other_weights_alone_is_named(made: Path, tmp_path: Path
         (lambda folder: (folder / "notes.txt").touch(), "model.sig is of other files: notes.txt was added."),
         (manifest("bytes", base=1), "model.sig is of other files: loram.json was changed."),
         (lambda folder: (folder / "README.md").unlink(), "model.sig is of other files: README.md is missing."),
+        (linked_templates, "additional_chat_templates is a link to a folder: what is in it was not compared."),
     ],
-    ids=["none", "no signature", "added", "changed", "missing"],
+    ids=["none", "no signature", "added", "changed", "missing", "linked"],
 )
 def test_signature_of_something_else_is_refused(made: Path, checkpoint: Path, change: Change, said: str) -> None:
     change(checkpoint)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_an_adapter_that_was_saved_into_the_checkpoint_is_named(checkpoint: Path
     result = CliRunner().invoke(verify, [str(checkpoint)])
     assert result.exit_code == 1
     assert "adapter_config.json is not among the files that loram.json names" in result.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_what_is_not_there_is_no_damaged_checkpoint(tmp_path: Path, form: list[str]) -> None:
+    done = CliRunner().invoke(verify, [str(tmp_path / "nowhere"), *form])
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "is neither a folder nor a repository's name" in done.stderr
+
+
+def test_the_document_of_what_is_no_checkpoint_has_all_fields(tmp_path: Path) -> None:
+    done = CliRunner().invoke(verify, [str(tmp_path), "--json"])
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["whole"], document["files"], document["signed_by"]) == (1, False, None, None)
+    assert document["problems"]

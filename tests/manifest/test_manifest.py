@@ -82,3 +82,12 @@ def test_what_is_not_a_manifest_is_refused(tmp_path: Path, checkpoint: Path) -> 
     (checkpoint / "loram.json").unlink()
     with pytest.raises(RequestFault, match=r"has no loram\.json"):
         Manifest.read(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../b", "", "a\\b", "a\0b"])
+@pytest.mark.parametrize("of_base", [False, True])
+def test_a_manifest_names_no_file_outside_its_folder(checkpoint: Path, name: str, of_base: bool) -> None:
+    content = json.loads((checkpoint / "loram.json").read_bytes())
+    (content["base"] if of_base else content)["files"][name] = {"size": 1, "sha256": "0" * 64}
+    with pytest.raises(RequestFault, match="is no path within a folder"):
+        Manifest.parse(content, "loram.json")

@@ -37,7 +37,8 @@ def read_config(adapter: Path) -> dict[str, Any]:
 
 
 def write_config(adapter: Path, config: Mapping[str, Any]) -> None:
-    (adapter / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Patterns of ranks and alphas keep their order: the first that fits a module is its own."""
+    (adapter / CONFIG).write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
 
 
 def _named_adapters(folder: Path) -> str:

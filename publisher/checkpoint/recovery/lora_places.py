@@ -25,6 +25,9 @@ _UNDERSTOOD = frozenset({
 _CAUSAL = (None, "CAUSAL_LM", "TaskType.CAUSAL_LM")
 _ALL_LINEAR = "all-linear"
 _DEFAULT_RANK = 8
+#: From so many target_modules on PEFT looks for fewer that mean the same, but for layers_to_transform, which does not
+#: hold for a module's full name.
+_CONDENSED_FROM = 20
 
 
 class NotPlain(Exception):
@@ -71,10 +74,12 @@ def _adapted(skeleton: Skeleton, config: Mapping[str, Any]) -> list[str]:
     """In the model's order."""
     if skeleton.experts:
         raise NotPlain("experts")
-    for key in config.get("alpha_pattern") or ():
+    for key in (*(config.get("alpha_pattern") or ()), *(config.get("rank_pattern") or ())):
         re.compile(key)
     targets = config["target_modules"]
     by_layer = config.get("layers_to_transform")
+    if by_layer is not None and len(targets) >= _CONDENSED_FROM:
+        raise NotPlain("many targets")
     if isinstance(targets, str) and by_layer is not None:
         raise ValueError("layers_to_transform cannot be used with a pattern as target_modules.")
     if config.get("layers_pattern") and not by_layer and by_layer != 0:

@@ -85,7 +85,10 @@ class RealisedChanges:
     def _shared(self) -> PeftModel:
         if self._together is Together.WEIGHTS:
             return self._adapted({module: _linear(self._weight(module), self._bias(module)) for module in self.targets})
-        dtype = self._weight(next(iter(self.targets))).dtype
+        first = next(iter(self.targets))
+        # PEFT casts what it draws for a module to the dtype of its weight, but not beside one in 4 bits
+        packed = self._whole.origins.checkpoint.is_packed(f"{first}.weight")
+        dtype = torch.float32 if packed else self._weight(first).dtype
         return self._adapted({module: _stand_in(target, dtype) for module, target in self.targets.items()})
 
     def _bias(self, module: str) -> Tensor | None:

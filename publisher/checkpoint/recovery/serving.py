@@ -68,7 +68,7 @@ def _of_vllm(config: Config, names: frozenset[str]) -> Iterator[str]:
     if not _is_lora(config):
         yield f"{config.get('peft_type')} is no LoRA"
         return
-    yield from (f"it has {field}" for field in _VARIANTS if config.get(field))
+    yield from _variants(config)
     if _rank(config) > VLLM_RANKS[-1]:
         yield f"rank {_rank(config)} is more than {VLLM_RANKS[-1]}"
     yield from _wholes(name for name in names if not name.endswith((".score.weight", ".classifier.weight")))
@@ -78,7 +78,7 @@ def _of_sglang(config: Config, names: frozenset[str]) -> Iterator[str]:
     if not _is_lora(config):
         yield f"{config.get('peft_type')} is no LoRA"
         return
-    yield from (f"it has {field}" for field in _VARIANTS if config.get(field))
+    yield from _variants(config)
     if isinstance(config.get("target_modules"), str):
         yield "target_modules is a pattern"
     if config.get("use_rslora"):
@@ -87,6 +87,12 @@ def _of_sglang(config: Config, names: frozenset[str]) -> Iterator[str]:
         if any(value != config.get(of_all) for value in (config.get(field) or {}).values()):
             yield f"it would be scaled as without {field}"
     yield from _wholes(names)
+
+
+def _variants(config: Config) -> Iterator[str]:
+    yield from (f"it has {field}" for field in _VARIANTS if config.get(field))
+    if config.get("bias", "none") != "none":
+        yield f"bias is {config['bias']}"
 
 
 def _wholes(names: Iterable[str]) -> Iterator[str]:

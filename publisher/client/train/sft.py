@@ -104,8 +104,9 @@ def train(
     # --- everything that can be wrong, before anything is loaded or written
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     _refuse_several(device)
+    _refuse_no_numbers(settings)
     if not resume:
-        refuse_occupied(output)
+        _refuse_begun(output)
     folder = open_checkpoint(checkpoint, revision)
     manifest, masks = checked(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -121,8 +122,7 @@ def train(
         shown.say(f"Not used of the examples: {listed(examples.left_out)}.")
 
     # --- the data: TRL applies the chat template; texts are cut here, not truncated as TRL would
-    disable_progress_bars()
-    disable_progress_bar()
+    _hide_bars()
     trained_on, held_out = _split(_learnable(examples, tokenizer, settings.length, shown), settings)
     if examples.kind is Kind.TEXT:
         trained_on, held_out = (list(_pieces(part, tokenizer, settings.length)) for part in (trained_on, held_out))
@@ -176,6 +176,7 @@ def train(
             disable_tqdm=True,
         ),
     )
+    _train_in_fp32(model)
     if packed_head:  # TRL multiplies by lm_head.weight itself; of 4 bits only the module knows how
         trainer.compute_loss = MethodType(Trainer.compute_loss, trainer)
     trainer.remove_callback(PrinterCallback)
@@ -184,8 +185,7 @@ def train(
     # --- train
     _forget_after(output / LOG, -1 if resumed is None else int(resumed.name.rpartition("-")[2]))
     shown.started("train", time.monotonic())
-    if held_out and resumed is None:
-        trainer.evaluate()
+    _begin(trainer, resumed, held_out, shown)
     trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     if held_out:
         trainer.evaluate()
@@ -210,6 +210,36 @@ def train(
         merges=masks.update_masks is not None,
         base_is_public=manifest.base.is_public,
     )
+
+
+def _refuse_begun(output: Path) -> None:
+    if (output / RUN).is_file():
+        raise RequestFault(
+            f"{output} holds a training already.", way_out="--resume goes on with it; or name another folder."
+        )
+    refuse_occupied(output)
+
+
+def _hide_bars() -> None:
+    """Of datasets and transformers: there is one for the whole training."""
+    disable_progress_bars()
+    disable_progress_bar()
+
+
+def _begin(trainer: SFTTrainer, resumed: Path | None, held_out: list[Row], shown: Shown) -> None:
+    """Says what takes long before the first step is there to be shown."""
+    if resumed is not None:
+        shown.say(f"Goes on after step {resumed.name.rpartition('-')[2]}.")
+    elif held_out:
+        shown.say(f"Before the first step the loss of {len(held_out)} held-out examples is measured.")
+        trainer.evaluate()
+
+
+def _train_in_fp32(model: nn.Module) -> None:
+    """TRL makes bf16 of an adapter beside 4 bits, and resuming loads it in fp32: it would not go on as it began."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _refuse_unreadable(examples: Examples, tokenizer: Any) -> None:
@@ -266,6 +296,20 @@ def _refuse_several(device: str) -> None:
             f"{torch.cuda.device_count()} GPUs are visible, and this trains on one.",
             way_out="Choose it: CUDA_VISIBLE_DEVICES=0.",
         )
+
+
+def _refuse_no_numbers(settings: Settings) -> None:
+    """What TRL fails of in words of its own, after minutes, or takes: with an alpha of 0 nothing is ever learned."""
+    for name in ("alpha", "learning_rate", "epochs"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value > 0):
+            raise RequestFault(
+                f"{value} is no {name.replace('_', ' ')}.",
+                field=name,
+                way_out=f"--{name.replace('_', '-')}: a number above 0.",
+            )
+    if not 0 <= settings.seed < 2**32:
+        raise RequestFault(f"{settings.seed} is no seed.", field="seed", way_out="--seed: from 0 to 4294967295.")
 
 
 def _write_run(output: Path, run: Mapping[str, Any]) -> None:

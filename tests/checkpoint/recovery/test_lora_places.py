@@ -14,8 +14,9 @@ from publisher.checkpoint.recovery.naming import Naming
 from publisher.checkpoint.recovery.nothing_pruned import NothingPruned
 from publisher.checkpoint.recovery.peft_places import peft_places
 from publisher.checkpoint.recovery.places import places
-from publisher.checkpoint.recovery.skeleton import Skeleton
+from publisher.checkpoint.recovery.skeleton import Kind, Skeleton
 from publisher.checkpoint.recovery.stored_skeleton import stored_skeleton
+from publisher.errors import RequestFault
 from publisher.families.known import known_families
 from worker.families.tiny import options_of, tiny_config, tiny_model
 
@@ -132,6 +133,22 @@ def test_experts_are_left_to_peft_which_renames_them(tmp_path: Path) -> None:
     for skeleton in (built_skeleton(folder), stored_skeleton(folder, NothingPruned())):
         with pytest.raises(NotPlain):
             lora_places(skeleton, config({"target_modules": ["q_proj"]}))
+
+
+def test_many_full_names_of_some_layers_are_left_to_peft_which_condenses_them(tmp_path: Path) -> None:
+    """Of 20 names and more PEFT makes fewer, to which layers_to_transform applies and did not before."""
+    skeleton = built_skeleton(folder := saved_model("llama", tmp_path))
+    names = [name for name, module in skeleton.modules.items() if module.kind is Kind.LINEAR and name != skeleton.head]
+    given = config({"target_modules": names, "layers_to_transform": [0]})
+    assert {
+        name for name in places(folder, given, NAMING, NothingPruned()).targets if ".layers.0." not in name
+    } == set()
+
+
+def test_a_pattern_of_ranks_that_is_none_is_refused_as_peft_does(tmp_path: Path) -> None:
+    given = config({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 2, "(": 3}})
+    with pytest.raises(RequestFault, match="does not fit the model"):
+        places(saved_model("llama", tmp_path), given, NAMING, NothingPruned())
 
 
 def test_targets_that_are_no_linear_layers_are_left_to_peft(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ say, which are not installed here, written down case by case."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from publisher.checkpoint.recovery import recover_adapter
-from publisher.checkpoint.recovery.folder import read_config
 from publisher.checkpoint.recovery.serving import Served, served
 from tests.checkpoint.pruned import make_pair, save_checkpoint
 
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[PeftConfig, str, str, str]] = {
     "bias of B": (LoraConfig(**_LORA, lora_bias=True), "", "lora_bias", "lora_bias"),
     "dora": (LoraConfig(**_LORA, use_dora=True), "DoRA", "use_dora", "use_dora"),
     "head": (LoraConfig(**_LORA, modules_to_save=["lm_head"]), "", "no LoRA's", "no LoRA's"),
-    "biases": (LoraConfig(**_LORA, bias="lora_only"), "biases", "no LoRA's", "no LoRA's"),
+    "biases": (LoraConfig(**_LORA, bias="lora_only"), "biases", "bias is lora_only", "bias is lora_only"),
     "loha": (LoHaConfig(**_Q, r=2, init_weights=False), "LOHA", "LOHA", "LOHA"),
     "ia3": (IA3Config(**_Q, feedforward_modules=["down_proj"]), "IA3", "IA3", "IA3"),
 }
@@ -52,7 +52,7 @@ def test_each_engine_takes_what_it_computes_rightly(case: str, tmp_path: Path) -
     for seed, name in enumerate(("one", "other")):
         adapter(config, seed).save_pretrained(tmp_path / name)
     names = load_file(tmp_path / "one" / "adapter_model.safetensors")
-    answers = served(read_config(tmp_path / "one"), names)
+    answers = served(json.loads((tmp_path / "one" / "adapter_config.json").read_text()), names)
     assert [each.engine for each in answers] == ["PEFT", "vLLM", "SGLang"]
     for answer, words in zip(answers, expected, strict=True):
         assert answer.taken == (not words)

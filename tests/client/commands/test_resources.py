@@ -91,7 +91,7 @@ def test_deleting_asks_first(signed_in: Shell, base_model: str) -> None:
 def test_a_sweep_orders_a_variant_for_each_value(signed_in: Shell, base_model: str, tenant: Tenant) -> None:
     order = [
         "--set",
-        'pruning={"criterion": "random", "ratio": 0.5, "protect_first": 1, "protect_last": 1}',
+        'pruning={"criterion": "random", "protect_first": 1, "protect_last": 1}',
         "--set",
         "alignment=null",
     ]

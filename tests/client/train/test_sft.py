@@ -200,6 +200,18 @@ def same(one: Path, other: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_an_adapter_beside_4_bits_goes_on_to_the_same_bits(
+    checkpoint: Path, base: Path, texts: Path, tmp_path: Path
+) -> None:
+    packed = nf4(tmp_path / "nf4", checkpoint, base)
+    whole = train(packed, texts, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(packed, texts, tmp_path / "stopped", shown=Dies(Console(quiet=True)))
+    with pytest.raises(RequestFault, match="holds a training already"):
+        train(packed, texts, tmp_path / "stopped")
+    same(whole.adapter, train(packed, texts, tmp_path / "stopped", resume=True).adapter)
+
+
 def test_one_that_was_stopped_before_it_saved_anything_starts_anew(
     stopped: Path, whole: Trained, sparse: Path, texts: Path
 ) -> None:
@@ -223,7 +235,7 @@ def test_what_would_not_go_on_as_it_began_is_refused(
             train(trained_on, data, stopped, settings, resume=True)
     for output, resume, said in (
         (tmp_path / "never", True, "holds no training to resume"),
-        (stopped, False, "already holds something"),
+        (stopped, False, "holds a training already"),
         (whole.adapter.parent, True, "this training has ended"),
     ):
         with pytest.raises(RequestFault, match=said):
@@ -247,6 +259,26 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     with pytest.raises(RequestFault) as refused:
         train(checkpoint, jsonl(tmp_path / "data.jsonl", rows), tmp_path / "out", replace(SETTINGS, **changed))
     assert said in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "option"),
+    [
+        ({"alpha": 0.0}, "--alpha"),
+        ({"alpha": float("nan")}, "--alpha"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"epochs": float("inf")}, "--epochs"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**32}, "--seed"),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_none_are_refused_before_anything_is_written(
+    checkpoint: Path, texts: Path, tmp_path: Path, values: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(RequestFault, match=option):
+        train(checkpoint, texts, tmp_path / "out", replace(ONE_STEP, **values))
     assert not (tmp_path / "out").exists()
 
 

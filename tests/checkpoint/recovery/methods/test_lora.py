@@ -312,6 +312,21 @@ def test_values_that_peft_cannot_take_are_refused(tmp_path: Path, checkpoint: Pa
         recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered")
 
 
+def test_the_first_pattern_that_fits_stays_the_first(tmp_path: Path, checkpoint: Path) -> None:
+    """PEFT takes the first of them for a module: in another order it scales otherwise, without a word."""
+    lora(make_pair().pruned).save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    alphas = {"q_proj": 2, r"layers\.1\..*": 16}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"alpha_pattern": alphas}))
+
+    def scaling(model: PeftModel) -> dict[str, float]:
+        return {name: part.scaling["default"] for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+
+    trained = scaling(PeftModel.from_pretrained(make_pair().pruned, str(tmp_path / "adapter")))
+    recover_adapter(tmp_path / "adapter", checkpoint, tmp_path / "recovered", strength=1)
+    assert scaling(PeftModel.from_pretrained(make_pair().base, str(tmp_path / "recovered"))) == trained
+
+
 def test_output_that_cannot_be_made_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     lora(make_pair().pruned).save_pretrained(tmp_path / "adapter")
     with pytest.raises(RequestFault, match="cannot be made"):
