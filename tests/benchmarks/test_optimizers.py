@@ -12,6 +12,7 @@ from tests.models import tiny_llama
 from tests.worker.alignment.test_reconstruction import cut
 
 
+@pytest.mark.long
 def test_optimizers_are_compared_at_every_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = cut(tiny_llama(tmp_path / "base"))
     lines = (json.dumps({"text": f"chapter {number}: " + "the whale swims " * 40}) for number in range(60))

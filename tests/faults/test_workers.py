@@ -65,6 +65,7 @@ def test_job_that_does_not_react_to_its_cancel_is_stopped_hard(installation: Ins
     assert installation.publications("default/hanging") == 0
 
 
+@pytest.mark.long
 def test_paused_job_frees_its_worker_and_goes_on_from_what_it_saved(installation: Installation) -> None:
     installation.start_worker()
     job_id = installation.make_variant("default/paused", tokens=SECONDS_LONG)

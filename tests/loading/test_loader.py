@@ -203,7 +203,9 @@ def load_in_another_process(folder: Path, first: str = "", **options: object) ->
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"allow_global_per_layer_attribute_access": True}], ids=["plain", "as advised"]
+    "options",
+    [{}, pytest.param({"allow_global_per_layer_attribute_access": True}, marks=pytest.mark.long)],
+    ids=["plain", "as advised"],
 )
 def test_without_this_package_loading_names_it(
     pruned: LlamaForCausalLM, tmp_path: Path, options: dict[str, bool]

@@ -188,6 +188,7 @@ def test_a_sweep_trains_its_upper_bound_once(tmp_path: Path) -> None:
     assert "direct_loss" in {name for name, _, _ in _evaluate(tmp_path, another)[2].metrics}
 
 
+@pytest.mark.long
 def test_without_memory_for_it_the_certificate_has_no_upper_bound_and_says_so(tmp_path: Path) -> None:
     request, context = _request(tmp_path, scheme="none", align=False), RecordingContext()
     folders, _, _ = _evaluate(tmp_path, request)
@@ -221,6 +222,7 @@ def test_nothing_is_measured_again_because_a_certificate_is_or_is_not_required(t
     assert required != other
 
 
+@pytest.mark.long
 def test_recovered_probe_has_the_base_model_s_shapes_and_name(tmp_path: Path) -> None:
     request = _request(tmp_path)
     folders, _, _ = _evaluate(tmp_path, request)
@@ -252,6 +254,7 @@ def test_probe_on_a_checkpoint_that_lost_single_weights_is_trained_and_measured_
     assert report.certificate.recovered == pytest.approx(perplexity(merged, windows, lambda _: None), rel=1e-5)
 
 
+@pytest.mark.long
 def test_probe_of_a_mixture_trains_what_can_be_recovered(tmp_path: Path) -> None:
     torch.manual_seed(0)
     MixtralForCausalLM(MixtralConfig(**TINY, num_local_experts=4, bos_token_id=256, eos_token_id=257)).save_pretrained(

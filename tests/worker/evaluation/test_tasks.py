@@ -85,6 +85,7 @@ def test_cancel_reaches_a_running_task(folder: Path, model: PreTrainedModel) -> 
     assert not model._forward_pre_hooks
 
 
+@pytest.mark.long
 def test_tasks_are_run_on_base_published_and_recovered_model(tmp_path: Path, folder: Path) -> None:
     request = _request(tmp_path, align=False, tasks=["whale_colours"], task_limit=4, direct=False)
     request = BuildRequest(request.base, request.recipe, request.corpora, tasks_folder=folder)

@@ -50,7 +50,11 @@ MODELS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.fixture(params=MODELS)
+#: the others are of the same code, in other sizes
+_SHORT = ("untied", "tied", "experts", "tied head with a bias")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in _SHORT else [pytest.mark.long]) for name in MODELS])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return MODELS[request.param](tmp_path / "base")
 

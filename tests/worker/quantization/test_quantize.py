@@ -115,6 +115,7 @@ def test_only_the_missing_kernel_goes_unsaid(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["something else"]
 
 
+@pytest.mark.long
 def test_nothing_is_said_of_more_widths_than_torch_compiles() -> None:
     program = """
 import worker

@@ -72,7 +72,9 @@ def _built(folder: Path, request: BuildRequest) -> dict[Stage, Path]:
     return run_pipeline(request, StageStore(folder / "stages"), lambda _: RecordingContext(), Stage.PACKAGE)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.long] if name == "structured" else []) for name in RECIPES]
+)
 def test_every_sequence_that_any_stage_gives_a_model_begins_with_bos(tmp_path: Path, recipe: str) -> None:
     request = _request(tmp_path, RECIPES[recipe], "bos")
     with sequences_read() as read:
