@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from huggingface_hub import snapshot_download
 
-from publisher.client.verify import problems_of
+from publisher.client.verify import verification_of
 from publisher.store.states import JobState
 from tests import servers
 from tests.faults.installation import KEY, Installation
@@ -79,4 +79,4 @@ def test_a_backup_taken_while_jobs_run_gives_a_service_that_finishes_them(
 def published_problems(installation: Installation, repo_id: str, folder: Path) -> list[str]:
     """What `publisher verify` says of a repository."""
     snapshot_download(repo_id, endpoint=f"{installation.url}/hub", token=KEY, local_dir=folder)
-    return problems_of(folder)[0]
+    return list(verification_of(folder).problems)

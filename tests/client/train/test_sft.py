@@ -74,7 +74,9 @@ def nf4_everywhere(folder: Path, checkpoint: Path, base: Path) -> Path:
     return tiny.four_bit(folder, checkpoint, include_embeddings=True, base=base)
 
 
-@pytest.mark.parametrize("kind", [bfloat16, nf4, nf4_everywhere])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(bfloat16, marks=pytest.mark.long), pytest.param(nf4, marks=pytest.mark.long), nf4_everywhere]
+)
 def test_loss_falls_and_the_adapter_comes_back_verified(
     kind: Callable[[Path, Path, Path], Path], checkpoint: Path, base: Path, texts: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests import servers
 from tests.faults.rounds.proxy import Behaviour, HubProxy
 from tests.faults.rounds.recorder import wait
 from tests.faults.rounds.script import HubCall, HubFault, Misbehaviour
+from tests.servers import wait_until
 
 COMMIT = "/hub/api/models/default/small/commit/main"
 
@@ -58,6 +59,7 @@ def test_what_is_not_to_be_disturbed_passes_with_the_address_that_it_was_sent_to
     answer = commit(proxy, content=iter([b"first,", b"second"]))
     assert answer.json() == {"host": f"127.0.0.1:{proxy.port}"}
     assert behind.bodies == [b"first,second"]
+    wait_until(lambda: bool(proxy.behaviour.seen), "the proxy has written down what it saw", 10)
     assert [(seen.repository, seen.call, seen.status) for seen in proxy.behaviour.seen] == [
         ("small", HubCall.COMMIT, 200)
     ]
