@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from publisher.api.base_models_schema import facts_of
 from publisher.api.jobs_schema import FailureAnswer
@@ -22,7 +22,7 @@ from publisher.manifest.manifest import Manifest
 from publisher.manifest.reports import Publication
 from publisher.manifest.verdict import Verdict
 from publisher.recipe import Recipe
-from publisher.recipe.variations import MOST, Variation, value_at
+from publisher.recipe.variations import MOST, Variation, value_at, with_what_varies
 from publisher.store import models as tables
 from publisher.store.states import JobState
 from publisher.store.variant_content import manifest_of, recipe_of
@@ -62,13 +62,20 @@ class SweepRequest(BaseModel):
     )
 
     base_model_id: str = Field(min_length=1, max_length=64, description="what to prune")
-    recipe: Recipe = Field(description="what the variants have in common")
+    recipe: Recipe = Field(description="what the variants have in common; what varies may be left out")
     vary: dict[RecipePath, Annotated[list[JsonValue], Field(min_length=1, max_length=MOST)]] = Field(
         min_length=1, max_length=8, description="field of the recipe → its values"
     )
     publish: SweepPublish
     priority: Priority = 0
     labels: Labels = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_no_value_of_what_varies(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "recipe" not in given:
+            return given
+        return given | {"recipe": with_what_varies(given.get("recipe"), given.get("vary"))}
 
     @property
     def digest(self) -> str:

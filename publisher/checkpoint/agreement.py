@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from publisher.checkpoint import integrity
+from publisher.checkpoint.fitting import in_words
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.provenance import is_weights
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.files.json_object import read_object
 from publisher.manifest import manifest as manifests
-from publisher.manifest import provenance as provenance_statement
+from publisher.manifest import slsa_provenance
 from publisher.manifest.manifest import Manifest
-from publisher.weights.parameters import Shape, StoredParameters, read_parameters
+from publisher.weights.parameters import StoredParameters, read_parameters
 
 _HEADERS = "the headers of the weights"
 _IN_4_BITS, _COMPRESSED, _AS_THEY_ARE = "in 4 bits", "compressed", "as they are"
@@ -46,7 +47,7 @@ def disagreements(folder: Path, manifest: Manifest) -> list[str]:
         *_of_sizes(manifest, masks),
         *_of_config(config, manifest, stored),
         *_of_recipe(manifest),
-        *provenance_statement.contradictions(folder, manifest),
+        *slsa_provenance.contradictions(folder, manifest),
     ]
 
 
@@ -90,8 +91,8 @@ def _of_config(config: Mapping[str, Any], manifest: Manifest, stored: StoredPara
     expected = tuple(size for size in sizes.values() if isinstance(size, int))
     if table is not None and len(expected) == 2 and stored.shapes[table] != expected:
         yield (
-            f"{table} has shape {_words(stored.shapes[table])}, and vocab_size × hidden_size are {_words(expected)} in "
-            f"{integrity.CONFIG}"
+            f"{table} has shape {in_words(stored.shapes[table])}, and vocab_size × hidden_size are "
+            f"{in_words(expected)} in {integrity.CONFIG}"
         )
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
@@ -118,7 +119,3 @@ def _of_recipe(manifest: Manifest) -> Iterator[str]:
     canonical = json.dumps(manifest.recipe, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(canonical.encode()).hexdigest() != manifest.recipe_digest:
         yield f"the recipe in {manifests.FILE_NAME} has another digest than recipe_digest says"
-
-
-def _words(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

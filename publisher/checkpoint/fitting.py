@@ -36,7 +36,7 @@ def unfit(where: str, found: Shapes, expected: Shapes, *, others: bool) -> Itera
     """
     for name in sorted(found.keys() & expected.keys()):
         if found[name] != expected[name]:
-            yield f"{where}{name} has shape {_words(found[name])}, and {_words(expected[name])} by the masks"
+            yield f"{where}{name} has shape {in_words(found[name])}, and {in_words(expected[name])} by the masks"
     missing = {name: expected[name] for name in expected if name not in found}
     further = {name: found[name] for name in found if name not in expected}
     if missing and further and _values(missing) != _values(further):
@@ -54,7 +54,8 @@ def _values(shapes: Shapes) -> int:
     return sum(map(prod, shapes.values()))
 
 
-def _words(shape: Shape) -> str:
+def in_words(shape: Shape) -> str:
+    """`960 × 576`"""
     return " × ".join(map(str, shape)) or "of no axis"
 
 

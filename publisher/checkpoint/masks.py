@@ -109,9 +109,9 @@ class Masks:
 
     def shapes_left(self) -> dict[str, Shape]:
         return {
-            f"{self.prefix}{layer}.{name}": spec.pruned_shape(self.counts(layer))
+            f"{self.prefix}{layer}.{name}": shape
             for layer in range(self.layers)
-            for name, spec in self.kind(layer).parameters.items()
+            for name, shape in left_of(self.kind(layer), self.counts(layer)).items()
         }
 
     def mask_of(self, weight: str) -> None:

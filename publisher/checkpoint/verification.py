@@ -13,7 +13,6 @@ from pathlib import Path
 
 from publisher.checkpoint import signature
 from publisher.checkpoint.agreement import disagreements
-from publisher.checkpoint.integrity import strays
 from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
@@ -24,12 +23,12 @@ from publisher.weights.parameters import read_parameters
 #: hears of every chunk of a file that was read
 OnBytes = Callable[[int], None]
 
-#: what transformers takes from a model's folder, whoever put it there: weights, code, tokenizers, templates; and any
-#: safetensors file beside, as engines do that serve models
+#: what transformers takes from a model's folder, whoever put it there: weights, code, tokenizers, templates, a LoRA;
+#: and any safetensors file beside, as engines do that serve models
 _TAKEN = re.compile(
     r"(.*/)?((model|pytorch_model).*\.(safetensors|bin|json)|.*\.(py|jinja)|tokenizer.*|(vocab|merges|tekken"
     r"|special_tokens_map|added_tokens|generation_config|chat_template|processor_config|preprocessor_config)\..*"
-    r"|.*\.model)|[^/]*\.safetensors"
+    r"|.*\.model)|adapter_config\.json|[^/]*\.safetensors"
 )
 
 
@@ -57,7 +56,7 @@ def verify_checkpoint(
     RequestFault for what is no checkpoint, or no public key; ModuleNotFoundError without the extra `sign`.
     """
     manifest = Manifest.read(folder)
-    problems = [*manifest.verify(folder, on_bytes), *strays(folder, manifest)]
+    problems = manifest.verify(folder, on_bytes)
     others = tuple(_beside(folder, manifest))
     problems += [f"{name} is a link to a folder: what is in it was not compared." for name in _linked(folder)]
     problems += [
@@ -74,7 +73,7 @@ def verify_checkpoint(
         problems, signed_by = [*problems, wrong], None
     return Verification(
         len(manifest.files),
-        tuple(dict.fromkeys(problems)),
+        tuple(problems),
         others,
         None if base is None else len(manifest.base.files),
         (folder / signature.FILE_NAME).is_file(),

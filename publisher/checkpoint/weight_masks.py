@@ -23,6 +23,7 @@ from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
 from publisher.architecture.structure import Shape
+from publisher.checkpoint.fitting import in_words
 from publisher.checkpoint.masks import FILE_NAME, FORMAT, load_masks
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault
@@ -169,7 +170,7 @@ class WeightMasks:
                 if found != (self.kept(weight),):
                     yield f"{weight} is stored as {found[0]:,} values, and its mask keeps {self.kept(weight):,}"
             elif found != full:
-                yield f"{weight} has shape {' × '.join(map(str, found))}, its mask is for {full[0]} × {full[1]}"
+                yield f"{weight} has shape {in_words(found)}, its mask is for {in_words(full)}"
 
     def values(self, shapes: Mapping[str, Shape]) -> tuple[int, int]:
         full = {weight: self.shape(weight) for weight in self.weights if weight in shapes}

@@ -169,7 +169,7 @@ def create_sweep(
     machine: who needs one that is being made waits for it, and reuses it.
 
     base_model_id: what to prune
-    recipe: what the variants have in common
+    recipe: what the variants have in common; what varies may be left out
     vary: field of the recipe → its values
     publish: Where the checkpoints go.
     priority: jobs of higher priority are taken first, of equal the oldest

@@ -1052,7 +1052,7 @@ class SweepRequest(TypedDict):
 
     #: what to prune
     base_model_id: str
-    #: what the variants have in common
+    #: what the variants have in common; what varies may be left out
     recipe: Recipe
     #: field of the recipe → its values
     vary: Mapping[str, list[Any]]

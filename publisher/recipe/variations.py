@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,23 @@ def variations(recipe: Recipe, vary: Mapping[str, Sequence[JsonValue]]) -> list[
     found = [_vary(recipe, dict(zip(vary, values, strict=True))) for values in itertools.product(*vary.values())]
     _refuse_repeats(found)
     return found
+
+
+def with_what_varies(recipe: Any, vary: Any) -> Any:
+    """A recipe's JSON with the first value of each field in `vary` that it lacks and has to have; anything else as it
+    is: nobody needs to name twice what varies."""
+    if not isinstance(recipe, dict) or not isinstance(vary, Mapping):
+        return recipe
+    try:
+        Recipe.model_validate(recipe)
+    except ValidationError as error:
+        missing = {".".join(map(str, each["loc"])) for each in error.errors() if each["type"] == "missing"}
+        found = deepcopy(recipe)
+        for path in missing & vary.keys():
+            if isinstance(vary[path], list) and vary[path]:
+                _set(found, path, vary[path][0])
+        return found
+    return recipe
 
 
 def value_at(recipe: Mapping[str, Any], path: str) -> JsonValue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
@@ -10,17 +10,17 @@ from pathlib import Path, PurePath
 from publisher.checkpoint.folder import open_checkpoint
 from publisher.client.progress import bytes_counted
 from publisher.errors import RequestFault
-from publisher.manifest.manifest import BaseModelRecord, FileRecord, Manifest, record
+from publisher.manifest import slsa_provenance
+from publisher.manifest.manifest import BaseModelRecord, Manifest, problem_of
 from publisher.recipe.stages import Stage
 from publisher.recipe.stored import stored_recipe
-from worker.build.corpora import corpus_sources
-from worker.build.run import base_source, datasets_of, make, refuse_occupied
-from worker.models.device import choose_device
-from worker.request import BuildRequest
+from worker.build.options import Means
+from worker.build.run import make, refuse_occupied, request_of
+from worker.card import bom
 
 #: what loading and recovery read; the rest tells of the making, with dates, durations and pictures
 _READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
-_TELLS = (".intoto.json", ".cdx.json")
+_TELLS = (slsa_provenance.FILE_NAME, bom.FILE_NAME)
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,9 @@ class Asked:
     checkpoint: str
     out: Path
     base: str | None
-    corpora: tuple[str, ...]
     revision: str | None
     endpoint: str | None
-    device: str
-    devices: tuple[str, ...]
-    tasks: Path | None
-    work: Path | None
+    means: Means
 
 
 @dataclass(frozen=True)
@@ -54,20 +50,11 @@ def rebuilt(asked: Asked) -> Rebuilt:
     manifest = Manifest.read(open_checkpoint(asked.checkpoint, asked.revision, asked.endpoint, weights=False))
     recipe = stored_recipe(manifest.recipe)
     base = _base(asked.base, manifest.base)
-    chosen = choose_device(asked.device)
-    aligning = [choose_device(name) for name in asked.devices] or [chosen]
-    folder = Path(base)
-    public = manifest.base.repo_id if folder.is_dir() and manifest.base.is_public else None
-    revision = None if folder.is_dir() else manifest.base.commit
-    request = BuildRequest(
-        base=base_source(base, recipe, aligning if recipe.alignment else [], public, revision),
-        recipe=recipe,
-        corpora=corpus_sources(recipe, asked.corpora, datasets_of(asked.out, asked.work)),
-        device=chosen.name,
-        tasks_folder=asked.tasks,
-        devices=asked.devices,
-    )
-    make(request, asked.out, asked.work, Stage.PACKAGE)
+    here = Path(base).is_dir()
+    public = manifest.base.repo_id if here and manifest.base.is_public else None
+    revision = None if here else manifest.base.commit
+    request = request_of(base, recipe, asked.out, asked.means, published_as=public, revision=revision)
+    make(request, asked.out, asked.means.work, Stage.PACKAGE)
     found = Manifest.read(asked.out)
     files = {name: _same(name, manifest, found) for name in sorted(manifest.files) if _is_read(name)}
     return Rebuilt(files, tuple(_notes(manifest, files)))
@@ -87,25 +74,17 @@ def _base(given: str | None, stated: BaseModelRecord) -> str:
     if folder.is_dir():
         with bytes_counted("compare", sum(file.size for file in stated.files.values())) as count:
             for name, expected in sorted(stated.files.items()):
-                _refuse_other(folder, name, expected == _record(folder / name, count))
+                if problem := problem_of(folder / name, name, expected, count, how="pruned"):
+                    raise RequestFault(
+                        f"{folder} is not the base model that the checkpoint was made from: {problem}",
+                        field="base",
+                        way_out="Name the base model, as it was then, with --base.",
+                    )
     return base
 
 
-def _refuse_other(folder: Path, name: str, same: bool) -> None:
-    if not same:
-        raise RequestFault(
-            f"{folder / name} is not the file that the checkpoint was made from, or is missing.",
-            field="base",
-            way_out="Name the base model, as it was then, with --base.",
-        )
-
-
-def _record(path: Path, count: Callable[[int], None]) -> FileRecord | None:
-    return record(path, count) if path.is_file() else None
-
-
 def _is_read(name: str) -> bool:
-    return PurePath(name).suffix in _READ and not name.endswith(_TELLS)
+    return PurePath(name).suffix in _READ and name not in _TELLS
 
 
 def _same(name: str, then: Manifest, now: Manifest) -> bool:

@@ -8,37 +8,24 @@ import click
 
 from publisher.client.exit_codes import Exit, Told
 from publisher.errors import PublisherError
-from worker.build.command import known_device, known_devices
+from worker.build.options import Means, means_options
 
 
 @click.command()
 @click.argument("checkpoint", metavar="DIR_OR_REPO")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--base", metavar="DIR_OR_REPO", help="The base model, if it is not where the manifest says.")
-@click.option("--corpus", "corpora", multiple=True, metavar="NAME=PATH", help="As of publisher build; repeatable.")
 @click.option("--revision", help="Commit, branch or tag of the checkpoint's repository.")
 @click.option("--endpoint", metavar="URL", help="Hub of the checkpoint's repository; HF_ENDPOINT by default.")
-@click.option("--device", default="auto", show_default=True, callback=known_device, help="auto, cpu, cuda or cuda:N.")
-@click.option("--devices", default="", metavar="cuda:0,cuda:1", callback=known_devices, help="As of publisher build.")
-@click.option(
-    "--tasks",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="PUBLISHER_LM_EVAL_TASKS",
-    help="As of publisher build.",
-)
-@click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="As of publisher build.")
+@means_options
 def rebuild(
     *,
     checkpoint: str,
     out: Path,
     base: str | None,
-    corpora: tuple[str, ...],
     revision: str | None,
     endpoint: str | None,
-    device: str,
-    devices: tuple[str, ...],
-    tasks: Path | None,
-    work: Path | None,
+    means: Means,
 ) -> None:
     """Make a published checkpoint again in the new folder OUT, by the recipe in its manifest, and compare.
 
@@ -51,7 +38,7 @@ def rebuild(
     from worker.build.rebuild import Asked, rebuilt
 
     try:
-        found = rebuilt(Asked(checkpoint, out, base, corpora, revision, endpoint, device, devices, tasks, work))
+        found = rebuilt(Asked(checkpoint, out, base, revision, endpoint, means))
     except PublisherError as error:
         raise Told(error) from error
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -24,6 +24,7 @@ from publisher.recipe.file import read_recipe
 from publisher.recipe.stages import Stage
 from worker.build.corpora import corpus_sources
 from worker.build.fit import refuse_too_large
+from worker.build.options import Means
 from worker.build.terminal import shown_progress
 from worker.models.device import Device, choose_device
 from worker.request import BaseModelSource, BuildRequest
@@ -42,14 +43,10 @@ class Wanted:
     base: str
     out: Path
     recipe_file: Path
-    corpora: tuple[str, ...]
     base_name: str | None
     until: str | None
-    device: str
-    devices: tuple[str, ...]
-    tasks: Path | None
     signing_key: Path | None
-    work: Path | None
+    means: Means
 
 
 def run(wanted: Wanted) -> None:
@@ -58,26 +55,10 @@ def run(wanted: Wanted) -> None:
     refuse_occupied(wanted.out)
     recipe = read_recipe(wanted.recipe_file)
     key = read_signing_key(wanted.signing_key) if wanted.signing_key else None
-    chosen = choose_device(wanted.device)
-    aligning = [choose_device(name) for name in wanted.devices] or [chosen]
-    base = base_source(wanted.base, recipe, aligning if _aligns(last) else [], wanted.base_name)
-    request = BuildRequest(
-        base=base,
-        recipe=recipe,
-        corpora=corpus_sources(recipe, wanted.corpora, datasets_of(wanted.out, wanted.work), last),
-        device=chosen.name,
-        tasks_folder=wanted.tasks,
-        devices=wanted.devices,
-        signing_key=key,
-    )
-    make(request, wanted.out, wanted.work, last)
+    request = request_of(wanted.base, recipe, wanted.out, wanted.means, last, published_as=wanted.base_name)
+    make(replace(request, signing_key=key), wanted.out, wanted.means.work, last)
     if last is Stage.PACKAGE:
         say_certificate(wanted.out)
-
-
-def datasets_of(out: Path, work: Path | None) -> Path:
-    """Where a build into `out` keeps the documents of datasets; `work`: the folder that keeps its stages."""
-    return StageStore(work or out / _WORK).datasets
 
 
 def read_signing_key(path: Path) -> ModelKey:
@@ -85,6 +66,32 @@ def read_signing_key(path: Path) -> ModelKey:
     require("sign")
     with file_faults(str(path), field=None):
         return ModelKey.read(path.read_text(encoding="ascii", errors="replace"), str(path))
+
+
+def request_of(
+    base: str,
+    recipe: Recipe,
+    out: Path,
+    means: Means,
+    last: Stage = Stage.PACKAGE,
+    *,
+    published_as: str | None = None,
+    revision: str | None = None,
+) -> BuildRequest:
+    """For a build into `out` up to stage `last`; the others as in `base_source`. Refuses, before anything is computed,
+    what cannot be built."""
+    chosen = choose_device(means.device)
+    aligning = [choose_device(name) for name in means.devices] or [chosen]
+    source = base_source(base, recipe, aligning if _aligns(last) else [], published_as, revision)
+    datasets = StageStore(means.work or out / _WORK).datasets
+    return BuildRequest(
+        base=source,
+        recipe=recipe,
+        corpora=corpus_sources(recipe, means.corpora, datasets, last),
+        device=chosen.name,
+        tasks_folder=means.tasks,
+        devices=means.devices,
+    )
 
 
 def _aligns(last: Stage) -> bool:

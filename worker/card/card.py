@@ -12,7 +12,7 @@ from huggingface_hub import ModelCardData
 
 from publisher.checkpoint.signature import FILE_NAME as SIGNATURE
 from publisher.manifest.manifest import Manifest
-from publisher.manifest.provenance import FILE_NAME as PROVENANCE
+from publisher.manifest.slsa_provenance import FILE_NAME as PROVENANCE
 from worker.card.bom import FILE_NAME as BILL
 from worker.card.evaluation import measurements, verdict
 from worker.card.markdown import code, table

@@ -24,7 +24,7 @@ from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
 from publisher.files.json_object import read_object
 from publisher.files.reading import BASE, reading
-from publisher.manifest import manifest, provenance
+from publisher.manifest import manifest, slsa_provenance
 from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.manifest import (
     BaseModelRecord,
@@ -42,6 +42,7 @@ from publisher.weights.index import INDEX_FILE
 from worker.card import bom, card
 from worker.card.plots import Measured, draw_plots
 from worker.card.pruning import calibration_corpora
+from worker.card.usage import HUGGING_FACE
 from worker.context import StageContext
 from worker.request import BaseModelSource, BuildRequest
 from worker.stages.inputs import PackageInputs
@@ -54,7 +55,6 @@ from worker.streaming.weights import read_geometry
 from worker.text.tokenizer import load_tokenizer
 
 VERSION = 10
-_HUGGING_FACE = "https://huggingface.co"
 _SOFTWARE = ("loram-publisher", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 #: Of the base model's files, those that are the model and so come from the quantized folder, or are made anew here.
 _REPLACED = (INDEX_FILE, CONFIG, card.FILE_NAME)
@@ -129,9 +129,9 @@ def _attest(request: BuildRequest, described: Manifest, subject: card.CardSubjec
     )
     described = _with_file(described, output, bom.FILE_NAME)
     job = request.invocation
-    run = provenance.Run(corpora, job.id, job.started_on) if job else provenance.Run(corpora)
-    provenance.write_provenance(output, described, run)
-    described = _with_file(described, output, provenance.FILE_NAME)
+    run = slsa_provenance.Run(corpora, job.id, job.started_on) if job else slsa_provenance.Run(corpora)
+    slsa_provenance.write_provenance(output, described, run)
+    described = _with_file(described, output, slsa_provenance.FILE_NAME)
     described.write(output)
     if request.signing_key:
         files = {**described.files, manifest.FILE_NAME: manifest.record(output / manifest.FILE_NAME)}
@@ -215,7 +215,7 @@ def _describe(
 
 
 def _base_record(base: BaseModelSource, files: dict[str, FileRecord]) -> BaseModelRecord:
-    endpoint = None if base.path is not None else base.endpoint or _HUGGING_FACE
+    endpoint = None if base.path is not None else base.endpoint or HUGGING_FACE
     return BaseModelRecord(repo_id=base.public_name, revision=base.revision, endpoint=endpoint, files=files)
 
 

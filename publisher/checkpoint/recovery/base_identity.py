@@ -26,7 +26,7 @@ from publisher.hub_client.faults import Asked, hub_faults
 from publisher.hub_client.repo_id import is_repo_id
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest, record
-from publisher.weights.folder import FLOATS, StoredWeights
+from publisher.weights.parameters import read_parameters
 
 #: what pruning leaves as it is, and an adapter's tensors depend on
 _SAME = ("model_type", "hidden_size", "num_hidden_layers")
@@ -76,11 +76,7 @@ def _differences_of_files(folder: Path, masks: PruningMasks) -> Iterator[str]:
     """Of weights that lie in a folder, by their headers, which need no transformers."""
     if not ModelWeights(folder).here:
         return
-    entries = StoredWeights(folder).entries
-    for name in masks.shapes_left():
-        found, entry = masks.parameter(name), entries.get(name)
-        if found is not None and entry is not None and entry.dtype in FLOATS and tuple(entry.shape) != found.full:
-            yield f"its {name} has shape {tuple(entry.shape)}, the base model's {found.full}"
+    yield from masks.unfit(read_parameters(folder).shapes, base=True)
 
 
 def _can_describe() -> bool:

@@ -32,8 +32,9 @@ def read_config(adapter: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise RequestFault(f"{path} is not a JSON object.")
-    weights = adapter / WEIGHTS
-    return without_unsaved_biases(config, opened(weights).keys()) if weights.is_file() else config
+    if config.get("bias") == "lora_only" and (adapter / WEIGHTS).is_file():
+        return without_unsaved_biases(config, opened(adapter / WEIGHTS).keys())
+    return config
 
 
 def write_config(adapter: Path, config: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from publisher.architecture.structure import Shape
@@ -41,36 +42,39 @@ def is_plain(config: Mapping[str, Any]) -> bool:
     return understood and config.get("task_type") in _CAUSAL and bool(config.get("target_modules"))
 
 
-def lora_places(skeleton: Skeleton, config: Mapping[str, Any]) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """What PEFT loads for the adapter, and what a file may hold beside: names → shapes.
+@dataclass(frozen=True)
+class LoraPlaces:
+    """`wanted`: what PEFT loads for the adapter; `also`: what a file may hold beside; names → shapes. `targets`: the
+    linear layers that are adapted, by name."""
 
-    Raises ValueError, TypeError or re.error for a config that PEFT does not take, NotPlain for what is not understood.
-    """
+    wanted: Mapping[str, Shape]
+    also: Mapping[str, Shape]
+    targets: Mapping[str, Target]
+
+
+def lora_places(skeleton: Skeleton, config: Mapping[str, Any]) -> LoraPlaces:
+    """Raises ValueError, TypeError or re.error for a config that PEFT does not take, NotPlain for what is not
+    understood."""
     whole = _saved_whole(skeleton, config)
     adapted = _adapted(skeleton, config)
-    wanted = {
-        f"{PEFT_PREFIX}{name}.{part}": shape
-        for name in adapted
-        for part, shape in _factors(skeleton.modules[name], _rank(name, config), bool(config.get("lora_bias")))
-    }
+    wanted: dict[str, Shape] = {}
     also: dict[str, Shape] = {}
     for name, module in skeleton.modules.items():
         inner = ".base_layer" if name in adapted else ""
         own = {f"{PEFT_PREFIX}{name}{inner}.{parameter}": shape for parameter, shape in module.parameters.items()}
         (wanted if _is_within(name, whole) else also).update(own)
-    return wanted, also
-
-
-def lora_targets(skeleton: Skeleton, config: Mapping[str, Any]) -> dict[str, Target]:
-    """The linear layers that are adapted, by name. Raises as `lora_places`."""
-    linear = (name for name in _adapted(skeleton, config) if skeleton.modules[name].kind is Kind.LINEAR)
-    return {
-        name: Target(skeleton.modules[name].parameters["weight"], "bias" in skeleton.modules[name].parameters)
-        for name in linear
+        if name in adapted:
+            factors = _factors(module, _rank(name, config), bool(config.get("lora_bias")))
+            wanted |= {f"{PEFT_PREFIX}{name}.{part}": shape for part, shape in factors}
+    targets = {
+        name: Target(module.parameters["weight"], "bias" in module.parameters)
+        for name, module in adapted.items()
+        if module.kind is Kind.LINEAR
     }
+    return LoraPlaces(wanted, also, targets)
 
 
-def _adapted(skeleton: Skeleton, config: Mapping[str, Any]) -> list[str]:
+def _adapted(skeleton: Skeleton, config: Mapping[str, Any]) -> dict[str, Module]:
     """In the model's order."""
     if skeleton.experts:
         raise NotPlain("experts")
@@ -78,7 +82,7 @@ def _adapted(skeleton: Skeleton, config: Mapping[str, Any]) -> list[str]:
         re.compile(key)
     targets = config["target_modules"]
     by_layer = config.get("layers_to_transform")
-    if by_layer is not None and len(targets) >= _CONDENSED_FROM:
+    if by_layer is not None and not isinstance(targets, str) and len(targets) >= _CONDENSED_FROM:
         raise NotPlain("many targets")
     if isinstance(targets, str) and by_layer is not None:
         raise ValueError("layers_to_transform cannot be used with a pattern as target_modules.")
@@ -87,13 +91,11 @@ def _adapted(skeleton: Skeleton, config: Mapping[str, Any]) -> list[str]:
     if isinstance(targets, str) and targets.lower() == _ALL_LINEAR:
         linear = (name for name, module in skeleton.modules.items() if module.kind is Kind.LINEAR)
         config = {**config, "target_modules": [name for name in linear if name != skeleton.head]}
-    found = [name for name in skeleton.modules if _is_target(name, config)]
+    found = {name: module for name, module in skeleton.modules.items() if _is_target(name, config)}
     if not found:
         raise ValueError("no module of the model is one of them.")
-    for name in found:
-        if skeleton.modules[name].kind is Kind.OTHER:
-            raise NotPlain(name)
-        if skeleton.modules[name].kind is Kind.EMBEDDING and config.get("lora_bias"):
+    for name, module in found.items():
+        if module.kind is Kind.OTHER or (module.kind is Kind.EMBEDDING and config.get("lora_bias")):
             raise NotPlain(name)
     return found
 

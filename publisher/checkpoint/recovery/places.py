@@ -16,7 +16,7 @@ from typing import Any
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.changes import Target
-from publisher.checkpoint.recovery.lora_places import NotPlain, is_plain, lora_places, lora_targets
+from publisher.checkpoint.recovery.lora_places import NotPlain, is_plain, lora_places
 from publisher.checkpoint.recovery.naming import Naming
 from publisher.checkpoint.recovery.skeleton import skeleton_of
 from publisher.errors import RequestFault
@@ -181,20 +181,19 @@ def places_of_modules(
 def _of_lora(model_folder: Path, config: Mapping[str, Any], naming: Naming, masks: PruningMasks) -> AdapterPlaces:
     skeleton = skeleton_of(model_folder, masks)
     try:
-        wanted, also = lora_places(skeleton, config)
-        targets = lora_targets(skeleton, config)
+        found = lora_places(skeleton, config)
     except NOT_FITTING as error:
         raise unfit(config, error) from error
-    also = {name: shape for name, shape in also.items() if naming.is_whole(name)}
+    also = {name: shape for name, shape in found.also.items() if naming.is_whole(name)}
     return AdapterPlaces(
         naming,
-        wanted,
+        found.wanted,
         also,
         skeleton.vocabulary,
         skeleton.vocabulary_modules,
         skeleton.embeddings,
         LEADING | {skeleton.decoder},
-        targets=targets,
+        targets=found.targets,
     )
 
 

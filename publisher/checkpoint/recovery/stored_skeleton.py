@@ -8,18 +8,19 @@ embeddings: that a few of those are routers, which PEFT adapts otherwise, matter
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.integrity import CONFIG
+from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.checkpoint.model_weights import ModelWeights
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.skeleton import Kind, Module, Skeleton, is_of_experts
 from publisher.errors import RequestFault
 from publisher.files.json_object import read_object
-from publisher.weights.folder import FLOATS, StoredWeights
-from publisher.weights.index import INDEX_FILE, SINGLE_FILE
+from publisher.weights.parameters import read_parameters
 
 _DECODER, _EMBEDDINGS, _HEAD = "model", "embed_tokens", "lm_head"
 
@@ -28,7 +29,8 @@ def stored_skeleton(folder: Path, masks: PruningMasks) -> Skeleton:
     """As `skeleton_of`. Embeddings and head that no file names are taken to be called as in most families."""
     sizes = _text_config(read_object(folder / CONFIG))
     vocabulary, hidden = _size(folder, sizes, "vocab_size"), _size(folder, sizes, "hidden_size")
-    shapes = {**dict(_stored(folder, (vocabulary, hidden))), **masks.shapes_left()}
+    stored = read_parameters(folder, but=MASKS).shapes if ModelWeights(folder).here else {}
+    shapes = {**stored, **masks.shapes_left()}
     decoder = next((name.partition(".")[0] for name in shapes if _in_layers(name)), _DECODER)
     ends = [name for name, shape in shapes.items() if shape == (vocabulary, hidden) and not _in_layers(name)]
     embeddings = _only(ends, f"{decoder}.", inside=True) or f"{decoder}.{_EMBEDDINGS}"
@@ -53,17 +55,6 @@ def _kind(name: str, parameters: Mapping[str, Shape], embeddings: str) -> Kind:
     if name == embeddings:
         return Kind.EMBEDDING
     return Kind.LINEAR if len(parameters.get("weight", ())) == 2 else Kind.OTHER
-
-
-def _stored(folder: Path, of_vocabulary: Shape) -> Iterator[tuple[str, Shape]]:
-    """Of what is stored as numbers, and of embeddings and head in whatever way."""
-    if not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
-        return
-    for name, entry in StoredWeights(folder).entries.items():
-        if entry.dtype in FLOATS:
-            yield name, tuple(entry.shape)
-        elif name.endswith(".weight") and not _in_layers(name):  # packed in 4 bits
-            yield name, of_vocabulary
 
 
 def _in_layers(name: str) -> bool:

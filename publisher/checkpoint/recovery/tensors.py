@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.recovery.naming import Naming
 from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.errors import RequestFault
+from publisher.weights.folder import opened
 
 #: safetensors' names of what training can have made
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -89,7 +90,7 @@ def opened_adapter(path: Path, naming: Naming, title: str) -> Iterator[AdapterTe
     Raises RequestFault for what is no whole file, or has no part of an update or other numbers than floats.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             yield _adapter(path, file, naming, title)
     except SafetensorError as error:
         raise RequestFault(f"{path} is not a whole safetensors file: {error}.") from error

@@ -64,13 +64,12 @@ def refuse_unseeded(config: Mapping[str, Any]) -> None:
 
 
 def without_unsaved_biases(config: Mapping[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
-    """PEFT saved no biases with `bias="lora_only"` before 0.21, and loads such a file as if none had been trained."""
+    """Of a config with `bias="lora_only"`: PEFT saved none before 0.21, and loads such a file as if none had been
+    trained."""
     match = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version")))
     older = match is None or (int(match[1]), int(match[2])) < (0, 21)  # versions before 0.18 did not say theirs
     biases = any(name.endswith("bias") and ".lora_" not in name for name in tensors)
-    if config.get("bias") == "lora_only" and older and not biases:
-        return dict(config) | {"bias": "none"}
-    return dict(config)
+    return dict(config) | ({"bias": "none"} if older and not biases else {})
 
 
 def _refuse(config: Mapping[str, Any], known: Iterable[str], here: str, way_out: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,7 @@ def sweep(
     varied: Mapping[str, list[Any]] = dict(vary)
     made = client.create_sweep(
         base_model_id=base_named(client, base)["id"],
-        recipe=_with_first_values(recipe_of(recipe_file, settings), varied),
+        recipe=recipe_of(recipe_file, settings),
         vary=varied,
         publish={"repo_id": repo_id, "private": private},
         priority=priority,
@@ -183,16 +182,3 @@ def sweep(
     )
     say(f"sweep {made['id']}: {len(made['variants'])} variants")
     output.items(made["variants"], _OF_SWEEP, nothing="")
-
-
-def _with_first_values(recipe: Mapping[str, Any], varied: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """The recipe with what varies in it, which the service asks for: nobody has to name it twice."""
-    found: dict[str, Any] = deepcopy(dict(recipe))
-    for path, values in varied.items():
-        *steps, last = path.split(".")
-        part: Any = found
-        for step in steps:
-            part = part.setdefault(step, {}) if isinstance(part, dict) else None
-        if isinstance(part, dict) and values:
-            part.setdefault(last, values[0])
-    return found

@@ -85,8 +85,10 @@ def train(
 
     examples = read_examples(data)  # before what takes seconds to import
     from publisher.client.train import sft
+    from publisher.client.train.output_folder import RUN
+    from publisher.client.train.settings import Settings
 
-    chosen = sft.Settings(epochs=1.0 if epochs is None else epochs, steps=steps, **settings)
+    chosen = Settings(epochs=1.0 if epochs is None else epochs, steps=steps, **settings)
     try:
         with shown_on(Console(stderr=True)) as shown:
             trained = sft.train(
@@ -101,7 +103,7 @@ def train(
                 resume=resume,
             )
     except KeyboardInterrupt as stopped:
-        if (output / sft.RUN).is_file():
+        if (output / RUN).is_file():
             click.echo("The same command with --resume goes on from what was saved.", err=True)
         raise click.Abort from stopped
     click.echo(_account(trained, checkpoint, revision, output))

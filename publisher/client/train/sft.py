@@ -2,12 +2,7 @@
 
 What is not plain TRL and PEFT has a comment: `import publisher.checkpoint`, which lets layers of different widths load
 and an adapter say what it was trained on; the mask of a checkpoint that lost single weights; an LM head in 4 bits; and
-texts longer than a sequence.
-
-    OUTPUT/run.json       checkpoint, data and settings, which --resume compares
-    OUTPUT/checkpoints/   Trainer's, to resume from: adapter, optimizer, random states
-    OUTPUT/log.jsonl      what Trainer logs, a line each, and OUTPUT/loss.png of it
-    OUTPUT/adapter/       what was trained, there when it is whole
+texts longer than a sequence. What is in the folder that it writes says output_folder.py.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MethodType
@@ -25,11 +20,9 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from datasets import Dataset, disable_progress_bars
-from jinja2 import TemplateError
-from matplotlib.figure import Figure
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
@@ -40,32 +33,24 @@ from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.integrity import checked
 from publisher.checkpoint.masked import mask_adapter
 from publisher.checkpoint.provenance import Tie
-from publisher.checkpoint.recovery.folder import refuse_occupied, renamed_when_whole
+from publisher.checkpoint.recovery.folder import renamed_when_whole
 from publisher.client.progress import Shown, loss_note
 from publisher.client.train.examples import Examples, Kind, Row
+from publisher.client.train.output_folder import (
+    ADAPTER,
+    CHECKPOINTS,
+    LOG,
+    PLOT,
+    forget_after,
+    logged,
+    plot,
+    refuse_begun,
+    state_to_resume,
+    write_run,
+)
+from publisher.client.train.refusals import linear_targets, refuse_several, refuse_too_long, refuse_unreadable
+from publisher.client.train.settings import Settings, refuse_no_numbers
 from publisher.errors import RequestFault, listed
-
-CHECKPOINTS, LOG, RUN, PLOT, ADAPTER = "checkpoints", "log.jsonl", "run.json", "loss.png", "adapter"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides what is learned. `targets`: names of linear layers, all without any; `length`: tokens of a sequence;
-    `eval_split`: share of the examples that is held out."""
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: tuple[str, ...] = ()
-    epochs: float = 1.0
-    steps: int | None = None
-    batch: int = 4
-    accumulate: int = 4
-    length: int = 512
-    learning_rate: float = 2e-4
-    packing: bool = False
-    gradient_checkpointing: bool = True
-    eval_split: float = 0.1
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,21 +88,21 @@ def train(
     """
     # --- everything that can be wrong, before anything is loaded or written
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    _refuse_several(device)
-    _refuse_no_numbers(settings)
+    refuse_several(device)
+    refuse_no_numbers(settings)
     if not resume:
-        _refuse_begun(output)
+        refuse_begun(output)
     folder = open_checkpoint(checkpoint, revision)
     manifest, masks = checked(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    _refuse_unreadable(examples, tokenizer)
-    _refuse_too_long(folder, settings.length)
+    refuse_unreadable(examples, tokenizer)
+    refuse_too_long(folder, settings.length)
     run = {
         "checkpoint": asdict(tie) if (tie := Tie.of(manifest)) else str(checkpoint),
         "data": examples.sha256,
         **asdict(settings),
     }
-    resumed = _to_resume(output, run) if resume else None
+    resumed = state_to_resume(output, run) if resume else None
     if examples.left_out:
         shown.say(f"Not used of the examples: {listed(examples.left_out)}.")
 
@@ -138,14 +123,14 @@ def train(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=sorted(_targets(model, settings.targets)),
+        target_modules=sorted(linear_targets(model, settings.targets)),
     )
     model = get_peft_model(model, lora)
     if masks.update_masks is not None:  # single weights were pruned: the update is zero where they were
         mask_adapter(model, folder)
 
     # --- the trainer, which makes its folder
-    _write_run(output, run)
+    write_run(output, run)
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -183,14 +168,14 @@ def train(
     trainer.add_callback(_Telling(output / LOG, shown))
 
     # --- train
-    _forget_after(output / LOG, -1 if resumed is None else int(resumed.name.rpartition("-")[2]))
+    forget_after(output / LOG, -1 if resumed is None else int(resumed.name.rpartition("-")[2]))
     shown.started("train", time.monotonic())
     _begin(trainer, resumed, held_out, shown)
     trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     if held_out:
         trainer.evaluate()
-    lines = _logged(output / LOG)
-    _plot(lines, output / PLOT)
+    lines = logged(output / LOG)
+    plot(lines, output / PLOT)
     if diverged := [line["step"] for line in lines if "loss" in line and line["loss"] is None]:
         raise RequestFault(
             f"The loss is no number since step {diverged[0]}: training diverged.",
@@ -210,14 +195,6 @@ def train(
         merges=masks.update_masks is not None,
         base_is_public=manifest.base.is_public,
     )
-
-
-def _refuse_begun(output: Path) -> None:
-    if (output / RUN).is_file():
-        raise RequestFault(
-            f"{output} holds a training already.", way_out="--resume goes on with it; or name another folder."
-        )
-    refuse_occupied(output)
 
 
 def _hide_bars() -> None:
@@ -242,26 +219,6 @@ def _train_in_fp32(model: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def _refuse_unreadable(examples: Examples, tokenizer: Any) -> None:
-    """RequestFault where the tokenizer has no chat template for messages, or its template refuses some."""
-    if tokenizer.eos_token is None:
-        raise RequestFault("The checkpoint's tokenizer has no end-of-text token.", way_out="Name one (eos_token).")
-    if not examples.conversational:
-        return
-    if tokenizer.chat_template is None:
-        raise RequestFault(
-            f"{examples.places[0]} has messages, and the checkpoint's tokenizer has no chat template.",
-            way_out='Write the examples as "prompt" and "completion" texts, or use the checkpoint of a chat model.',
-        )
-    for place, row in zip(examples.places, examples.rows, strict=True):
-        try:
-            tokenizer.apply_chat_template([message for part in row.values() for message in part], tokenize=False)
-        except (TemplateError, TypeError) as error:
-            raise RequestFault(
-                f"{place}: the checkpoint's chat template refuses the messages: {error}.", way_out="Change the line."
-            ) from error
-
-
 def _learnable(examples: Examples, tokenizer: Any, length: int, shown: Shown) -> list[Row]:
     """Examples without those of whose completions nothing is within a sequence's `length`."""
     if examples.kind is not Kind.COMPLETION:
@@ -279,75 +236,6 @@ def _learnable(examples: Examples, tokenizer: Any, length: int, shown: Shown) ->
     if left_out := len(lengths) - len(kept):
         shown.say(f"{left_out} examples are left out: their prompts fill the {length} tokens of a sequence.")
     return kept
-
-
-def _refuse_too_long(folder: Path, length: int) -> None:
-    positions = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "max_position_embeddings", None)
-    if positions is not None and length > positions:
-        raise RequestFault(
-            f"Sequences of {length} tokens are longer than the model's {positions} positions.",
-            way_out=f"Choose a --length of at most {positions}.",
-        )
-
-
-def _refuse_several(device: str) -> None:
-    if device == "cuda" and torch.cuda.device_count() > 1:
-        raise RequestFault(
-            f"{torch.cuda.device_count()} GPUs are visible, and this trains on one.",
-            way_out="Choose it: CUDA_VISIBLE_DEVICES=0.",
-        )
-
-
-def _refuse_no_numbers(settings: Settings) -> None:
-    """What TRL fails of in words of its own, after minutes, or takes: with an alpha of 0 nothing is ever learned."""
-    for name in ("alpha", "learning_rate", "epochs"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value > 0):
-            raise RequestFault(
-                f"{value} is no {name.replace('_', ' ')}.",
-                field=name,
-                way_out=f"--{name.replace('_', '-')}: a number above 0.",
-            )
-    if not 0 <= settings.seed < 2**32:
-        raise RequestFault(f"{settings.seed} is no seed.", field="seed", way_out="--seed: from 0 to 4294967295.")
-
-
-def _write_run(output: Path, run: Mapping[str, Any]) -> None:
-    """At once, so that who is killed here is either resumed or has begun nothing."""
-    output.mkdir(parents=True, exist_ok=True)
-    partial = output / f".{RUN}"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    partial.replace(output / RUN)
-
-
-def _to_resume(output: Path, run: Mapping[str, Any]) -> Path | None:
-    """The last state in `output` that was saved whole, None without any. RequestFault if it is of another run."""
-    if (output / ADAPTER).exists():
-        raise RequestFault(f"{output / ADAPTER} is there: this training has ended.", way_out="Recover it.")
-    if not (output / RUN).is_file():
-        raise RequestFault(
-            f"{output} holds no training to resume: it has no {RUN}.",
-            way_out="Leave out --resume, with a folder that does not exist yet.",
-        )
-    before = json.loads((output / RUN).read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(run))
-    for key in now:
-        if before.get(key) != now[key]:
-            raise RequestFault(
-                f"The training in {output} is of another {key.replace('_', ' ')}: {before.get(key)}, not {now[key]}.",
-                way_out="Give the same options and data to resume it, or another --output.",
-            )
-    saved = sorted((output / CHECKPOINTS).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return next((path for path in reversed(saved) if _is_whole(path)), None)
-
-
-def _is_whole(saved: Path) -> bool:
-    """Trainer writes trainer_state.json last: without it, or with half of it, it was killed while saving."""
-    try:
-        json.loads((saved / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _split(rows: list[Row], settings: Settings) -> tuple[list[Row], list[Row]]:
@@ -374,19 +262,6 @@ def _pieces(rows: list[Row], tokenizer: Any, length: int) -> Iterator[Row]:
             yield {"input_ids": [*framing.before, *ids[start : start + room]]}
 
 
-def _targets(model: Any, wanted: tuple[str, ...]) -> set[str]:
-    """Names of linear layers, as every server of adapters knows them: no patterns. Not PEFT's "all-linear", which takes
-    fused experts along, whose updates cannot be recovered."""
-    linear = {
-        name.rpartition(".")[2] for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)
-    }
-    if unknown := sorted(set(wanted) - linear):
-        raise RequestFault(
-            f"The model has no linear layer {listed(unknown, 'or')}.", way_out=f"--target: {listed(sorted(linear))}."
-        )
-    return set(wanted) or linear
-
-
 class _Telling(TrainerCallback):  # type: ignore[misc]
     """Writes what Trainer logs, and shows how far it is; stops when the loss is no number any more."""
 
@@ -408,25 +283,3 @@ class _Telling(TrainerCallback):  # type: ignore[misc]
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _logged(path: Path) -> list[dict[str, Any]]:
-    """A line that was cut off when a process was killed is the last one, and left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """What was logged of steps that a resumed training takes again."""
-    kept = [line for line in _logged(path) if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def _plot(lines: list[dict[str, Any]], path: Path) -> None:
-    axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()
-    for name, style in (("loss", "-"), ("eval_loss", "o")):
-        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-        axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " ")) if points else None
-    axes.set(xlabel="step", ylabel="nats per token")
-    axes.legend()
-    figure.savefig(path)

@@ -9,7 +9,7 @@ import pytest
 from peft import LoraConfig
 
 from publisher.checkpoint.recovery.built_skeleton import built_skeleton
-from publisher.checkpoint.recovery.lora_places import NotPlain, is_plain, lora_places, lora_targets
+from publisher.checkpoint.recovery.lora_places import NotPlain, is_plain, lora_places
 from publisher.checkpoint.recovery.naming import Naming
 from publisher.checkpoint.recovery.nothing_pruned import NothingPruned
 from publisher.checkpoint.recovery.peft_places import peft_places
@@ -75,7 +75,7 @@ def compare(folder: Path, values: dict[str, Any]) -> bool:
     given, skeleton = config(values), built_skeleton(folder)
     assert is_plain(given)
     try:
-        wanted, also = lora_places(skeleton, given)
+        ours = lora_places(skeleton, given)
     except NotPlain:
         return False
     except ValueError:  # no module of the model is one of the targets
@@ -83,9 +83,9 @@ def compare(folder: Path, values: dict[str, Any]) -> bool:
             peft_places(folder, given, NAMING)
         return False
     theirs = peft_places(folder, given, NAMING)
-    assert wanted == theirs.wanted
-    assert {name: shape for name, shape in also.items() if NAMING.is_whole(name)} == theirs.also
-    assert lora_targets(skeleton, given) == theirs.targets
+    assert ours.wanted == theirs.wanted
+    assert {name: shape for name, shape in ours.also.items() if NAMING.is_whole(name)} == theirs.also
+    assert ours.targets == theirs.targets
     assert (skeleton.embeddings, skeleton.vocabulary) == (theirs.input_embeddings, theirs.vocabulary)
     assert skeleton.vocabulary_modules == theirs.embeddings
     return True
@@ -103,7 +103,7 @@ def test_files_tell_the_same_places_without_transformers(tmp_path: Path, family:
 
 def told(skeleton: Skeleton, values: dict[str, Any]) -> object:
     try:
-        return lora_places(skeleton, config(values))[0]
+        return lora_places(skeleton, config(values)).wanted
     except ValueError as error:
         return str(error)
 

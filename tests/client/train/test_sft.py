@@ -29,7 +29,8 @@ from publisher.checkpoint.tying import MARK_FILE
 from publisher.client.progress import Lines
 from publisher.client.train import sft
 from publisher.client.train.examples import read_examples
-from publisher.client.train.sft import Settings, Trained
+from publisher.client.train.settings import Settings
+from publisher.client.train.sft import Trained
 from publisher.errors import RequestFault
 from tests.client.train import tiny
 from tests.client.train.tiny import CHATS, PAIRS, TEXTS, jsonl

@@ -69,7 +69,7 @@ def test_what_comes_out_otherwise_is_named(made: Path, tmp_path: Path) -> None:
 def test_another_base_model_is_refused_before_work(made: Path, tmp_path: Path) -> None:
     done = again(made, tmp_path / "again", tiny_llama(tmp_path / "other", seed=5))
     assert done.exit_code == 4
-    assert "model.safetensors is not the file that the checkpoint was made from" in done.stderr
+    assert "is not the base model that the checkpoint was made from: model.safetensors" in done.stderr
     assert not (tmp_path / "again").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from in_toto_attestation.v1.statement import Statement
 
 from publisher.manifest.manifest import BaseModelRecord, FileRecord, Manifest
-from publisher.manifest.provenance import FILE_NAME, PREDICATE, Run, contradictions, statement, write_provenance
+from publisher.manifest.slsa_provenance import FILE_NAME, PREDICATE, Run, contradictions, statement, write_provenance
 from tests.manifest.contents import content
 
 DIGEST = "a" * 64
