@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -68,6 +69,7 @@ class PlacedFile:
         self._metadata, self._late = metadata, {name: torch.empty(0, dtype=torch.uint8) for name in late}
         self._places: dict[str, tuple[Entry, int]] = {}
         self._missing: dict[str, int] = {}
+        self._counting = Lock()
         start = header([*self.entries, *(Entry(name, "U8", (_LATE_AT_MOST,)) for name in late)], metadata)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.pwrite(self._descriptor, start, 0)
@@ -94,13 +96,14 @@ class PlacedFile:
         self.write_rows(name, 0, tensor)
 
     def write_rows(self, name: str, first: int, rows: Tensor) -> None:
-        """Put the rows of `name` from `first` on in their place, each once. One thread a tensor."""
+        """Put the rows of `name` from `first` on in their place, each once. Any thread may call."""
         entry, position = self._places[name]
         assert tuple(rows.shape[1:]) == entry.shape[1:], (name, tuple(rows.shape), entry.shape)
         content = rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data
         assert content.nbytes == prod(rows.shape) * ITEM_BYTES[entry.dtype], (name, rows.dtype, entry.dtype)
-        self._missing[name] -= content.nbytes
-        assert self._missing[name] >= 0, f"{name} was written before"
+        with self._counting:
+            self._missing[name] -= content.nbytes
+            assert self._missing[name] >= 0, f"{name} was written before"
         position += first * prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
         while content:
             written = os.pwrite(self._descriptor, content[:_AT_ONCE], position)

@@ -26,7 +26,8 @@ from publisher.checkpoint.recovery.folder import (
     renamed_when_whole,
     write_config,
 )
-from publisher.checkpoint.recovery.merging import Progress, merged_weight, silent, write_model
+from publisher.checkpoint.recovery.merging import merged_weight
+from publisher.checkpoint.recovery.model_copy import Progress, Rows, rows_of, silent, write_model
 from publisher.checkpoint.recovery.naming import Naming
 from publisher.checkpoint.recovery.places import places
 from publisher.checkpoint.recovery.report import RecoveryReport
@@ -135,12 +136,12 @@ def _write_merged(copy: TunedCopy, moved: Moved, base: Path, output: Path, progr
     for name in moved:
         _refuse_unfitting(copy, name, stored)
 
-    def merged(name: str) -> list[Tensor]:
+    def merged(name: str, weight: Tensor) -> Rows:
         if name not in moved:
-            return [stored.read(name)]
-        found = merged_weight(stored.read(name), copy.wide(name), copy.masks.mask_of(name))
+            return rows_of(weight)
+        found = merged_weight(weight, copy.wide(name), copy.masks.mask_of(name))
         refuse_overflow(name, found)
-        return [found]
+        return rows_of(found)
 
     with renamed_when_whole(output) as folder:
         write_model(stored, folder, merged, progress)

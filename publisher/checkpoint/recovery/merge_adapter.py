@@ -9,7 +9,8 @@ from publisher.checkpoint.integrity import CONFIG
 from publisher.checkpoint.model_weights import ModelWeights
 from publisher.checkpoint.provenance import trained_on
 from publisher.checkpoint.recovery.folder import read_config, refuse_occupied, renamed_when_whole
-from publisher.checkpoint.recovery.merging import Merge, Progress, silent
+from publisher.checkpoint.recovery.merging import Merge
+from publisher.checkpoint.recovery.model_copy import Progress, silent
 from publisher.checkpoint.recovery.nothing_pruned import NothingPruned
 from publisher.checkpoint.recovery.opening import SavedAdapter, opened
 from publisher.checkpoint.recovery.report import TrainedOn, notes_on

@@ -1,15 +1,13 @@
 """The base model with an update in it: W0 + scaling · (B A) ∘ M (arXiv 2502.13533, section 3.2), by whatever method.
 
 How recovery ends for checkpoints that lost single weights, and for updates that no adapter of the base model holds.
-One matrix is computed at a time, while the last one is written; what the update does not reach is copied bit by bit.
+What the update does not reach is copied bit by bit.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
 
@@ -20,26 +18,12 @@ from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
 from publisher.checkpoint.recovery.method import AdapterMethod
+from publisher.checkpoint.recovery.model_copy import Progress, Rows, rows_of, silent, write_model
 from publisher.checkpoint.recovery.naming import TOKENS
 from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.checkpoint.recovery.whole_parameters import refuse_cut, refuse_overflow, token_indices
 from publisher.errors import RequestFault
 from publisher.weights.folder import FLOATS, StoredWeights
-from publisher.weights.writing import PlacedFile
-
-#: pieces of a tensor that wait to be written
-_WAITING = 2
-#: Files of a model's folder that hold weights, in whatever format, and so do not come along; the card is another's.
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-_LEFT_BEHIND = ("README.md", ".gitattributes")
-
-
-#: bytes of the model that are done, and of all
-Progress = Callable[[int, int], None]
-
-
-def silent(done: int, total: int) -> None:
-    """For whoever shows no progress."""
 
 
 def merged_weight(weight: Tensor, update: Tensor, mask: Tensor | None) -> Tensor:
@@ -47,38 +31,6 @@ def merged_weight(weight: Tensor, update: Tensor, mask: Tensor | None) -> Tensor
     exact = torch.promote_types(torch.promote_types(weight.dtype, update.dtype), torch.float32)
     merged = (weight.to(exact) + update.to(exact)).to(weight.dtype)
     return merged if mask is None else torch.where(mask, merged, weight)
-
-
-def write_model(
-    base: StoredWeights, output: Path, pieces: Callable[[str], Iterable[Tensor]], progress: Progress = silent
-) -> None:
-    """A copy of the model `base`, in files of the same names, with its config and tokenizer. `pieces` says of each
-    weight what it becomes: rows after rows, or the whole tensor as one."""
-    for path in sorted(base.folder.iterdir()):
-        if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES and path.name not in _LEFT_BEHIND:
-            shutil.copyfile(path, output / path.name)
-    total, done = sum(entry.size for entry in base.entries.values()), 0
-    for file, weights in base.files.items():
-        with PlacedFile(output / file, [base.entries[weight] for weight in weights]) as placed:
-            for weight in _written(placed, pieces):
-                done += base.entries[weight].size
-                progress(done, total)
-
-
-def _written(file: PlacedFile, pieces: Callable[[str], Iterable[Tensor]]) -> Iterator[str]:
-    """The names of what is done. While pieces are written the next are computed."""
-    with ThreadPoolExecutor(1) as writer:
-        waiting: deque[Future[None]] = deque()
-        for entry in file.entries:
-            first = 0
-            for rows in pieces(entry.name):
-                if len(waiting) == _WAITING:
-                    waiting.popleft().result()
-                waiting.append(writer.submit(file.write_rows, entry.name, first, rows))
-                first += len(rows) if rows.ndim else 0
-            yield entry.name
-        for last in waiting:
-            last.result()
 
 
 class Merge:
@@ -96,7 +48,7 @@ class Merge:
         self._refuse_other_base()
         #: base weight → what is done to it, one after the other; what replaces all of it first
         self._changes: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
-        self._by_rows: dict[str, Callable[[Tensor], Iterator[Tensor]]] = {}
+        self._by_rows: dict[str, Callable[[Tensor], Rows]] = {}
         for name in adapter.tensors.wholes:
             self._changes[self._replaceable(name)].append(partial(self._with_whole, name))
         for change in method.changes(adapter, masks):
@@ -113,23 +65,22 @@ class Merge:
 
     def write(self, output: Path, progress: Progress = silent) -> None:
         """The merged model, in files of the base model's names, with its config and tokenizer."""
-        write_model(self.base, output, self._pieces, progress)
+        write_model(self.base, output, self._become, progress)
 
     @property
     def changed(self) -> int:
         """How many of the base model's weights."""
         return len(self._changes)
 
-    def _pieces(self, weight: str) -> Iterator[Tensor]:
-        stored, changes = self.base.read(weight), self._changes.get(weight, ())
+    def _become(self, weight: str, stored: Tensor) -> Rows:
+        changes = self._changes.get(weight, ())
+        if not changes:
+            return rows_of(stored)
         if len(changes) == 1 and weight in self._by_rows:
-            pieces = self._by_rows[weight](stored)
-        else:
-            pieces = iter([reduce(lambda merged, change: change(merged), changes, stored)])
-        for piece in pieces:
-            if changes:
-                refuse_overflow(weight, piece)
-            yield piece
+            return partial(_finite, weight, self._by_rows[weight](stored))
+        changed = reduce(lambda merged, change: change(merged), changes, stored)
+        refuse_overflow(weight, changed)
+        return rows_of(changed)
 
     def _with_whole(self, name: str, weight: Tensor) -> Tensor:
         recovered = self._replaced(name).to(weight.dtype)
@@ -201,6 +152,12 @@ class Merge:
                     f"{self.base.folder} is not the base model: the checkpoint has a mask for {weight} of shape "
                     f"{shape}, and there is {found}."
                 )
+
+
+def _finite(weight: str, rows: Rows, block: slice) -> Tensor:
+    found = rows(block)
+    refuse_overflow(weight, found)
+    return found
 
 
 def _fits(size: int | None, found: int) -> bool:

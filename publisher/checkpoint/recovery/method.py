@@ -13,6 +13,7 @@ from torch import Tensor
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.adapter import Adapter
+from publisher.checkpoint.recovery.model_copy import Rows
 from publisher.checkpoint.recovery.naming import Naming
 from publisher.errors import RequestFault
 from publisher.weights.writing import Entry
@@ -41,9 +42,8 @@ class Change:
     """What tensor `name` (with those that belong to it) does to the base model's `weight`, which has to have `shape`,
     None of an axis that the tensor says nothing of.
 
-    `merged`: the base model's weight → that with the update in it; `by_rows`: the same, some rows after others, where
-    that can be had. `embeds`: it changes embeddings alone, which a model
-    whose LM head they are cannot take.
+    `merged`: the base model's weight → that with the update in it; `by_rows`: the same, some rows at a time, where
+    that can be had. `embeds`: it changes embeddings alone, which a model whose LM head they are cannot take.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Change:
     shape: tuple[int | None, ...]
     merged: Callable[[Tensor], Tensor]
     embeds: bool = False
-    by_rows: Callable[[Tensor], Iterator[Tensor]] | None = None
+    by_rows: Callable[[Tensor], Rows] | None = None
 
 
 def where_no_mask_is_needed(masks: PruningMasks) -> bool:

@@ -31,9 +31,10 @@ from publisher.checkpoint.recovery.folder import (
     renamed_when_whole,
     write_config,
 )
-from publisher.checkpoint.recovery.merging import Merge, Progress, silent
+from publisher.checkpoint.recovery.merging import Merge
 from publisher.checkpoint.recovery.method import AdapterMethod, Update
 from publisher.checkpoint.recovery.methods import method_of
+from publisher.checkpoint.recovery.model_copy import Progress, silent
 from publisher.checkpoint.recovery.opening import SavedAdapter, opened
 from publisher.checkpoint.recovery.places import AdapterPlaces
 from publisher.checkpoint.recovery.report import (

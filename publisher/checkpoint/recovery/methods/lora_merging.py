@@ -25,11 +25,9 @@ from publisher.checkpoint.recovery.methods.lora_placement import (
     recover_tensor,
     recovered_shape,
 )
+from publisher.checkpoint.recovery.model_copy import Rows
 from publisher.checkpoint.recovery.naming import PEFT_PREFIX
 from publisher.errors import RequestFault
-
-#: numbers that are computed with at once
-_AT_ONCE = 2**18
 
 
 def changes(adapter: Adapter, masks: PruningMasks) -> Iterator[Change]:
@@ -64,7 +62,7 @@ class _Factors:
         weight = f"{_module(name, B)}.weight"
         shape = (self._shape(name)[0], self._partner(name, B, A)[1])
         rows = partial(self._rows, name, weight)
-        return Change(name, weight, shape, lambda found: torch.cat([*rows(found)]), by_rows=rows)
+        return Change(name, weight, shape, lambda found: rows(found)(slice(None)), by_rows=rows)
 
     def of_embeddings(self, name: str) -> Change:
         shape = (self._partner(name, EMBEDDING_B, EMBEDDING_A)[1], self._shape(name)[0])
@@ -74,7 +72,7 @@ class _Factors:
     def of_bias(self, name: str) -> Change:
         return Change(name, f"{_module(name, B_BIAS)}.bias", self._shape(name), partial(self._with_bias, name))
 
-    def _rows(self, name: str, weight_name: str, weight: Tensor) -> Iterator[Tensor]:
+    def _rows(self, name: str, weight_name: str, weight: Tensor) -> Rows:
         left = self._exact(name) * self._scaling(_module(name, B), A)
         return rows_with_product(weight, left, self._exact(name.removesuffix(B) + A), self.masks.mask_of(weight_name))
 
@@ -118,22 +116,19 @@ class _Factors:
         return recovered_shape(name, self.adapter.tensors.shape(name), self.masks)
 
 
-def rows_with_product(weight: Tensor, b: Tensor, a: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+def rows_with_product(weight: Tensor, b: Tensor, a: Tensor, mask: Tensor | None) -> Rows:
     """`weight` (out, in) plus `b` (out, rank) times `a` (rank, in), both of fp32 or better, where `mask` keeps it;
-    rounded once to the weight's dtype.
-
-    So many rows at once as the processor's cache holds: a whole matrix is new memory, which takes longer to get than to
-    compute.
-    """
+    rounded once to the weight's dtype."""
     exact = torch.promote_types(weight.dtype, torch.promote_types(b.dtype, a.dtype))
     left, right = b.to(exact), a.to(exact)
-    step = max(1, _AT_ONCE // max(1, weight.shape[1]))
-    for start in range(0, len(weight), step):
-        rows = slice(start, start + step)
-        update = left[rows] @ right
-        if mask is not None:
-            update.mul_(mask[rows].view(torch.uint8))
-        yield update.add_(weight[rows]).to(weight.dtype)
+
+    def rows(block: slice) -> Tensor:
+        if mask is None:
+            return weight[block].to(exact, copy=True).addmm_(left[block], right).to(weight.dtype)
+        update = (left[block] @ right).mul_(mask[block].view(torch.uint8))
+        return update.add_(weight[block]).to(weight.dtype)
+
+    return rows
 
 
 def _refuse_activated(config: Config) -> None:
