@@ -30,12 +30,14 @@ class StepState(StrEnum):
     FINISHED = "finished"
     REUSED = "reused"
     SKIPPED = "skipped"
+    #: the job ended before it
+    UNREACHED = "unreached"
     STOPPED = "stopped"
     FAILED = "failed"
 
 
 #: what people read
-WORDS = {StepState.STARTED: "running", StepState.FINISHED: "done"}
+WORDS = {StepState.STARTED: "running", StepState.FINISHED: "done", StepState.UNREACHED: "not reached"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def _settle(step: Step, job: Job, skipped: bool) -> Step:
         return Step(step.stage, StepState.FAILED, step.seconds, step.seq, step.at)
     if step.state is StepState.STARTED and (job.state.finished or job.state is JobState.PAUSED):
         return Step(step.stage, StepState.STOPPED, step.seconds, step.seq, step.at)
+    if step.state is StepState.WAITING and job.state.finished:
+        return Step(step.stage, StepState.UNREACHED)
     return step
 
 

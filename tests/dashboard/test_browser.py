@@ -84,13 +84,28 @@ def test_next_stage_failure_and_way_out_appear_by_themselves(
     assert page.run("document.querySelector('#announcement').textContent") == "quantize started"
     work.report(progress("quantize", 3 * 2**20, 12 * 2**20, "bytes"), stage="quantize")
     page.wait_for("document.querySelector('#amount')?.textContent.trim() === '3.0 MiB of 12.0 MiB'")
+    assert page.run("document.title").startswith("running")
     work.fail(OUT_OF_DISK)
     page.wait_for("document.querySelector('#status').dataset.state === 'failed'")
+    assert page.run("document.title").startswith("failed")
     assert "Free space, then retry." in page.text(".failure")
     page.click(".title button")
     page.wait_for("document.querySelector('#status').dataset.state === 'queued'")
     work.start()
     page.wait_for("document.querySelector('#status').dataset.state === 'running'")
+
+
+def test_focus_stays_where_the_reader_works(signed_in: Chromium, dashboard: RunningDashboard, account: Account) -> None:
+    work, page = aligning(account), signed_in
+    page.open(f"{dashboard.url}/jobs/{work.job_id}")
+    page.run("document.querySelector('form[action$=cancel] button').focus()")
+    work.report(stage_event("align", "finished", 61.0), stage_event("quantize", "started"), stage="quantize")
+    page.wait_for("document.querySelector('.steps [aria-current=step] .stage').textContent === 'quantize'")
+    assert page.run("document.activeElement.textContent") == "Cancel"
+    # which a job that has ended has not
+    work.fail(OUT_OF_DISK)
+    page.wait_for("document.querySelector('#status').dataset.state === 'failed'")
+    assert page.run("document.activeElement.tagName") == "H1"
 
 
 def test_stage_that_runs_again_redraws_its_curve(

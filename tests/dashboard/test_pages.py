@@ -191,12 +191,22 @@ def test_succeeded_job_skipped_what_it_did_not_run(account: Account, browser: ht
     assert shown["align"] == shown["evaluate"] == "skipped"
 
 
+def test_succeeded_job_leads_to_its_result(account: Account, browser: httpx.Client) -> None:
+    work = account.job().start().stages("fetch", "calibrate", "prune", "quantize", "package", running="publish")
+    link = f'<a href="/variants/{work.variant_id}">See the checkpoint</a>'
+    assert link not in look(browser, f"/jobs/{work.job_id}")
+    work.succeed(manifest())
+    assert link in look(browser, f"/jobs/{work.job_id}")
+
+
 def test_cancelled_job_stopped_where_it_was(account: Account, browser: httpx.Client) -> None:
     work = account.job().start().stages("fetch", running="align").cancel()
     assert "Stopping" in look(browser, f"/jobs/{work.job_id}")
     work.stop()
     page = look(browser, f"/jobs/{work.job_id}")
     assert steps(page)["align"] == "stopped"
+    assert steps(page)["quantize"] == steps(page)["publish"] == "unreached"
+    assert "not reached" in page
     assert "Retry" in page
 
 

@@ -43,13 +43,28 @@ async function refresh(...ids) {
   const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  document.title = fresh.title;
   for (const id of ids) {
     const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
     if (!old || !next || old.outerHTML === next.outerHTML) continue;
-    const focus = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const focus = old.contains(document.activeElement) ? document.activeElement : null;
     old.replaceWith(next);
-    if (focus) $(`a[href="${CSS.escape(focus)}"]`, next)?.focus();
+    if (focus) (same(focus, next) ?? heading(next))?.focus();
   }
+}
+
+// What has the focus stays where it was for whoever works by keyboard: the same link, or the button of the same form…
+function same(element, root) {
+  const [link, action] = [element.getAttribute("href"), element.form?.getAttribute("action")];
+  if (link) return $(`a[href="${CSS.escape(link)}"]`, root);
+  return action ? $(`form[action="${CSS.escape(action)}"] button`, root) : null;
+}
+
+// … and where that is gone, as the button of a job that has ended, near it rather than at the top of the page.
+function heading(root) {
+  const found = $("h1, h2", root);
+  if (found) found.tabIndex = -1;
+  return found;
 }
 
 // One refresh at a time; what was asked for meanwhile is fetched after it.
@@ -184,8 +199,8 @@ function onMetric(data) {
 const LOG_LINES = 500;
 
 function onLog(data) {
-  const log = $("#log");
-  const below = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  const log = $("#log"), box = log.parentElement;
+  const below = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
   const line = document.createElement("li");
   const time = document.createElement("time"), text = document.createElement("span");
   const at = new Date(data.at * 1000).toISOString();
@@ -193,7 +208,7 @@ function onLog(data) {
   line.append(time, " ", text);
   log.append(line);
   while (log.children.length > LOG_LINES) log.firstElementChild.remove();
-  if (below) log.scrollTop = log.scrollHeight;
+  if (below) box.scrollTop = box.scrollHeight;
 }
 
 if (job) {
@@ -215,7 +230,7 @@ if (job) {
 }
 
 const log = $("#log");
-if (log) log.scrollTop = log.scrollHeight;
+if (log) log.parentElement.scrollTop = log.parentElement.scrollHeight;
 
 // --- the value under the pointer
 document.addEventListener("pointermove", (event) => {
