@@ -17,6 +17,7 @@ from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_r
 from publisher.client.extras import require
 from publisher.configuration.signing_key import ModelKey
 from publisher.errors import RequestFault
+from publisher.files.disk import full_disk_as_fault
 from publisher.files.faults import file_faults
 from publisher.manifest.manifest import Manifest
 from publisher.recipe import Recipe
@@ -29,7 +30,7 @@ from worker.build.terminal import shown_progress
 from worker.models.device import Device, choose_device
 from worker.request import BaseModelSource, BuildRequest
 from worker.stages.pipeline import run_pipeline, stages_of
-from worker.storage.disk import full_disk_as_fault
+from worker.storage.collection import LARGER_DISK
 from worker.storage.folder import RECORD, empty
 from worker.storage.store import StageStore
 
@@ -108,7 +109,7 @@ def make(request: BuildRequest, out: Path, work: Path | None, last: Stage) -> No
     store = StageStore(work or out / _WORK)
     with shown_progress() as shown:
         folders = run_pipeline(request, store, shown.context, last, shown.on_stage)
-    with full_disk_as_fault(last, out):
+    with full_disk_as_fault(f"stage {last}", out, LARGER_DISK):
         deliver(folders[last], out, own_store=work is None)
 
 

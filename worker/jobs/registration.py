@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from publisher.configuration.workers import device_names, queue_names
 from publisher.errors import InfrastructureFault
+from publisher.files.disk import free_bytes
 from publisher.plan.align import Machine
 from publisher.plan.capacity import Capacity
 from publisher.plan.queues import NAMES
@@ -116,10 +116,8 @@ class Registration:
 
 
 def _free_disk(folder: Path) -> int | None:
-    """Bytes that this process may still write below `folder`, which need not be there yet."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     try:
-        return shutil.disk_usage(existing).free
+        return free_bytes(folder)
     except OSError:
         return None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from publisher.errors import OutOfDisk
 from publisher.files.amounts import ago, size
+from publisher.files.disk import free_bytes
 from publisher.recipe.stages import Stage
 from worker.storage.locks import try_lock
 from worker.storage.survey import Freeing, Item, survey, total_bytes
@@ -23,6 +24,9 @@ from worker.storage.uses import StillWanted, alone, nobody, wanted
 
 _DAY = 24 * 3600.0
 _TRASH = ".trash"
+
+#: what to do about a full disk
+LARGER_DISK = "Free space there or put the data folder on a larger disk; finished stages are kept."
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,9 @@ def make_room(root: Path, stage: Stage, needed: int, upkeep: Upkeep) -> list[Rem
         reserve = f", {size(kept_free)} of which stay free" if kept_free else ""
         raise OutOfDisk(
             f"stage {stage} needs about {size(needed)} under {root}, {size(free)} are free{reserve}.",
-            way_out="Free space there or put the data folder on a larger disk; finished stages are kept.",
+            way_out=LARGER_DISK,
         )
     return removed
-
-
-def free_bytes(folder: Path) -> int:
-    """Of the disk that holds `folder`, which need not exist yet."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
 
 
 def collect(

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from publisher.files.amounts import size
+from publisher.files.disk import full_disk_as_fault
 from publisher.recipe.stages import Stage
-from worker.storage.collection import Upkeep, make_room
-from worker.storage.disk import full_disk_as_fault
+from worker.storage.collection import LARGER_DISK, Upkeep, make_room
 from worker.storage.folder import (
     RECORD,
     STATE,
@@ -124,7 +124,7 @@ class StageStore:
             with suppress(PermissionError):  # another user's store, which this one may only read
                 os.utime(found / RECORD)  # it was used now
             return found, True
-        with full_disk_as_fault(stage, self.root), self._exclusive(stage, digest, check):
+        with full_disk_as_fault(f"stage {stage}", self.root, LARGER_DISK), self._exclusive(stage, digest, check):
             found = self.find(stage, digest)
             if found is None:
                 with self._writing(stage, digest, inputs or {}, check) as partial:
@@ -146,7 +146,7 @@ class StageStore:
         Raises OutOfDisk when the disk is full.
         """
         with (
-            full_disk_as_fault(stage, self.root),
+            full_disk_as_fault(f"stage {stage}", self.root, LARGER_DISK),
             self._exclusive(stage, digest, check),
             self._writing(stage, digest, inputs or {}, check) as partial,
         ):

@@ -42,7 +42,7 @@ class ShardWriter:
         self._files[name].write(name, tensor)
 
     def write_rows(self, name: str, first: int, rows: Tensor) -> None:
-        """Put the rows of `name` from `first` on in their place; one thread a tensor."""
+        """Put the rows of `name` from `first` on in their place. Any thread may call."""
         self._files[name].write_rows(name, first, rows)
 
     def append(self, name: str, content: Tensor) -> None:

@@ -14,10 +14,14 @@ from typing import Any
 from publisher.checkpoint.provenance import KEY, PLACE
 from publisher.checkpoint.recovery.written_by import without_unsaved_biases
 from publisher.errors import RequestFault
+from publisher.files.disk import full_disk_as_fault
 from publisher.weights.folder import opened
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
+
+#: what to do about a full disk
+OTHER_DISK = "Free space there, or name a folder on a larger disk; nothing was written."
 
 
 def read_config(adapter: Path) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def _made_beside(output: Path) -> Path:
         partial = output.parent / f".{output.name}.{secrets.token_hex(8)}"
         partial.mkdir()  # with the mode that the umask gives, which tempfile's would not have
         return partial
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise RequestFault(
             f"{output} cannot be made: {error.strerror} ({error.filename}).", way_out="Name a folder that can be."
         ) from error
@@ -96,10 +100,12 @@ def _made_beside(output: Path) -> Path:
 
 @contextmanager
 def renamed_when_whole(output: Path) -> Iterator[Path]:
-    """A folder beside `output` (so on the same disk) that takes its name at the end, or vanishes."""
+    """A folder beside `output` (so on the same disk) that takes its name at the end, or vanishes: then what a full disk
+    made libraries raise is OutOfDisk."""
     partial = _made_beside(output)
     try:
-        yield partial
+        with full_disk_as_fault(str(output), output.parent, OTHER_DISK):
+            yield partial
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

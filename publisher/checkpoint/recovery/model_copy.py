@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from publisher.checkpoint.recovery.folder import OTHER_DISK
+from publisher.files.disk import refuse_no_room
 from publisher.weights.folder import StoredWeights
 from publisher.weights.writing import PlacedFile
 
@@ -26,7 +28,7 @@ Rows = Callable[[slice], Tensor]
 Progress = Callable[[int, int], None]
 
 #: numbers of a block
-_AT_ONCE = 2**18
+_AT_ONCE = 2**19
 #: blocks that wait for each thread
 _WAITING = 2
 #: Files of a model's folder that hold weights, in whatever format, and so do not come along; the card is another's.
@@ -41,23 +43,31 @@ def silent(done: int, total: int) -> None:
 def write_model(
     base: StoredWeights, output: Path, become: Callable[[str, Tensor], Rows], progress: Progress = silent
 ) -> None:
-    """A copy of the model `base`, in files of the same names, with its config and tokenizer. `become` says of each
-    weight, given as it is stored, what it becomes; it is asked in one thread, when the weight's turn comes."""
+    """A copy of the model `base`, in files of the same names, with its config and tokenizer.
+
+    `become` says of each weight, given as it is stored, what it becomes; it is asked in one thread, when the weight's
+    turn comes. Raises OutOfDisk before anything is written if the copy does not fit where `output` is.
+    """
+    total, done = sum(entry.size for entry in base.entries.values()), 0
+    refuse_no_room("The model", output.parent, total, OTHER_DISK)
     for path in sorted(base.folder.iterdir()):
         if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES and path.name not in _LEFT_BEHIND:
             shutil.copyfile(path, output / path.name)
-    total, done = sum(entry.size for entry in base.entries.values()), 0
     with _one_thread_each() as threads:
         for file, weights in base.files.items():
-            with PlacedFile(output / file, [base.entries[weight] for weight in weights]) as placed:
-                for weight in _written(placed, base, become, threads):
+            with (
+                PlacedFile(output / file, [base.entries[weight] for weight in weights]) as placed,
+                # whatever ends the loop, no thread writes on when the file is closed
+                closing(_written(placed, base, become, threads)) as written,
+            ):
+                for weight in written:
                     done += base.entries[weight].size
                     progress(done, total)
 
 
 def _written(
     file: PlacedFile, base: StoredWeights, become: Callable[[str, Tensor], Rows], threads: int
-) -> Iterator[str]:
+) -> Generator[str]:
     """The names of what is done."""
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[None]] = deque()

@@ -49,7 +49,7 @@ async function refresh(...ids) {
     if (!old || !next || old.outerHTML === next.outerHTML) continue;
     const focus = old.contains(document.activeElement) ? document.activeElement : null;
     old.replaceWith(next);
-    if (focus) (same(focus, next) ?? heading(next))?.focus();
+    if (focus) (same(focus, next) ?? heading(next))?.focus({ preventScroll: true });
   }
 }
 

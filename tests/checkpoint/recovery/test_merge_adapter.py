@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from publisher.checkpoint.recovery import recover_adapter
 from publisher.checkpoint.recovery.merge_adapter import merge_adapter
 from publisher.client.merge import merge
-from publisher.errors import RequestFault
+from publisher.errors import OutOfDisk, RequestFault
 from publisher.weights.folder import StoredWeights
 from tests.checkpoint.recovery.methods.oracle import SIZES, Folders, error, folders
 from tests.checkpoint.recovery.methods.peft_configs import tuned
@@ -126,3 +129,24 @@ def test_command_says_what_it_did_and_what_is_wrong_in_one_line(tmp_path: Path, 
     assert (first.exit_code, first.stdout.splitlines()[0]) == (0, f"Merged into 14 of 27 tensors: {tmp_path / 'out'}")
     assert (second.exit_code, second.stdout) == (4, "")
     assert "already holds something" in second.stderr
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to write beyond `size` bytes of a file, to every writer in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_in_words_and_nothing_stays(tmp_path: Path, given: Folders) -> None:
+    recovered = adapter(given, tmp_path)
+    (tmp_path / "to").mkdir()
+    with files_of_at_most(1000), pytest.raises(OutOfDisk, match="merged: a file in"):
+        merge_adapter(given.base, recovered, tmp_path / "to/merged")
+    with files_of_at_most(1000), pytest.raises(OutOfDisk, match="again: a file in"):
+        recover_adapter(tmp_path / "trained", given.checkpoint, tmp_path / "to/again", base_model=str(given.base))
+    assert not [*(tmp_path / "to").iterdir()]

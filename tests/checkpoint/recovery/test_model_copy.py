@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from publisher.checkpoint.recovery.model_copy import Rows, rows_of, write_model
+from publisher.errors import OutOfDisk
+from publisher.files.disk import free_bytes
 from publisher.weights.folder import StoredWeights
+from publisher.weights.writing import Entry
 
 #: more rows than one block has, fewer, none at all, and a weight that has no rows
 SHAPES = {"large": (5000, 200), "small": (3, 4), "empty": (0, 7), "scalar": ()}
@@ -52,3 +56,27 @@ def test_what_fails_in_a_thread_ends_all_and_torch_keeps_its_threads(tmp_path: P
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_whoever_stops_watching_stops_the_writing(tmp_path: Path) -> None:
+    base = stored(tmp_path / "base")
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "copy").mkdir()
+    running = threading.active_count()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write_model(base, tmp_path / "copy", lambda name, weight: rows_of(weight), interrupted)
+    # the traceback still holds every frame: nothing here waits for the garbage collector
+    assert caught.tb is not None
+    assert threading.active_count() == running
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    base = stored(tmp_path / "base")
+    base.entries["large"] = Entry("large", "F32", (free_bytes(tmp_path),))
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(OutOfDisk, match=r"The model takes .* free"):
+        write_model(base, tmp_path / "copy", lambda name, weight: rows_of(weight))
+    assert not [*(tmp_path / "copy").iterdir()]

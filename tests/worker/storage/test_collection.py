@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import OutOfDisk
+from publisher.files.disk import free_bytes
 from publisher.recipe.stages import Stage
-from worker.storage.collection import Limits, Removed, Upkeep, collect, free_bytes
+from worker.storage.collection import Limits, Removed, Upkeep, collect
 from worker.storage.folder import RECORD
 from worker.storage.locks import try_lock
 from worker.storage.store import StageStore, stage_digest
