@@ -45,7 +45,9 @@ or shapes, without a difference or far from the checkpoint are refused by name. 
 of every weight, which a LoRA of low rank cannot hold, and its report then says that most of the difference is lost.
 
 `publisher merge BASE ADAPTER OUTPUT` merges an adapter that was recovered into a copy of the base model, one tensor in
-memory at a time; the output appears when it is whole.
+memory at a time; the output appears when it is whole. A disk too small for it is refused before anything is written;
+what is stopped by Ctrl-C or a full disk leaves nothing. After `kill -9` or a power failure a hidden folder `.OUTPUT.…`
+stays beside it: delete that.
 
 Parameters that an adapter holds whole (`modules_to_save`, norms, embeddings, trained tokens) are recovered as
 differences to the checkpoint's own, whatever the method.
