@@ -48,6 +48,7 @@ from publisher.api.watchdog import Watchdog
 from publisher.api.webhook_messages import describe_messages
 from publisher.dashboard.oidc import create_provider
 from publisher.dashboard.router import create_dashboard
+from publisher.dashboard.unknown import add_pages
 from publisher.files.private import write_private
 from publisher.hub.app import embedded_hub, service_hub
 from publisher.hub.connections import allow_many, silent_ones_closed
@@ -103,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.monitoring = Monitoring()
     app.state.monitoring.observe(service, app.state.watchdog, app.state.fan_out, app.state.outside)
     add_handlers(app)
+    add_pages(app)
     app.add_middleware(AnnouncedBodies)
     app.add_middleware(CarefulHeaders)
     app.state.tells_requests = False

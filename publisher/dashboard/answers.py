@@ -19,6 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from publisher.dashboard import asset_files, presentation
 from publisher.dashboard.access import SignedOut, Visitor, visitor_of
 from publisher.dashboard.charts import BOX
+from publisher.dashboard.navigation import sections
+from publisher.dashboard.packing import pack
 from publisher.errors import NotFound, PublisherError
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -31,7 +33,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters |= presentation.FILTERS
-_templates.globals |= {"asset": asset_files.address, "box": BOX}
+_templates.globals |= {"asset": asset_files.address, "box": BOX, "sections": sections}
 
 
 class PageRoute(APIRoute):
@@ -44,7 +46,7 @@ class PageRoute(APIRoute):
             response = await _answer(handle, request)
             # a tenant's data: nothing stays behind in a shared cache or, after signing out, in the browser
             response.headers.setdefault("Cache-Control", "no-store")
-            return response
+            return pack(request, response)
 
         return answer
 

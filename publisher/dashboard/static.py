@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
 
+from publisher.dashboard import asset_files
 from publisher.dashboard.answers import PageRoute
-from publisher.dashboard.asset_files import FOLDER, MEDIA_TYPES
+from publisher.dashboard.packing import takes_gzip
 from publisher.errors import NotFound
 
 router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/assets/{name}")
-def asset(name: str) -> FileResponse:
-    if name not in MEDIA_TYPES:
+def asset(name: str, request: Request) -> Response:
+    if name not in asset_files.names():
         raise NotFound(f"There is no asset {name!r}.")
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return FileResponse(FOLDER / name, media_type=MEDIA_TYPES[name], headers=headers)
+    found = asset_files.asset(name)
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    if not takes_gzip(request):
+        return Response(found.content, media_type=found.media_type, headers=headers)
+    return Response(found.packed, media_type=found.media_type, headers=headers | {"Content-Encoding": "gzip"})

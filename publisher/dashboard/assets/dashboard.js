@@ -32,6 +32,23 @@ const number = (value) =>
   value && Math.abs(value) < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e")
     : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
 
+// --- times in the reader's own zone, with UTC under the pointer
+const ZONED = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const HOURS = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hour12: false });
+
+// `<time>`: "3 min ago" stays and says the moment under the pointer; `class="clock"` becomes the reader's hour, minute
+// and second, `class="moment"` date and time.
+function localise(root) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
+    const at = new Date(time.dateTime), utc = `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+    time.dataset.local = "";
+    if (time.className === "clock") time.textContent = HOURS.format(at);
+    if (time.className === "moment") time.textContent = ZONED.format(at);
+    time.title = time.className === "moment" ? utc : `${ZONED.format(at)} · ${utc}`;
+  }
+}
+localise(document);
+
 setInterval(() => {
   for (const element of document.querySelectorAll("[data-since]")) {
     element.textContent = duration(now() - Number(element.dataset.since));
@@ -44,6 +61,7 @@ async function refresh(...ids) {
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   document.title = fresh.title;
+  localise(fresh);
   for (const id of ids) {
     const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
     if (!old || !next || old.outerHTML === next.outerHTML) continue;
@@ -203,9 +221,9 @@ function onLog(data) {
   const below = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
   const line = document.createElement("li");
   const time = document.createElement("time"), text = document.createElement("span");
-  const at = new Date(data.at * 1000).toISOString();
-  [time.dateTime, time.textContent, text.textContent] = [at, at.slice(11, 19), data.message];
+  [time.className, time.dateTime, text.textContent] = ["clock", new Date(data.at * 1000).toISOString(), data.message];
   line.append(time, " ", text);
+  localise(line);
   log.append(line);
   while (log.children.length > LOG_LINES) log.firstElementChild.remove();
   if (below) box.scrollTop = box.scrollHeight;
