@@ -35,7 +35,12 @@ class Cost:
 
 
 def run_side(module: str, arguments: Mapping[str, object], threads: int = 2) -> Cost:
-    """Run `python -m module` with `arguments` as its one command line argument, in JSON; it ends with `report_side`."""
+    """As `run_module`; the side ends with `report_side`."""
+    return Cost(**json.loads(run_module(module, arguments, threads)))
+
+
+def run_module(module: str, arguments: Mapping[str, object], threads: int = 2) -> str:
+    """Run `python -m module` with `arguments`, in JSON, as its one command line argument; returns its last line."""
     environment = os.environ | {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "OMP_NUM_THREADS": str(threads),
@@ -43,7 +48,7 @@ def run_side(module: str, arguments: Mapping[str, object], threads: int = 2) -> 
     }
     command = [sys.executable, "-m", module, json.dumps(dict(arguments))]
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return Cost(**json.loads(run.stdout.splitlines()[-1]))
+    return run.stdout.splitlines()[-1]
 
 
 def asked_side() -> dict[str, Any] | None:
