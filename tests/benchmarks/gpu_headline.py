@@ -7,8 +7,8 @@ r=8 on all linear layers, batch 1, activation checkpointing, 512 and 2,048 token
 Disk: 11 GiB a pruned model; --whole 37 GiB more.
 
 The least time that a step could take, from the arithmetic alone: forward, backward without the frozen weights'
-gradients and the forward pass again are 6 operations a weight and token; at 989 TFLOP/s dense bf16 (H100, H200) 512 tokens of
-16.3 · 10⁹ weights take 0.05 s, of 69 · 10⁹ 0.21 s. Reading 8 GiB of NF4 three times at 4 TB/s takes 0.006 s.
+gradients and the forward pass again are 6 operations a weight and token; at 989 TFLOP/s dense bf16 (H100, H200) 512
+tokens of 16.3 · 10⁹ weights take 0.05 s, of 69 · 10⁹ 0.21 s. Reading 8 GiB of NF4 three times at 4 TB/s takes 0.006 s.
 """
 
 from __future__ import annotations

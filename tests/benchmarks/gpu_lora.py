@@ -88,7 +88,7 @@ def _train(setup: Setup) -> Trained:
 def _with_lora(model: PreTrainedModel, setup: Setup) -> nn.Module:
     linear = {name.rpartition(".")[2] for name, one in model.base_model.named_modules() if isinstance(one, nn.Linear)}
     lora = LoraConfig(task_type="CAUSAL_LM", r=setup.rank, lora_alpha=2 * setup.rank, target_modules=sorted(linear))
-    adapted = get_peft_model(model, lora)
+    adapted: Any = get_peft_model(model, lora)  # of a class of its own for each task
     if setup.checkpointing:
         adapted.enable_input_require_grads()
         adapted.gradient_checkpointing_enable({"use_reentrant": False})

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.gpu_table8 --work FOLDER --out FILE [--device cuda] [--samples 128] [--tiny]
 
 bf16 with random weights of LLaMA-2's widths, length 512, batch 128 in micro-batches of 4, no activation checkpointing
-(the paper's 51,661 MiB for the 13B are its weights, 26 GB, and what their activations take). Fewer than the paper's 1,024
-samples are run, and the latency scaled; throughput is of the steps alone. Rounds alternate the sides, medians count.
+(the paper's 51,661 MiB for the 13B are its weights, 26 GB, and what their activations take). Fewer than the paper's
+1,024 samples are run, and the latency scaled; throughput is of the steps alone. Rounds alternate the sides, medians
+count.
 
 The paper, on an A100: 29,799 / 30,517 / 51,661 MiB; 147.86 / 134.27 / 206.07 s; 6.93 / 7.63 / 4.97 samples a second.
 Goals: peak at most 0.577 of the 13B's, throughput at least 1.39 times the 13B's.

@@ -3,11 +3,11 @@
     python -m tests.benchmarks.gpu_user --work FOLDER --out FILE [--device cuda] [--tiny]
 
 LLaMA-2-7B's widths pruned at 0.5: as they come out, and with `round_to` 64 and 128; length 512, micro-batch 4,
-activation checkpointing. Goals: tokens per second at least base / pruned parameters times the base's, peak at most pruned / base
-parameters + 10 % of the base's.
+activation checkpointing. Goals: tokens per second at least base / pruned parameters times the base's, peak at most
+pruned / base parameters + 10 % of the base's.
 
-First, whether the kernels read 4-bit rows rightly whose width is no multiple of 64, which bitsandbytes' for CPUs
-do not: the largest difference from a product with the same weight unpacked, relative to its largest value, for one token
+First, whether the kernels read 4-bit rows rightly whose width is no multiple of 64, which bitsandbytes' for CPUs do
+not: the largest difference from a product with the same weight unpacked, relative to its largest value, for one token
 (inference) and many (training).
 """
 
