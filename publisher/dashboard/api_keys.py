@@ -17,7 +17,7 @@ from publisher.dashboard.filled import Filled, Line, Ticked, day, read
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.settings import settings_page
 from publisher.errors import RequestFault
-from publisher.keys.scopes import SCOPES
+from publisher.keys.scopes import ALL, SCOPES
 from publisher.store import keys
 from publisher.store.actors import names_of
 from publisher.store.database import clock
@@ -60,6 +60,7 @@ def _page(
             cursor=cursor,
             next_cursor=rows.next_cursor,
             form=form,
+            every=ALL,
             scopes=[each for each in SCOPES if each.scope in visitor.caller.rights],
             ends=keys.end_of(session, visitor.tenant_id, visitor.caller.key_id),
             status=status,

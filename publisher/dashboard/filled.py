@@ -39,6 +39,11 @@ class Filled:
         """What was typed there, or nothing."""
         return self.values.get(name, "")
 
+    @property
+    def first_fault(self) -> str | None:
+        """The field that the reader is led to."""
+        return next((name for name in self.values if name in self.faults), None)
+
     @classmethod
     def refused(cls, values: Mapping[str, Any], fault: PublisherError) -> Self:
         """The form as it was sent. What is wrong with a field that it does not have is wrong with the whole."""

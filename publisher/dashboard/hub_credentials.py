@@ -25,10 +25,10 @@ router = APIRouter(prefix=START, route_class=PageRoute)
 
 @router.get("")
 def hub(service: CurrentService, visitor: Administrator) -> HTMLResponse:
-    return _page(service, visitor, Filled())
+    return _page(service, visitor)
 
 
-def _page(service: Service, visitor: Visitor, form: Filled, status: int = 200) -> HTMLResponse:
+def _page(service: Service, visitor: Visitor, form: Filled | None = None, status: int = 200) -> HTMLResponse:
     with service.database.read() as session:
         row = hub_credentials.find(session, visitor.tenant_id)
         return settings_page(
@@ -40,7 +40,7 @@ def _page(service: Service, visitor: Visitor, form: Filled, status: int = 200) -
             setter=names_of(session, visitor.tenant_id, [row.set_by] if row else []),
             service_endpoint=service.settings.resolved_hub_endpoint,
             is_embedded=service.settings.hub_is_embedded,
-            form=form,
+            form=form or Filled({"endpoint": row.endpoint if row else ""}),
             status=status,
         )
 

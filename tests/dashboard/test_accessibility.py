@@ -88,6 +88,27 @@ def test_page_is_accessible(
     assert found == {screen: [] for screen in found}
 
 
+def test_a_new_key_is_copied_from_a_page_that_is_accessible(
+    window: Chromium, dashboard: RunningDashboard, pictures: Path
+) -> None:
+    window.emulate(_WIDE, _HEIGHT)
+    window.open(f"{dashboard.url}/settings/keys")
+    window.type("#name", "copied")
+    window.click("form button.primary")
+    assert window.text("#scopes-fault") == "Tick at least one."
+    assert window.run("document.activeElement.name") == "scopes"
+    assert violations(window) == []
+    window.screenshot(pictures / "settings-keys-refused.png")
+    window.click("input[value='models:read']")
+    window.click("form button.primary")
+    window.wait_for("document.querySelector('#secret')")
+    assert violations(window) == []
+    window.screenshot(pictures / "settings-keys-made.png")
+    window.click("[data-copy]")
+    window.wait_for("document.querySelector('[data-copy]').textContent !== 'Copy'")
+    assert window.run("getSelection().toString().trim()") == window.text("#secret")
+
+
 def test_every_page_is_looked_at() -> None:
     routes = {context.path for context in iter_route_contexts(create_dashboard().routes) if _is_page(context)}
     assert routes - NO_PAGES == set(PAGES.values()) - {""}
