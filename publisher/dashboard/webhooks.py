@@ -30,6 +30,9 @@ router = APIRouter(prefix=START, route_class=PageRoute)
 #: what a webhook may subscribe to, with words
 _EVENTS = [each for each in EVENT_TYPES if each.arises is not None]
 
+#: seconds; a try that is under way ends within them, or is looked for by hand
+_SOON = 60
+
 State = Annotated[DeliveryState | None, Query()]
 
 
@@ -107,16 +110,17 @@ def _one(
 ) -> HTMLResponse:
     """`form`: None where it says what is so now."""
     with service.database.read() as session:
-        row = owned(session, Webhook, visitor.tenant_id, id)
+        now, row = clock(session), owned(session, Webhook, visitor.tenant_id, id)
         sent = rows.deliveries_of(row, [] if state is None else [state])
         found = newest_first(session, sent, WebhookDelivery, cursor, PAGE)
         return settings_page(
             "webhook.html",
             service,
             visitor,
-            now=clock(session),
+            now=now,
             webhook=WebhookAnswer.of(row),
             deliveries=[DeliveryAnswer.of(each) for each in found.items],
+            due=any(each.state is DeliveryState.PENDING and each.due_at <= now + _SOON for each in found.items),
             state=state,
             states=list(DeliveryState),
             cursor=cursor,

@@ -1,4 +1,5 @@
-// Pages of the settings: a button that copies. Without this script there is none, and the text can be marked.
+// Pages of the settings: a button that copies, and how a webhook's delivery ends. Without this script the text can be
+// marked, and the page opened again.
 "use strict";
 
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -15,3 +16,15 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     }
   });
 }
+
+// Soon at first, then ever more rarely: a receiver that is slow to answer is waited for up to half a minute.
+function lookAgain(pause) {
+  const tries = document.getElementById("tries");
+  if (tries?.dataset.due === undefined || pause > 16000) return;
+  setTimeout(async () => {
+    // what somebody reads stays as it is
+    if (!document.hidden && !document.querySelector("#tries details[open]")) await want("tries");
+    lookAgain(pause * 1.5);
+  }, pause);
+}
+lookAgain(700);
