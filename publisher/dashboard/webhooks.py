@@ -142,9 +142,12 @@ def change(
     events: Ticked = [],  # noqa: B006 - FastAPI copies it
     description: Line = "",
 ) -> Response:
-    typed = _typed(url, events, description)
+    typed, now = _typed(url, events, description), calls.get_webhook(id, service, visitor.caller)
+    # the audit log names what was changed
+    changed = {name: value for name, value in _asked(typed).items() if value != getattr(now, name)}
     try:
-        calls.change_webhook(id, read(WebhookChange, _asked(typed)), service, visitor.caller)
+        if changed:
+            calls.change_webhook(id, read(WebhookChange, changed), service, visitor.caller)
     except RequestFault as fault:
         return _one(id, service, visitor, Filled.refused(typed, fault), status=fault.status)
     return see_other(f"{START}/{id}")

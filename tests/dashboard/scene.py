@@ -196,17 +196,15 @@ def _settings(dashboard: RunningDashboard, account: Account) -> None:
         session.add(Membership(tenant_id=tenant.id, email="invited@example.org", role=Role.MEMBER.value))
         for name, quota in QUOTAS.items():
             set_limit(session, tenant, quota, 10_000_000 if name == STORED_BYTES.name else 1000)
-        token = SecretStr("hf_0123456789")
-        keyring = dashboard.service.settings.sealing_secrets()
-        hub_credentials.put(
-            session,
-            keyring,
-            tenant.id,
-            "https://hub.example",
-            write_token=token,
-            read_token=None,
-            set_by=account.key_id,
-        )
+    set_hub(dashboard, account)
+
+
+def set_hub(dashboard: RunningDashboard, account: Account) -> None:
+    """Of the tenant's own."""
+    keyring, token = dashboard.service.settings.sealing_secrets(), SecretStr("hf_0123456789")
+    where = (account.tenant_id, "https://hub.example")
+    with account.database.write() as session:
+        hub_credentials.put(session, keyring, *where, write_token=token, read_token=None, set_by=account.key_id)
 
 
 def revoked(account: Account, id: str) -> bool:

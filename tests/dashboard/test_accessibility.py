@@ -111,6 +111,12 @@ def test_a_new_key_is_copied_from_a_page_that_is_accessible(
     assert window.run("getSelection().toString().trim()") == window.text("#secret")
 
 
+def test_what_is_wrong_is_found(window: Chromium, dashboard: RunningDashboard) -> None:
+    window.open(f"{dashboard.url}/settings/quotas")
+    window.run("document.documentElement.removeAttribute('lang')")
+    assert [found.partition(":")[0] for found in violations(window)] == ["html-has-lang"]
+
+
 def test_every_page_is_looked_at() -> None:
     routes = {context.path for context in iter_route_contexts(create_dashboard().routes) if _is_page(context)}
     assert routes - NO_PAGES == set(PAGES.values()) - {""}

@@ -70,6 +70,8 @@ def test_a_webhook_is_changed_disabled_enabled_and_deleted(account: Account, bro
     page = look(browser, PAGE + here)
     assert 'value="https://b.example/"' in page
     assert re.search(r'value="job.failed" checked', page)
+    assert send(browser, here, url="https://b.example/", events=["job.failed"], description="newer").is_redirect
+    assert send(browser, here, url="https://b.example/", events=["job.failed"], description="newer").is_redirect
     assert send(browser, here, url="nowhere", description="kept").status_code == 422
     assert only(account).url == "https://b.example/"
     assert send(browser, f"{here}/disable").is_redirect
@@ -84,6 +86,7 @@ def test_a_webhook_is_changed_disabled_enabled_and_deleted(account: Account, bro
     told = [(each.action, each.details.get("fields")) for each in changes(account, "webhook")]
     assert told[1:] == [
         ("webhook.change", ["description", "events", "url"]),
+        ("webhook.change", ["description"]),
         ("webhook.change", ["enabled"]),
         ("webhook.change", ["enabled"]),
         ("webhook.delete", None),
