@@ -88,6 +88,14 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashb
         yield running
 
 
+@pytest.fixture(scope="package")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    """One that takes Hubs on this machine, and leaves webhooks' deliveries as the pages have made them."""
+    changes = {"allow_private_addresses": True, "webhook_poll_seconds": 3600}
+    with serve(tmp_path_factory.mktemp("quiet"), **changes) as running:
+        yield running
+
+
 @pytest.fixture
 def account(dashboard: RunningDashboard) -> Account:
     return dashboard.account()

@@ -13,12 +13,12 @@ from starlette.routing import Route
 from publisher.people.roles import Role
 from publisher.store import hub_credentials
 from tests.api.test_hub_credentials import READS, WRITES, whoami
-from tests.dashboard.conftest import RunningDashboard, csrf, serve
+from tests.dashboard.conftest import RunningDashboard, csrf
 from tests.dashboard.rows import Account
 from tests.dashboard.test_api_keys import changes
 from tests.dashboard.test_pages import look
 from tests.dashboard.test_settings import as_member
-from tests.servers import serve as serve_application
+from tests.servers import serve
 
 PAGE = "/settings/hub"
 
@@ -26,15 +26,13 @@ PAGE = "/settings/hub"
 @pytest.fixture(scope="module")
 def hub() -> Iterator[str]:
     """Knows two tokens."""
-    with serve_application(Starlette(routes=[Route("/api/whoami-v2", whoami)])) as port:
+    with serve(Starlette(routes=[Route("/api/whoami-v2", whoami)])) as port:
         yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
-    """One that takes Hubs on this machine."""
-    with serve(tmp_path_factory.mktemp("hub"), allow_private_addresses=True) as running:
-        yield running
+def dashboard(quiet: RunningDashboard) -> RunningDashboard:
+    return quiet
 
 
 def put(browser: httpx.Client, **fields: str) -> httpx.Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from publisher.store.models import Webhook, WebhookDelivery
 from publisher.store.states import DeliveryState
 from publisher.store.tenancy import readable_by
-from tests.dashboard.conftest import RunningDashboard, csrf, serve
+from tests.dashboard.conftest import RunningDashboard, csrf
 from tests.dashboard.rows import Account
 from tests.dashboard.scene import NOWHERE, add_webhook
 from tests.dashboard.test_api_keys import changes
@@ -22,10 +21,8 @@ SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]+")
 
 
 @pytest.fixture(scope="module")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
-    """One that delivers nothing by itself meanwhile: what is due stays as the page has made it."""
-    with serve(tmp_path_factory.mktemp("webhooks"), webhook_poll_seconds=3600) as running:
-        yield running
+def dashboard(quiet: RunningDashboard) -> RunningDashboard:
+    return quiet
 
 
 def send(browser: httpx.Client, path: str = "", **fields: str | list[str]) -> httpx.Response:
