@@ -32,7 +32,7 @@ def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: Curr
     refuse_more(scopes, caller.rights)
     key = new_key()
     with service.database.write() as session:
-        makers = owned(session, ApiKey, caller.tenant_id, caller.key_id)
+        makers_end = keys.end_of(session, caller.tenant_id, caller.key_id)
         row = keys.add_key(
             session,
             caller.tenant_id,
@@ -41,7 +41,7 @@ def create_api_key(request: ApiKeyRequest, service: CurrentService, caller: Curr
             created_by=caller.key_id,
             digests=service.doorkeeper.digests,
             scopes=scopes,
-            expires_at=request.expiry(clock(session), makers.expires_at),
+            expires_at=request.expiry(clock(session), makers_end),
         )
     return NewApiKeyAnswer(**ApiKeyAnswer.model_validate(row).model_dump(), key=key)
 

@@ -52,7 +52,9 @@ class ApiKeyAnswer(BaseModel):
         description="seconds since 1970, a minute old at most while it is in use; null: not since this was noted"
     )
     scopes: list[str] = Field(description="what it may do, with what its scopes include", validation_alias="rights")
-    created_by: str | None = Field(description="the key that made it; null: the service's operator")
+    created_by: str | None = Field(
+        description="the key that made it, or a person's membership (mem_…); null: the service's operator"
+    )
 
     @field_validator("scopes", mode="before")
     @classmethod

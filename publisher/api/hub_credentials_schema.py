@@ -55,6 +55,6 @@ class HubCredentialAnswer(BaseModel):
     endpoint: str = Field(description="the Hub's address")
     write_token_end: str = Field(description="the write token's last characters")
     read_token_end: str | None = Field(description="the read token's; null: there is none")
-    set_by: str = Field(description="id of the API key that set them")
+    set_by: str = Field(description="id of the API key that set them, or of a person's membership")
     set_at: float = Field(description="seconds since 1970")
     used_at: float | None = Field(description="when a job last published with it, seconds since 1970; null: none has")

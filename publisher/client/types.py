@@ -131,7 +131,7 @@ class ApiKeyAnswer(TypedDict):
     last_used_at: float | None
     #: what it may do, with what its scopes include
     scopes: list[str]
-    #: the key that made it; null: the service's operator
+    #: the key that made it, or a person's membership (mem_…); null: the service's operator
     created_by: str | None
 
 
@@ -507,7 +507,7 @@ class HubCredentialAnswer(TypedDict):
     write_token_end: str
     #: the read token's; null: there is none
     read_token_end: str | None
-    #: id of the API key that set them
+    #: id of the API key that set them, or of a person's membership
     set_by: str
     #: seconds since 1970
     set_at: float
@@ -752,7 +752,7 @@ class NewApiKeyAnswer(TypedDict):
     last_used_at: float | None
     #: what it may do, with what its scopes include
     scopes: list[str]
-    #: the key that made it; null: the service's operator
+    #: the key that made it, or a person's membership (mem_…); null: the service's operator
     created_by: str | None
     #: the key itself; shown this once
     key: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -128,6 +129,34 @@ def reading_visitor(someone: SignedIn) -> Visitor:
     return someone
 
 
+def entitled(someone: Visitor, scope: Scope) -> Visitor:
+    """Raises MissingScope for a key that lacks the scope, MayOnlyLook for a person whose role does."""
+    if someone.person_id is not None and scope not in someone.caller.rights:
+        raise MayOnlyLook(
+            f"As {someone.described} you may not do this: it takes {scope}.", way_out="Ask an admin of the tenant."
+        )
+    require(scope, someone.caller.rights)
+    return someone
+
+
+def looking_with(scope: Scope) -> Callable[[Visitor], Visitor]:
+    """What a page depends on that only those may see who have the scope."""
+
+    def check(someone: SignedIn) -> Visitor:
+        return entitled(someone, scope)
+
+    return check
+
+
+def sending_with(scope: Scope) -> Callable[[Visitor], Visitor]:
+    """What a form depends on that only those may send who have the scope."""
+
+    def check(someone: SendingVisitor) -> Visitor:
+        return entitled(someone, scope)
+
+    return check
+
+
 CurrentVisitor = Annotated[Visitor, Depends(reading_visitor)]
 CsrfToken = Annotated[str, Form(max_length=200)]
 
@@ -151,3 +180,5 @@ def acting_visitor(someone: SendingVisitor) -> Visitor:
 
 
 ActingVisitor = Annotated[Visitor, Depends(acting_visitor)]
+Administrator = Annotated[Visitor, Depends(looking_with(Scope.ADMIN))]
+SendingAdministrator = Annotated[Visitor, Depends(sending_with(Scope.ADMIN))]

@@ -10,11 +10,15 @@ from publisher.keys.scopes import Scope
 
 @dataclass(frozen=True)
 class Section:
-    """`needs`: only who may do that sees it."""
+    """`needs`: only who may do that sees it, or what is in `opens_to`."""
 
     address: str
     word: str
     needs: Scope = Scope.MODELS_READ
+    opens_to: frozenset[Scope] = frozenset()
+
+    def is_for(self, rights: frozenset[Scope]) -> bool:
+        return self.needs in rights or bool(self.opens_to & rights)
 
 
 #: in the header's order; a page names its own by `{% set section = "/jobs" %}`
@@ -22,8 +26,9 @@ SECTIONS = (
     Section("/jobs", "Jobs"),
     Section("/variants", "Variants"),
     Section("/base-models", "Base models"),
+    Section("/settings", "Settings", opens_to=frozenset({Scope.ADMIN, Scope.HUB_READ})),
 )
 
 
 def sections(visitor: Visitor) -> list[Section]:
-    return [section for section in SECTIONS if section.needs in visitor.caller.rights]
+    return [section for section in SECTIONS if section.is_for(visitor.caller.rights)]

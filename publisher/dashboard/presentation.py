@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from publisher.dashboard.charts import number
@@ -44,7 +45,13 @@ def waited_for(kind: str) -> str:
     return WaitKind(kind).words if kind in {known.value for known in WaitKind} else kind
 
 
+def in_json(value: object) -> str:
+    """To be read by people, too."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 FILTERS = {
+    "in_json": in_json,
     "count": count,
     "size": size,
     "amount": amount,

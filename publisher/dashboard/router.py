@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from publisher.dashboard import base_models, families, jobs, oidc, sign_in, static, tenants, variants
+from publisher.dashboard import (
+    api_keys,
+    audit,
+    base_models,
+    families,
+    hub_credentials,
+    jobs,
+    members,
+    oidc,
+    quotas,
+    repositories,
+    settings,
+    sign_in,
+    static,
+    tenants,
+    variants,
+    webhooks,
+)
 from publisher.dashboard.answers import see_other
 
 #: bytes; the largest form holds a key and an address
@@ -17,6 +34,8 @@ def create_dashboard() -> APIRouter:
     router.add_api_route("/", start, methods=["GET"])
     for resource in (static, sign_in, oidc, tenants, jobs, base_models, families, variants):
         router.include_router(resource.router)
+    for page in (settings, api_keys, webhooks, hub_credentials, repositories, members, quotas, audit):
+        router.include_router(page.router)
     router.include_router(jobs.live)
     return router
 

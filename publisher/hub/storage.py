@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,9 +81,16 @@ class HubStorage:
 
     def readable_repositories(self, caller: Owner | None) -> Iterator[Repository]:
         """Those that `caller` may see, sorted by id. Whose visibility cannot be read is seen by nobody."""
+        return self._those(lambda repository: repository.readable_by(caller))
+
+    def owned_repositories(self, owner: Owner) -> Iterator[Repository]:
+        """Those of the owner's tenant that it may see, sorted by id."""
+        return self._those(lambda repository: repository.owned_by(owner) and repository.readable_by(owner))
+
+    def _those(self, wanted: Callable[[Repository], bool]) -> Iterator[Repository]:
         for repository in self.repositories():
             try:
-                if repository.readable_by(caller):
+                if wanted(repository):
                     yield repository
             except RepositoryMissing:
                 continue  # deleted meanwhile

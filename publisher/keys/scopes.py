@@ -41,7 +41,7 @@ SCOPES: tuple[Declared, ...] = (
         "on the dashboard, too",
         (Scope.MODELS_READ,),
     ),
-    Declared(Scope.HUB_READ, "read the tenant's private repositories of the embedded Hub"),
+    Declared(Scope.HUB_READ, "read the tenant's private repositories of the embedded Hub, on the dashboard, too"),
     Declared(
         Scope.HUB_WRITE,
         "create, change and delete repositories of the embedded Hub; with `variants:write`, delete a variant "
@@ -51,7 +51,7 @@ SCOPES: tuple[Declared, ...] = (
     Declared(
         Scope.ADMIN,
         "make, list and revoke the tenant's API keys, with the maker's own scopes at most; webhooks, the tenant's own "
-        "Hub (`/v1/hub-credentials`), the audit log",
+        "Hub (`/v1/hub-credentials`), the audit log; the dashboard's pages of these",
     ),
 )
 _DECLARED = {each.scope: each for each in SCOPES}

@@ -46,7 +46,7 @@ def put(
     read_token: SecretStr | None,
     set_by: str,
 ) -> HubCredential:
-    """In the place of what was there. `set_by`: id of the key that asked."""
+    """In the place of what was there. `set_by`: id of the key or membership that asked."""
     row = session.get(HubCredential, tenant_id, with_for_update=True) or HubCredential(tenant_id=tenant_id)
     row.endpoint, row.set_by, row.set_at, row.used_at = endpoint, set_by, clock(session), None
     row.write_token, row.write_token_end = _sealed(keyring, "write", tenant_id, write_token)

@@ -16,7 +16,8 @@ from publisher.keys.text import new_key
 from publisher.store import namespaces
 from publisher.store.audit import record
 from publisher.store.database import Database, added_first, clock, database_now
-from publisher.store.models import ApiKey, Tenant
+from publisher.store.models import ApiKey, Membership, Tenant
+from publisher.store.tenancy import owned
 
 FIRST_TENANT = "default"
 _PREFIX_LETTERS = 12
@@ -44,7 +45,8 @@ def add_key(
     scopes: Iterable[Scope] | None = None,
     expires_at: float | None = None,
 ) -> ApiKey:
-    """Keep a digest of `key`; the caller shows the key itself, once. `created_by`: id of the key that asked.
+    """Keep a digest of `key`; the caller shows the key itself, once. `created_by`: id of the key or
+    membership that asked.
 
     `scopes`: None for all. `expires_at`: seconds since 1970.
     """
@@ -95,9 +97,25 @@ def active_keys(session: Session, tenant_id: str) -> int:
     return sum(Scope.ADMIN in key.rights for key in keys)
 
 
+def end_of(session: Session, tenant_id: str, id: str) -> float | None:
+    """When the key ends that somebody of this tenant acts by; None: not by itself, nor does a person's membership.
+    Raises NotFound."""
+    if _membership(session, tenant_id, id) is not None:
+        return None
+    return owned(session, ApiKey, tenant_id, id).expires_at
+
+
+def _membership(session: Session, tenant_id: str, id: str) -> Membership | None:
+    found = session.get(Membership, id)
+    return found if found is not None and found.tenant_id == tenant_id else None
+
+
 def may_revoke(session: Session, revoker_id: str, key: ApiKey) -> bool:
     """Whether the key with id `revoker_id`, of the same tenant, may end `key`: itself, those that it made or that these
-    made, and, where the operator made it or none older works, any."""
+    made, and, where the operator made it or none older works, any. So may a person by their membership: which role it
+    takes is asked elsewhere."""
+    if _membership(session, key.tenant_id, revoker_id) is not None:
+        return True
     revoker = session.get_one(ApiKey, revoker_id)
     if revoker.created_by is None or revoker.id == _oldest_active(session, key.tenant_id):
         return True

@@ -14,6 +14,8 @@ from publisher.store.models import BaseModel, Corpus, Job, Sweep, Variant, Varia
 from publisher.store.states import JobState
 from publisher.store.tenancy import readable_by
 
+_WITHOUT_CONTENT = load_only(Variant.id, Variant.publish_repo_id, Variant.publication)
+
 
 def find_base_model(session: Session, tenant_id: str, facts: BaseModelFacts) -> BaseModel | None:
     """The oldest that is the same model under the same name."""
@@ -28,6 +30,15 @@ def published_to(session: Session, tenant_id: str, repo_id: str) -> list[Variant
     """The tenant's variants that were published to a repository of this name."""
     there = readable_by(tenant_id, Variant).where(Variant.publish_repo_id == repo_id, Variant.publication.is_not(None))
     return list(session.scalars(there))
+
+
+def variants_in(session: Session, tenant_id: str, repo_ids: Iterable[str]) -> list[Variant]:
+    """The tenant's variants that were published to repositories of these names, the newest first; without their
+    manifests, which are large."""
+    there = readable_by(tenant_id, Variant).where(
+        Variant.publish_repo_id.in_(list(repo_ids)), Variant.publication.is_not(None)
+    )
+    return list(session.scalars(there.order_by(Variant.id.desc()).options(_WITHOUT_CONTENT)))
 
 
 def find_corpus(session: Session, tenant_id: str, name: str) -> Corpus | None:

@@ -25,6 +25,14 @@ def stored_bytes(session: Session, tenant_id: str) -> int:
     return int(session.scalar(select(func.coalesce(func.sum(distinct.subquery().c.size), 0))) or 0)
 
 
+def bytes_of(session: Session, tenant_id: str, repositories: Collection[str]) -> dict[str, int]:
+    """What each of these repositories holds, of all its commits; one that holds nothing is left out."""
+    held = select(StoredObject.repository, func.sum(StoredObject.size)).where(
+        StoredObject.tenant_id == tenant_id, StoredObject.repository.in_(repositories)
+    )
+    return {name: int(size) for name, size in session.execute(held.group_by(StoredObject.repository))}
+
+
 def missing_of_tenant(session: Session, tenant_id: str, sizes: Sizes) -> dict[str, int]:
     """Those that none of the tenant's repositories holds."""
     return _without(session, sizes, StoredObject.tenant_id == tenant_id)

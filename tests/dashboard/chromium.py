@@ -103,9 +103,13 @@ class Chromium:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._devtools("Emulation.setEmulatedMedia", {"features": features})
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page, however long."""
-        taken = self._devtools("Page.captureScreenshot", {"captureBeyondViewport": True})
+    def screenshot(self, path: Path, highest: int | None = None) -> None:
+        """The whole page, however long, or its first `highest` CSS pixels."""
+        options: dict[str, Any] = {"captureBeyondViewport": True}
+        if highest is not None:
+            width, height = self.run("[innerWidth, document.documentElement.scrollHeight]")
+            options["clip"] = {"x": 0, "y": 0, "width": width, "height": min(height, highest), "scale": 1}
+        taken = self._devtools("Page.captureScreenshot", options)
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def _devtools(self, command: str, parameters: dict[str, Any]) -> Any:

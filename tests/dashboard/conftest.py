@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from publisher.api.fan_out import FanOut
+from publisher.api.service import Service
 from publisher.app import create_app
 from publisher.settings import Settings
 from publisher.store.database import Database
@@ -30,6 +31,7 @@ class RunningDashboard:
     url: str
     database: Database
     fan_out: FanOut
+    service: Service
 
     def streams(self) -> int:
         """How many are open."""
@@ -74,7 +76,7 @@ def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboar
     thread.start()
     try:
         httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
-        yield RunningDashboard(url, app.state.service.database, app.state.fan_out)
+        yield RunningDashboard(url, app.state.service.database, app.state.fan_out, app.state.service)
     finally:
         server.should_exit = True
         thread.join()
@@ -83,6 +85,14 @@ def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboar
 @pytest.fixture(scope="package")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
     with serve(tmp_path_factory.mktemp("dashboard")) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    """One that takes Hubs on this machine, and leaves webhooks' deliveries as the pages have made them."""
+    changes = {"allow_private_addresses": True, "webhook_poll_seconds": 3600}
+    with serve(tmp_path_factory.mktemp("quiet"), **changes) as running:
         yield running
 
 

@@ -205,6 +205,23 @@ def test_cancel_asks_first(signed_in: Chromium, dashboard: RunningDashboard, acc
     page.wait_for("document.querySelector('#status')?.dataset.state === 'cancelling'")
 
 
+def test_how_a_test_delivery_ends_shows_by_itself(
+    signed_in: Chromium, dashboard: RunningDashboard, account: Account
+) -> None:
+    page = signed_in
+    page.open(f"{dashboard.url}/settings/webhooks")
+    page.type("#url", "https://receiver.invalid/hook")
+    page.click(".form button.primary")
+    page.wait_for("document.querySelector('#secret')")
+    page.click("a.button[href*=hook_]")
+    page.wait_for("document.querySelector('form[action$=test]')")
+    page.click("form[action$=test] button")
+    page.wait_for(
+        "document.querySelector('#tries [data-label=Answer] .muted')?.textContent.includes('receiver.invalid')"
+    )
+    assert page.text("#tries [data-label=State]") == "pending"
+
+
 def test_list_follows_without_a_reload(signed_in: Chromium, dashboard: RunningDashboard, account: Account) -> None:
     work, page = aligning(account), signed_in
     page.open(f"{dashboard.url}/jobs")

@@ -29,7 +29,7 @@ from publisher.store import keys, quotas, tenants
 from publisher.store.database import Database
 from publisher.store.models import Tenant
 from publisher.store.quotas import STORED_BYTES
-from publisher.store.stored_objects import stored_bytes
+from publisher.store.stored_objects import bytes_of, stored_bytes
 from tests.hub.conftest import SECRET
 from tests.servers import serve
 
@@ -171,3 +171,13 @@ def test_a_link_is_worth_nothing_while_its_tenant_is_suspended(lab: Lab, hub: st
     with lab.database.write() as session:
         resume_tenant(session, session.get_one(Tenant, lab.owner.tenant))
     assert httpx.put(link, content=content).status_code == 200
+
+
+def test_bytes_are_told_of_each_repository(lab: Lab) -> None:
+    lab.storage.create_repository(RepositoryId("lab", "other"), lab.owner, private=True)
+    lab.commit(b"a" * 300, b"b" * 50)
+    lab.commit(b"a" * 300, repository="lab/other")
+    with lab.database.read() as session:
+        told = bytes_of(session, lab.owner.tenant, ["lab/model", "lab/other", "lab/none"])
+        assert told == {"lab/model": 350, "lab/other": 300}
+        assert bytes_of(session, "ten_other", ["lab/model"]) == {}

@@ -44,9 +44,9 @@ class HubNamespace(Table):
 class ApiKey(Table):
     """The key itself is shown once; `prefix` are its first characters, to tell keys apart.
 
-    `digest` and `secret_id` are a publisher.keys.digests.Digest. `created_by`: id of the key that asked for it; null:
-    the service's operator made it. `scopes`: of publisher.keys.scopes; null: all, as before there were scopes.
-    `last_used_at` is a minute old at most while the key is in use.
+    `digest` and `secret_id` are a publisher.keys.digests.Digest. `created_by`: id of the key, or of a person's
+    membership, that asked for it; null: the service's operator made it. `scopes`: of publisher.keys.scopes; null: all,
+    as before there were scopes. `last_used_at` is a minute old at most while the key is in use.
     """
 
     __tablename__ = "api_keys"
@@ -115,7 +115,7 @@ class Membership(Table):
 
 class HubCredential(Table):
     """Where a tenant's variants are published. Tokens are sealed (publisher.store.hub_credentials); `…_end` are their
-    last letters. `set_by`: id of the key that sent them. `read_token`: for gated base models."""
+    last letters. `set_by`: id of the key or membership that sent them. `read_token`: for gated base models."""
 
     __tablename__ = "hub_credentials"
 
