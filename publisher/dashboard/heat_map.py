@@ -53,7 +53,7 @@ def draw_heat_map(title: str, said: str, x_title: str, rows: Sequence[Sequence[f
         height=bottom + BOTTOM,
         bottom=bottom,
         levels=[Level(level / LEVELS, "".join(paths)) for level, paths in sorted(cells.items()) if level],
-        x_ticks=[Tick(_x(index / longest), f"{index:,.0f}") for index in _ticks(longest)],
+        x_ticks=[Tick(_x((index + 0.5) / longest), f"{index:,.0f}") for index in _ticks(longest - 1)],
         y_ticks=[Tick(round(TOP + (layer + 0.5) * tall, 2), f"{layer:.0f}") for layer in _ticks(len(rows) - 1)],
     )
 

@@ -21,6 +21,7 @@ class Section:
 SECTIONS = (
     Section("/jobs", "Jobs"),
     Section("/variants", "Variants"),
+    Section("/sweeps", "Sweeps"),
     Section("/base-models", "Base models"),
 )
 

@@ -29,7 +29,7 @@ def meaning_of_none(path: str, recipe: Recipe) -> str:
 
 
 def used(path: str, recipe: Recipe, manifest: Manifest | None) -> str | None:
-    """`40,960`: what the manifest holds of a field's use, where it is not what the recipe says itself."""
+    """`40,960 used`: what the manifest holds of a field's use, where it is not what the recipe says itself."""
     if path in _OF_RECIPE:
         return _OF_RECIPE[path](recipe)
     if manifest is None or path not in _OF_MANIFEST:
@@ -39,7 +39,7 @@ def used(path: str, recipe: Recipe, manifest: Manifest | None) -> str | None:
 
 def _stride(recipe: Recipe) -> str | None:
     evaluation = recipe.evaluation
-    return f"{evaluation.sequence_length:,}" if evaluation is not None and evaluation.stride is None else None
+    return f"{evaluation.sequence_length:,} used" if evaluation is not None and evaluation.stride is None else None
 
 
 _OF_RECIPE: Mapping[str, Callable[[Recipe], str | None]] = {"evaluation.stride": _stride}
@@ -47,7 +47,7 @@ _OF_RECIPE: Mapping[str, Callable[[Recipe], str | None]] = {"evaluation.stride":
 
 def _ratio(recipe: Recipe, manifest: Manifest) -> str | None:
     removed = 1 - manifest.parameters.pruned / max(manifest.parameters.base, 1)
-    return f"{100 * removed:.1f} % of all parameters"
+    return f"{100 * removed:.1f} % of all parameters removed"
 
 
 def _aligned(say: Callable[[Recipe, AlignmentRecord], str | None]) -> Callable[[Recipe, Manifest], str | None]:
@@ -64,23 +64,24 @@ def _certified(say: Callable[[Recipe, Certificate], str | None]) -> Callable[[Re
 
 def _tokens(recipe: Recipe, record: AlignmentRecord) -> str | None:
     asked = recipe.alignment.tokens if recipe.alignment else record.tokens
-    return f"{record.tokens:,}" if record.tokens != asked else None
+    return f"{record.tokens:,} used" if record.tokens != asked else None
 
 
 def _reconstruction(recipe: Recipe, record: AlignmentRecord) -> str | None:
     asked = recipe.alignment.reconstruction_tokens if recipe.alignment else 0
     taken = record.reconstruction.tokens if record.reconstruction else 0
-    return f"{taken:,}" if taken != asked else None
+    return f"{taken:,} used" if taken != asked else None
 
 
 def _gradient_matching(recipe: Recipe, record: AlignmentRecord) -> str | None:
     asked = recipe.alignment.gradient_matching if recipe.alignment else None
-    return f"{record.gradient_matching:g}" if record.gradient_matching != asked else None
+    return f"{record.gradient_matching:g} used" if record.gradient_matching != asked else None
 
 
 def _quantization_aware(recipe: Recipe, record: AlignmentRecord) -> str | None:
     asked = recipe.alignment.quantization_aware if recipe.alignment else None
-    return ("yes" if record.quantization_aware else "no") if record.quantization_aware is not asked else None
+    used = "yes" if record.quantization_aware else "no"
+    return f"training: {used}" if record.quantization_aware is not asked else None
 
 
 def _warm_up(recipe: Recipe, record: AlignmentRecord) -> str | None:
@@ -91,12 +92,12 @@ def _warm_up(recipe: Recipe, record: AlignmentRecord) -> str | None:
 
 def _stop(recipe: Recipe, record: AlignmentRecord) -> str | None:
     chosen = recipe.alignment is not None and recipe.alignment.stop is not Stop.END and record.step is not None
-    return f"step {record.step:,} of {record.steps:,}" if chosen else None
+    return f"step {record.step:,} of {record.steps:,} taken" if chosen else None
 
 
 def _bf16(recipe: Recipe, record: AlignmentRecord) -> str | None:
     count = len(record.bf16_modules)
-    return f"{count:,} matri{'x' if count == 1 else 'ces'}" if recipe.quantization.bf16_share else None
+    return f"{count:,} matri{'x' if count == 1 else 'ces'} left in bf16" if recipe.quantization.bf16_share else None
 
 
 def _held_out(recipe: Recipe, manifest: Manifest) -> str | None:
@@ -104,7 +105,7 @@ def _held_out(recipe: Recipe, manifest: Manifest) -> str | None:
     asked = recipe.evaluation.tokens if recipe.evaluation else None
     if not counted or set(counted.values()) == {asked}:
         return None
-    return ", ".join(f"{tokens:,} of {corpus}" for corpus, tokens in counted.items())
+    return ", ".join(f"{tokens:,} of {corpus} scored" for corpus, tokens in counted.items())
 
 
 def _direct(recipe: Recipe, certificate: Certificate) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from publisher.dashboard.recipe_use import meaning_of_none, used
@@ -111,8 +113,23 @@ class Difference:
 
     @property
     def name(self) -> str:
-        """`alignment tokens`."""
-        return self.path.replace(".", " ").replace("_", " ")
+        return path_words(self.path)
+
+
+def path_words(path: str) -> str:
+    """`alignment.batch_tokens` → `alignment batch tokens`."""
+    return path.replace(".", " ").replace("_", " ")
+
+
+def value_words(value: JsonValue) -> str:
+    """A value of a recipe's JSON; of a part its JSON."""
+    if (
+        value is None
+        or isinstance(value, dict)
+        or (isinstance(value, list) and any(isinstance(it, dict) for it in value))
+    ):
+        return "none" if value is None else json.dumps(value, ensure_ascii=False)
+    return _words(value)
 
 
 def differences(recipes: Sequence[Recipe | None]) -> list[Difference]:
