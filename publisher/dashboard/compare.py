@@ -39,6 +39,7 @@ def compare(
             visitor=visitor,
             now=clock(session),
             base=base,
+            most=MOST,
             comparison=_of_base(session, base, choice) if base else _of_ids(session, visitor, ids, choice),
         )
 

@@ -23,7 +23,7 @@ _NONE: Mapping[str, str] = {
 }
 
 
-def meaning_of_none(path: str, recipe: Recipe) -> str:
+def meaning_of_none(path: str) -> str:
     """In words, of a field that is null."""
     return _NONE.get(path, "none")
 

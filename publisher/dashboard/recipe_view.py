@@ -58,22 +58,39 @@ def in_groups(recipe: Recipe, manifest: Manifest | None = None) -> list[Group]:
     return [Group(name, fields) for name, fields in [*found.items(), (OTHER, alone)]]
 
 
-def fields_of(recipe: Recipe, manifest: Manifest | None = None) -> list[Field]:
-    """All of them in the recipe's order, one each."""
-    return [field for field in _walk(recipe, "", "", recipe, manifest) if field.path not in _silent(recipe)]
+def fields_of(recipe: Recipe, manifest: Manifest | None = None) -> Iterator[Field]:
+    """All of them in the recipe's order."""
+    for path, name, part, declared in _walk(recipe):
+        value = getattr(part, declared.name)
+        is_changed = declared.info.is_required() or value != _default(declared.info, part)
+        yield Field(path, name, _said(path, value), is_changed, used(path, recipe, manifest))
 
 
-def _walk(part: RecipePart, above: str, words: str, recipe: Recipe, manifest: Manifest | None) -> Iterator[Field]:
-    for name, declared in type(part).model_fields.items():
+@dataclass(frozen=True)
+class _Declared:
+    name: str
+    info: FieldInfo
+
+
+def _walk(recipe: Recipe) -> Iterator[tuple[str, str, RecipePart, _Declared]]:
+    """Path, words, the part that has it and the field, of all that say something in this recipe."""
+    silent = _silent(recipe)
+    return (found for found in _parts(recipe, "", "") if found[0] not in silent)
+
+
+def _parts(part: RecipePart, above: str, words: str) -> Iterator[tuple[str, str, RecipePart, _Declared]]:
+    for name, info in type(part).model_fields.items():
         path, value = f"{above}{name}", getattr(part, name)
         named = f"{words} {name}".strip().replace("_", " ")
         if isinstance(value, RecipePart):
             # a part of the recipe is a group, whose name its fields need not repeat
-            yield from _walk(value, f"{path}.", named if above else "", recipe, manifest)
-            continue
-        said = meaning_of_none(path, recipe) if value is None else _words(value)
-        is_changed = declared.is_required() or value != _default(declared, part)
-        yield Field(path, named, said, is_changed, used(path, recipe, manifest))
+            yield from _parts(value, f"{path}.", named if above else "")
+        else:
+            yield path, named, part, _Declared(name, info)
+
+
+def _said(path: str, value: object) -> str:
+    return meaning_of_none(path) if value is None else _words(value)
 
 
 def _default(declared: FieldInfo, part: RecipePart) -> object:
@@ -135,10 +152,15 @@ def value_words(value: JsonValue) -> str:
 def differences(recipes: Sequence[Recipe | None]) -> list[Difference]:
     """The fields that are not the same in all of `recipes`, in a recipe's order; None: one that cannot be read."""
     known = [recipe for recipe in recipes if recipe is not None]
-    told = [{} if recipe is None else {field.path: field.value for field in fields_of(recipe)} for recipe in recipes]
+    told = [{} if recipe is None else _values(recipe) for recipe in recipes]
     paths = dict.fromkeys(path for fields in told for path in fields)
     found = [Difference(path, [fields.get(path) for fields in told]) for path in paths]
     return [each for each in found if len(known) > 1 and len({*_of_known(each, recipes)}) > 1]
+
+
+def _values(recipe: Recipe) -> dict[str, str]:
+    """By path, in words."""
+    return {path: _said(path, getattr(part, declared.name)) for path, _, part, declared in _walk(recipe)}
 
 
 def _of_known(difference: Difference, recipes: Sequence[Recipe | None]) -> Iterator[str | None]:

@@ -43,3 +43,24 @@ if (chosen) {
   for (const box of boxes) box.addEventListener("change", count);
   count();
 }
+
+// --- a sweep's page is taken anew when one of its jobs changes its state
+const sweep = $("#sweep");
+if (sweep) {
+  let old = false, waiting = null;
+  const jobs = new Set(sweep.dataset.jobs.trim().split(" "));
+  const renew = () => {
+    waiting = null;
+    old = document.hidden;
+    if (!old) want("sweep", "results");
+  };
+  const soon = () => { waiting ??= setTimeout(renew, 500); };
+  document.addEventListener("visibilitychange", () => { if (old) renew(); });
+  follow({
+    after: Number(sweep.dataset.number),
+    hear: ({ kind, data, returned, closed }) => {
+      $("#connection").hidden = !closed;
+      if (returned || (kind === "state" && jobs.has(data.job_id))) soon();
+    },
+  });
+}
