@@ -159,8 +159,13 @@ def differences(recipes: Sequence[Recipe | None]) -> list[Difference]:
 
 
 def _values(recipe: Recipe) -> dict[str, str]:
-    """By path, in words."""
-    return {path: _said(path, getattr(part, declared.name)) for path, _, part, declared in _walk(recipe)}
+    """By path, in words; of a part that may be left out whether it is there."""
+    found: dict[str, str] = {}
+    for path, _, part, declared in _walk(recipe):
+        for end in (place for place, letter in enumerate(path) if letter == "."):
+            found.setdefault(path[:end], "yes")
+        found[path] = _said(path, getattr(part, declared.name))
+    return found
 
 
 def _of_known(difference: Difference, recipes: Sequence[Recipe | None]) -> Iterator[str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from publisher.dashboard.charts import Scale, Tick, nice_ticks
+from publisher.dashboard.charts import Scale, Tick
 
 #: the SVG's own units
 WIDTH, HEIGHT = 620, 340
@@ -16,7 +16,7 @@ _LABEL, _LINE = 22, 13
 
 @dataclass(frozen=True)
 class Axis:
-    """`more_is_better`: which end is the good one; `words` of a value for its ticks is `say`."""
+    """`more_is_better`: which end is the good one."""
 
     title: str
     more_is_better: bool
@@ -112,8 +112,3 @@ def _dots(spots: Sequence[Spot], front: set[int], across: Scale, up: Scale) -> l
             spot, left, top, label, end if to_the_left else start, round(height, 2), anchor, place in front
         )
     return [dots[place] for place in range(len(spots))]
-
-
-def ticks_of(values: Sequence[float]) -> list[float]:
-    """Round numbers that enclose them."""
-    return nice_ticks(min(values), max(values))

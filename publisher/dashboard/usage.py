@@ -55,7 +55,8 @@ def _settings(publication: Publication, private: bool) -> Iterator[Command]:
 def _load(publication: Publication) -> Command:
     named = f"{publication.repo_id!r}, revision={publication.commit!r}"
     lines = [
-        "import publisher.checkpoint  # lets transformers load it, and adapters say what they were trained on",
+        "# lets transformers load it, and adapters say what they were trained on",
+        "import publisher.checkpoint",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f"tokenizer = AutoTokenizer.from_pretrained({named})",
@@ -66,7 +67,8 @@ def _load(publication: Publication) -> Command:
 
 
 def _train(publication: Publication) -> Command:
-    lines = _shell("publisher train", *_checkpoint(publication), f"--data chats.jsonl --output {_TRAINED}")
+    repo_id, revision = _checkpoint(publication)
+    lines = _shell(f"publisher train {repo_id}", revision, f"--data chats.jsonl --output {_TRAINED}")
     return Command("Train a LoRA on it", lines, "Or with PEFT and TRL, as any other model.")
 
 
@@ -86,7 +88,8 @@ def _recover(publication: Publication, manifest: Manifest | None) -> Iterator[Co
 
 
 def _verify(publication: Publication, *, signed: bool) -> Command:
-    given = ["publisher verify", *_checkpoint(publication), *_endpoint(publication)]
+    repo_id, revision = _checkpoint(publication)
+    given = [f"publisher verify {repo_id}", revision, *_endpoint(publication)]
     if not signed:
         note = "Size and sha256 of each file; masks against weights, config and manifest."
         return Command("Verify every file", _shell(*given), note)

@@ -12,10 +12,10 @@ from publisher.api import variants as api
 from publisher.api.outside import CurrentOutside
 from publisher.api.service import CurrentService, Service
 from publisher.api.variants import PublicationFate
-from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor
+from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor, acting_visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.errors import NotFound, PublisherError
-from publisher.keys.scopes import Scope, require
+from publisher.keys.scopes import Scope
 from publisher.manifest.reports import Publication
 from publisher.store.database import clock
 from publisher.store.models import Variant
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/variants", route_class=PageRoute)
 
 @router.get("/{id}/delete")
 def ask(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
-    require(Scope.VARIANTS_WRITE, visitor.caller.rights)
+    acting_visitor(visitor)
     return _form(id, service, visitor)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from publisher.keys.scopes import Scope
 from publisher.recipe import Recipe
-from publisher.store.models import Variant
+from publisher.store.models import Sweep, Variant
 from tests.dashboard.conftest import RunningDashboard, csrf, sign_in
 from tests.dashboard.results import measured, smaller, sweep, sweep_id
 from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account, Work
@@ -95,6 +95,18 @@ def test_only_what_recipes_differ_in_is_told(browser: httpx.Client, works: list[
     assert "Nothing: their recipes are the same." in look(browser, address(works[:2]))
 
 
+def test_a_part_that_one_recipe_lacks_is_a_difference(
+    account: Account, browser: httpx.Client, works: list[Work]
+) -> None:
+    lacks = account.job("org/lacks", recipe=Recipe.model_validate(RECIPE.model_dump() | {"alignment": None}))
+    page = look(browser, address([works[0], lacks]))
+    told = page[page.index('id="differences"') :]
+    row = re.search(r'<th scope="row">alignment</th>(.+?)</tr>', told)
+    assert row is not None
+    assert re.findall(r'class="number">([^<]+)</td>', row[1]) == ["yes", "none"]
+    assert '<th scope="row">alignment tokens</th>' in told
+
+
 def test_all_variants_of_a_base_model_are_compared_from_its_page(
     account: Account, browser: httpx.Client, works: list[Work]
 ) -> None:
@@ -132,6 +144,26 @@ def test_hostile_names_stay_text_beside_each_other(account: Account, browser: ht
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert "<img src=x" not in page
+
+
+def test_hostile_sweeps_stay_text(account: Account, browser: httpx.Client) -> None:
+    request = {
+        "base_model_id": account.base_model(HOSTILE),
+        "recipe": RECIPE.model_dump(mode="json"),
+        "vary": {"pruning.ratio": [HOSTILE, {"a": HOSTILE}]},
+        "publish": {"repo_id": "org/{n}"},
+        "labels": {"team": HOSTILE},
+    }
+    with account.database.write() as session:
+        row = Sweep(tenant_id=account.tenant_id, request=request, request_digest="0" * 64)
+        session.add(row)
+        session.flush()
+        id = row.id
+    for path in ("/sweeps", f"/sweeps/{id}"):
+        page = browser.get(path).text
+        assert "&lt;script&gt;" in page
+        assert "<script>" not in page
+        assert "<img src=x" not in page
 
 
 def test_a_sweep_s_page_shows_how_far_it_is_and_its_variants(

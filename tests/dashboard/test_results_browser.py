@@ -36,12 +36,13 @@ def page(window: Chromium, dashboard: RunningDashboard, account: Account) -> Ite
 
 def test_a_command_is_copied_as_it_stands(page: Chromium, dashboard: RunningDashboard, account: Account) -> None:
     work = account.job().start().succeed(measured())
-    page.before_every_page(CLIPBOARD)
+    script = page.before_every_page(CLIPBOARD)
     page.open(f"{dashboard.url}/variants/{work.variant_id}")
     shown = page.run("document.querySelector('.copyable code').textContent")
     page.click(".copyable .copy")
     page.wait_for("document.querySelector('.copyable .copy').textContent === 'Copied'")
     assert page.run("window.copied") == shown == "export HF_ENDPOINT=https://hub.example"
+    page.forget(script)
 
 
 def test_two_variants_are_chosen_on_the_list(page: Chromium, dashboard: RunningDashboard, account: Account) -> None:
