@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.checkpoint import integrity
 from publisher.checkpoint.fitting import in_words
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.provenance import is_weights
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import open_masks

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from publisher.checkpoint.masks import FILE_NAME as MASKS_FILE
+from publisher.architecture.masks_file import FILE_NAME as MASKS_FILE
 from publisher.checkpoint.weight_masks import WeightMasks, mask_name
 from publisher.errors import RequestFault
 from publisher.weights.folder import StoredWeights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from publisher.checkpoint import masks
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.errors import NotFound, RequestFault
 from publisher.hub_client.faults import Asked, hub_faults
 from publisher.hub_client.repo_id import is_repo_id
@@ -15,7 +15,7 @@ from publisher.manifest import manifest
 
 _CONFIG = "config.json"
 #: What recovery reads: kilobytes, where the weights are gigabytes.
-_DESCRIPTION = (manifest.FILE_NAME, masks.FILE_NAME, _CONFIG)
+_DESCRIPTION = (manifest.FILE_NAME, MASKS, _CONFIG)
 
 
 def open_checkpoint(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import WeightMasks, open_masks
 from publisher.errors import RequestFault

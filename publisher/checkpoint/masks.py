@@ -23,23 +23,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.masks_file import FILE_NAME, FORMAT, PLACES
 from publisher.architecture.structure import LayerKind, Shape, TensorSpec, Unit
+from publisher.architecture.structure_json import from_json, to_json
 from publisher.checkpoint import unit_widths
 from publisher.checkpoint.fitting import by_layer, left_of, unfit
 from publisher.checkpoint.pruning_masks import KeptIndices, MaskedParameter
-from publisher.checkpoint.structure_json import from_json, to_json
 from publisher.errors import RequestFault
 from publisher.manifest import manifest as manifests
 from publisher.manifest.manifest import Manifest
 
-FILE_NAME = "pruning_masks.safetensors"
-FORMAT = "loram"
-_PLACES = {
-    Unit.KV_HEADS: "self_attn.kept_kv_heads",
-    Unit.NEURONS: "mlp.kept_neurons",
-    Unit.EXPERTS: "mlp.kept_experts",
-}
-_UNITS = {place: unit for unit, place in _PLACES.items()}
+_UNITS = {place: unit for unit, place in PLACES.items()}
 
 
 @dataclass(frozen=True)
@@ -190,7 +184,7 @@ class Masks:
     def tensors(self) -> dict[str, Tensor]:
         """The file's tensors by name, int32."""
         return {
-            f"{self.prefix}{layer}.{_PLACES[unit]}": torch.tensor(list(kept), dtype=torch.int32)
+            f"{self.prefix}{layer}.{PLACES[unit]}": torch.tensor(list(kept), dtype=torch.int32)
             for (layer, unit), kept in sorted(self.kept.items())
         }
 

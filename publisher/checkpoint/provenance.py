@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.errors import RequestFault
 from publisher.manifest.manifest import Manifest
 

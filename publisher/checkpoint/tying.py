@@ -26,8 +26,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.checkpoint.integrity import CONFIG, refuse_contradiction, refuse_damaged, strays
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.provenance import KEY, MARK_FILE, PLACE, Tie, is_weights, tied, trained_on
 from publisher.checkpoint.weight_masks import is_of_weights, open_masks
 from publisher.errors import RequestFault

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.checkpoint import signature
 from publisher.checkpoint.agreement import disagreements
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault
 from publisher.manifest import manifest as manifests

@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from publisher.architecture.geometry import Geometry, LayerWidths
+from publisher.architecture.masks_file import FILE_NAME, FORMAT
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.fitting import in_words
-from publisher.checkpoint.masks import FILE_NAME, FORMAT, load_masks
+from publisher.checkpoint.masks import load_masks
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.errors import RequestFault
 from publisher.manifest import manifest as manifests

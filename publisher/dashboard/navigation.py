@@ -25,6 +25,7 @@ class Section:
 SECTIONS = (
     Section("/jobs", "Jobs"),
     Section("/variants", "Variants"),
+    Section("/sweeps", "Sweeps"),
     Section("/base-models", "Base models"),
     Section("/settings", "Settings", opens_to=frozenset({Scope.ADMIN, Scope.HUB_READ})),
 )

@@ -8,6 +8,7 @@ from publisher.dashboard import (
     api_keys,
     audit,
     base_models,
+    compare,
     families,
     hub_credentials,
     jobs,
@@ -18,7 +19,9 @@ from publisher.dashboard import (
     settings,
     sign_in,
     static,
+    sweeps,
     tenants,
+    variant_deletion,
     variants,
     webhooks,
 )
@@ -32,7 +35,8 @@ def create_dashboard() -> APIRouter:
     """Routes to include in an application that keeps a publisher.api.service.Service as `app.state.service`."""
     router = APIRouter(include_in_schema=False, max_body_size=MAX_FORM)
     router.add_api_route("/", start, methods=["GET"])
-    for resource in (static, sign_in, oidc, tenants, jobs, base_models, families, variants):
+    results = (variants, variant_deletion, compare, sweeps)
+    for resource in (static, sign_in, oidc, tenants, jobs, base_models, families, *results):
         router.include_router(resource.router)
     for page in (settings, api_keys, webhooks, hub_credentials, repositories, members, quotas, audit):
         router.include_router(page.router)

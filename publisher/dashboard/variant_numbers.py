@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from publisher.api.base_models_schema import facts_of
+from publisher.architecture.geometry import LayerWidths
 from publisher.architecture.sparsity import parameters_of
 from publisher.architecture.widths import pruned_widths
+from publisher.errors import Conflict
 from publisher.manifest.evaluation import (
     Certificate,
     EvaluationReport,
@@ -19,10 +21,10 @@ from publisher.manifest.evaluation import (
 from publisher.manifest.manifest import Manifest
 from publisher.manifest.verdict import Verdict
 from publisher.plan.plan import stored_weight_bytes
-from publisher.plan.sizes import checkpoint_bytes
+from publisher.plan.sizes import checkpoint_bytes, lora_memory, lora_memory_on_base
 from publisher.recipe import Recipe
 from publisher.store.models import Variant
-from publisher.store.variant_content import manifest_of, recipe_of
+from publisher.store.variant_content import Unreadable, manifest_of, recipe_of
 
 #: corpus; perplexity of the base model alone, with the recovered LoRA, with the direct one; gain retained; the
 #: recovered one's gain document by document
@@ -31,13 +33,16 @@ CertificateRow = tuple[str, list[float | None], float | None, PairedDifference |
 
 @dataclass(frozen=True)
 class VariantNumbers:
-    """Parameters and bytes of weight files; what was measured, if anything was."""
+    """Parameters and bytes of weight files; bytes to train the plan's reference LoRA, where what is there tells them;
+    what was measured, if anything was."""
 
     planned: bool
     base_parameters: int
     parameters: int
     base_bytes: int
     bytes: int
+    memory: int | None = None
+    base_memory: int | None = None
     evaluation: EvaluationReport | None = None
 
     @property
@@ -64,6 +69,10 @@ class VariantNumbers:
     @property
     def verdict(self) -> Verdict | None:
         return self.certificate.verdict if self.certificate else None
+
+    @property
+    def gain_retained(self) -> float | None:
+        return self.certificate.gain_retained if self.certificate else None
 
     @property
     def certificate_rows(self) -> list[CertificateRow]:
@@ -98,19 +107,22 @@ class VariantNumbers:
         """As measured and published, or as planned while that is still to come; None where what says so cannot be
         read."""
         manifest = manifest_of(variant)
-        if manifest is not None:
-            return cls._measured(manifest) if isinstance(manifest, Manifest) else None
         recipe = recipe_of(variant)
+        if manifest is not None:
+            return cls._measured(variant, manifest, recipe) if isinstance(manifest, Manifest) else None
         return cls._planned(variant, recipe) if isinstance(recipe, Recipe) else None
 
     @classmethod
-    def _measured(cls, manifest: Manifest) -> Self:
+    def _measured(cls, variant: Variant, manifest: Manifest, recipe: Recipe | Unreadable) -> Self:
+        memory = _memory(variant, manifest, recipe) if isinstance(recipe, Recipe) else (None, None)
         return cls(
             planned=False,
             base_parameters=manifest.parameters.base,
             parameters=manifest.parameters.pruned,
             base_bytes=manifest.bytes.base,
             bytes=manifest.bytes.checkpoint,
+            memory=memory[0],
+            base_memory=memory[1],
             evaluation=manifest.evaluation,
         )
 
@@ -126,4 +138,18 @@ class VariantNumbers:
             bytes=checkpoint_bytes(
                 facts.geometry, widths, recipe, stored_weight_bytes(facts.parameters, facts.bytes, recipe)
             ),
+            memory=lora_memory(facts.geometry, widths, recipe),
+            base_memory=lora_memory_on_base(facts.geometry),
         )
+
+
+def _memory(variant: Variant, manifest: Manifest, recipe: Recipe) -> tuple[int | None, int | None]:
+    """On the checkpoint and on the base model; None where the base model is described as no version does now."""
+    try:
+        geometry = facts_of(variant.base_model).geometry
+    except Conflict:
+        return None, None
+    if len(manifest.widths) != geometry.layers:
+        return None, lora_memory_on_base(geometry)
+    widths = [LayerWidths(it.query_heads, it.kv_heads, it.neurons, it.experts) for it in manifest.widths]
+    return lora_memory(geometry, widths, recipe), lora_memory_on_base(geometry)

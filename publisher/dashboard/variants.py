@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
@@ -19,15 +15,14 @@ from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.variant_numbers import VariantNumbers
-from publisher.manifest.reports import Publication
+from publisher.dashboard.variant_page import VariantPage
 from publisher.recipe import Pruning, Recipe
-from publisher.settings import Settings
 from publisher.store.database import clock
 from publisher.store.models import Variant
 from publisher.store.paging import newest_first
 from publisher.store.states import JobState
 from publisher.store.tenancy import owned, readable_by
-from publisher.store.variant_content import Unreadable, manifest_of, recipe_of
+from publisher.store.variant_content import recipe_of
 
 router = APIRouter(prefix="/variants", route_class=PageRoute)
 
@@ -70,84 +65,11 @@ def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = 
 @router.get("/{id}")
 def variant(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
     with service.database.read() as session:
-        row = owned(session, Variant, visitor.tenant_id, id)
-        recipe, manifest = recipe_of(row), manifest_of(row)
-        publication = Publication.model_validate(row.publication) if row.publication else None
-        return page(
-            "variant.html",
-            visitor=visitor,
-            now=clock(session),
-            variant=row,
-            job=row.jobs[-1] if row.jobs else None,
-            numbers=VariantNumbers.of(row),
-            problems=[part.reason for part in (recipe, manifest) if isinstance(part, Unreadable)],
-            files=row.files,
-            publication=publication,
-            publication_url=publication_page(publication, service.settings) if publication else None,
-            download=download_command(publication) if publication else None,
-            recipe=list(in_groups(recipe)) if isinstance(recipe, Recipe) else [],
-            recipe_json=json.dumps(row.recipe, indent=2, ensure_ascii=False),
-        )
+        shown = VariantPage(owned(session, Variant, visitor.tenant_id, id), service)
+        return page("variant.html", visitor=visitor, now=clock(session), shown=shown, variant=shown.row)
 
 
 @router.get("/{id}/files/{path:path}")
 def file(id: str, path: str, request: Request, service: CurrentService, visitor: CurrentVisitor) -> Response:
     """The API's download, for a session instead of a key."""
     return variant_files.read_file(id, path, request, service, visitor.caller)
-
-
-def publication_page(publication: Publication, settings: Settings) -> str | None:
-    """Where a person can look at it; None for the embedded Hub, which serves files to programs and has no pages."""
-    if settings.is_embedded_hub(publication.endpoint):
-        return None
-    # escaping does not stop a link to `javascript:`
-    return publication.url if publication.url.startswith(("https://", "http://")) else None
-
-
-def download_command(publication: Publication) -> str:
-    """Gets exactly this checkpoint, for a POSIX shell."""
-    endpoint, repo_id, commit = map(shlex.quote, (publication.endpoint, publication.repo_id, publication.commit))
-    return f"HF_ENDPOINT={endpoint} hf download {repo_id} \\\n  --revision {commit}"
-
-
-def in_groups(recipe: Recipe) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A recipe's parts with those fields that mean something in it, in words.
-
-    What stands alone (the seed, a part left out) comes last.
-    """
-    alone = []
-    pruning = recipe.pruning.model_dump(mode="json", exclude=set(recipe.pruning.unread))
-    if recipe.pruning.calibration:  # names its text in one of two ways
-        calibration = recipe.pruning.calibration.model_dump(mode="json")
-        pruning |= {"calibration": {name: value for name, value in calibration.items() if value not in (None, [])}}
-    for part, content in (recipe.model_dump(mode="json") | {"pruning": pruning}).items():
-        if isinstance(content, Mapping):
-            yield part, list(flatten(content))
-        else:
-            alone.append((part, _words(content)))
-    yield "other", alone
-
-
-def flatten(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """`{"calibration": {"sequence_length": 256}}` → `("calibration sequence length", "256")`, in order."""
-    for name, value in part.items():
-        words = f"{above} {name}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from flatten(value, words)
-        else:
-            yield words, _words(value)
-
-
-def _words(value: object) -> str:
-    if value is None or value == []:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(_listed(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _listed(item: object) -> str:
-    """A corpus with its share is `name × weight`."""
-    return " × ".join(_words(part) for part in item.values()) if isinstance(item, Mapping) else str(item)

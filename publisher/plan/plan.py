@@ -15,10 +15,9 @@ from publisher.plan.sizes import (
     BF16,
     FP32,
     GIB,
-    adapter_memory,
     checkpoint_bytes,
-    loaded_bytes,
-    masking_memory,
+    lora_memory,
+    lora_memory_on_base,
 )
 from publisher.recipe import Recipe, Scheme
 
@@ -110,10 +109,8 @@ def make_plan(
         ),
         bytes=sizes,
         memory=Memory(
-            train_lora=loaded_bytes(geometry, widths, recipe.quantization)
-            + adapter_memory(geometry, widths)
-            + masking_memory(geometry, recipe),
-            train_lora_on_base=base * BF16 + adapter_memory(geometry, geometry.full_widths),
+            train_lora=lora_memory(geometry, widths, recipe),
+            train_lora_on_base=lora_memory_on_base(geometry),
             align=align and align.total,
             align_states=align and align.states,
         ),

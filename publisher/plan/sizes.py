@@ -78,6 +78,17 @@ def _nf4_bytes(weights: int) -> int:
     return ceil(weights / 2) + scales + ceil(scales / NF4_NESTED_BLOCK) * FP32 + NF4_TABLES
 
 
+def lora_memory(geometry: Geometry, widths: Widths, recipe: Recipe) -> int:
+    """Bytes to train the reference adapter on a checkpoint of these widths."""
+    weights = loaded_bytes(geometry, widths, recipe.quantization)
+    return weights + adapter_memory(geometry, widths) + masking_memory(geometry, recipe)
+
+
+def lora_memory_on_base(geometry: Geometry) -> int:
+    """The same on the base model in bf16."""
+    return geometry.parameters() * BF16 + adapter_memory(geometry, geometry.full_widths)
+
+
 def adapter_memory(geometry: Geometry, widths: Widths) -> int:
     """Adapter weights with gradient and AdamW moments in fp32, and activations."""
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from publisher.base_model.facts import BaseModelFacts
+from publisher.errors import NotFound
 from publisher.store.database import database_now
 from publisher.store.models import BaseModel, Corpus, Job, Sweep, Variant, VariantFile, Worker
 from publisher.store.states import JobState
@@ -70,9 +71,28 @@ def newest_base_model(session: Session, tenant_id: str) -> BaseModel | None:
 
 
 def made_from(session: Session, tenant_id: str, base_model_id: str, limit: int) -> Sequence[Variant]:
-    """The newest of the tenant's variants of this base model."""
+    """The newest of the tenant's variants of this base model, with their jobs."""
     made = readable_by(tenant_id, Variant).where(Variant.base_model_id == base_model_id)
-    return session.scalars(made.order_by(Variant.id.desc()).limit(limit)).all()
+    loaded = made.options(joinedload(Variant.base_model), selectinload(Variant.jobs))
+    return session.scalars(loaded.order_by(Variant.id.desc()).limit(limit)).all()
+
+
+def variants_by_id(session: Session, tenant_id: str, ids: Sequence[str]) -> list[Variant]:
+    """The tenant's variants with these ids in their order, with jobs and base models; NotFound if one is not there, or
+    is somebody else's."""
+    rows = readable_by(tenant_id, Variant).where(Variant.id.in_(ids))
+    loaded = session.scalars(rows.options(joinedload(Variant.base_model), selectinload(Variant.jobs)))
+    found = {row.id: row for row in loaded}
+    missing = [id for id in ids if id not in found]
+    if missing:
+        raise NotFound(f"variant {missing[0]} does not exist.")
+    return [found[id] for id in ids]
+
+
+def base_models_by_id(session: Session, tenant_id: str, ids: Iterable[str]) -> dict[str, BaseModel]:
+    """Those of these that there are."""
+    rows = session.scalars(readable_by(tenant_id, BaseModel).where(BaseModel.id.in_(list(ids))))
+    return {row.id: row for row in rows}
 
 
 def load_labels(session: Session, job: Job) -> None:

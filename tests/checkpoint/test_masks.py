@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from publisher.architecture.structure import LayerKind, Part, TensorSpec, Unit
+from publisher.architecture.structure_json import to_json
 from publisher.checkpoint.masks import Masks, load_masks, save_masks
-from publisher.checkpoint.structure_json import to_json
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import MASKS
 

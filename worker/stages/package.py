@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from publisher.architecture.geometry import LayerWidths
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.base_model.files import belongs_to_model
 from publisher.checkpoint import signature
 from publisher.checkpoint.framing import Framing
 from publisher.checkpoint.integrity import CONFIG
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.weight_masks import open_masks
 from publisher.errors import RequestFault

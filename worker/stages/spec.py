@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.recipe.stages import Stage
 from worker.context import StageContext
 from worker.request import BuildRequest

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.architecture.structure import Shape
 from publisher.checkpoint.integrity import CONFIG
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.model_weights import ModelWeights
 from publisher.checkpoint.pruning_masks import PruningMasks
 from publisher.checkpoint.recovery.skeleton import Kind, Module, Skeleton, is_of_experts

@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from publisher.architecture.geometry import Geometry
-from publisher.checkpoint.masks import FILE_NAME as MASKS
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks, save_masks
 from publisher.errors import RequestFault
 from publisher.families.describe import describe

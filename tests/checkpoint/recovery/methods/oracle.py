@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from publisher.architecture.masks_file import FILE_NAME as MASKS
 from publisher.architecture.structure import Unit
-from publisher.checkpoint.masks import FILE_NAME as MASKS
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.model_weights import ModelWeights
 from publisher.families.describe import describe
