@@ -76,7 +76,9 @@ class Sweep(Table):
 
 class Variant(Table):
     """`publication` is publisher.manifest.reports.Publication as JSON and `manifest` the checkpoint's loram.json, once
-    published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
+    published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content. `reduction` (how
+    many times fewer parameters) and `verdict` (publisher.manifest.verdict) repeat the manifest, for lists to sort by.
+    """
 
     __tablename__ = "variants"
     id_kind: ClassVar[str] = "var"
@@ -100,6 +102,8 @@ class Variant(Table):
     request_digest: Mapped[str]
     publication: Mapped[dict[str, Any] | None]
     manifest: Mapped[dict[str, Any] | None]
+    reduction: Mapped[float | None]
+    verdict: Mapped[str | None]
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
