@@ -26,6 +26,8 @@ def upgrade() -> None:
     with op.batch_alter_table("variants") as variants:
         variants.add_column(sa.Column("reduction", sa.Float(), nullable=True))
         variants.add_column(sa.Column("verdict", sa.String(), nullable=True))
+        variants.create_index("ix_variants_reduction", ["tenant_id", "reduction", "id"])
+        variants.create_index("ix_variants_verdict", ["tenant_id", "verdict", "id"])
     for part in _published():
         op.get_bind().execute(
             VARIANTS.update()
@@ -80,5 +82,7 @@ def _verdict(manifest: Mapping[str, Any]) -> str | None:
 def downgrade() -> None:
     op.drop_index("ix_job_events_steps", "job_events")
     with op.batch_alter_table("variants") as variants:
+        variants.drop_index("ix_variants_verdict")
+        variants.drop_index("ix_variants_reduction")
         variants.drop_column("verdict")
         variants.drop_column("reduction")
