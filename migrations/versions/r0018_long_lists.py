@@ -1,4 +1,4 @@
-"""Long lists: variants are sorted by what was measured, and a long job's stages are found without reading all it told."""
+"""Long lists: variants are sorted by what was measured; a long job's stages are found without reading all it told."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def upgrade() -> None:
             [{"of": id, "fewer": _reduction(manifest), "said": _verdict(manifest)} for id, manifest in part],
         )
     steps = sa.text("kind IN ('state', 'stage')")
-    op.create_index(
-        "ix_job_events_steps", "job_events", ["job_id", "seq"], sqlite_where=steps, postgresql_where=steps
-    )
+    op.create_index("ix_job_events_steps", "job_events", ["job_id", "seq"], sqlite_where=steps, postgresql_where=steps)
 
 
 def _published() -> Iterator[list[tuple[str, Mapping[str, Any]]]]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, defer, joinedload
 
-from publisher.dashboard.listing import Cursor, Listing, Number, OrNone, Search, Sort, Word
+from publisher.dashboard.listing import Cursor, Listing, Number, OrNone, Sort, Word
 from publisher.jobs.waiting import WaitKind
 from publisher.plan.queues import NAMES
 from publisher.recipe.stages import Stage
@@ -20,6 +20,7 @@ from publisher.store.states import JobState
 
 #: recipes and manifests are large, and a line shows none
 WITH_NAMES = (
+    defer(Job.needs),
     joinedload(Job.variant).load_only(Variant.publish_repo_id, Variant.base_model_id),
     joinedload(Job.variant).joinedload(Variant.base_model).load_only(BaseModel.repo_id),
 )
@@ -61,14 +62,14 @@ class Asked:
 
 
 def asked(
-    q: Search = "",
+    q: Word = "",
     state: Annotated[JobState | None, OrNone, Query()] = None,
-    stage: Annotated[Stage | None, OrNone, Query()] = None,
-    base_model: Word = None,
-    worker: Word = None,
-    queue: Word = None,
-    waiting: Word = None,
     *,
+    stage: Annotated[Stage | None, OrNone, Query()] = None,
+    base_model: Word = "",
+    worker: Word = "",
+    queue: Word = "",
+    waiting: Word = "",
     sort: Sort = "",
     cursor: Cursor = None,
     number: Number = 1,
@@ -76,14 +77,15 @@ def asked(
     words = {"q": q, "state": state, "stage": stage, "base_model": base_model}
     words |= {"worker": worker, "queue": queue, "waiting": waiting}
     listing = Listing.of("/jobs", sort, cursor, number, **words)
+    given = listing.fields.get
     filters = Filters(
-        search=listing.fields.get("q"),
+        search=given("q"),
         states=() if state is None else (state,),
-        stage=stage,
-        base_model_id=base_model,
-        worker=worker,
-        queue=queue,
-        waiting_for=waiting,
+        stage=given("stage"),
+        base_model_id=given("base_model"),
+        worker=given("worker"),
+        queue=given("queue"),
+        waiting_for=given("waiting"),
     )
     return Asked(listing, filters)
 
@@ -106,7 +108,13 @@ STATES = (
     JobState.FAILED,
     JobState.CANCELLED,
 )
-SORTS = {"": "newest first", "created": "oldest first", "name": "by name", "state": "by state", "-took": "longest first"}
+SORTS = {
+    "": "newest first",
+    "created": "oldest first",
+    "name": "by name",
+    "state": "by state",
+    "-took": "longest first",
+}
 
 
 def narrowed_by(listing: Listing, base_models: dict[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -65,9 +65,7 @@ def rows(service: CurrentService, visitor: CurrentVisitor, ids: RowIds) -> HTMLR
     with service.database.read() as session:
         mine = filtered.jobs(visitor.tenant_id, Filters()).options(*job_rows.WITH_NAMES)
         found = orders.rows_of(session, mine, Job, ids)
-        return page(
-            "job_rows.html", visitor=visitor, now=clock(session), jobs=job_rows.entries(session, found)
-        )
+        return page("job_rows.html", visitor=visitor, now=clock(session), jobs=job_rows.entries(session, found))
 
 
 @router.get("/{id}")

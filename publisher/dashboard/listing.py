@@ -24,10 +24,9 @@ _LAST = 10_000
 Cursor = Annotated[str | None, Query(max_length=64)]
 Number = Annotated[int, Query(alias="page", ge=1, le=_LAST)]
 Sort = Annotated[str, Query(max_length=32)]
-Search = Annotated[str, Query(max_length=200)]
 #: a form sends what is left open as an empty word
+Word = Annotated[str, Query(max_length=200)]
 OrNone = BeforeValidator(lambda value: value or None)
-Word = Annotated[str | None, OrNone, Query(max_length=200)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from publisher.store.labels import has_labels
@@ -21,8 +21,8 @@ class Filters:
 
     `repo_id`: where a base model comes from, where a variant is published. A variant's state is its job's; a job's
     labels, base model, repository and sweep are its variant's. `search`: part of the name of the repository or of its
-    base model, or the beginning of an id. `stage`, `worker`, `queue` and `waiting_for` (a WaitKind, or TURN: for nothing
-    but that) are of jobs.
+    base model, or the beginning of an id. `stage`, `worker`, `queue` and `waiting_for` (a WaitKind, or TURN where there
+    is none) are of jobs.
     """
 
     labels: Sequence[tuple[str, str]] = ()
@@ -61,7 +61,7 @@ def corpora(tenant_id: str, filters: Filters) -> Select[Corpus]:
 def variants(tenant_id: str, filters: Filters) -> Select[Variant]:
     wanted = [*_created(Variant, filters), *_of_variant(filters)]
     if filters.search is not None:
-        wanted.append(or_(_begins(Variant.id, filters.search), _is_called(tenant_id, filters.search)))
+        wanted.append(_sought(Variant, Variant.id, tenant_id, filters.search))
     if filters.states:
         jobs = select(Job.variant_id).where(Job.tenant_id == tenant_id, Job.state.in_(filters.states))
         wanted.append(Variant.id.in_(jobs))
@@ -75,8 +75,7 @@ def jobs(tenant_id: str, filters: Filters) -> Select[Job]:
     if of_variant := _of_variant(filters):
         wanted.append(Job.variant_id.in_(select(Variant.id).where(Variant.tenant_id == tenant_id, *of_variant)))
     if filters.search is not None:
-        called = select(Variant.id).where(Variant.tenant_id == tenant_id, _is_called(tenant_id, filters.search))
-        wanted.append(or_(_begins(Job.id, filters.search), Job.variant_id.in_(called)))
+        wanted.append(_sought(Job, Job.variant_id, tenant_id, filters.search))
     return readable_by(tenant_id, Job).where(*wanted)
 
 
@@ -92,7 +91,10 @@ def _of_job(filters: Filters) -> list[ColumnElement[bool]]:
         wanted.append(Job.state.in_(filters.states))
     if filters.waiting_for is not None:
         kind = None if filters.waiting_for == TURN else filters.waiting_for
-        wanted += [Job.state == JobState.QUEUED, Job.waiting_kind.is_(None) if kind is None else Job.waiting_kind == kind]
+        wanted += [
+            Job.state == JobState.QUEUED,
+            Job.waiting_kind.is_(None) if kind is None else Job.waiting_kind == kind,
+        ]
     for column, value in ((Job.stage, filters.stage), (Job.worker, filters.worker), (Job.queue, filters.queue)):
         if value is not None:
             wanted.append(column == value)
@@ -103,14 +105,20 @@ def _has(text: ColumnElement[str] | InstrumentedAttribute[str], part: str) -> Co
     return text.icontains(part, autoescape=True)
 
 
-def _begins(id: InstrumentedAttribute[str], beginning: str) -> ColumnElement[bool]:
-    return id.startswith(beginning, autoescape=True)
+def _sought(
+    model: type[Variant] | type[Job], variant_id: InstrumentedAttribute[str], tenant_id: str, text: str
+) -> ColumnElement[bool]:
+    """By the beginning of an id, if it is one, or else by names: with both at once no index would do."""
+    if text.startswith(f"{model.id_kind}_"):
+        return model.id.startswith(text, autoescape=True)
+    return variant_id.in_(_called(tenant_id, text))
 
 
-def _is_called(tenant_id: str, part: str) -> ColumnElement[bool]:
-    """Of variants: by where they go and by what they are made from, both read from indexes."""
+def _called(tenant_id: str, part: str) -> CompoundSelect[str]:
+    """Variants by where they go, and by what they are made from: each is read from an index."""
     bases = select(BaseModel.id).where(BaseModel.tenant_id == tenant_id, _has(BaseModel.repo_id, part))
-    return or_(_has(Variant.publish_repo_id, part), Variant.base_model_id.in_(bases))
+    mine = select(Variant.id).where(Variant.tenant_id == tenant_id)
+    return union_all(mine.where(_has(Variant.publish_repo_id, part)), mine.where(Variant.base_model_id.in_(bases)))
 
 
 def _of_variant(filters: Filters) -> list[ColumnElement[bool]]:
