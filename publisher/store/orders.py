@@ -47,7 +47,7 @@ VARIANTS: Orders = {
 BASE_MODELS: Orders = {
     "name": BaseModel.repo_id.expression,
     "family": BaseModel.facts["geometry"]["family"].as_string(),
-    "parameters": BaseModel.facts["parameters"].as_integer(),
+    "parameters": BaseModel.facts["parameters"].as_float(),
     "created": BaseModel.id.expression,
 }
 
