@@ -60,7 +60,7 @@ setInterval(() => {
 // --- take parts of the page as the server renders it now
 async function take(address) {
   const response = await fetch(address, { headers: { Accept: "text/html" }, redirect: "error" });
-  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
@@ -112,7 +112,9 @@ async function want(...ids) {
       await refresh(...parts);
     }
     away.page(false);
-  } catch {
+  } catch (error) {
+    // whatever was shown here has been deleted, or is not for this reader any more
+    if ([403, 404].includes(error.status)) { away.end("Live updates stopped. ", "Reload the page"); return; }
     parts.forEach((id) => wanted.add(id));
     away.page(true);
     setTimeout(want, RETRY);
@@ -144,13 +146,13 @@ const away = (() => {
     gone[what] = isGone ? gone[what] ?? now() : null;
     if (since() === null) { clearTimeout(timer); timer = null; say(); } else timer ??= setTimeout(tell, PATIENCE);
   };
-  const end = () => {
+  const end = (why, what) => {
     ended = true;
     gone.stream ??= now();
     clearTimeout(timer);
     const link = document.createElement("a");
-    [link.href, link.textContent] = [location.pathname + location.search, "Sign in"];
-    say("You are signed out: what you see is not kept up to date. ", link, " to go on.");
+    [link.href, link.textContent] = [location.pathname + location.search, what];
+    say(why, link, " to go on.");
   };
   return { since, end, stream: (isGone) => set("stream", isGone), page: (isGone) => set("page", isGone) };
 })();
@@ -159,7 +161,7 @@ const away = (() => {
 function follow({ after, job, hear: tell }) {
   const { session, live } = document.body.dataset;
   const hear = (what) => {
-    if (what.signedOut) { away.end(); return; }
+    if (what.signedOut) { away.end("You are signed out: what you see is not kept up to date. ", "Sign in"); return; }
     away.stream(Boolean(what.away));
     if (!what.away) tell(what);
   };
