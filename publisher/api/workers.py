@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
 from publisher.api.authentication import CurrentCaller
 from publisher.api.errors import documented
@@ -18,7 +19,10 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 def list_workers(service: CurrentService, caller: CurrentCaller) -> Workers:
     """List workers, those that were seen last at first; one that is away for a day is forgotten."""
     with service.database.read() as session:
-        fleet = live_fleet(session, service.settings.lease_seconds)
-        live, busy = {worker.id for worker in fleet.workers}, busy_workers(session)
-        rows = all_workers(session)
-    return Workers(items=[WorkerAnswer.of(row, WorkerState.of(row.id, live, busy)) for row in rows])
+        return Workers(items=known_workers(session, service.settings.lease_seconds))
+
+
+def known_workers(session: Session, patience: float) -> list[WorkerAnswer]:
+    """Those seen last at first. `patience`: seconds after which a silent one is away."""
+    live, busy = {worker.id for worker in live_fleet(session, patience).workers}, busy_workers(session)
+    return [WorkerAnswer.of(row, WorkerState.of(row.id, live, busy)) for row in all_workers(session)]

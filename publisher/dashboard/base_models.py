@@ -10,28 +10,53 @@ from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps, order_command
-from publisher.dashboard.listing import PAGE, Cursor
+from publisher.dashboard.listing import PAGE, Cursor, Listing, Number, Sort, Word, find
+from publisher.store import filters as filtered
+from publisher.store import orders
 from publisher.store.database import clock
+from publisher.store.filters import Filters
 from publisher.store.models import BaseModel
-from publisher.store.paging import newest_first
 from publisher.store.resources import made_from
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/base-models", route_class=PageRoute)
 
 
+#: orders in words, for the form
+SORTS = {
+    "": "newest first",
+    "created": "oldest first",
+    "name": "by name",
+    "family": "by family",
+    "-parameters": "largest first",
+    "parameters": "smallest first",
+}
+
+
 @router.get("")
-def base_models(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+def base_models(
+    service: CurrentService,
+    visitor: CurrentVisitor,
+    q: Word = "",
+    *,
+    sort: Sort = "",
+    cursor: Cursor = None,
+    number: Number = 1,
+) -> HTMLResponse:
+    listing = Listing.of("/base-models", sort, cursor, number, q=q)
     with service.database.read() as session:
-        rows = newest_first(session, readable_by(visitor.tenant_id, BaseModel), BaseModel, cursor, PAGE)
+        mine = filtered.base_models(visitor.tenant_id, Filters(search=listing.fields.get("q")))
+        found = find(session, mine, BaseModel, orders.BASE_MODELS, listing)
+        empty = not found.rows and listing.is_as_it_is
         return page(
             "base_models.html",
             visitor=visitor,
             now=clock(session),
-            base_models=rows.items,
-            cursor=cursor,
-            next_cursor=rows.next_cursor,
-            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+            base_models=found.rows,
+            found=found,
+            listing=listing,
+            sorts=SORTS,
+            steps=first_steps(session, visitor.tenant_id, service.settings.public_url) if empty else None,
         )
 
 

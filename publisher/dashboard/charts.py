@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 30
 BOX = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
 #: of a series that is drawn: more on some 400 pixels only make the page heavier
-MOST_POINTS = 800
+MOST_POINTS = 400
 TICKS = 5
 
 

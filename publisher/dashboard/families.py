@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
+from publisher.dashboard.listing import Listing, Word
 from publisher.families.known import known_families
 from publisher.store.database import clock
 
@@ -15,8 +16,10 @@ router = APIRouter(prefix="/families", route_class=PageRoute)
 
 
 @router.get("")
-def families(service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
-    known = known_families()
+def families(service: CurrentService, visitor: CurrentVisitor, q: Word = "") -> HTMLResponse:
+    known, listing = known_families(), Listing.of("/families", "", None, 1, q=q)
+    part = listing.fields.get("q", "").lower()
+    found = [family for family in known.families if part in f"{family.family} {family.model_class}".lower()]
     with service.database.read() as session:
         now = clock(session)
     return page(
@@ -24,6 +27,7 @@ def families(service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
         visitor=visitor,
         now=now,
         version=known.transformers,
-        supported=[family for family in known.families if family.supported],
-        others=[family for family in known.families if not family.supported],
+        listing=listing,
+        supported=[family for family in found if family.supported],
+        others=[family for family in found if not family.supported],
     )

@@ -1,64 +1,71 @@
-"""Pages of jobs: the list, one job, its event stream, pause, resume, cancel and retry."""
+"""Pages of jobs: the list and its lines, one job, its event stream, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlalchemy.orm import Session, joinedload
 
 from publisher.api import job_events, tenant_events
 from publisher.api.event_streams import Position
 from publisher.api.service import CurrentService
 from publisher.api.tenant_events import WantedEvents, last_number
+from publisher.dashboard import job_rows
 from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
-from publisher.dashboard.job_view import Progress, read_progress, read_view
-from publisher.dashboard.listing import PAGE, Cursor
+from publisher.dashboard.job_rows import CurrentlyAsked, RowIds
+from publisher.dashboard.job_view import read_view
+from publisher.dashboard.listing import find
 from publisher.jobs import service as job_service
 from publisher.jobs.outlook import outlook
 from publisher.jobs.publishing import TOO_LATE
+from publisher.store import filters as filtered
+from publisher.store import orders
 from publisher.store.database import clock
-from publisher.store.models import Job, Variant
-from publisher.store.paging import newest_first
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.filters import Filters
+from publisher.store.models import Job
+from publisher.store.resources import base_model_names
+from publisher.store.tenancy import owned
 
 router = APIRouter(prefix="/jobs", route_class=PageRoute)
 live = APIRouter(route_class=PageRoute)
 
-_WITH_NAMES = joinedload(Job.variant).joinedload(Variant.base_model)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the list; `progress` of the running stage."""
-
-    job: Job
-    progress: Progress | None
-
 
 @router.get("")
-def jobs(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+def jobs(service: CurrentService, visitor: CurrentVisitor, asked: CurrentlyAsked) -> HTMLResponse:
+    listing = asked.listing
     with service.database.read() as session:
         number = last_number(session, visitor.tenant_id)
-        mine = readable_by(visitor.tenant_id, Job).options(_WITH_NAMES)
-        rows = newest_first(session, mine, Job, cursor, PAGE)
+        mine = filtered.jobs(visitor.tenant_id, asked.filters).options(*job_rows.WITH_NAMES)
+        found = find(session, mine, Job, orders.JOBS, listing)
+        in_any_state = replace(asked.filters, states=())
+        base_models = base_model_names(session, visitor.tenant_id)
+        empty = not found.rows and listing.is_as_it_is
         return page(
             "jobs.html",
             visitor=visitor,
             now=clock(session),
             number=number,
-            jobs=[_entry(session, job) for job in rows.items],
-            cursor=cursor,
-            next_cursor=rows.next_cursor,
-            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+            jobs=job_rows.entries(session, found.rows),
+            found=found,
+            listing=listing,
+            counts=filtered.count_by_state(session, visitor.tenant_id, in_any_state),
+            base_models=base_models,
+            narrowed=list(job_rows.narrowed_by(listing, base_models)),
+            choices=job_rows,
+            steps=first_steps(session, visitor.tenant_id, service.settings.public_url) if empty else None,
         )
 
 
-def _entry(session: Session, job: Job) -> Entry:
-    return Entry(job, None if job.state.finished else read_progress(session, job, job.stage))
+@router.get("/rows")
+def rows(service: CurrentService, visitor: CurrentVisitor, ids: RowIds) -> HTMLResponse:
+    """Lines of the list, for its script: those of these jobs that there are, in no order."""
+    with service.database.read() as session:
+        mine = filtered.jobs(visitor.tenant_id, Filters()).options(*job_rows.WITH_NAMES)
+        found = orders.rows_of(session, mine, Job, ids)
+        return page("job_rows.html", visitor=visitor, now=clock(session), jobs=job_rows.entries(session, found))
 
 
 @router.get("/{id}")

@@ -23,6 +23,7 @@ class Section:
 
 #: in the header's order; a page names its own by `{% set section = "/jobs" %}`
 SECTIONS = (
+    Section("/overview", "Overview"),
     Section("/jobs", "Jobs"),
     Section("/variants", "Variants"),
     Section("/sweeps", "Sweeps"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from publisher.api.base_models_schema import facts_of
 from publisher.architecture.geometry import LayerWidths
 from publisher.architecture.sparsity import parameters_of
 from publisher.architecture.widths import pruned_widths
+from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import Conflict
 from publisher.manifest.evaluation import (
     Certificate,
@@ -103,14 +105,16 @@ class VariantNumbers:
         return rows
 
     @classmethod
-    def of(cls, variant: Variant) -> Self | None:
+    def of(cls, variant: Variant) -> VariantNumbers | None:
         """As measured and published, or as planned while that is still to come; None where what says so cannot be
         read."""
         manifest = manifest_of(variant)
         recipe = recipe_of(variant)
         if manifest is not None:
             return cls._measured(variant, manifest, recipe) if isinstance(manifest, Manifest) else None
-        return cls._planned(variant, recipe) if isinstance(recipe, Recipe) else None
+        if not isinstance(recipe, Recipe):
+            return None
+        return _planned(facts_of(variant.base_model).model_dump_json(), recipe.model_dump_json())
 
     @classmethod
     def _measured(cls, variant: Variant, manifest: Manifest, recipe: Recipe | Unreadable) -> Self:
@@ -126,22 +130,6 @@ class VariantNumbers:
             evaluation=manifest.evaluation,
         )
 
-    @classmethod
-    def _planned(cls, variant: Variant, recipe: Recipe) -> Self:
-        facts = facts_of(variant.base_model)
-        widths = pruned_widths(facts.geometry, recipe.pruning)
-        return cls(
-            planned=True,
-            base_parameters=facts.parameters,
-            parameters=parameters_of(facts.geometry, widths, recipe.pruning),
-            base_bytes=facts.bytes,
-            bytes=checkpoint_bytes(
-                facts.geometry, widths, recipe, stored_weight_bytes(facts.parameters, facts.bytes, recipe)
-            ),
-            memory=lora_memory(facts.geometry, widths, recipe),
-            base_memory=lora_memory_on_base(facts.geometry),
-        )
-
 
 def _memory(variant: Variant, manifest: Manifest, recipe: Recipe) -> tuple[int | None, int | None]:
     """On the checkpoint and on the base model; None where the base model is described as no version does now."""
@@ -153,3 +141,20 @@ def _memory(variant: Variant, manifest: Manifest, recipe: Recipe) -> tuple[int |
         return None, lora_memory_on_base(geometry)
     widths = [LayerWidths(it.query_heads, it.kv_heads, it.neurons, it.experts) for it in manifest.widths]
     return lora_memory(geometry, widths, recipe), lora_memory_on_base(geometry)
+
+
+# reckoned by contents: a list of variants asks for the same few again and again, and large models have many layers
+@lru_cache(maxsize=1024)
+def _planned(facts: str, recipe: str) -> VariantNumbers:
+    base, asked = BaseModelFacts.model_validate_json(facts), Recipe.model_validate_json(recipe)
+    widths = pruned_widths(base.geometry, asked.pruning)
+    stored = stored_weight_bytes(base.parameters, base.bytes, asked)
+    return VariantNumbers(
+        planned=True,
+        base_parameters=base.parameters,
+        parameters=parameters_of(base.geometry, widths, asked.pruning),
+        base_bytes=base.bytes,
+        bytes=checkpoint_bytes(base.geometry, widths, asked, stored),
+        memory=lora_memory(base.geometry, widths, asked),
+        base_memory=lora_memory_on_base(base.geometry),
+    )

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import defer, joinedload, selectinload
 
 from publisher.api import variant_files
 from publisher.api.service import CurrentService
 from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps
-from publisher.dashboard.listing import PAGE, Cursor
+from publisher.dashboard.job_rows import STATES
+from publisher.dashboard.listing import Cursor, Listing, Number, OrNone, Sort, Word, find
 from publisher.dashboard.variant_numbers import VariantNumbers
 from publisher.dashboard.variant_page import VariantPage
 from publisher.recipe import Pruning, Recipe
+from publisher.store import filters as filtered
+from publisher.store import orders
 from publisher.store.database import clock
-from publisher.store.models import Variant
-from publisher.store.paging import newest_first
+from publisher.store.filters import Filters
+from publisher.store.models import Job, Variant
+from publisher.store.resources import base_model_names
 from publisher.store.states import JobState
-from publisher.store.tenancy import owned, readable_by
+from publisher.store.tenancy import owned
 from publisher.store.variant_content import recipe_of
 
 router = APIRouter(prefix="/variants", route_class=PageRoute)
 
-_WITH_LISTED = (joinedload(Variant.base_model), selectinload(Variant.jobs))
+_WITH_LISTED = (
+    joinedload(Variant.base_model),
+    selectinload(Variant.jobs).load_only(Job.variant_id, Job.state),
+    defer(Variant.publication),
+)
 
 
 @dataclass(frozen=True)
@@ -46,19 +55,47 @@ class Entry:
         return cls(row, row.jobs[-1].state if row.jobs else None, pruning, VariantNumbers.of(row))
 
 
+#: orders in words, for the form
+SORTS = {
+    "": "newest first",
+    "created": "oldest first",
+    "name": "by name",
+    "-reduction": "smallest first",
+    "verdict": "by certificate",
+}
+
+
 @router.get("")
-def variants(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None) -> HTMLResponse:
+def variants(
+    service: CurrentService,
+    visitor: CurrentVisitor,
+    q: Word = "",
+    base_model: Word = "",
+    state: Annotated[JobState | None, OrNone, Query()] = None,
+    *,
+    sort: Sort = "",
+    cursor: Cursor = None,
+    number: Number = 1,
+) -> HTMLResponse:
+    listing = Listing.of("/variants", sort, cursor, number, q=q, base_model=base_model, state=state)
+    states = () if state is None else (state,)
+    given = listing.fields.get
+    wanted = Filters(search=given("q"), base_model_id=given("base_model"), states=states)
     with service.database.read() as session:
-        mine = readable_by(visitor.tenant_id, Variant).options(*_WITH_LISTED)
-        rows = newest_first(session, mine, Variant, cursor, PAGE)
+        mine = filtered.variants(visitor.tenant_id, wanted).options(*_WITH_LISTED)
+        found = find(session, mine, Variant, orders.VARIANTS, listing)
+        empty = not found.rows and listing.is_as_it_is
         return page(
             "variants.html",
             visitor=visitor,
             now=clock(session),
-            variants=[Entry.of(row) for row in rows.items],
-            cursor=cursor,
-            next_cursor=rows.next_cursor,
-            steps=None if rows.items else first_steps(session, visitor.tenant_id, service.settings.public_url),
+            variants=[Entry.of(row) for row in found.rows],
+            found=found,
+            listing=listing,
+            base_models=base_model_names(session, visitor.tenant_id),
+            states={each.value: each.value for each in STATES},
+            sorts=SORTS,
+            steps=first_steps(session, visitor.tenant_id, service.settings.public_url) if empty else None,
         )
 
 

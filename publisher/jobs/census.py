@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, null, select
@@ -10,12 +11,13 @@ from sqlalchemy.orm import Session
 from publisher.jobs.fleet import busy_workers, capacity_of, machine_of
 from publisher.jobs.waiting import WaitKind
 from publisher.store.database import clock
+from publisher.store.filters import TURN
 from publisher.store.models import Job, MetricPoint, Worker
 from publisher.store.resources import all_workers
 from publisher.store.states import ACTIVE, JobState
 
-#: what a queued job waits for beside the kinds of WaitKind
-TURN, RETRY = "turn", "retry"
+#: what a queued job waits for beside the kinds of WaitKind and its turn
+RETRY = "retry"
 _UNFINISHED = (JobState.QUEUED, JobState.PAUSED, *ACTIVE)
 
 
@@ -44,8 +46,8 @@ class WorkerNumbers:
     free_disk: int | None
 
 
-def groups(session: Session) -> list[Group]:
-    """Of all tenants' jobs that have not ended."""
+def groups(session: Session, tenant_id: str | None = None) -> list[Group]:
+    """Of the jobs that have not ended: of all tenants together, or of one."""
     now = clock(session)  # once: the database's own function would be called for each row
     otherwise = case((Job.claimable_at > now, RETRY), else_=TURN)
     each = select(
@@ -54,7 +56,8 @@ def groups(session: Session) -> list[Group]:
         case((Job.state == JobState.QUEUED, func.coalesce(Job.waiting_kind, otherwise)), else_=null()).label("kind"),
         Job.queued_at.label("since"),
     )
-    jobs = each.where(Job.state.in_(_UNFINISHED)).subquery()
+    mine = () if tenant_id is None else (Job.tenant_id == tenant_id,)
+    jobs = each.where(Job.state.in_(_UNFINISHED), *mine).subquery()
     columns = (jobs.c.queue, jobs.c.state, jobs.c.kind)
     rows = session.execute(select(*columns, func.count(), func.min(jobs.c.since)).group_by(*columns)).all()
     return [Group(queue, state, kind, number, _age(since, now)) for queue, state, kind, number, since in rows]
@@ -89,15 +92,23 @@ def _numbers(row: Worker, age: float, patience: float, *, is_busy: bool) -> Work
     return WorkerNumbers(row.id, machine_of(row).value, largest, doing, max(0.0, age), row.free_disk_bytes)
 
 
+_LAST_SPEED = (
+    select(MetricPoint.value)
+    .where(MetricPoint.job_id == Job.id, MetricPoint.name == "tokens_per_second")
+    .order_by(MetricPoint.step.desc())
+    .limit(1)
+    .correlate(Job)
+    .scalar_subquery()
+)
+
+
 def alignment_speeds(session: Session) -> dict[str, float]:
     """Worker → tokens per second that its job last reported, of those that align now."""
-    last = (
-        select(MetricPoint.value)
-        .where(MetricPoint.job_id == Job.id, MetricPoint.name == "tokens_per_second")
-        .order_by(MetricPoint.step.desc())
-        .limit(1)
-        .correlate(Job)
-        .scalar_subquery()
-    )
-    rows = session.execute(select(Job.worker, last).where(Job.state.in_(ACTIVE), Job.stage == "align"))
+    rows = session.execute(select(Job.worker, _LAST_SPEED).where(Job.state.in_(ACTIVE), Job.stage == "align"))
     return {worker: speed for worker, speed in rows if worker and speed is not None}
+
+
+def speeds_of(session: Session, ids: Collection[str]) -> dict[str, float]:
+    """Job → tokens per second that it last reported, of those of these that align now."""
+    align = select(Job.id, _LAST_SPEED).where(Job.id.in_(ids), Job.state.in_(ACTIVE), Job.stage == "align")
+    return {id: speed for id, speed in session.execute(align) if speed is not None}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, func, or_, select
@@ -44,18 +46,26 @@ class Outlook:
 
 def outlook(session: Session, job: Job, patience: float) -> Outlook:
     """Of a job in any state. `patience`: seconds after which a silent worker is gone."""
-    if job.state.finished:
-        return Outlook()
-    now = clock(session)
-    view = _View(session, now, live_fleet(session, patience))
+    return outlooks(session, [job], patience)[job.id]
+
+
+def outlooks(session: Session, jobs: Sequence[Job], patience: float) -> dict[str, Outlook]:
+    """Of each of these jobs, by one look at queue and workers."""
+    if all(job.state.finished for job in jobs):
+        return {job.id: Outlook() for job in jobs}
+    view = _View(session, clock(session), live_fleet(session, patience))
+    return {job.id: _outlook(view, job) for job in jobs}
+
+
+def _outlook(view: _View, job: Job) -> Outlook:
     if job.state in ACTIVE:
         left = view.left(job) if job.state is JobState.RUNNING else None  # the others stop, before their end
-        return Outlook(start=job.started_at, end=None if left is None else now + left)
+        return Outlook(start=job.started_at, end=None if left is None else view.now + left)
     if job.state is not JobState.QUEUED:
         return Outlook()
     position, turns = view.ahead(job)
     begins = None if turns is None else start_of(view.suitable(job), turns, view.free_in())
-    start = None if begins is None else max(now + begins, job.claimable_at)
+    start = None if begins is None else max(view.now + begins, job.claimable_at)
     seconds = view.seconds(job)
     missing = view.fleet.missing(read_needs(job.needs))
     return Outlook(position, start, None if start is None or seconds is None else start + seconds, missing)
@@ -135,15 +145,19 @@ def _planned(session: Session, job: Job) -> StageSeconds:
     if worker is None:
         return {}
     variant = job.variant
+    texts = json.dumps(variant.base_model.facts), json.dumps(variant.recipe)
+    speeds = worker.flops_per_second, worker.fp32_flops_per_second
+    return _plan_of(*texts, variant.recipe_version, *speeds)
+
+
+# reckoned by contents, 20 ms for a large model: whoever looks at a job or a list of them looks again soon
+@lru_cache(maxsize=256)
+def _plan_of(facts: str, recipe: str, version: int, flops: float, fp32_flops: float) -> StageSeconds:
     try:
-        facts = BaseModelFacts.model_validate(variant.base_model.facts)
-        recipe = stored_recipe(variant.recipe, variant.recipe_version)
+        base = BaseModelFacts.model_validate_json(facts)
+        asked = stored_recipe(json.loads(recipe), version)
         plan = make_plan(
-            facts.geometry,
-            recipe,
-            base_bytes=facts.bytes,
-            flops_per_second=worker.flops_per_second,
-            fp32_flops_per_second=worker.fp32_flops_per_second,
+            base.geometry, asked, base_bytes=base.bytes, flops_per_second=flops, fp32_flops_per_second=fp32_flops
         )
     except (ValidationError, PublisherError):
         # also of a recipe that was fine for the version that took it: a job that looks at its queue is none the worse

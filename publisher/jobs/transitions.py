@@ -26,6 +26,7 @@ from publisher.store.database import clock, database_now
 from publisher.store.models import JobAttempt, Variant, VariantFile
 from publisher.store.origin import Subject
 from publisher.store.states import ACTIVE, AttemptOutcome, EventKind, JobState
+from publisher.store.variant_content import summary_of
 
 #: What is broken over night is found mended in the morning; waiting longer than this helps nobody.
 LONGEST_BACKOFF = 3600.0
@@ -84,7 +85,7 @@ _VARIANTS, _FILES = cast(Table, Variant.__table__), cast(Table, VariantFile.__ta
 _PUBLISHED = (
     update(_VARIANTS)
     .where(_VARIANTS.c.id == bindparam("made"))
-    .values(publication=bindparam("publication"), manifest=bindparam("manifest"))
+    .values({name: bindparam(name) for name in ("publication", "manifest", "reduction", "verdict")})
 )
 _FORGET_FILES = delete(_FILES).where(_FILES.c.variant_id == bindparam("made"))
 _KEEP_FILES = insert(_FILES)
@@ -108,7 +109,9 @@ def succeed(
     told = {name: publication.get(name) for name in ("repo_id", "commit", "endpoint")}
     _end(session, lease, JobState.SUCCEEDED, told, failure=None)
     made = {"made": job.variant_id}
-    session.execute(_PUBLISHED, made | {"publication": dict(publication), "manifest": dict(manifest)})
+    said = summary_of(manifest)
+    shown = {"reduction": said.reduction, "verdict": said.verdict}
+    session.execute(_PUBLISHED, made | shown | {"publication": dict(publication), "manifest": dict(manifest)})
     session.execute(_FORGET_FILES, made)
     rows = [{"variant_id": job.variant_id, **vars(file)} for file in files]
     if rows:

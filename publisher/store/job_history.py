@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import literal_column, select
+from sqlalchemy import ColumnElement, and_, literal_column, select
 from sqlalchemy.orm import Session
 
 from publisher.errors import NotFound
 from publisher.recipe.stages import Stage
-from publisher.store.models import JobAttempt, JobEvent
-from publisher.store.states import EventKind
+from publisher.store.models import Job, JobAttempt, JobEvent
+from publisher.store.states import ACTIVE, EventKind
+
+# Kinds are written out, so that a database sees that a small index will do: ix_job_events_log, ix_job_events_steps.
+_STEPS = (EventKind.STATE, EventKind.STAGE)
+_IS_STEP = JobEvent.kind.in_([literal_column(f"'{kind.value}'") for kind in _STEPS])
+
+
+def _is(kind: EventKind) -> ColumnElement[bool]:
+    exactly = JobEvent.kind == literal_column(f"'{kind.value}'")
+    return and_(_IS_STEP, exactly) if kind in _STEPS else exactly
 
 
 def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: int) -> list[JobEvent]:
     """All events of these kinds with a number up to `until`, oldest first."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind.in_(kinds))
+    wanted = _IS_STEP if set(kinds) == set(_STEPS) else JobEvent.kind.in_(kinds)
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, wanted)
     return list(session.scalars(statement.order_by(JobEvent.seq)))
 
 
@@ -23,18 +34,17 @@ def has_computed(session: Session, job_id: str) -> bool:
     """Whether a stage of this job that takes long was finished, in whatever try."""
     computed = JobEvent.data["stage"].as_string().in_([Stage.PRUNE, Stage.ALIGN, Stage.EVALUATE])
     done = JobEvent.data["state"].as_string().in_(["finished", "reused"])
-    statement = select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.kind == EventKind.STAGE, computed, done)
+    statement = select(JobEvent.seq).where(JobEvent.job_id == job_id, _is(EventKind.STAGE), computed, done)
     return session.scalar(statement.limit(1)) is not None
 
 
 def last_of_kind(session: Session, job_id: str, kind: EventKind, until: int, limit: int) -> list[JobEvent]:
     """The last `limit` events of this kind with a number up to `until`, oldest first."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind == kind)
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, _is(kind))
     return list(session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)))[::-1]
 
 
-#: written out, so that a database sees that the index of logs alone will do
-_IS_LOG = JobEvent.kind == literal_column("'log'")
+_IS_LOG = _is(EventKind.LOG)
 
 
 def log_after(session: Session, job_id: str, seq: int, until: int, limit: int) -> list[JobEvent]:
@@ -70,3 +80,28 @@ def first_progress_after(session: Session, job_id: str, unit: str, after: int, u
         JobEvent.seq <= until,
     )
     return session.scalar(statement.order_by(JobEvent.seq).limit(1))
+
+
+#: of each of these jobs, in one question: what it last reported since the worker that has it took it
+_LAST_PROGRESS = (
+    select(JobEvent.data)
+    .where(
+        JobEvent.job_id == Job.id,
+        JobEvent.seq >= JobAttempt.first_event,
+        JobEvent.seq <= Job.event_seq,
+        _is(EventKind.PROGRESS),
+    )
+    .order_by(JobEvent.seq.desc())
+    .limit(1)
+    .correlate(Job, JobAttempt)
+    .scalar_subquery()
+)
+
+
+def last_progress(session: Session, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Job → what it last reported of the stage that it is in; of those of these jobs that a worker has, if it did."""
+    held = select(Job.id, Job.stage, _LAST_PROGRESS).join(
+        JobAttempt, and_(JobAttempt.job_id == Job.id, JobAttempt.number == Job.lease_token)
+    )
+    told = session.execute(held.where(Job.id.in_(ids), Job.state.in_(ACTIVE)))
+    return {id: data for id, stage, data in told if data is not None and data["stage"] == stage}

@@ -1,4 +1,5 @@
-"""Pages by cursor: newest first, and what is added meanwhile does not shift the next page."""
+"""Pages of lists: newest first by cursor, so that what is added meanwhile does not shift the next page, or in another
+order by number."""
 
 from __future__ import annotations
 
@@ -37,3 +38,9 @@ def newest_first(
     found = session.scalars(statement.order_by(model.id.desc()).limit(limit + 1)).all()
     items = found[:limit]
     return Rows(items, items[-1].id if len(found) > limit else None)
+
+
+def page_of(session: Session, ids: Select[str], number: int, limit: int) -> tuple[list[str], bool]:
+    """Page `number` (from 1) of these ids, in their order, and whether there is another after it."""
+    found = list(session.scalars(ids.offset((number - 1) * limit).limit(limit + 1)))
+    return found[:limit], len(found) > limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -68,6 +69,14 @@ def find_request(session: Session, made: type[Requested], tenant_id: str, idempo
 
 def newest_base_model(session: Session, tenant_id: str) -> BaseModel | None:
     return session.scalar(readable_by(tenant_id, BaseModel).order_by(BaseModel.id.desc()).limit(1))
+
+
+def base_model_names(session: Session, tenant_id: str, limit: int = 200) -> dict[str, str]:
+    """Of the tenant's first base models by name: id → name, with the revision where several have it."""
+    rows = readable_by(tenant_id, BaseModel).with_only_columns(BaseModel.id, BaseModel.repo_id, BaseModel.revision)
+    found = session.execute(rows.order_by(BaseModel.repo_id, BaseModel.id).limit(limit)).all()
+    times = Counter(row.repo_id for row in found)
+    return {id: name if times[name] == 1 else f"{name} @ {revision[:7]}" for id, name, revision in found}
 
 
 def made_from(session: Session, tenant_id: str, base_model_id: str, limit: int) -> Sequence[Variant]:

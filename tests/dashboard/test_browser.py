@@ -37,7 +37,7 @@ def enter(window: Chromium, dashboard: RunningDashboard, account: Account) -> No
     window.open(f"{dashboard.url}/login")
     window.type("#key", account.key)
     window.click("button.primary")
-    window.wait_for("location.pathname === '/jobs'")
+    window.wait_for("location.pathname === '/overview'")
 
 
 def aligning(account: Account) -> Work:

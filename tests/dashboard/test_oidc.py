@@ -24,6 +24,7 @@ from sqlalchemy import select
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from publisher.dashboard.session import SESSION_COOKIE
+from publisher.dashboard.sign_in import START
 from publisher.people.roles import Role
 from publisher.store import members
 from publisher.store.audit import AuditFilters, all_entries
@@ -78,7 +79,7 @@ def invite(service: RunningDashboard, someone: Claims, role: Role = Role.MEMBER,
         return members.add(session, tenant, someone["email"], role).id
 
 
-def go(browser: httpx.Client, next: str = "/jobs") -> str:
+def go(browser: httpx.Client, next: str = START) -> str:
     """To the provider and back: the address that the browser comes back to."""
     sent = browser.get("/login/oidc", params={"next": next})
     assert sent.status_code == 303, sent.text
@@ -87,7 +88,7 @@ def go(browser: httpx.Client, next: str = "/jobs") -> str:
     return str(returned.headers["location"])
 
 
-def enter(browser: httpx.Client, next: str = "/jobs") -> httpx.Response:
+def enter(browser: httpx.Client, next: str = START) -> httpx.Response:
     return browser.get(go(browser, next))
 
 
@@ -112,7 +113,7 @@ def refused(answer: httpx.Response, status: int = 403) -> str:
 @contextmanager
 def entered(service: RunningDashboard) -> Iterator[httpx.Client]:
     with service.browser() as browser:
-        assert target(enter(browser)) == "/jobs"
+        assert target(enter(browser)) == START
         yield browser
 
 
@@ -165,7 +166,7 @@ def test_a_sign_in_ends_where_the_secret_has_been_replaced_meanwhile(
             back, cookies = go(browser), dict(browser.cookies)
     with serve(tmp_path, int(urlsplit(back).port or 0), **settings_for(provider), **machine[1]) as after:
         with httpx.Client(cookies=cookies, timeout=30) as browser:
-            assert target(browser.get(back)) == "/jobs"
+            assert target(browser.get(back)) == START
         assert after.url in back
 
 
@@ -339,7 +340,7 @@ def test_removed_member_is_out_at_once_and_stays_out_of_rules(service: RunningDa
         # invited again: the session of before stays over
         invite(service, someone)
         assert browser.get("/jobs").status_code == 303
-        assert target(enter(browser)) == "/jobs"
+        assert target(enter(browser)) == START
 
 
 def test_suspended_tenant_shows_its_members_nothing_until_it_is_resumed(
@@ -424,7 +425,7 @@ def test_answer_counts_once(service: RunningDashboard, someone: Claims) -> None:
     with service.browser() as browser:
         answer = go(browser)
         attempt = dict(browser.cookies)
-        assert target(browser.get(answer)) == "/jobs"
+        assert target(browser.get(answer)) == START
         browser.cookies.clear()
         refused(browser.get(answer))  # the browser has forgotten the attempt
         for name, value in attempt.items():
@@ -456,7 +457,7 @@ def test_session_that_a_stranger_planted_is_not_the_one_that_begins(service: Run
     planted = "mem_planted.0011.9999999999.00"
     with service.browser() as browser:
         browser.cookies.set(SESSION_COOKIE, planted, domain="127.0.0.1", path="/")
-        assert target(enter(browser)) == "/jobs"
+        assert target(enter(browser)) == START
         begun = browser.get("/jobs").request.headers["cookie"]
         assert planted not in begun
         assert browser.get("/jobs").status_code == 200
@@ -468,12 +469,12 @@ def test_session_that_a_stranger_planted_is_not_the_one_that_begins(service: Run
 def test_sign_in_leads_to_no_other_site(service: RunningDashboard, someone: Claims, address: str) -> None:
     invite(service, someone)
     with service.browser() as browser:
-        assert target(enter(browser, address)) == "/jobs"
+        assert target(enter(browser, address)) == START
         token = csrf(browser.get("/tenants"))
         with service.database.read() as session:
             mine = session.scalars(select(Membership.id).where(Membership.email == someone["email"].lower())).one()
         chosen = browser.post("/tenants", data={"csrf": token, "membership": mine, "next": address})
-        assert chosen.headers["location"] == "/jobs"
+        assert chosen.headers["location"] == START
 
 
 def test_refusal_of_the_provider_is_told_without_its_words(service: RunningDashboard, provider: SmallProvider) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from publisher.dashboard.session import SESSION_COOKIE, Sessions
+from publisher.dashboard.sign_in import START
 from publisher.settings import Settings
 from publisher.store import keys
 from publisher.store.audit import AuditFilters, entries
@@ -31,7 +32,7 @@ def test_key_opens_the_page_that_was_asked_for(dashboard: RunningDashboard, acco
 
 
 def test_start_leads_to_jobs(browser: httpx.Client) -> None:
-    assert browser.get("/").headers["location"] == "/jobs"
+    assert browser.get("/").headers["location"] == START
 
 
 def test_wrong_key_is_refused_in_one_way(dashboard: RunningDashboard, account: Account) -> None:
@@ -135,8 +136,8 @@ def test_sign_in_form_of_another_site_is_refused(dashboard: RunningDashboard, ac
 )
 def test_sign_in_leads_to_no_other_site(dashboard: RunningDashboard, account: Account, address: str) -> None:
     with dashboard.browser() as browser:
-        assert 'name="next" value="/jobs"' in browser.get("/login", params={"next": address}).text
-        assert sign_in(browser, account.key, next=address).headers["location"] == "/jobs"
+        assert 'name="next" value="/overview"' in browser.get("/login", params={"next": address}).text
+        assert sign_in(browser, account.key, next=address).headers["location"] == START
 
 
 def test_link_from_another_site_finds_the_session(dashboard: RunningDashboard) -> None:

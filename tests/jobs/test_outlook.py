@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from publisher.jobs import leases, service, transitions
-from publisher.jobs.outlook import Outlook, outlook
+from publisher.jobs.outlook import Outlook, outlook, outlooks
 from publisher.plan.sizes import GIB
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Job, Variant
@@ -146,3 +146,20 @@ def test_jobs_of_one_base_model_and_recipe_are_alike_whatever_their_seed(databas
             row.recipe = row.recipe | recipe
             likeness.append(service.enqueue(session, row).likeness)
     assert likeness[0] == likeness[1] != likeness[2]
+
+
+def test_several_are_told_as_each_alone(database: Database) -> None:
+    rows.add_worker(database, "gpu-1", 80 * GIB)
+    ids = [rows.add_sized_job(database, GIB) for _ in range(3)]
+    alike(database, "known", *ids)
+    have_taken(database, "known")
+    rows.claim(database, ids[0], "gpu-1")
+    with database.write() as session:
+        service.cancel(session, ids[2])
+    with database.read() as session:
+        several = outlooks(session, [session.get_one(Job, id) for id in ids], 30)
+    assert [several[id].position for id in ids] == [None, 1, None]
+    for id in ids:
+        alone = seen(database, id)
+        assert several[id].position == alone.position
+        assert several[id].end == pytest.approx(alone.end, abs=5)

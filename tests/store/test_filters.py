@@ -122,3 +122,29 @@ def test_more_labels_than_allowed_are_refused_and_nothing_changes(database: Data
         change_labels(session, session.get_one(Variant, rows.second), {f"k{number}": "" for number in range(20)})
     with database.read() as session:
         assert session.scalar(select(func.count()).where(Label.resource_id == rows.second)) == 2
+
+
+def test_search_is_by_parts_of_names_and_beginnings_of_ids(database: Database, rows: Rows) -> None:
+    with database.write() as session:
+        session.execute(update(Variant).where(Variant.id == rows.second).values(publish_repo_id="org/50%_Less"))
+    both, mine = {rows.owner.job, rows.second_job}, {rows.owner.variant, rows.second}
+    assert jobs(database, rows, search="50%_less") == {rows.second_job}
+    assert jobs(database, rows, search="5%l") == jobs(database, rows, search="50%xless") == set()
+    assert jobs(database, rows, search="RG/BASE") == both  # the base model's name
+    assert jobs(database, rows, search=rows.second_job) == {rows.second_job}
+    assert jobs(database, rows, search="job_") == both
+    assert variants(database, rows, search="less") == {rows.second}
+    assert variants(database, rows, search="var_") == mine
+    assert jobs(database, rows, search="less", states=[JobState.QUEUED]) == set()
+
+
+def test_jobs_are_found_by_what_they_do_and_wait_for(database: Database, rows: Rows) -> None:
+    values = {"state": JobState.QUEUED, "stage": "align", "worker": "gpu-1", "queue": "16", "waiting_kind": "hub"}
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == rows.second_job).values(**values))
+    for name, value in (("stage", "align"), ("worker", "gpu-1"), ("queue", "16"), ("waiting_for", "hub")):
+        assert jobs(database, rows, **{name: value}) == {rows.second_job}
+    assert jobs(database, rows, waiting_for=filters.TURN) == {rows.owner.job}
+    with database.read() as session:
+        counted = filters.count_by_state(session, rows.owner.tenant_id, Filters(queue="16"))
+    assert counted == {JobState.QUEUED: 1}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
+from publisher.jobs import events, transitions
 from publisher.jobs.events import NewEvent
 from publisher.store import job_history
 from publisher.store.database import Database
+from publisher.store.models import Job
 from publisher.store.states import EventKind
-from tests.jobs.rows import metric, report
+from tests.jobs.rows import add_job, claim, metric, report
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])])
@@ -39,3 +42,29 @@ def test_first_progress_is_of_the_unit_and_after_the_number(database: Database) 
         assert first.data["done"] == 3
         assert job_history.first_progress_after(session, job_id, "layers", 3, 4) is None
         assert job_history.first_progress_after(session, job_id, "bytes", 0, 100) is None
+
+
+def test_last_progress_is_of_the_worker_that_has_the_job_and_of_its_stage(database: Database) -> None:
+    def progress(stage: str, done: int) -> NewEvent:
+        return NewEvent(EventKind.PROGRESS, {"stage": stage, "done": done, "total": 9, "unit": "steps"})
+
+    def told(stage: str) -> dict[str, float]:
+        with database.write() as session:
+            session.execute(update(Job).where(Job.id == lease.job_id).values(stage=stage))
+        with database.read() as session:
+            found = job_history.last_progress(session, [lease.job_id, other, "job_none"])
+        return {id: data["done"] for id, data in found.items()}
+
+    lease, other = claim(database, add_job(database)), add_job(database)
+    with database.write() as session:
+        events.append(session, lease.job_id, lease.token, [progress("align", 1), progress("align", 2)])
+    assert told("align") == {lease.job_id: 2}
+    assert told("quantize") == {}
+    with database.write() as session:
+        transitions.release(session, lease)
+    assert told("align") == {}
+    again = claim(database, lease.job_id)
+    assert told("align") == {}
+    with database.write() as session:
+        events.append(session, lease.job_id, again.token, [progress("align", 5)])
+    assert told("align") == {lease.job_id: 5}

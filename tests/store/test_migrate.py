@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.types import Integer
 
 from migrations.versions import r0008_event_numbers
-from publisher.jobs import events, service
+from publisher.jobs import events, service, transitions
 from publisher.keys.digests import KeyDigests
 from publisher.keys.scopes import ALL
 from publisher.recipe.stored import stored_recipe
@@ -34,6 +34,7 @@ from publisher.store.models import ApiKey, Job, JobEvent, MetricPoint, Table, Te
 from publisher.store.states import JobState
 from publisher.store.variant_content import recipe_of
 from tests.jobs.rows import add_job, claim, metric, report
+from tests.manifest import contents
 from tests.recipe.history import HISTORY
 
 
@@ -97,6 +98,43 @@ def test_series_of_before_are_what_the_events_say(database: Database, database_u
         events.move(session, job_id, JobState.CANCELLED, only_from=[JobState.RUNNING])
     with database.read() as session:
         assert [row.number for row in session.scalars(select(JobEvent).where(JobEvent.number.is_not(None)))] == [1]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "said"),
+    [
+        (contents.certificate(), "passed"),
+        (contents.certificate(80.0), "failed"),
+        (contents.certificate(differences={}), "not_stated"),
+        (
+            contents.certificate(differences={"novel": {"documents": 7, "mean": 1.0, "standard_error": 0.1}}),
+            "inconclusive",
+        ),
+        (
+            contents.certificate(differences={"novel": {"documents": 9, "mean": 0.1, "standard_error": 0.1}}),
+            "not_significant",
+        ),
+        (
+            contents.certificate(differences={"novel": {"documents": 9, "mean": 5e-4, "standard_error": 1e-5}}),
+            "negligible",
+        ),
+        (None, None),
+    ],
+)
+def test_variants_of_before_are_sorted_by_what_their_manifests_say(
+    database: Database, database_url: str, certificate: dict[str, Any] | None, said: str | None
+) -> None:
+    lease = claim(database, add_job(database))
+    manifest = contents.content(evaluation=contents.evaluation() | {"certificate": certificate})
+    with database.write() as session:
+        transitions.succeed(session, lease, {}, manifest, [])
+    with database.read() as session:
+        before = session.scalars(select(Variant)).one()
+    migrate.downgrade(database_url, "0017")
+    migrate.upgrade(database_url)
+    with database.read() as session:
+        after = session.scalars(select(Variant)).one()
+    assert (after.reduction, after.verdict) == (before.reduction, before.verdict) == (134_515_008 / 84_015_360, said)
 
 
 def test_of_keys_of_before_each_tenants_oldest_that_works_is_its_first(database: Database, database_url: str) -> None:

@@ -50,25 +50,36 @@ function localise(root) {
 localise(document);
 
 setInterval(() => {
+  // what runs is not known while nobody tells
+  if (away.since() !== null) return;
   for (const element of document.querySelectorAll("[data-since]")) {
     element.textContent = duration(now() - Number(element.dataset.since));
   }
 }, 1000);
 
 // --- take parts of the page as the server renders it now
+async function take(address) {
+  const response = await fetch(address, { headers: { Accept: "text/html" }, redirect: "error" });
+  if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
 async function refresh(...ids) {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
-  if (!response.ok) throw new Error(`HTTP ${response.status}`);
-  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = await take(location.href);
   document.title = fresh.title;
   localise(fresh);
   for (const id of ids) {
     const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
-    if (!old || !next || old.outerHTML === next.outerHTML) continue;
-    const focus = old.contains(document.activeElement) ? document.activeElement : null;
-    old.replaceWith(next);
-    if (focus) (same(focus, next) ?? heading(next))?.focus({ preventScroll: true });
+    if (old && next) swap(old, next);
   }
+}
+
+// One element for another; what has the focus keeps it.
+function swap(old, next) {
+  if (old.outerHTML === next.outerHTML) return;
+  const focus = old.contains(document.activeElement) ? document.activeElement : null;
+  old.replaceWith(next);
+  if (focus) (same(focus, next) ?? heading(next))?.focus({ preventScroll: true });
 }
 
 // What has the focus stays where it was for whoever works by keyboard: the same link, or the button of the same form…
@@ -85,34 +96,75 @@ function heading(root) {
   return found;
 }
 
-// One refresh at a time; what was asked for meanwhile is fetched after it.
+// One refresh at a time; what was asked for meanwhile is fetched after it, and what did not come a little later.
 const wanted = new Set();
+const RETRY = 5000;
 let refreshing = false;
 async function want(...ids) {
   ids.forEach((id) => wanted.add(id));
   if (refreshing) return;
   refreshing = true;
+  let parts = [];
   try {
     while (wanted.size) {
-      const parts = [...wanted];
+      parts = [...wanted];
       wanted.clear();
       await refresh(...parts);
     }
-  } catch {
-    lost();
+    away.page(false);
+  } catch (error) {
+    // whatever was shown here has been deleted, or is not for this reader any more
+    if ([403, 404].includes(error.status)) { away.end("Live updates stopped. ", "Reload the page"); return; }
+    parts.forEach((id) => wanted.add(id));
+    away.page(true);
+    setTimeout(want, RETRY);
   } finally {
     refreshing = false;
   }
 }
 
-function lost() {
-  const notice = $("#connection");
-  if (notice) notice.hidden = false;
-}
+// --- whether what is shown is kept up to date: said where it is not for longer than a moment
+const away = (() => {
+  const PATIENCE = 10000;
+  const gone = { stream: null, page: null };
+  let timer = null, ended = false;
+  const since = () => {
+    const times = Object.values(gone).filter((at) => at !== null);
+    return times.length ? Math.min(...times) : null;
+  };
+  const say = (...told) => {
+    const notice = $("#connection");
+    notice?.replaceChildren(...told);
+    if (notice) notice.hidden = !told.length;
+  };
+  const tell = () => {
+    const at = HOURS.format(new Date(since() * 1000));
+    say(`Not connected since ${at}: what you see is of then. It goes on by itself as soon as the service answers.`);
+  };
+  const set = (what, isGone) => {
+    if (ended) return;
+    gone[what] = isGone ? gone[what] ?? now() : null;
+    if (since() === null) { clearTimeout(timer); timer = null; say(); } else timer ??= setTimeout(tell, PATIENCE);
+  };
+  const end = (why, what) => {
+    ended = true;
+    gone.stream ??= now();
+    clearTimeout(timer);
+    const link = document.createElement("a");
+    [link.href, link.textContent] = [location.pathname + location.search, what];
+    say(why, link, " to go on.");
+  };
+  return { since, end, stream: (isGone) => set("stream", isGone), page: (isGone) => set("page", isGone) };
+})();
 
 // --- what happens, from the one stream of all tabs (live.js) or, where tabs cannot share, from a stream of this page
-function follow({ after, job, hear }) {
+function follow({ after, job, hear: tell }) {
   const { session, live } = document.body.dataset;
+  const hear = (what) => {
+    if (what.signedOut) { away.end("You are signed out: what you see is not kept up to date. ", "Sign in"); return; }
+    away.stream(Boolean(what.away));
+    if (!what.away) tell(what);
+  };
   const page = { after, job, hear };
   const alone = () => {
     const stream = new LiveStream(session);
@@ -132,28 +184,6 @@ function follow({ after, job, hear }) {
 
 // back from the browser's own cache the stream is gone and the page old
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-
-const list = $("#jobs");
-if (list) {
-  let old = false, waiting = null;
-  const renew = () => {
-    waiting = null;
-    if (document.hidden) { old = true; return; }
-    old = false;
-    want(list.id);
-  };
-  const soon = () => { waiting ??= setTimeout(renew, 500); };
-  document.addEventListener("visibilitychange", () => { if (old) renew(); });
-  // the times that are shown grow old, too
-  setInterval(soon, Number(list.dataset.refresh));
-  follow({
-    after: Number(list.dataset.number),
-    hear: ({ kind, returned, closed }) => {
-      $("#connection").hidden = !closed;
-      if (kind || returned) soon();
-    },
-  });
-}
 
 // --- a job's page
 const job = $("#job");
@@ -236,8 +266,7 @@ if (job) {
   follow({
     after: Number(job.dataset.number),
     job: job.dataset.job,
-    hear: ({ kind, data, returned, closed }) => {
-      $("#connection").hidden = !closed;
+    hear: ({ kind, data, returned }) => {
       // a part of the page may have been asked for while the service was away
       if (returned) want("status", "charts");
       if (!kind || data.seq <= seen) return;

@@ -3,15 +3,17 @@
 "use strict";
 
 const KINDS = ["state", "stage", "progress", "metric", "log"];
+const PAUSE = 5000;
 const OF_LISTS = ["state", "stage", "progress"];
 
 class LiveStream {
   // a page: {after, job, hear}; `after` is the number of the last event that it knows, `job` whose events it wants, all
-  // jobs' if there is none. It hears {kind, data}, {returned: true} after the service was away, and {closed: true} when
-  // no more will come.
+  // jobs' if there is none. It hears {kind, data}, {away: true} when the service goes away, {returned: true} when it is
+  // back, and {signedOut: true} when the session is over and no more will come.
   #pages = new Set();
   #source = null;
   #away = false;
+  #again = null;
   #session;
 
   constructor(session) {
@@ -30,6 +32,7 @@ class LiveStream {
   // Anew for other pages, from the oldest number that one of them knows: what others have they are not told again.
   #connect() {
     this.#source?.close();
+    clearTimeout(this.#again);
     this.#source = this.#pages.size ? new EventSource(this.#address()) : null;
     if (!this.#source) return;
     for (const kind of KINDS) this.#source.addEventListener(kind, (event) => this.#tell(event));
@@ -40,8 +43,19 @@ class LiveStream {
     // CONNECTING: the browser tries again by itself and goes on after the last event
     this.#source.onerror = ({ target }) => {
       this.#away = true;
-      if (target.readyState === EventSource.CLOSED) this.#say({ closed: true });
+      this.#say({ away: true });
+      if (target.readyState === EventSource.CLOSED) this.#ask();
     };
+  }
+
+  // The answer was no stream: the session is over, or what answers there now is not the service.
+  async #ask() {
+    const source = this.#source;
+    const answer = await fetch(this.#address(), { headers: { Accept: "text/event-stream" } }).catch(() => null);
+    answer?.body?.cancel();
+    if (source !== this.#source) return;
+    if (answer?.status === 401) this.#say({ signedOut: true });
+    else this.#again = setTimeout(() => this.#connect(), PAUSE);
   }
 
   #address() {

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from publisher.store.models.table import Table, list_index, new_id
 
 _IS_LOG = text("kind = 'log'")
+_IS_STEP = text("kind IN ('state', 'stage')")
 
 
 class JobEvent(Table):
@@ -21,8 +22,9 @@ class JobEvent(Table):
 
     __tablename__ = "job_events"
     __table_args__ = (
-        # a job of 80,000 metrics has some dozen lines of log
+        # a job of 80,000 metrics has some dozen lines of log, and as many changes of its state and stages
         Index("ix_job_events_log", "job_id", "seq", sqlite_where=_IS_LOG, postgresql_where=_IS_LOG),
+        Index("ix_job_events_steps", "job_id", "seq", sqlite_where=_IS_STEP, postgresql_where=_IS_STEP),
         Index("ix_job_events_tenant_id_number", "tenant_id", "number", unique=True),
     )
 

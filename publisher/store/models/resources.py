@@ -76,7 +76,10 @@ class Sweep(Table):
 
 class Variant(Table):
     """`publication` is publisher.manifest.reports.Publication as JSON and `manifest` the checkpoint's loram.json, once
-    published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content."""
+    published. `recipe` is as it was asked for, of version `recipe_version`: read it by variant_content.
+    `reduction` (how many times fewer parameters) and `verdict` (publisher.manifest.verdict) repeat the manifest, for
+    lists to sort by.
+    """
 
     __tablename__ = "variants"
     id_kind: ClassVar[str] = "var"
@@ -86,6 +89,9 @@ class Variant(Table):
         list_index(),
         Index("ix_variants_repo", "tenant_id", "publish_repo_id", "id"),
         Index("ix_variants_base", "tenant_id", "base_model_id", "id"),
+        # all that sorting asks for: rows are not read, whose manifests are large
+        Index("ix_variants_reduction", "tenant_id", "reduction", "id"),
+        Index("ix_variants_verdict", "tenant_id", "verdict", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id(Variant.id_kind))
@@ -100,6 +106,8 @@ class Variant(Table):
     request_digest: Mapped[str]
     publication: Mapped[dict[str, Any] | None]
     manifest: Mapped[dict[str, Any] | None]
+    reduction: Mapped[float | None]
+    verdict: Mapped[str | None]
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
