@@ -15,7 +15,7 @@ from publisher.dashboard.access import Visitor, looking_with
 from publisher.dashboard.answers import PageRoute
 from publisher.dashboard.listing import PAGE
 from publisher.dashboard.settings import settings_page
-from publisher.dashboard.variants import download_command
+from publisher.dashboard.usage import download_command
 from publisher.errors import NotFound
 from publisher.hub.commits import Commit
 from publisher.hub.faults import Damaged, RepositoryMissing
