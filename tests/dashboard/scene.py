@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from publisher.architecture.masks_file import FILE_NAME
 from publisher.dashboard.access import sessions_of
+from publisher.dashboard.published_files import BILL as BILL_FILE
 from publisher.hub.changes import AddFile, Change
 from publisher.hub.commits import CommittedFile
 from publisher.hub.names import RepositoryId
@@ -27,6 +29,7 @@ from publisher.store.quotas import QUOTAS, STORED_BYTES, set_limit
 from publisher.store.states import DeliveryState
 from publisher.store.tenants import find_tenant
 from tests.dashboard.conftest import RunningDashboard
+from tests.dashboard.results import BILL, masks, publish, smaller, sweep, sweep_id
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, manifest, metric, progress
 
 #: RFC 6761: a name that nobody has
@@ -37,6 +40,7 @@ PAGES: Mapping[str, str] = {
     "/login": "/login",
     "/signed-out": "/signed-out",
     "/tenants": "/tenants",
+    "/overview": "/overview",
     "/jobs": "/jobs",
     "/jobs/{running}": "/jobs/{id}",
     "/jobs/{failed}": "/jobs/{id}",
@@ -45,6 +49,11 @@ PAGES: Mapping[str, str] = {
     "/families": "/families",
     "/variants": "/variants",
     "/variants/{variant}": "/variants/{id}",
+    "/variants/{planned}": "/variants/{id}",
+    "/variants/{variant}/delete": "/variants/{id}/delete",
+    "/compare?v={variant}&v={other}&v={planned}": "/compare",
+    "/sweeps": "/sweeps",
+    "/sweeps/{sweep}": "/sweeps/{id}",
     "/settings/keys": "/settings/keys",
     "/settings/members": "/settings/members",
     "/settings/webhooks": "/settings/webhooks",
@@ -63,6 +72,7 @@ NO_PAGES = frozenset(
         "/",
         "/assets/{name}",
         "/events",
+        "/jobs/rows",
         "/jobs/{id}/events",
         "/login/oidc",
         "/login/oidc/callback",
@@ -86,9 +96,16 @@ def furnish(dashboard: RunningDashboard) -> Scene:
     account = dashboard.account()
     done = _jobs(account)
     repository = add_repository(dashboard, account)
+    swept = sweep(dashboard, account)
+    for ratio, work in enumerate(swept[:2]):
+        work.start().succeed(smaller(110_000_000 - 20_000_000 * ratio, 62.0 + ratio))
+    published = publish(dashboard, account, {FILE_NAME: masks(), BILL_FILE: BILL}, name="result")
     ids = {name: work.job_id for name, work in done.items()} | {
         "base": account.base_model(),
-        "variant": done["succeeded"].variant_id,
+        "variant": published.variant_id,
+        "other": done["succeeded"].variant_id,
+        "planned": done["queued"].variant_id,
+        "sweep": sweep_id(swept[0]),
         "webhook": add_webhook(account),
         "repository": str(repository.id),
     }

@@ -58,8 +58,7 @@ if (sweep) {
   document.addEventListener("visibilitychange", () => { if (old) renew(); });
   follow({
     after: Number(sweep.dataset.number),
-    hear: ({ kind, data, returned, closed }) => {
-      $("#connection").hidden = !closed;
+    hear: ({ kind, data, returned }) => {
       if (returned || (kind === "state" && jobs.has(data.job_id))) soon();
     },
   });
