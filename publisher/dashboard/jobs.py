@@ -1,4 +1,4 @@
-"""Pages of jobs: the list, one job, its event stream, pause, resume, cancel and retry."""
+"""Pages of jobs: the list, the event streams, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from publisher.api.tenant_events import WantedEvents, last_number
 from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
-from publisher.dashboard.job_view import Progress, read_progress, read_view
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.jobs import service as job_service
-from publisher.jobs.outlook import outlook
-from publisher.jobs.publishing import TOO_LATE
+from publisher.jobs.progress import Progress, read_progress, stage_began
 from publisher.store.database import clock
 from publisher.store.models import Job, Variant
 from publisher.store.paging import newest_first
@@ -58,25 +56,7 @@ def jobs(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = None
 
 
 def _entry(session: Session, job: Job) -> Entry:
-    return Entry(job, None if job.state.finished else read_progress(session, job, job.stage))
-
-
-@router.get("/{id}")
-def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
-    with service.database.read() as session:
-        number = last_number(session, visitor.tenant_id)
-        row = owned(session, Job, visitor.tenant_id, id)
-        return page(
-            "job.html",
-            visitor=visitor,
-            number=number,
-            now=clock(session),
-            job=row,
-            view=read_view(session, row),
-            max_attempts=service.settings.max_attempts,
-            too_late=TOO_LATE,
-            ahead=outlook(session, row, service.settings.lease_seconds),
-        )
+    return Entry(job, None if job.state.finished else read_progress(session, job, stage_began(session, job)))
 
 
 @router.get("/{id}/events")

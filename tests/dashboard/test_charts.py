@@ -36,19 +36,20 @@ def test_step_of_ticks_is_one_two_or_five() -> None:
 
 
 def test_line_lies_within_the_axes() -> None:
-    chart = draw("loss", [(step, 10 / step) for step in range(1, 300)], growing=True)
+    chart = draw({"loss": [(step, 10 / step) for step in range(1, 300)]}, growing=True)
     assert chart is not None
-    points = [tuple(map(float, pair.split(","))) for pair in chart.line.split()]
+    (line,) = chart.lines
+    points = [tuple(map(float, pair.split(","))) for pair in line.points.split()]
     assert all(chart.x.start <= x <= chart.x.end and chart.y.end <= y <= chart.y.start for x, y in points)
-    assert points[-1] == chart.end
+    assert points[-1] == line.end
     assert points[-1][0] < chart.x.end
 
 
 def test_values_that_are_no_numbers_are_left_out() -> None:
-    assert draw("loss", [(1, nan), (2, inf)], growing=False) is None
-    chart = draw("loss", [(1, nan), (2, 3.0)], growing=False)
+    assert draw({"loss": [(1, nan), (2, inf)]}, growing=False) is None
+    chart = draw({"loss": [(1, nan), (2, 3.0)]}, growing=False)
     assert chart is not None
-    assert chart.first == chart.last == (2, 3.0)
+    assert chart.lines[0].first == chart.lines[0].last == (2, 3.0)
 
 
 @pytest.mark.parametrize(
