@@ -15,15 +15,21 @@ from typing import Any
 #: factor each way within which a plan's seconds are taken to be true: it knows products of matrices, not this machine
 PLANNED = 3.0
 #: the same of seconds that one or two earlier jobs took, who say little of how much they differ
-FEW_EARLIER = 1.6
+FEW_EARLIER = 1.8
 #: earlier jobs from which their own spread counts, and the least that is made of it
-ENOUGH, LEAST = 3, 1.15
+ENOUGH, LEAST = 3, 1.3
 #: seconds that a stage takes beside what its plan counts: a process that reads its libraries, a Hub that answers
 OVERHEAD = 4.0
 #: share of a phase after which its own speed is all that counts
 MEASURED = 0.25
 #: share of its own time that a stage may take on after its last report: it writes what it made
 WRITING = 0.1
+#: factor each way within which a stage goes on as fast as it went so far: other work comes and goes on its machine
+STEADY = 1.3
+#: the same of a stage that counts unlike things together, near its beginning
+UNLIKE = 3.0
+#: stages whose progress adds up what takes unlike times, as windows of text and steps of training
+UNEVEN = frozenset({"evaluate"})
 #: stages whose progress counts one thing after another, and which comes last
 LAST_UNIT = {"align": "tokens", "package": "bytes", "publish": "bytes read back", "prune": "tensors"}
 
@@ -43,8 +49,9 @@ class Span:
         return Span(self.low * factor, self.likely * factor, self.high * factor)
 
     def towards(self, other: Span, share: float) -> Span:
-        """This one at 0, `other` at 1."""
-        return self * (1 - share) + other * share
+        """This one at 0, `other` at 1, and wide enough for what `other` holds likely."""
+        between = self * (1 - share) + other * share
+        return Span(min(between.low, other.likely), between.likely, max(between.high, other.likely))
 
 
 #: what a stage takes if it is made anew, by its name
@@ -137,49 +144,57 @@ def left_of(
     span = of_stages(later, stages)
     if current is not None:
         spent = max(0.0, running_for - _made(stages)) if spent is None else spent
-        span += left_of_stage(expected.get(current), spent, phase, is_last=_is_last(current, phase))
+        progress = None if phase is None else Speed.of(current, phase, spent)
+        span += left_of_stage(expected.get(current), spent, progress)
     span = Span(max(span.low, 0.0), max(span.likely, 0.5), max(span.high, 1.0))
     return Left(span, running_for / (running_for + span.likely))
 
 
-def left_of_stage(expected: Span | None, spent: float, phase: Phase | None = None, *, is_last: bool = True) -> Span:
-    """Of a stage that runs for `spent` seconds and is in `phase`, which has certainly still to end."""
+@dataclass(frozen=True)
+class Speed:
+    """What a stage's own progress says is left of its present phase, how much that counts, from 0 to 1, and whether
+    the stage ends with this phase."""
+
+    left: Span
+    weight: float
+    is_last: bool
+
+    @classmethod
+    def of(cls, stage: str, phase: Phase, spent: float) -> Speed | None:
+        """`spent`: seconds since the stage began. At the speed since the first report; None before a second one."""
+        done, passed = phase.done - phase.first_done, phase.at - phase.first_at
+        if done <= 0 or passed <= 0 or not phase.total:
+            return None
+        told, known = (phase.total - phase.done) * passed / done, done / phase.total
+        # since the last report it went on, as it must be supposed, but no further than to the next
+        left = max(told - max(0.0, spent - phase.at), 0.0)
+        weight, factor = min(1.0, known / MEASURED), STEADY + 0.6 * max(0.0, 1 - known / MEASURED)
+        if stage in UNEVEN:
+            weight, factor = known, STEADY + (UNLIKE - STEADY) * (1 - known) ** 2
+        writing = WRITING * spent + 0.5
+        span = Span(left / factor, left + writing / 4, max(told, left) * factor + writing)
+        return cls(span, weight, LAST_UNIT.get(stage, phase.unit) == phase.unit)
+
+
+def left_of_stage(expected: Span | None, spent: float, speed: Speed | None = None) -> Span:
+    """Of a stage that runs for `spent` seconds, whose present phase has certainly still to end."""
     by_plan = _unspent(expected, spent) if expected else None
-    shown = _by_speed(phase, spent) if phase else None
-    if shown is None:
+    if speed is None:
         return by_plan or Span(0.0, spent * 0.1, spent)
-    measured, share = shown
-    if is_last:
-        return measured if by_plan is None else by_plan.towards(measured, share)
+    if by_plan is None:
+        return speed.left
+    if speed.is_last:
+        return by_plan.towards(speed.left, speed.weight)
     # another phase follows, of which this one's speed says nothing
-    floor = measured.low * share
-    found = by_plan or measured
-    return Span(max(found.low, floor), max(found.likely, floor), max(found.high, measured.high * share))
+    floor = speed.left.low * speed.weight
+    high = max(by_plan.high, speed.left.high * speed.weight)
+    return Span(max(by_plan.low, floor), max(by_plan.likely, floor), high)
 
 
 def _unspent(expected: Span, spent: float) -> Span:
     over = max(0.0, spent - expected.likely)
     low, likely = max(0.0, expected.low - spent), max(expected.likely - spent, 0.1 * expected.likely + 0.1 * over)
     return Span(low, likely, max(expected.high - spent, likely + 0.5 * over))
-
-
-def _by_speed(phase: Phase, spent: float) -> tuple[Span, float] | None:
-    """At the speed since its first report, and how much that says, from 0 to 1; None before a second one."""
-    done, passed = phase.done - phase.first_done, phase.at - phase.first_at
-    if done <= 0 or passed <= 0 or not phase.total:
-        return None
-    told = (phase.total - phase.done) * passed / done
-    # since the last report it went on, as it must be supposed, but no further than to the next
-    silent = max(0.0, spent - phase.at)
-    left = max(told - silent, 0.0)
-    share = min(1.0, done / phase.total / MEASURED)
-    factor = 1.15 + 0.6 * (1 - min(1.0, done / phase.total / (2 * MEASURED)))
-    writing = WRITING * spent + 0.5
-    return Span(left / factor, left + writing / 4, max(told, left) * factor + writing), share
-
-
-def _is_last(stage: str, phase: Phase | None) -> bool:
-    return phase is not None and LAST_UNIT.get(stage, phase.unit) == phase.unit
 
 
 def _is_over(said: Mapping[str, Any] | None) -> bool:
