@@ -638,8 +638,8 @@ class JobDetail(TypedDict):
 class JobMetrics(TypedDict):
     """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step.
 
-    A longer series is thinned: its first and last point stay, and the lowest and highest of every stretch
-    between.
+    Perplexity is also told by form of the model and corpus, as `perplexity/base/novel`. A longer series is
+    thinned: its first and last point stay, and the lowest and highest of every stretch between.
     """
 
     #: name → points by rising step

@@ -104,14 +104,14 @@ class _View:
     def seconds(self, job: Job) -> float | None:
         return of_stages(self.expected(job), {}).likely or None
 
-    def left(self, job: Job) -> Left | None:
-        began = stage_began(self.session, job)
-        progress = read_progress(self.session, job, began)
-        running_for = self.now - (job.started_at or self.now)
+    def left(self, job: Job, *, closely: bool = True) -> Left | None:
+        """`closely`: with what its stage told last, which takes a look at its events."""
+        began = stage_began(self.session, job) if closely else None
+        progress = read_progress(self.session, job, began) if began else None
         return left_of(
             self.expected(job),
             job.stages,
-            max(0.0, running_for),
+            max(0.0, self.now - (job.started_at or self.now)),
             # by the worker's clock, which may not be the database's
             spent=None if began is None else max(0.0, self.now - began.at),
             phase=None if progress is None else progress.phase,
@@ -137,7 +137,7 @@ class _View:
         return {worker.id: ends.get(worker.id, 0.0) for worker in self.fleet.workers}
 
     def _likely(self, job: Job) -> float | None:
-        left = self.left(job)
+        left = self.left(job, closely=False)
         return None if left is None else left.span.likely
 
     def ahead(self, job: Job) -> tuple[int, Sequence[Turn] | None]:
