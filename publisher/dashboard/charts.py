@@ -30,7 +30,7 @@ class Box:
 
 
 LARGE = Box(width=460, height=240, left=52, right=440, top=26, bottom=194, ticks=5)
-SMALL = Box(width=300, height=130, left=52, right=288, top=24, bottom=90, ticks=2)
+SMALL = Box(width=300, height=130, left=52, right=288, top=24, bottom=90, ticks=3)
 
 
 @dataclass(frozen=True)

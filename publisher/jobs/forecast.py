@@ -31,7 +31,7 @@ UNLIKE = 3.0
 #: stages whose progress adds up what takes unlike times, as windows of text and steps of training
 UNEVEN = frozenset({"evaluate"})
 #: stages whose progress counts one thing after another, and which comes last
-LAST_UNIT = {"align": "tokens", "package": "bytes", "publish": "bytes read back", "prune": "tensors"}
+LAST_UNIT = {"fetch": "bytes hashed", "align": "tokens", "package": "bytes hashed", "publish": "bytes read back"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _learnt(seconds: Sequence[float]) -> Span:
         # two standard deviations of the next one; that of the mean itself is within the least factor
         factor = max(LEAST, exp(2 * spread))
     # short stages differ by a second or so, whatever their share is
-    return Span(middle / factor - 0.5 if middle > 1 else 0.0, middle, middle * factor + 0.5)
+    return Span(max(0.0, middle / factor - 0.5), middle, middle * factor + 0.5)
 
 
 def of_stages(expected: StageSpans, stages: Mapping[str, Any]) -> Span:

@@ -54,6 +54,7 @@ setInterval(reckon, ASK_SECONDS * 1000);
 if ($("#whole")) advance($("#whole").value);
 
 // --- charts
+const FEW_POINTS = 12; // as in charts.py
 const pair = (text) => text.split(" ").map(Number);
 
 // Between steps and values, and a chart's own units; values may be by their logarithms.
@@ -89,6 +90,10 @@ function onMetric(data) {
   const end = line.nextElementSibling;
   end.setAttribute("cx", point.x);
   end.setAttribute("cy", point.y);
+  // a line of many points shows none of them
+  if (line.points.numberOfItems > FEW_POINTS && !line.classList.contains("points")) {
+    for (const place of ["start", "mid", "end"]) line.removeAttribute(`marker-${place}`);
+  }
   line.dataset.last = data.step;
   line.dataset.now = at(line, data.value, data.step);
   smooth(line);
