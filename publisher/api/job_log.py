@@ -103,7 +103,7 @@ def get_log(
     """Search a job's log. With `Accept: text/plain` all lines come at once, as `/log.txt` sends them."""
     log = Log.of(service, caller.tenant_id, id, wanted)
     if accept.startswith("text/plain"):
-        return _as_text(log)
+        return as_text(log)
     lines = list(islice(chain.from_iterable(log.batches(cursor or 0)), limit + 1))
     return LogPage(items=lines[:limit], next_cursor=lines[limit - 1].seq if len(lines) > limit else None)
 
@@ -115,10 +115,11 @@ def get_log(
 )
 def download_log(id: str, service: CurrentService, caller: CurrentCaller, wanted: WantedLines) -> Response:
     """Download a job's log: a line for each message, with its time in UTC and its stage."""
-    return _as_text(Log.of(service, caller.tenant_id, id, wanted))
+    return as_text(Log.of(service, caller.tenant_id, id, wanted))
 
 
-def _as_text(log: Log) -> Response:
+def as_text(log: Log) -> Response:
+    """All of it, as a file to keep."""
     text = ("".join(map(str, lines)).encode(errors="backslashreplace") for lines in log.batches())
     headers = {
         "Content-Disposition": f'attachment; filename="{log.job_id}.txt"',

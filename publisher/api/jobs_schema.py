@@ -46,7 +46,7 @@ class JobAnswer(BaseModel):
     variant_id: str = Field(description="what it makes")
     state: JobState = Field(description="where it stands")
     stage: str | None = Field(description="the one that runs, or ran last")
-    stages: dict[str, Any] = Field(description="stage → its state and seconds")
+    stages: dict[str, Any] = Field(description="stage → its state, seconds and peak_memory in bytes")
     attempt: int = Field(description="tries so far")
     worker: str | None = Field(description="who runs it, or ran it last")
     failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
@@ -91,7 +91,14 @@ class JobDetail(JobAnswer):
     )
     expected_start: float | None = Field(description="null where nothing is known")
     expected_end: float | None = Field(
-        description="learnt from earlier jobs with this base model and recipe, or as planned; null where neither is"
+        description="learnt from earlier jobs with this base model and recipe, or as planned, and of a running job by "
+        "its own speed; null where neither is"
+    )
+    earliest_end: float | None = Field(
+        description="of a running job, which hardly ends sooner; null where nothing is known"
+    )
+    latest_end: float | None = Field(
+        description="of a running job, which hardly ends later; null where nothing is known"
     )
 
     @classmethod
@@ -105,6 +112,8 @@ class JobDetail(JobAnswer):
             missing_worker=ahead.missing,
             expected_start=ahead.start,
             expected_end=ahead.end,
+            earliest_end=ahead.earliest,
+            latest_end=ahead.latest,
         )
 
 
@@ -121,7 +130,7 @@ class AttemptAnswer(BaseModel):
     outcome: AttemptOutcome | None = Field(description="null while it runs")
     failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
     waiting: WaitingAnswer | None = Field(description="what it came to wait for")
-    stages: dict[str, Any] = Field(description="stage → its state and seconds")
+    stages: dict[str, Any] = Field(description="stage → its state, seconds and peak_memory in bytes")
     first_event: int = Field(description="number of its first event")
     last_event: int = Field(description="number of its last event so far")
 
@@ -175,7 +184,8 @@ class MetricPoint(BaseModel):
 class JobMetrics(BaseModel):
     """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step.
 
-    A longer series is thinned: its first and last point stay, and the lowest and highest of every stretch between.
+    Perplexity is also told by form of the model and corpus, as `perplexity/base/novel`. A longer series is thinned: its
+    first and last point stay, and the lowest and highest of every stretch between.
     """
 
     series: dict[str, list[MetricPoint]] = Field(description="name → points by rising step")

@@ -100,8 +100,9 @@ class AmountColumn(ProgressColumn):
 
 
 def _amount(done: float, total: float | None, unit: str) -> str:
-    if unit == "bytes":
-        return decimal(int(done)) + ("" if total is None else f"/{decimal(int(total))}")
+    if unit.split(" ", maxsplit=1)[0] == "bytes":
+        of = "" if total is None else f"/{decimal(int(total))}"
+        return decimal(int(done)) + of + unit.removeprefix("bytes")
     if total is None:
         return f"{done:,.0f} {unit}"
     return f"{done:,.0f}/{total:,.0f} {unit}".rstrip()

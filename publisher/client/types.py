@@ -163,7 +163,7 @@ class AttemptAnswer(TypedDict):
     failure: FailureAnswer | None
     #: what it came to wait for
     waiting: WaitingAnswer | None
-    #: stage → its state and seconds
+    #: stage → its state, seconds and peak_memory in bytes
     stages: Mapping[str, Any]
     #: number of its first event
     first_event: int
@@ -537,7 +537,7 @@ class JobAnswer(TypedDict):
     state: JobState
     #: the one that runs, or ran last
     stage: str | None
-    #: stage → its state and seconds
+    #: stage → its state, seconds and peak_memory in bytes
     stages: Mapping[str, Any]
     #: tries so far
     attempt: int
@@ -584,7 +584,7 @@ class JobDetail(TypedDict):
     state: JobState
     #: the one that runs, or ran last
     stage: str | None
-    #: stage → its state and seconds
+    #: stage → its state, seconds and peak_memory in bytes
     stages: Mapping[str, Any]
     #: tries so far
     attempt: int
@@ -624,8 +624,13 @@ class JobDetail(TypedDict):
     missing_worker: str | None
     #: null where nothing is known
     expected_start: float | None
-    #: learnt from earlier jobs with this base model and recipe, or as planned; null where neither is
+    #: learnt from earlier jobs with this base model and recipe, or as planned, and of a running job by its own speed;
+    #: null where neither is
     expected_end: float | None
+    #: of a running job, which hardly ends sooner; null where nothing is known
+    earliest_end: float | None
+    #: of a running job, which hardly ends later; null where nothing is known
+    latest_end: float | None
     #: somebody asked for its end when it had published already
     cancel_came_too_late: bool
 
@@ -633,8 +638,8 @@ class JobDetail(TypedDict):
 class JobMetrics(TypedDict):
     """`series` maps a name (loss, learning_rate, tokens_per_second, perplexity, …) to points by rising step.
 
-    A longer series is thinned: its first and last point stay, and the lowest and highest of every stretch
-    between.
+    Perplexity is also told by form of the model and corpus, as `perplexity/base/novel`. A longer series is
+    thinned: its first and last point stay, and the lowest and highest of every stretch between.
     """
 
     #: name → points by rising step

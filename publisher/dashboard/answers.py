@@ -18,7 +18,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from publisher.dashboard import asset_files, presentation
 from publisher.dashboard.access import SignedOut, Visitor, visitor_of
-from publisher.dashboard.charts import BOX
 from publisher.dashboard.navigation import sections
 from publisher.dashboard.packing import pack
 from publisher.errors import NotFound, PublisherError
@@ -33,7 +32,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters |= presentation.FILTERS
-_templates.globals |= {"asset": asset_files.address, "box": BOX, "sections": sections}
+_templates.globals |= {"asset": asset_files.address, "sections": sections}
 
 
 class PageRoute(APIRoute):

@@ -22,7 +22,7 @@ from publisher.store.states import JobState
 WITH_NAMES = (
     defer(Job.needs),
     joinedload(Job.variant).load_only(Variant.publish_repo_id, Variant.base_model_id),
-    joinedload(Job.variant).joinedload(Variant.base_model).load_only(BaseModel.repo_id),
+    joinedload(Job.variant).joinedload(Variant.base_model).load_only(BaseModel.repo_id, BaseModel.path),
 )
 
 

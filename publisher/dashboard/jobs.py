@@ -1,4 +1,4 @@
-"""Pages of jobs: the list and its lines, one job, its event stream, pause, resume, cancel and retry."""
+"""Pages of jobs: the list and its lines, the event streams, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from publisher.dashboard.access import ActingVisitor, CurrentVisitor, SignedOut
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_rows import CurrentlyAsked, RowIds
-from publisher.dashboard.job_view import read_view
 from publisher.dashboard.listing import find
 from publisher.jobs import service as job_service
-from publisher.jobs.outlook import outlook
-from publisher.jobs.publishing import TOO_LATE
 from publisher.store import filters as filtered
 from publisher.store import orders
 from publisher.store.database import clock
@@ -66,24 +63,6 @@ def rows(service: CurrentService, visitor: CurrentVisitor, ids: RowIds) -> HTMLR
         mine = filtered.jobs(visitor.tenant_id, Filters()).options(*job_rows.WITH_NAMES)
         found = orders.rows_of(session, mine, Job, ids)
         return page("job_rows.html", visitor=visitor, now=clock(session), jobs=job_rows.entries(session, found))
-
-
-@router.get("/{id}")
-def job(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
-    with service.database.read() as session:
-        number = last_number(session, visitor.tenant_id)
-        row = owned(session, Job, visitor.tenant_id, id)
-        return page(
-            "job.html",
-            visitor=visitor,
-            number=number,
-            now=clock(session),
-            job=row,
-            view=read_view(session, row),
-            max_attempts=service.settings.max_attempts,
-            too_late=TOO_LATE,
-            ahead=outlook(session, row, service.settings.lease_seconds),
-        )
 
 
 @router.get("/{id}/events")

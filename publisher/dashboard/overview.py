@@ -20,7 +20,7 @@ from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_rows import Entry
 from publisher.jobs import census
 from publisher.jobs.census import Group
-from publisher.jobs.outlook import outlooks
+from publisher.jobs.outlook import Outlook, outlooks
 from publisher.jobs.waiting import WaitKind
 from publisher.manifest.verdict import Verdict
 from publisher.store import filters as filtered
@@ -47,10 +47,10 @@ _WITH_RESULT = (
 
 @dataclass(frozen=True)
 class Running:
-    """`end` in seconds since 1970, `speed` in tokens per second; None where nothing is known."""
+    """`speed` in tokens per second, None where it is not known."""
 
     entry: Entry
-    end: float | None
+    outlook: Outlook
     speed: float | None
 
 
@@ -130,10 +130,8 @@ def _newest(session: Session, tenant_id: str, states: Sequence[JobState], limit:
 
 
 def running(session: Session, jobs: Sequence[Job], patience: float) -> list[Running]:
-    ends, speeds = outlooks(session, jobs, patience), census.speeds_of(session, [job.id for job in jobs])
-    return [
-        Running(entry, ends[entry.job.id].end, speeds.get(entry.job.id)) for entry in job_rows.entries(session, jobs)
-    ]
+    ahead, speeds = outlooks(session, jobs, patience), census.speeds_of(session, [job.id for job in jobs])
+    return [Running(entry, ahead[entry.job.id], speeds.get(entry.job.id)) for entry in job_rows.entries(session, jobs)]
 
 
 def blocked(session: Session, tenant_id: str, groups: Sequence[Group]) -> list[Blocked]:

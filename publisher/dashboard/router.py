@@ -11,6 +11,7 @@ from publisher.dashboard import (
     compare,
     families,
     hub_credentials,
+    job_page,
     jobs,
     members,
     oidc,
@@ -37,7 +38,7 @@ def create_dashboard() -> APIRouter:
     router = APIRouter(include_in_schema=False, max_body_size=MAX_FORM)
     router.add_api_route("/", start, methods=["GET"])
     results = (variants, variant_deletion, compare, sweeps)
-    for resource in (static, sign_in, oidc, tenants, overview, jobs, base_models, families, *results):
+    for resource in (static, sign_in, oidc, tenants, overview, jobs, job_page, base_models, families, *results):
         router.include_router(resource.router)
     for page in (settings, api_keys, webhooks, hub_credentials, repositories, members, quotas, audit):
         router.include_router(page.router)

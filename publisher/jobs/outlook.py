@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import PublisherError
 from publisher.jobs.fleet import Fleet, live_fleet
-from publisher.jobs.forecast import StageSeconds, Turn, learn, remaining, start_of
+from publisher.jobs.forecast import Left, StageSpans, Turn, learn, left_of, of_stages, planned, start_of
+from publisher.jobs.progress import read_progress, stage_began
 from publisher.jobs.shapes import read_needs
 from publisher.jobs.turns import due
 from publisher.plan.plan import make_plan
@@ -36,12 +37,32 @@ _PLANS = 10
 class Outlook:
     """`position` 1 is next of the jobs that the same workers are for, or wait for such a worker; None: not queued.
     `missing`: why no worker that is there takes it. Times in seconds since 1970; None where nothing is known. What is
-    reckoned with is that every stage has to be made."""
+    reckoned with is that every stage has to be made. Of a running job also: it ends between `earliest` and `latest`,
+    and `share` of all its time has passed, from 0 to 1."""
 
     position: int | None = None
     start: float | None = None
     end: float | None = None
     missing: str | None = None
+    earliest: float | None = None
+    latest: float | None = None
+    share: float | None = None
+    #: what each stage is expected to take, as far as it was looked for
+    stages: StageSpans = field(default_factory=dict)
+
+    @classmethod
+    def of_running(cls, job: Job, now: float, left: Left | None, stages: StageSpans) -> Outlook:
+        if left is None:
+            return cls(start=job.started_at, stages=stages)
+        span = left.span
+        return cls(
+            start=job.started_at,
+            end=now + span.likely,
+            earliest=now + span.low,
+            latest=now + span.high,
+            share=left.share,
+            stages=stages,
+        )
 
 
 def outlook(session: Session, job: Job, patience: float) -> Outlook:
@@ -59,8 +80,9 @@ def outlooks(session: Session, jobs: Sequence[Job], patience: float) -> dict[str
 
 def _outlook(view: _View, job: Job) -> Outlook:
     if job.state in ACTIVE:
-        left = view.left(job) if job.state is JobState.RUNNING else None  # the others stop, before their end
-        return Outlook(start=job.started_at, end=None if left is None else view.now + left)
+        # the others stop, before their end
+        left = view.left(job) if job.state is JobState.RUNNING else None
+        return Outlook.of_running(job, view.now, left, view.expected(job))
     if job.state is not JobState.QUEUED:
         return Outlook()
     position, turns = view.ahead(job)
@@ -68,7 +90,8 @@ def _outlook(view: _View, job: Job) -> Outlook:
     start = None if begins is None else max(view.now + begins, job.claimable_at)
     seconds = view.seconds(job)
     missing = view.fleet.missing(read_needs(job.needs))
-    return Outlook(position, start, None if start is None or seconds is None else start + seconds, missing)
+    end = None if start is None or seconds is None else start + seconds
+    return Outlook(position, start, end, missing, stages=view.expected(job))
 
 
 @dataclass
@@ -78,7 +101,7 @@ class _View:
     session: Session
     now: float
     fleet: Fleet
-    _expected: dict[str | None, StageSeconds] = field(default_factory=dict)
+    _expected: dict[str | None, StageSpans] = field(default_factory=dict)
     _suitable: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _plans: int = 0
 
@@ -88,31 +111,43 @@ class _View:
         return self._suitable[job.needs_digest]
 
     def seconds(self, job: Job) -> float | None:
-        return sum(self.expected(job).values()) or None
+        return of_stages(self.expected(job), {}).likely or None
 
-    def left(self, job: Job) -> float | None:
-        expected = self.expected(job)
-        return remaining(expected, job.stages, self.now - (job.started_at or self.now)) if expected else None
+    def left(self, job: Job, *, closely: bool = True) -> Left | None:
+        """`closely`: with what its stage told last, which takes a look at its events."""
+        began = stage_began(self.session, job) if closely else None
+        progress = read_progress(self.session, job, began) if began else None
+        return left_of(
+            self.expected(job),
+            job.stages,
+            max(0.0, self.now - (job.started_at or self.now)),
+            # by the worker's clock, which may not be the database's
+            spent=None if began is None else max(0.0, self.now - began.at),
+            phase=None if progress is None else progress.phase,
+        )
 
-    def expected(self, job: Job) -> StageSeconds:
+    def expected(self, job: Job) -> StageSpans:
         """Learnt from earlier jobs, or else as planned on the speed of a worker; empty: nothing is known."""
         if job.likeness not in self._expected:
             self._expected[job.likeness] = self._learnt(job) or self._planned(job)
         return self._expected[job.likeness]
 
-    def _learnt(self, job: Job) -> StageSeconds:
-        alike = select(Job.stages).where(Job.likeness == job.likeness, Job.state == JobState.SUCCEEDED)
-        return learn(self.session.scalars(alike.order_by(Job.id.desc()).limit(_EARLIER)))
+    def _learnt(self, job: Job) -> StageSpans:
+        return _learnt(self.session, job, Job.id != job.id)
 
-    def _planned(self, job: Job) -> StageSeconds:
+    def _planned(self, job: Job) -> StageSpans:
         self._plans += 1
         return _planned(self.session, job) if self._plans <= _PLANS else {}
 
     def free_in(self) -> dict[str, float | None]:
         """Seconds until each worker is free."""
         running = self.session.scalars(select(Job).where(Job.state.in_(ACTIVE), Job.worker.is_not(None)))
-        ends = {str(job.worker): self.left(job) if job.state is JobState.RUNNING else 0.0 for job in running}
+        ends = {str(job.worker): self._likely(job) if job.state is JobState.RUNNING else 0.0 for job in running}
         return {worker.id: ends.get(worker.id, 0.0) for worker in self.fleet.workers}
+
+    def _likely(self, job: Job) -> float | None:
+        left = self.left(job, closely=False)
+        return None if left is None else left.span.likely
 
     def ahead(self, job: Job) -> tuple[int, Sequence[Turn] | None]:
         """The job's place, and the turns before it; None: too many to look at each."""
@@ -131,6 +166,16 @@ class _View:
         return sum(counts.values()) + 1, [Turn(self.suitable(row), self.seconds(row)) for row in rows]
 
 
+def expected_before(session: Session, job: Job) -> StageSpans:
+    """What was to be expected of a job's stages by those before it, or as planned; empty: nothing is known."""
+    return _learnt(session, job, Job.id < job.id) or _planned(session, job)
+
+
+def _learnt(session: Session, job: Job, which: ColumnElement[bool]) -> StageSpans:
+    alike = select(Job.stages).where(Job.likeness == job.likeness, Job.state == JobState.SUCCEEDED, which)
+    return learn(session.scalars(alike.order_by(Job.id.desc()).limit(_EARLIER)))
+
+
 def _comes_before(job: Job) -> ColumnElement[bool]:
     return or_(Job.precedence < job.precedence, and_(Job.precedence == job.precedence, Job.id < job.id))
 
@@ -140,7 +185,7 @@ def _compete(mine: frozenset[str], theirs: frozenset[str]) -> bool:
     return bool(mine & theirs) or not (mine or theirs)
 
 
-def _planned(session: Session, job: Job) -> StageSeconds:
+def _planned(session: Session, job: Job) -> StageSpans:
     worker: Worker | None = latest_worker(session)
     if worker is None:
         return {}
@@ -152,7 +197,7 @@ def _planned(session: Session, job: Job) -> StageSeconds:
 
 # reckoned by contents, 20 ms for a large model: whoever looks at a job or a list of them looks again soon
 @lru_cache(maxsize=256)
-def _plan_of(facts: str, recipe: str, version: int, flops: float, fp32_flops: float) -> StageSeconds:
+def _plan_of(facts: str, recipe: str, version: int, flops: float, fp32_flops: float) -> StageSpans:
     try:
         base = BaseModelFacts.model_validate_json(facts)
         asked = stored_recipe(json.loads(recipe), version)
@@ -162,4 +207,4 @@ def _plan_of(facts: str, recipe: str, version: int, flops: float, fp32_flops: fl
     except (ValidationError, PublisherError):
         # also of a recipe that was fine for the version that took it: a job that looks at its queue is none the worse
         return {}
-    return {stage: 60 * minutes for stage, minutes in plan.minutes.items()}
+    return planned({stage: 60 * minutes for stage, minutes in plan.minutes.items()})

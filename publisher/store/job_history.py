@@ -70,16 +70,18 @@ def attempt_of(session: Session, job_id: str, number: int) -> JobAttempt:
     return found
 
 
-def first_progress_after(session: Session, job_id: str, unit: str, after: int, until: int) -> JobEvent | None:
-    """The first progress in this unit with a number above `after` and up to `until`: a stage may count two things."""
+def first_progress_after(session: Session, last: JobEvent, after: int) -> JobEvent:
+    """The first progress of the same stage in the same unit as `last`, with a number above `after`: a stage may count
+    two things."""
     statement = select(JobEvent).where(
-        JobEvent.job_id == job_id,
+        JobEvent.job_id == last.job_id,
         JobEvent.kind == EventKind.PROGRESS,
-        JobEvent.data["unit"].as_string() == unit,
+        JobEvent.data["stage"].as_string() == last.data["stage"],
+        JobEvent.data["unit"].as_string() == last.data["unit"],
         JobEvent.seq > after,
-        JobEvent.seq <= until,
+        JobEvent.seq <= last.seq,
     )
-    return session.scalar(statement.order_by(JobEvent.seq).limit(1))
+    return session.scalar(statement.order_by(JobEvent.seq).limit(1)) or last
 
 
 #: of each of these jobs, in one question: what it last reported since the worker that has it took it

@@ -36,8 +36,9 @@ class AttemptOutcome(StrEnum):
 
 
 class EventKind(StrEnum):
-    """`state` {state, attempt, failure?, waiting?}; `stage` {stage, state: started|finished|reused, seconds?};
-    `progress` {stage, done, total, unit}; `metric` {name, step, value}; `log` {message, stage}."""
+    """`state` {state, attempt, failure?, waiting?}; `stage` {stage, state: started|finished|reused, seconds?,
+    peak_memory?: bytes by cpu or gpu}; `progress` {stage, done, total, unit}; `metric` {name, step, value};
+    `log` {message, stage}."""
 
     STATE = "state"
     STAGE = "stage"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from publisher.base_model.facts import BaseModelFacts
@@ -122,17 +122,24 @@ class Work:
     job_id: str
     variant_id: str
     lease: Lease | None = None
+    #: as a worker keeps them beside its events
+    told: dict[str, Any] = field(default_factory=dict)
 
     def start(self, worker: str = "gpu-1") -> Work:
         with self.database.write() as session:
             self.lease = leases.claim(session, self.job_id, worker, 600)
         assert self.lease is not None
+        self.told = {}
         return self
 
     def report(self, *told: NewEvent, stage: str | None = None) -> Work:
         assert self.lease is not None
+        for event in told:
+            if event.kind is EventKind.STAGE:
+                said = {name: value for name, value in event.data.items() if name != "stage"}
+                self.told[event.data["stage"]] = said | {"at": event.at} if said["state"] == "started" else said
         with self.database.write() as session:
-            leases.report(session, self.lease, told, stage, {})
+            leases.report(session, self.lease, told, stage, self.told)
         return self
 
     def stages(self, *finished: str, running: str | None = None) -> Work:

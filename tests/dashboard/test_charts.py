@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from publisher.dashboard.charts import draw, nice_ticks, number
+from publisher.dashboard.charts import draw, log_ticks, nice_ticks, number
 from publisher.dashboard.presentation import amount
 
 VALUES = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-9)
@@ -35,20 +35,48 @@ def test_step_of_ticks_is_one_two_or_five() -> None:
         assert round(step / 10 ** int(log10(step) // 1), 6) in (1, 2, 5)
 
 
-def test_line_lies_within_the_axes() -> None:
-    chart = draw("loss", [(step, 10 / step) for step in range(1, 300)], growing=True)
+@given(st.floats(1e-6, 1e9), st.floats(1e-6, 1e9))
+@example(1.0, 1.0)
+@example(7.0, 13000.0)
+def test_logarithmic_ticks_enclose_the_values_and_rise(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    ticks = log_ticks(low, high)
+    assert ticks[0] <= low * (1 + 1e-9)
+    assert ticks[-1] >= high * (1 - 1e-9)
+    assert all(before < after for before, after in pairwise(ticks))
+
+
+def test_several_series_share_axes_that_hold_all_of_them() -> None:
+    chart = draw({"loss": [(1, 9.0), (40, 2.0)], "held_out_loss": [(10, 11.0)]}, {"loss": 128}, growing=True)
     assert chart is not None
-    points = [tuple(map(float, pair.split(","))) for pair in chart.line.split()]
+    assert [line.label for line in chart.lines] == ["training", "held out"]
+    assert (chart.x.low, chart.x.high) == (1, 128)
+    assert chart.y.low <= 2
+    assert chart.y.high >= 11
+    assert chart.told == "training 2 at step 40 · held out 11 at step 10"
+
+
+def test_steps_beyond_what_was_planned_are_shown() -> None:
+    chart = draw({"loss": [(1, 9.0), (200, 2.0)]}, {"loss": 128}, growing=False)
+    assert chart is not None
+    assert chart.x.high == 200
+
+
+def test_line_lies_within_the_axes() -> None:
+    chart = draw({"loss": [(step, 10 / step) for step in range(1, 300)]}, growing=True)
+    assert chart is not None
+    (line,) = chart.lines
+    points = [tuple(map(float, pair.split(","))) for pair in line.points.split()]
     assert all(chart.x.start <= x <= chart.x.end and chart.y.end <= y <= chart.y.start for x, y in points)
-    assert points[-1] == chart.end
+    assert points[-1] == line.end
     assert points[-1][0] < chart.x.end
 
 
 def test_values_that_are_no_numbers_are_left_out() -> None:
-    assert draw("loss", [(1, nan), (2, inf)], growing=False) is None
-    chart = draw("loss", [(1, nan), (2, 3.0)], growing=False)
+    assert draw({"loss": [(1, nan), (2, inf)]}, growing=False) is None
+    chart = draw({"loss": [(1, nan), (2, 3.0)]}, growing=False)
     assert chart is not None
-    assert chart.first == chart.last == (2, 3.0)
+    assert chart.lines[0].first == chart.lines[0].last == (2, 3.0)
 
 
 @pytest.mark.parametrize(

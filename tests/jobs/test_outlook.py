@@ -6,10 +6,12 @@ import pytest
 from sqlalchemy import update
 
 from publisher.jobs import leases, service, transitions
+from publisher.jobs.events import NewEvent
 from publisher.jobs.outlook import Outlook, outlook, outlooks
 from publisher.plan.sizes import GIB
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Job, Variant
+from publisher.store.states import EventKind
 from tests.dashboard.rows import FACTS, RECIPE
 from tests.jobs import rows
 
@@ -64,6 +66,34 @@ def test_start_and_end_follow_from_what_earlier_jobs_took(database: Database) ->
     assert (found.position, found.start) == (1, pytest.approx(ends, abs=5))
     assert found.end == pytest.approx(ends + 600, abs=5)
     assert seen(database, second).start == pytest.approx(ends + 600, abs=5)
+
+
+def test_what_a_running_job_tells_corrects_what_earlier_ones_took(database: Database) -> None:
+    have_taken(database, "slower")
+    running = rows.add_sized_job(database, GIB)
+    alike(database, "slower", running)
+    lease = rows.claim(database, running, "w")
+    now = rows.now(database)
+    told = [
+        NewEvent(EventKind.PROGRESS, {"stage": "align", "done": done, "total": 1000, "unit": "tokens"}, at=at)
+        for done, at in ((0, now - 100), (400, now))
+    ]
+    stages = {"fetch": STAGES["fetch"], "align": {"state": "started", "at": now - 100}}
+    with database.write() as session:
+        leases.report(session, lease, [], "align", stages)
+    by_others = seen(database, running)
+    with database.write() as session:
+        leases.report(session, lease, told, "align", stages)
+    by_itself = seen(database, running)
+    assert by_others.end == pytest.approx(now + 400, abs=5)
+    assert by_itself.end == pytest.approx(now + 150, abs=10)
+    for found in (by_others, by_itself):
+        assert found.earliest is not None
+        assert found.latest is not None
+        assert found.end is not None
+        assert found.earliest < found.end < found.latest
+        assert found.share is not None
+        assert 0 <= found.share < 1
 
 
 def test_what_nobody_has_made_yet_is_expected_as_planned_on_the_measured_speed(database: Database) -> None:

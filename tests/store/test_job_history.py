@@ -32,16 +32,15 @@ def test_events_of_kinds_leave_out_the_rest_and_what_came_later(database: Databa
 
 
 def test_first_progress_is_of_the_unit_and_after_the_number(database: Database) -> None:
-    def progress(done: int, unit: str) -> NewEvent:
-        return NewEvent(EventKind.PROGRESS, {"stage": "align", "done": done, "total": 9, "unit": unit})
+    def progress(done: int, unit: str, stage: str = "align") -> NewEvent:
+        return NewEvent(EventKind.PROGRESS, {"stage": stage, "done": done, "total": 9, "unit": unit})
 
-    job_id = report(database, progress(1, "layers"), progress(2, "steps"), progress(3, "layers"), progress(4, "layers"))
+    told = [progress(1, "layers"), progress(2, "steps"), progress(3, "layers", "prune"), progress(4, "layers")]
+    job_id = report(database, *told, progress(5, "layers"))
     with database.read() as session:
-        first = job_history.first_progress_after(session, job_id, "layers", 3, 100)
-        assert first is not None
-        assert first.data["done"] == 3
-        assert job_history.first_progress_after(session, job_id, "layers", 3, 4) is None
-        assert job_history.first_progress_after(session, job_id, "bytes", 0, 100) is None
+        (last,) = job_history.last_of_kind(session, job_id, EventKind.PROGRESS, 100, 1)
+        assert job_history.first_progress_after(session, last, 3).data["done"] == 4
+        assert job_history.first_progress_after(session, last, 0).data["done"] == 1
 
 
 def test_last_progress_is_of_the_worker_that_has_the_job_and_of_its_stage(database: Database) -> None:

@@ -106,7 +106,10 @@ class Training:
 
     def _look_if_due(self) -> None:
         if self.selection.is_due(self.progress):
-            self.progress.checks.append(self.selection.look(self.progress, self._pause_point))
+            check = self.selection.look(self.progress, self._pause_point)
+            self.progress.checks.append(check)
+            if check.loss is not None:
+                self.context.metric("held_out_loss", check.step, check.loss)
             self._save()
 
     def _step(self) -> None:

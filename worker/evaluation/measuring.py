@@ -72,6 +72,8 @@ class Measuring:
             _refuse_no_number(form, corpus, value)
             self.points += 1
             self.context.metric("perplexity", self.points, value)
+            # as a series it says in which order; by these names people see of what
+            self.context.metric(f"perplexity/{form.name.lower()}/{corpus}", self.points, value)
             self.context.log(f"Perplexity of the {form} on {corpus}: {value:.2f}.")
             self.document_nats.setdefault(corpus, {})[form.name.lower()] = list(losses.nats)
             found[corpus] = losses

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -86,14 +86,20 @@ class JobReporter:
     def on_stage(self, stage: str, state: str, seconds: float | None) -> None:
         """Show that a stage started, finished or was there already, and how long it took."""
         logger.info("stage %s %s", stage, state, extra={"seconds": seconds})
-        shown = {"state": str(state)} if seconds is None else {"state": str(state), "seconds": round(seconds, 3)}
+        shown: dict[str, Any] = {"state": str(state)}
+        if seconds is not None:
+            shown["seconds"] = round(seconds, 3)
         self._trace(str(stage), str(state))
-        observed = self._observe(stage, state, seconds)
+        peaks = self._peaks(state, seconds)
+        observed = _observed(stage, seconds, peaks)
+        if peaks:
+            shown["peak_memory"] = peaks
         with self._lock:
             self._observed += observed
             self._flush_progress()
-            self._stages[str(stage)] = shown
-            self._events.append(NewEvent(EventKind.STAGE, {"stage": str(stage), **shown}))
+            event = NewEvent(EventKind.STAGE, {"stage": str(stage), **shown})
+            self._stages[str(stage)] = shown | {"at": event.at} if state == "started" else shown
+            self._events.append(event)
 
     def _trace(self, stage: str, state: str) -> None:
         """A stage that was there already has taken no time: it is in the events alone."""
@@ -107,17 +113,11 @@ class JobReporter:
         if end is not None:
             end(well)
 
-    def _observe(self, stage: str, state: str, seconds: float | None) -> list[Observation]:
-        """What monitoring keeps of a stage that was made, once it is."""
+    def _peaks(self, state: str, seconds: float | None) -> dict[str, int] | None:
+        """Bytes by kind of memory of a stage that was made, once it is; None of every other."""
         if state == "started":
             self._memory.begin()
-        if state != "finished" or seconds is None:
-            return []
-        peaks = self._memory.end().items()
-        return [
-            Observation(tallies.STAGE_SECONDS, (str(stage),), seconds),
-            *(Observation(tallies.STAGE_MEMORY, (str(stage), kind), float(peak)) for kind, peak in peaks),
-        ]
+        return self._memory.end() if state == "finished" and seconds is not None else None
 
     def emit(self, kind: EventKind, data: dict[str, Any]) -> None:
         """One event, to be written with the next batch."""
@@ -256,6 +256,16 @@ class JobReporter:
         if self._progress is not None:
             self._events.append(self._progress)
             self._progress = None
+
+
+def _observed(stage: str, seconds: float | None, peaks: Mapping[str, int] | None) -> list[Observation]:
+    """What monitoring keeps of a stage that was made."""
+    if seconds is None or peaks is None:
+        return []
+    return [
+        Observation(tallies.STAGE_SECONDS, (str(stage),), seconds),
+        *(Observation(tallies.STAGE_MEMORY, (str(stage), kind), float(peak)) for kind, peak in peaks.items()),
+    ]
 
 
 class JobContext:

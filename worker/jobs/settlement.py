@@ -131,7 +131,7 @@ class Settlement:
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            self._context.progress(min(done, total), total, "bytes")
+            self._context.progress(min(done, total), total, "bytes read back")
 
         return advance
 

@@ -99,7 +99,7 @@ def _hash(folder: Path, sizes: Mapping[str, int], context: StageContext) -> dict
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        context.progress(done, total, "bytes")
+        context.progress(done, total, "bytes hashed")
 
     return {name: _record(folder / name, advance) for name in sorted(sizes)}
 

@@ -255,7 +255,7 @@ def _records(folder: Path, context: StageContext) -> dict[str, FileRecord]:
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        context.progress(done, total, "bytes")
+        context.progress(done, total, "bytes hashed")
 
     return {name: manifest.record(folder / name, advance) for name in names if name not in (manifest.FILE_NAME, RECORD)}
 

@@ -40,7 +40,7 @@ from worker.transfer.uploads import CountedFile, received, sending
 
 VERSION = 1
 _TRIES = 5
-_PASSES = 3  # each byte is hashed, sent and read back
+_READ_TO_SEND = 2  # each byte is read once to be hashed, once to be sent
 _WAIVED = "or publish it as it is with require_certificate {}: its card opens with this."
 _TRAIN_MORE = "Train the probe for longer (probe_budget.steps), align for longer or prune less; "
 #: what changes each verdict that can withhold a checkpoint
@@ -101,7 +101,8 @@ class Publishing:
     checkpoint: Path
     context: StageContext
     files: Mapping[str, FileRecord]
-    done_bytes: int = field(default=0, init=False)
+    read_bytes: int = field(default=0, init=False)
+    received_bytes: int = field(default=0, init=False)
 
     @classmethod
     def of(cls, api: HfApi, target: PublishTarget, checkpoint: Path, context: StageContext) -> Publishing:
@@ -131,7 +132,7 @@ class Publishing:
         """Read the published revision back: what the Hub lists, and every byte of every file."""
         repo_id = self.target.repo_id
         problems = self._differences(self._info(commit))
-        problems += differing_bytes(self.api, repo_id, commit, self.files, self._advance)
+        problems += differing_bytes(self.api, repo_id, commit, self.files, self._receive)
         refuse_otherwise(repo_id, commit, problems)
 
     def _commit(self, head: ModelInfo, stale: list[str]) -> str | None:
@@ -139,7 +140,7 @@ class Publishing:
         with ExitStack() as opened:
             additions = []
             for name in self.files:
-                file = opened.enter_context(CountedFile(self.checkpoint / name, self._advance))
+                file = opened.enter_context(CountedFile(self.checkpoint / name, self._read))
                 additions.append(CommitOperationAdd(name, file))
                 with sending(name):
                     self.api.preupload_lfs_files(self.target.repo_id, additions[-1:], num_threads=1, free_memory=False)
@@ -204,10 +205,17 @@ class Publishing:
         """What the head's manifest names; nothing if it is not a manifest at all."""
         return files_named_in(b"".join(received(self.api, self.target.repo_id, MANIFEST, str(head.sha))))
 
-    def _advance(self, count: int) -> None:
-        self.done_bytes += count
-        total = _PASSES * sum(facts.size for facts in self.files.values())
-        self.context.progress(min(self.done_bytes, total), total, "bytes")
+    def _read(self, count: int) -> None:
+        self.read_bytes += count
+        self._tell(self.read_bytes / _READ_TO_SEND, "bytes sent")
+
+    def _receive(self, count: int) -> None:
+        self.received_bytes += count
+        self._tell(self.received_bytes, "bytes read back")
+
+    def _tell(self, done: float, unit: str) -> None:
+        total = sum(facts.size for facts in self.files.values())
+        self.context.progress(min(done, total), total, unit)
 
 
 def _target(request: BuildRequest) -> PublishTarget:

@@ -35,7 +35,7 @@ def download(base: BaseModelSource, sizes: Mapping[str, int], folder: Path, cont
                 tqdm_class=_reporting(context, done, total),
             )
             done += size
-            context.progress(done, total, "bytes")
+            context.progress(done, total, "bytes downloaded")
     shutil.rmtree(folder / ".cache")
     return {name: digests[name] for name in sizes if name in digests}
 
@@ -56,7 +56,7 @@ def _reporting(context: StageContext, before: int, total: int) -> type[tqdm]:
 
         def update(self, n: float | None = 1) -> bool | None:
             self.arrived += int(n or 0)
-            context.progress(min(before + self.arrived, total), total, "bytes")
+            context.progress(min(before + self.arrived, total), total, "bytes downloaded")
             return None
 
     return Reporting

@@ -26,7 +26,8 @@ function size(bytes) {
   return index < 0 ? `${Math.round(bytes)} B` : `${(bytes / 1024 ** (4 - index)).toFixed(1)} ${units[index]}`;
 }
 
-const amount = (value, unit) => (unit === "bytes" ? size(value) : Math.round(value).toLocaleString("en"));
+const isBytes = (unit) => unit.split(" ")[0] === "bytes";
+const amount = (value, unit) => (isBytes(unit) ? size(value) : Math.round(value).toLocaleString("en"));
 
 const number = (value) =>
   value && Math.abs(value) < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e")
@@ -79,6 +80,7 @@ function swap(old, next) {
   if (old.outerHTML === next.outerHTML) return;
   const focus = old.contains(document.activeElement) ? document.activeElement : null;
   old.replaceWith(next);
+  next.dispatchEvent(new CustomEvent("renewed", { bubbles: true }));
   if (focus) (same(focus, next) ?? heading(next))?.focus({ preventScroll: true });
 }
 
@@ -185,82 +187,17 @@ function follow({ after, job, hear: tell }) {
 // back from the browser's own cache the stream is gone and the page old
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
-// --- a job's page
+// --- a job's page; what it does with an event is in jobpage.js
 const job = $("#job");
 
-function announce(text) {
-  $("#announcement").textContent = text;
-}
-
-function onState(data) {
-  announce(`Job ${data.state}`);
-  want("status", "charts");
-}
-
-function onStage(data) {
-  announce(`${data.stage} ${data.state}`);
-  want("status");
-}
-
-function onProgress(data) {
-  const status = $("#status"), box = $("#progress");
-  if (data.seq <= Number(status.dataset.seq)) return;
-  if (!box || box.dataset.stage !== data.stage || box.dataset.unit !== data.unit) { want("status"); return; }
-  const percent = data.total ? Math.min(100, (100 * data.done) / data.total) : 0;
-  const tens = Math.floor(percent / 10);
-  if (box.dataset.tens !== undefined && tens > Number(box.dataset.tens)) announce(`${data.stage} ${tens * 10} percent`);
-  box.dataset.tens = tens;
-  $("#bar").value = percent;
-  $("#percent").textContent = `${percent.toFixed(0)} %`;
-  const unit = data.unit === "bytes" ? "" : ` ${data.unit}`;
-  $("#amount").textContent = `${amount(data.done, data.unit)} of ${amount(data.total, data.unit)}${unit}`;
-  const done = data.done - Number(box.dataset.firstDone), passed = data.at - Number(box.dataset.firstAt);
-  $("#eta").textContent = done > 0 && passed > 0 ? `${duration(((data.total - data.done) * passed) / done)} left` : "";
-}
-
-const pair = (text) => text.split(" ").map(Number);
-
-function onMetric(data) {
-  if (data.value === null) return;
-  const chart = [...document.querySelectorAll("[data-chart]")].find((one) => one.dataset.chart === data.name);
-  if (!chart) { want("charts"); return; }
-  const [[x0, x1], [y0, y1]] = [pair(chart.dataset.x), pair(chart.dataset.y)];
-  if (data.step <= Number(chart.dataset.last)) {
-    // known already: from the page, or a stage that runs again and draws over its old line
-    if (data.seq > Number(chart.dataset.seq)) want("charts");
-    return;
-  }
-  if (data.step > x1 || data.value < y0 || data.value > y1) { want("charts"); return; }
-  const [left, right, top, bottom] = pair(chart.dataset.box);
-  const x = left + ((data.step - x0) / (x1 - x0)) * (right - left);
-  const y = bottom - ((data.value - y0) / (y1 - y0)) * (bottom - top);
-  const line = $(".line", chart), end = $(".end", chart);
-  const point = $("svg", chart).createSVGPoint();
-  [point.x, point.y] = [x, y];
-  line.points.appendItem(point);
-  end.setAttribute("cx", x);
-  end.setAttribute("cy", y);
-  chart.dataset.last = data.step;
-  $("output", chart).textContent = `${number(data.value)} at step ${data.step.toLocaleString("en")}`;
-}
-
-const LOG_LINES = 500;
-
-function onLog(data) {
-  const log = $("#log"), box = log.parentElement;
-  const below = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
-  const line = document.createElement("li");
-  const time = document.createElement("time"), text = document.createElement("span");
-  [time.className, time.dateTime, text.textContent] = ["clock", new Date(data.at * 1000).toISOString(), data.message];
-  line.append(time, " ", text);
-  localise(line);
-  log.append(line);
-  while (log.children.length > LOG_LINES) log.firstElementChild.remove();
-  if (below) box.scrollTop = box.scrollHeight;
-}
-
 if (job) {
-  const handlers = { state: onState, stage: onStage, progress: onProgress, metric: onMetric, log: onLog };
+  const handlers = {
+    state: (data) => onState(data),
+    stage: (data) => onStage(data),
+    progress: (data) => onProgress(data),
+    metric: (data) => onMetric(data),
+    log: (data) => onLog(data),
+  };
   // the page holds the events up to this number; the stream may begin before it
   let seen = Number(job.dataset.seq);
   follow({
@@ -268,38 +205,13 @@ if (job) {
     job: job.dataset.job,
     hear: ({ kind, data, returned }) => {
       // a part of the page may have been asked for while the service was away
-      if (returned) want("status", "charts");
+      if (returned) want("status", "charts", "timeline", "attempts");
       if (!kind || data.seq <= seen) return;
       seen = data.seq;
       handlers[kind](data);
     },
   });
 }
-
-const log = $("#log");
-if (log) log.parentElement.scrollTop = log.parentElement.scrollHeight;
-
-// --- the value under the pointer
-document.addEventListener("pointermove", (event) => {
-  const svg = event.target.closest?.(".chart svg");
-  for (const other of document.querySelectorAll(".chart .pointer")) {
-    if (!svg?.contains(other)) other.setAttribute("visibility", "hidden");
-  }
-  if (!svg) return;
-  const chart = svg.closest(".chart"), points = $(".line", svg).points;
-  const wantedX = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).x;
-  let nearest = points.getItem(0);
-  for (const point of points) if (Math.abs(point.x - wantedX) < Math.abs(nearest.x - wantedX)) nearest = point;
-  const [[x0, x1], [y0, y1]] = [pair(chart.dataset.x), pair(chart.dataset.y)];
-  const [left, right, top, bottom] = pair(chart.dataset.box);
-  const step = x0 + ((nearest.x - left) / (right - left)) * (x1 - x0);
-  const value = y0 + ((bottom - nearest.y) / (bottom - top)) * (y1 - y0);
-  const pointer = $(".pointer", svg);
-  pointer.setAttribute("visibility", "visible");
-  pointer.setAttribute("transform", `translate(${nearest.x} 0)`);
-  $("circle", pointer).setAttribute("cy", nearest.y);
-  $("output", chart).textContent = `${number(value)} at step ${Math.round(step).toLocaleString("en")}`;
-});
 
 // --- ask before what cannot be taken back
 document.addEventListener("submit", (event) => {

@@ -132,7 +132,7 @@ class Job(Table):
     """One run that makes a variant. `lease_token` grows with every claim; a write that names an older one is refused.
 
     `failure` is {blame: "request" | "infrastructure", stage, message, way_out}. `event_seq` is the number of the
-    last event. `claimable_at` puts off a retry. `stages` maps a stage to its state and seconds, for display.
+    last event. `claimable_at` puts off a retry. `stages` maps a stage to its state, seconds and memory.
     `waiting` is publisher.jobs.waiting.Waiting while a queued job waits for something; `waiting_since` outlives claims,
     so that patience is counted from the first time that it had to, until a stage is finished.
     `publishing` is publisher.jobs.publishing.Intent from just before a commit is sent until its outcome is known.

@@ -138,6 +138,8 @@ def test_alignment_ends_early_and_with_the_best_weights(tmp_path: Path) -> None:
     report = _report(tmp_path / "out")
     losses = [check["loss"] for check in report["checks"]]
     assert [check["step"] for check in report["checks"]] == list(range(1, report["steps"] + 1))
+    told = [(step, loss) for name, step, loss in context.metrics if name == "held_out_loss"]
+    assert told == [(check["step"], check["loss"]) for check in report["checks"]]
     assert report["step"] == 1 + losses.index(min(losses)) == report["steps"] - 2 < STEPS - 2
     assert report["tokens"] == report["steps"] * BATCH_TOKENS
     best = load_file(tmp_path / "out" / "state" / "best.safetensors")

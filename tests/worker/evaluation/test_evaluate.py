@@ -97,6 +97,8 @@ def test_report_has_every_form_and_what_the_probe_took(tmp_path: Path) -> None:
     assert report.certificate.training.peak_memory_bytes > 0
     names = [name for name, _, _ in context.metrics]
     assert [names.count(name) for name in ("perplexity", "probe_loss", "direct_loss")] == [6, 12, 12]
+    forms = ("base", "pruned", "aligned", "published", "recovered", "direct")
+    assert [name for name in names if "/" in name] == [f"perplexity/{form}/prose" for form in forms]
     written = json.loads((folders[Stage.EVALUATE] / "evaluation.json").read_text())
     assert written["certificate"]["improves"] is True
     losses = json.loads((folders[Stage.EVALUATE] / "probe_losses.json").read_text())

@@ -62,6 +62,7 @@ def test_stages_metrics_and_logs_become_events_in_their_order(
     assert [event.data["step"] for event in written if event.kind == "metric"] == list(range(1000))
     job = rows.load(database, lease.job_id)
     assert (job.stage, job.state) == ("align", JobState.SUCCEEDED)
+    assert job.stages["align"].pop("peak_memory")["cpu"] > 0
     assert job.stages == {"align": {"state": "finished", "seconds": 2.5}}
 
 
