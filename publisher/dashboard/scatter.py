@@ -106,7 +106,10 @@ def _dots(spots: Sequence[Spot], front: set[int], across: Scale, up: Scale) -> l
         height = top
         while any(start < far and end > near and abs(height - line) < _LINE for near, far, line in taken):
             height += 2
-        taken.append((start, end, height))
+        if height > HEIGHT - BOTTOM:  # so many in one place that their names do not fit: the table has them
+            label = ""
+        else:
+            taken.append((start, end, height))
         anchor = "end" if to_the_left else "start"
         dots[place] = Dot(
             spot, left, top, label, end if to_the_left else start, round(height, 2), anchor, place in front

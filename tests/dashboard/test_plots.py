@@ -43,6 +43,11 @@ def test_labels_of_dots_in_one_place_are_apart() -> None:
     assert drawn is not None
     heights = sorted(dot.label_y for dot in drawn.dots)
     assert all(below - above >= 12 for above, below in itertools.pairwise(heights))
+    many = draw_scatter(spots(*[(3, 3)] * 60), MORE, MORE, x_ticks=TICKS, y_ticks=TICKS)
+    assert many is not None
+    labelled = [dot for dot in many.dots if dot.label]
+    assert 0 < len(labelled) < 60
+    assert max(dot.label_y for dot in labelled) <= scatter.HEIGHT - scatter.BOTTOM
 
 
 def test_gains_are_dots_from_the_base_model_on() -> None:
