@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -63,7 +64,16 @@ class Visitor:
     @property
     def may_act(self) -> bool:
         """Whether they may do anything to jobs: pages offer it only then."""
-        return Scope.VARIANTS_WRITE in self.caller.rights
+        return self.may(Scope.VARIANTS_WRITE)
+
+    @property
+    def may_register(self) -> bool:
+        """Whether base models and corpora."""
+        return self.may(Scope.MODELS_WRITE)
+
+    def may(self, scope: Scope) -> bool:
+        """Whether they have a right: pages offer what needs it only then."""
+        return scope in self.caller.rights
 
     @property
     def csrf(self) -> str:
@@ -142,12 +152,33 @@ def sending_visitor(request: Request, service: CurrentService, someone: SignedIn
 SendingVisitor = Annotated[Visitor, Depends(sending_visitor)]
 
 
-def acting_visitor(someone: SendingVisitor) -> Visitor:
-    """The sender of a form that does something to a job. Raises MayOnlyLook, or MissingScope for a key."""
-    if someone.person_id is not None and not someone.may_act:
+def require_right(someone: Visitor, scope: Scope) -> None:
+    """Raises MayOnlyLook, or MissingScope for a key."""
+    if someone.person_id is not None and not someone.may(scope):
         raise MayOnlyLook(f"As {someone.described} you may look, not change.", way_out="Ask an admin of the tenant.")
-    require(Scope.VARIANTS_WRITE, someone.caller.rights)
-    return someone
+    require(scope, someone.caller.rights)
 
 
-ActingVisitor = Annotated[Visitor, Depends(acting_visitor)]
+def visitor_who_may(scope: Scope) -> Callable[[Visitor], Visitor]:
+    """A dependency: whoever looks at a page that is only for who has this right."""
+
+    def looking(someone: SignedIn) -> Visitor:
+        require_right(someone, scope)
+        return someone
+
+    return looking
+
+
+def sender_who_may(scope: Scope) -> Callable[[Visitor], Visitor]:
+    """A dependency: the sender of a form that needs this right, as the API call that does the same."""
+
+    def acting(someone: SendingVisitor) -> Visitor:
+        require_right(someone, scope)
+        return someone
+
+    return acting
+
+
+ActingVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.VARIANTS_WRITE))]
+RegisteringVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.MODELS_WRITE))]
+PlanningVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.MODELS_READ))]

@@ -22,6 +22,7 @@ SECTIONS = (
     Section("/jobs", "Jobs"),
     Section("/variants", "Variants"),
     Section("/base-models", "Base models"),
+    Section("/corpora", "Corpora"),
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session, load_only, selectinload
 
 from publisher.base_model.facts import BaseModelFacts
 from publisher.store.database import database_now
@@ -58,9 +58,14 @@ def newest_base_model(session: Session, tenant_id: str) -> BaseModel | None:
     return session.scalar(readable_by(tenant_id, BaseModel).order_by(BaseModel.id.desc()).limit(1))
 
 
+def newest_corpus(session: Session, tenant_id: str) -> Corpus | None:
+    return session.scalar(readable_by(tenant_id, Corpus).order_by(Corpus.id.desc()).limit(1))
+
+
 def made_from(session: Session, tenant_id: str, base_model_id: str, limit: int) -> Sequence[Variant]:
-    """The newest of the tenant's variants of this base model."""
+    """The newest of the tenant's variants of this base model, with their jobs."""
     made = readable_by(tenant_id, Variant).where(Variant.base_model_id == base_model_id)
+    made = made.options(selectinload(Variant.jobs))
     return session.scalars(made.order_by(Variant.id.desc()).limit(limit)).all()
 
 
