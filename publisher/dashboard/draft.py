@@ -19,21 +19,19 @@ from publisher.errors import RequestFault
 from publisher.files.json_object import parse_object
 from publisher.recipe import Recipe
 
-#: fields that are shown at once; all others are folded under "More"
-EVERYDAY = frozenset(
-    {
-        "recipe.pruning.ratio",
-        "recipe.pruning.criterion",
-        "recipe.pruning.calibration.corpus",
-        "recipe.pruning.calibration.corpora",
-        "recipe.alignment.corpora",
-        "recipe.alignment.tokens",
-        "recipe.quantization.scheme",
-        "recipe.evaluation.corpora",
-        "recipe.evaluation.require_certificate",
-        "publish.repo_id",
-        "publish.private",
-    }
+#: fields that are shown at once, in this order; all others are folded under "More"
+EVERYDAY = (
+    "recipe.pruning.ratio",
+    "recipe.pruning.criterion",
+    "recipe.pruning.calibration.corpus",
+    "recipe.pruning.calibration.corpora",
+    "recipe.alignment.corpora",
+    "recipe.alignment.tokens",
+    "recipe.quantization.scheme",
+    "recipe.evaluation.corpora",
+    "recipe.evaluation.require_certificate",
+    "publish.repo_id",
+    "publish.private",
 )
 _RECIPE = "recipe"
 _LONGEST_NONCE = 64
@@ -52,7 +50,8 @@ class Group:
 
     @property
     def everyday(self) -> list[FormField]:
-        return [field for field in self.fields if field.path in EVERYDAY]
+        here = {field.path: field for field in self.fields}
+        return [here[path] for path in EVERYDAY if path in here]
 
     @property
     def more(self) -> list[FormField]:

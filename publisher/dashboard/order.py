@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -49,6 +50,8 @@ MAX_FORM = 262_144
 #: base models to choose from
 _MOST_LISTED = 100
 _LONGEST_NAME = 96
+#: of a recipe on this base model; who pasted a thousand names has enough to read
+_MOST_FAULTS = 20
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ def _faults(
     if publish is not None:
         checks.append(functools.partial(check_publishing, session, service, visitor.caller, publish))
     if recipe is not None:
-        found += [Fault.of(fault) for fault in recipe_faults(session, visitor.caller, facts, recipe)]
+        wrong = islice(recipe_faults(session, visitor.caller, facts, recipe), _MOST_FAULTS)
+        found += [Fault.of(fault) for fault in wrong]
         if not found:
             checks.append(functools.partial(check_room, session, service, visitor.caller, facts, recipe))
     return found + [Fault.of(fault) for fault in raised_by(checks)]

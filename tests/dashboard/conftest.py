@@ -30,6 +30,7 @@ class RunningDashboard:
     url: str
     database: Database
     fan_out: FanOut
+    data: Path
 
     def streams(self) -> int:
         """How many are open."""
@@ -74,7 +75,7 @@ def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboar
     thread.start()
     try:
         httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
-        yield RunningDashboard(url, app.state.service.database, app.state.fan_out)
+        yield RunningDashboard(url, app.state.service.database, app.state.fan_out, settings.data_dir)
     finally:
         server.should_exit = True
         thread.join()
