@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
@@ -35,6 +36,8 @@ EVERYDAY = (
 )
 _RECIPE = "recipe"
 _LONGEST_NONCE = 64
+#: fields that a recipe cannot be without
+_STAND_INS = {"pruning.ratio": 0.5}
 #: what the page's script says, in place of a digest, when a field was changed last
 FIELDS_COUNT = "fields"
 
@@ -183,6 +186,30 @@ class Draft:
             # which base model it is, is chosen and not typed
             return [fault for fault in of_model(error) if fault.field != "base_model_id"]
         return []
+
+    def right_part(self, faults: Iterable[Fault]) -> Recipe | None:
+        """The recipe without the fields that are wrong in themselves, so that the others can be looked at; None where
+        that is none."""
+        if self.unread is not None:
+            return None
+        recipe = deepcopy(self.recipe)
+        for path in {fault.field.removeprefix(f"{_RECIPE}.") for fault in faults if fault.field}:
+            _replace(recipe, path, _STAND_INS.get(path))
+        try:
+            return Recipe.model_validate(recipe)
+        except ValidationError:
+            return None
+
+
+def _replace(part: Any, path: str, stand_in: Any) -> None:
+    """Take away what is at `path`, or put the `stand_in` there."""
+    *way, name = path.split(".")
+    for step in way:
+        part = part.get(step) if isinstance(part, dict) else None
+    if isinstance(part, dict):
+        part.pop(name, None)
+        if stand_in is not None:
+            part[name] = stand_in
 
 
 def _mean_the_same(recipe: Any, other: Any) -> bool:

@@ -190,12 +190,13 @@ def _faults(
     if row is None or draft.unread:
         return found if row is not None else [*found, Fault("base_model_id", "choose a base model.")]
     facts, checks = facts_of(row), [functools.partial(refuse_full_queue, session, visitor.tenant_id)]
-    recipe, publish = _part(Recipe, draft.recipe), _part(PublishRequest, draft.body["publish"])
+    recipe, publish = draft.right_part(found), _part(PublishRequest, draft.body["publish"])
     if publish is not None:
         checks.append(functools.partial(check_publishing, session, service, visitor.caller, publish))
     if recipe is not None:
         wrong = islice(recipe_faults(session, visitor.caller, facts, recipe), _MOST_FAULTS)
-        found += [Fault.of(fault) for fault in wrong]
+        told = {fault.field for fault in found}
+        found += [Fault.of(fault) for fault in wrong if fault.field not in told]
         if not found:
             checks.append(functools.partial(check_room, session, service, visitor.caller, facts, recipe))
     return found + [Fault.of(fault) for fault in raised_by(checks)]

@@ -226,7 +226,7 @@ def test_all_faults_stand_at_their_fields_at_once(account: Account, base_model: 
         "part:recipe.alignment": "on",
         "recipe.alignment.corpora": "nowhere",
         "recipe.alignment.batch_tokens": "many",
-        "recipe.pruning.criterion": HOSTILE,
+        "recipe.pruning.storage": HOSTILE,
         "publish.repo_id": "somebody-else/model",
         "priority": "101",
     }
@@ -236,10 +236,12 @@ def test_all_faults_stand_at_their_fields_at_once(account: Account, base_model: 
     assert "should be a valid integer" in problem(answer, "recipe.alignment.batch_tokens")
     assert "belongs to somebody else" in problem(answer, "publish.repo_id")
     assert "less than or equal to 100" in problem(answer, "priority")
-    assert problem(answer, "recipe.pruning.criterion")
+    assert problem(answer, "recipe.pruning.storage")
     assert "<script>alert" not in answer.text
     assert form(answer, NEW).items() >= typed.items()
-    # what the model has no quarrel with is looked up: all places of the recipe that read text
+    # a corpus that is nowhere is told beside what is no number
+    assert "There is no corpus" in problem(answer, "recipe.alignment.corpora")
+    # and all places of the recipe that read text
     text = {"recipe.pruning.calibration.corpus": "nowhere", "recipe.evaluation.corpora": "neither"}
     answer = send(browser, fill(browser) | text | {"part:recipe.evaluation": "on"}, "submit")
     for place in text:
