@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -49,7 +50,7 @@ def _beginning(file: TextFile, folder: Path) -> TextFile:
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=packed)) if file.ending == ".jsonl.gz" else packed
         try:
             read = stream.read(MOST_BYTES)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise RequestFault(f"{file.name} is damaged: {error}.", field="path") from error
     if len(read) == MOST_BYTES:
         read = read[: read.rfind(b"\n") + 1] if file.ending != ".txt" else read.decode(errors="ignore").encode()
@@ -63,16 +64,14 @@ def _beginning(file: TextFile, folder: Path) -> TextFile:
 def _refuse_large(file: TextFile, text_field: str) -> None:
     from pyarrow import ArrowException, parquet
 
-    with file_faults(file.name):
-        try:
-            with parquet.ParquetFile(file.path) as whole:
-                found = whole.metadata
-                columns = [found.row_group(0).column(index) for index in range(found.num_columns)][: found.num_columns]
-        except (ArrowException, IndexError) as error:
-            raise RequestFault(f"{file.name} cannot be read as Parquet: {error}.", field="path") from error
-    of_field = [each for each in columns if each.path_in_schema.partition(".")[0] == text_field]
-    if sum(each.total_uncompressed_size for each in of_field) > MOST_COLUMN_BYTES:
+    try:
+        with file_faults(file.name), parquet.ParquetFile(file.path) as whole:
+            rows = whole.metadata.row_group(0)
+            columns = [rows.column(index) for index in range(rows.num_columns)]
+    except (ArrowException, IndexError) as error:
+        raise RequestFault(f"{file.name} cannot be read as Parquet: {error}.", field="path") from error
+    of_text = [column for column in columns if column.path_in_schema.partition(".")[0] == text_field]
+    if sum(column.total_uncompressed_size for column in of_text) > MOST_COLUMN_BYTES:
         raise RequestFault(
-            f"the first rows of {file.name} are stored as one piece of more than {MOST_COLUMN_BYTES // 2**20} MiB.",
-            field="path",
+            f"the first rows of {file.name} are one piece of more than {MOST_COLUMN_BYTES // 2**20} MiB.", field="path"
         )

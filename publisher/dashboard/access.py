@@ -180,5 +180,6 @@ def sender_who_may(scope: Scope) -> Callable[[Visitor], Visitor]:
 
 
 ActingVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.VARIANTS_WRITE))]
+RegistrarLooking = Annotated[Visitor, Depends(visitor_who_may(Scope.MODELS_WRITE))]
 RegisteringVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.MODELS_WRITE))]
 PlanningVisitor = Annotated[Visitor, Depends(sender_who_may(Scope.MODELS_READ))]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -15,13 +13,12 @@ from publisher.api.local_paths import roots_of
 from publisher.api.outside import CurrentOutside
 from publisher.api.service import CurrentService, Service
 from publisher.base_model.files import is_legal
-from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, Visitor, visitor_who_may
+from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, RegistrarLooking, Visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps, order_command
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.typed_form import ModelForm, Section, TypedForm, faults_of
 from publisher.errors import PublisherError
-from publisher.keys.scopes import Scope
 from publisher.store.database import clock
 from publisher.store.models import BaseModel
 from publisher.store.paging import newest_first
@@ -41,8 +38,6 @@ _FOLDER = Section(
     ("path", "published_as"),
 )
 FORM = ModelForm(BaseModelRequest, (_HUB, _FOLDER, Section("To find it by", "", ("labels",))))
-
-RegistrarLooking = Annotated[Visitor, Depends(visitor_who_may(Scope.MODELS_WRITE))]
 
 
 @router.get("")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -17,13 +15,12 @@ from publisher.api.service import CurrentService, Service
 from publisher.corpus.files import text_files
 from publisher.corpus.sample import Excerpt, sample
 from publisher.corpus.source import CorpusSource
-from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, Visitor, visitor_who_may
+from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, RegistrarLooking, Visitor
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.listing import PAGE, Cursor
 from publisher.dashboard.typed_form import ModelForm, Section, TypedForm, faults_of
 from publisher.errors import PublisherError
-from publisher.keys.scopes import Scope
 from publisher.store.database import clock
 from publisher.store.deletion import MOST_NAMED, variants_that_name
 from publisher.store.models import Corpus
@@ -46,8 +43,6 @@ _DATASET = Section(
 _ABOVE = Section("", "", ("name",))
 _READING = Section("How it is read", "", ("text_field", "held_out_fraction", "labels"))
 FORM = ModelForm(CorpusRequest, (_ABOVE, _FILES, _DATASET, _READING))
-
-RegistrarLooking = Annotated[Visitor, Depends(visitor_who_may(Scope.MODELS_WRITE))]
 
 
 @router.get("")

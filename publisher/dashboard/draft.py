@@ -24,7 +24,6 @@ from publisher.recipe import Recipe
 EVERYDAY = (
     "recipe.pruning.ratio",
     "recipe.pruning.criterion",
-    "recipe.pruning.calibration.corpus",
     "recipe.pruning.calibration.corpora",
     "recipe.alignment.corpora",
     "recipe.alignment.tokens",

@@ -17,13 +17,14 @@ _EXAMPLE_NAMESPACE = "my-org"
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """What is there already: the newest of each. `register` and `order` are shell commands."""
+    """What is there already: the newest of each. `register`, `text` and `order` are shell commands."""
 
     base_model_id: str | None
     base_model_name: str | None
     corpus_id: str | None
     corpus_name: str | None
     register: str
+    text: str
     order: str
 
 
@@ -36,6 +37,7 @@ def first_steps(session: Session, tenant_id: str, public_url: str) -> FirstSteps
         corpus_id=corpus.id if corpus else None,
         corpus_name=corpus.name if corpus else None,
         register=curl(f"{public_url}/v1/base-models", {"repo_id": _EXAMPLE_MODEL}),
+        text=curl(f"{public_url}/v1/corpora", {"name": "my-text", "path": "/corpora/my-text.jsonl"}),
         order=order_command(session, tenant_id, public_url, model.id if model else "base_…"),
     )
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -98,10 +99,11 @@ class FormField:
         return " ".join([_plain(first), *(_plain(other) for other in others if other != 1)])
 
 
-def fields_of(model: type[BaseModel]) -> list[FormField]:
+@cache
+def fields_of(model: type[BaseModel]) -> tuple[FormField, ...]:
     """Every field of a model and of the models in it, in order."""
     schema = model.model_json_schema()
-    return list(_fields(model, schema, schema.get("$defs", {}), "", ""))
+    return tuple(_fields(model, schema, schema.get("$defs", {}), "", ""))
 
 
 def optional_parts(model: type[BaseModel]) -> list[str]:

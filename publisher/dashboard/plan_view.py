@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from publisher.api.plans_schema import PlanAnswer
 from publisher.architecture.geometry import LayerWidths
 from publisher.architecture.structure import Unit
+from publisher.plan.plan import Plan
 
 #: the drawing's own units: a row of bars for each kind of unit, with its name above it
 WIDTH, ROW, BAR, TOP = 460, 74, 48, 20
@@ -57,7 +57,7 @@ class KeptPerLayer:
         return "; ".join(said) + ("; and so on" if len(self.ranges) > MOST_LINES else "")
 
 
-def kept_per_layer(plan: PlanAnswer) -> KeptPerLayer:
+def kept_per_layer(plan: Plan) -> KeptPerLayer:
     units = [unit for unit in Unit if any(width.counts[unit] for width in plan.base_widths)]
     rows = [_row(unit, TOP + index * ROW, plan.base_widths, plan.widths) for index, unit in enumerate(units)]
     return KeptPerLayer(rows, list(_ranges(units, plan.base_widths, plan.widths)), ROW * len(units))

@@ -145,8 +145,8 @@ def _calibration(ground: Ground, texts: Sequence[Text], samples: int) -> dict[st
     length = Calibration.model_fields["sequence_length"].default
     tokens = ground.tokens(texts)
     fitting = samples if tokens is None else max(len(texts), min(samples, tokens // length))
-    named: dict[str, Any] = {"corpus": texts[0].name} if len(texts) == 1 else {"corpora": [text.name for text in texts]}
     default = Calibration.model_fields["samples"].default
+    named: dict[str, Any] = {"corpora": [text.name for text in texts]}
     return {"calibration": named | ({} if fitting == default else {"samples": fitting})}
 
 

@@ -56,7 +56,7 @@ def test_from_the_first_click_to_a_queued_job(page: Chromium, dashboard: Running
     page.click("a[href^='/variants/new']")
     # 4 layers of 2 KV heads and 48 neurons, of which the first is kept whole
     page.wait_for(f"{LAYERS}.includes('layers 1–3: 1 of 2 KV heads, 24 of 48 neurons')")
-    assert page.run(JSON)["pruning"]["calibration"]["corpus"] == "novel"
+    assert page.run(JSON)["pruning"]["calibration"] == {"corpora": ["novel"]}
     replace(page, "recipe.pruning.ratio", "0.25")
     page.wait_for(f"{LAYERS}.includes('36 of 48 neurons')")
     page.wait_for(f"{JSON}.pruning.ratio === 0.25")
