@@ -11,17 +11,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from publisher.keys.scopes import Scope
 from publisher.recipe import Recipe
 from publisher.store import keys, quotas
-from publisher.store.models import Tenant
+from publisher.store.models import Tenant, Worker
 from publisher.store.quotas import JOBS_QUEUED
 from tests.api.conftest import write_corpus
 from tests.dashboard.conftest import RunningDashboard, csrf, sign_in
 from tests.dashboard.forms import form
 from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account
 from tests.dashboard.test_pages import HOSTILE, look
+from tests.jobs.rows import add_worker
 from tests.models import tiny_llama
 
 NEW = "/variants/new"
@@ -197,6 +199,24 @@ def test_form_begins_with_a_plan(account: Account, base_model: str, browser: htt
     assert "no worker is running" in page
     assert '"criterion": "magnitude"' in page
     assert f'value="{account.name}/SmolLM2-135M-Instruct-loram-0.5"' in page
+
+
+def test_plan_says_which_workers_take_it(
+    dashboard: RunningDashboard, account: Account, base_model: str, browser: httpx.Client
+) -> None:
+    add_worker(dashboard.database, f"small-{HOSTILE}", 2**24)
+    try:
+        page = look(browser, NEW)
+        assert f"small-{HOSTILE}</code> cpu, 16.0 MiB: does not hold it" in page
+        assert "It would wait: stage" in page
+        assert "<script>alert" not in browser.get(NEW).text
+        add_worker(dashboard.database, "large", 2**36)
+        page = look(browser, NEW)
+        assert "large</code> cpu, 64.0 GiB: takes it" in page
+        assert "It would wait" not in page
+    finally:
+        with dashboard.database.write() as session:
+            session.execute(delete(Worker))
 
 
 def test_plan_follows_the_fields_and_so_do_json_and_command(base_model: str, browser: httpx.Client) -> None:

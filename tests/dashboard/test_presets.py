@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,9 @@ from publisher.dashboard import presets
 from publisher.dashboard.plan_view import kept_per_layer
 from publisher.dashboard.presets import Ground, Text
 from publisher.errors import RequestFault
-from publisher.families.describe import describe
 from publisher.plan.plan import GIB, Plan, make_plan
 from publisher.recipe import Recipe
-from tests.dashboard.rows import FACTS
+from tests.dashboard.rows import FACTS, GEOMETRY
 
 
 def text(name: str, train_bytes: int, held_out: int = 20) -> Text:
@@ -26,18 +26,9 @@ def text(name: str, train_bytes: int, held_out: int = 20) -> Text:
     )
 
 
-def llama(layers: int, width: int) -> Ground:
-    geometry = describe(
-        {
-            "model_type": "llama",
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": width // 128,
-            "num_key_value_heads": 8,
-            "vocab_size": 32_000,
-        }
-    )
+def of_layers(layers: int) -> Ground:
+    """Such a model with so many layers of its kind."""
+    geometry = replace(GEOMETRY, layers=layers, kind_of=(0,) * layers)
     changed = {"geometry": geometry, "parameters": geometry.parameters(), "bytes": 2 * geometry.parameters()}
     return Ground(FACTS.model_copy(update=changed), [])
 
@@ -83,9 +74,9 @@ def test_certificate_has_to_pass_where_that_can_be_told() -> None:
     assert presets.best_carry_over(GROUNDS["a book"])["evaluation"]["require_certificate"] == "unless_failed"
 
 
-@pytest.mark.parametrize("gib", [24, 48, 80])
-def test_card_holds_what_was_made_for_it_and_no_less_pruned_one(gib: int) -> None:
-    large = llama(80, 8192)
+@pytest.mark.parametrize("gib", [1.2, 1.4, 1.6])
+def test_card_holds_what_was_made_for_it_and_no_less_pruned_one(gib: float) -> None:
+    large = of_layers(600)
     recipe = presets.fits_a_card(large, gib)
     ratio = recipe["pruning"]["ratio"]
     assert plan_of(large, recipe).memory.train_lora <= gib * GIB
@@ -96,21 +87,21 @@ def test_card_holds_what_was_made_for_it_and_no_less_pruned_one(gib: int) -> Non
 
 def test_card_that_holds_nothing_is_refused_with_what_it_takes() -> None:
     with pytest.raises(RequestFault, match=r"LoRA takes \d+\.\d GiB at least") as refused:
-        presets.fits_a_card(llama(80, 8192), 4)
+        presets.fits_a_card(of_layers(600), 0.1)
     assert refused.value.field == "gib"
 
 
 def test_model_of_few_layers_has_some_left_to_prune() -> None:
     for layers in range(2, 14):
-        small = llama(layers, 1024)
+        small = of_layers(layers)
         assert pruned_widths(small.base.geometry, Recipe.model_validate(presets.starting(small)).pruning)
 
 
 def test_layers_that_keep_the_same_are_one_line() -> None:
-    drawn = kept_per_layer(plan_of(llama(32, 4096), {"pruning": {"ratio": 0.5, "criterion": "magnitude"}}))
+    drawn = kept_per_layer(plan_of(GROUNDS["no text"], {"pruning": {"ratio": 0.5, "criterion": "magnitude"}}))
     assert drawn.words == (
-        "layers 0–3 keep 8 of 8 KV heads, 16,384 of 16,384 neurons; layers 4–29 keep 4 of 8 KV heads, "
-        "8,192 of 16,384 neurons; layers 30–31 keep 8 of 8 KV heads, 16,384 of 16,384 neurons"
+        "layers 0–3 keep 3 of 3 KV heads, 1,536 of 1,536 neurons; layers 4–27 keep 2 of 3 KV heads, "
+        "768 of 1,536 neurons; layers 28–29 keep 3 of 3 KV heads, 1,536 of 1,536 neurons"
     )
     assert [row.title for row in drawn.rows] == ["KV heads", "neurons"]
-    assert drawn.rows[0].whole.count("M") == drawn.rows[0].kept.count("M") == 32
+    assert drawn.rows[0].whole.count("M") == drawn.rows[0].kept.count("M") == 30
