@@ -32,6 +32,13 @@ class RunningDashboard:
     fan_out: FanOut
     data: Path
 
+    @property
+    def corpora(self) -> Path:
+        """A folder that text may be registered from."""
+        folder = self.data / "corpora"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def streams(self) -> int:
         """How many are open."""
         return len(self.fan_out.listeners)

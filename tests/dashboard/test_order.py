@@ -32,9 +32,7 @@ NEW = "/variants/new"
 @pytest.fixture(scope="module")
 def files(dashboard: RunningDashboard) -> Path:
     """Where models and text may be registered from, with a model and a corpus."""
-    corpora = dashboard.data / "corpora"
-    corpora.mkdir(parents=True, exist_ok=True)
-    write_corpus(corpora / "novel.jsonl", 200, 300)
+    write_corpus(dashboard.corpora / "novel.jsonl", 200, 300)
     tiny_llama(dashboard.data / "models" / "tiny")
     return dashboard.data
 
@@ -345,6 +343,18 @@ def test_variant_like_another_begins_with_its_recipe(
     assert Recipe.model_validate_json(fields["json"]).digest == RECIPE.digest
     assert fields["recipe.alignment.corpora"] == "classics 3\ndocs"
     assert (fields["base_model_id"], fields["publish.repo_id"]) == (base_model, "org/small")
+
+
+def test_variant_of_another_version_is_shown_with_what_is_wrong(
+    account: Account, base_model: str, browser: httpx.Client
+) -> None:
+    stored = {"recipe": {"pruning": [1], "later": {"word": HOSTILE}}, "recipe_version": 999}
+    work = account.job("org/later", base_model, stored=stored)
+    answer = browser.get(f"{NEW}?like={work.variant_id}")
+    assert answer.status_code == 200
+    assert json.loads(form(answer, NEW)["json"]) == stored["recipe"]
+    assert "there is no field 'later' here" in folded(answer).lower()
+    assert "<script>alert" not in answer.text
 
 
 def test_long_recipe_is_taken(base_model: str, browser: httpx.Client) -> None:

@@ -15,6 +15,7 @@ from tests.dashboard.test_pages import HOSTILE
 from tests.models import tiny_llama
 
 LAYERS = "document.querySelector('.layers').textContent"
+ENTER = "\ue007"
 JSON = "JSON.parse(document.querySelector('#f-json').value)"
 
 
@@ -40,7 +41,7 @@ def replace(page: Chromium, field: str, text: str) -> None:
 
 def test_from_the_first_click_to_a_queued_job(page: Chromium, dashboard: RunningDashboard, account: Account) -> None:
     model = tiny_llama(dashboard.data / "models" / account.name)
-    text = write_corpus(dashboard.data / "corpora" / f"{account.name}.jsonl", 200, 300)
+    text = write_corpus(dashboard.corpora / f"{account.name}.jsonl", 200, 300)
     page.click("a[href='/base-models/new']")
     page.type("#f-path", str(model))
     page.click("button.primary")
@@ -100,6 +101,8 @@ def test_json_that_is_edited_fills_the_fields(page: Chromium, dashboard: Running
     replace(page, "recipe.pruning.ratio", "0.5")
     page.wait_for(f"{JSON}.pruning.ratio === 0.5")
     assert page.run(JSON) == {"pruning": {"ratio": 0.5, "criterion": "magnitude", "round_to": 64}}
+    page.type("#f-gib", f"24{ENTER}")
+    page.wait_for(f"{JSON}.pruning.ratio === 0.2")
     assert page.problems() == []
 
 
@@ -107,8 +110,7 @@ def test_json_that_is_edited_fills_the_fields(page: Chromium, dashboard: Running
 def test_no_page_of_an_order_scrolls_sideways(
     page: Chromium, dashboard: RunningDashboard, account: Account, width: int, scheme: str
 ) -> None:
-    (dashboard.data / "corpora").mkdir(exist_ok=True)
-    text = write_corpus(dashboard.data / "corpora" / f"{'long-' * 20}{account.name}.jsonl")
+    text = write_corpus(dashboard.corpora / f"{'long-' * 20}{account.name}.jsonl")
     base, corpus = account.base_model(HOSTILE), account.corpus("a-rather-long-name-" * 5, text)
     page.emulate(width, 844, scheme)
     for path in ("/variants/new", "/corpora", "/corpora/new", "/base-models/new", f"/corpora/{corpus}", "/jobs"):

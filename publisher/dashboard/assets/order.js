@@ -67,6 +67,12 @@ function mark(problem, fresh) {
 if (order) {
   order.addEventListener("input", changed);
   order.addEventListener("submit", () => clearTimeout(timer));
+  // Enter plans, but in the card's size, which is for its button
+  order.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.target.name !== "gib") return;
+    event.preventDefault();
+    order.requestSubmit($("button[value=fits]", order));
+  });
 }
 
 // --- a form whose answer takes its time says so, and is sent once
