@@ -52,11 +52,19 @@ async def register_base_model(
     they are one. The same commit again is answered 200 with what is there already; a folder under another name is
     another base model.
     """
-    facts = await _inspect(request, service, outside, caller)
-    row, is_new = await run_in_threadpool(_find_or_add, service, caller, facts, request.labels)
+    row, is_new = await register(request, service, outside, caller)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return BaseModelAnswer.of(row)
+
+
+async def register(
+    request: BaseModelRequest, service: Service, outside: Outside, caller: Caller
+) -> tuple[BaseModel, bool]:
+    """The row, and whether it is new. Raises RequestFault for what cannot be pruned, InfrastructureFault where a Hub or
+    a disk does not answer."""
+    facts = await _inspect(request, service, outside, caller)
+    return await run_in_threadpool(_find_or_add, service, caller, facts, request.labels)
 
 
 async def _inspect(request: BaseModelRequest, service: Service, outside: Outside, caller: Caller) -> BaseModelFacts:
@@ -143,6 +151,11 @@ def change_base_model(id: str, change: LabelChange, service: CurrentService, cal
 @router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
 def delete_base_model(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Forget a base model that no variant uses. Its files stay where they are."""
+    forget(service, caller, id)
+
+
+def forget(service: Service, caller: Caller, id: str) -> None:
+    """Raises NotFound, or Conflict with who uses it."""
     try:
         with service.database.write() as session:
             deletion.delete_base_model(session, owned(session, BaseModel, caller.tenant_id, id))

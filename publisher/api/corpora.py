@@ -14,7 +14,7 @@ from publisher.api.errors import documented
 from publisher.api.filters import ListedFilters
 from publisher.api.labels import LabelChange
 from publisher.api.local_paths import allowed_path
-from publisher.api.outside import READING_SECONDS, CurrentOutside
+from publisher.api.outside import READING_SECONDS, CurrentOutside, Outside
 from publisher.api.paging import Page, RequestedPage
 from publisher.api.service import CurrentService, Service
 from publisher.corpus.count_process import count_apart
@@ -50,14 +50,20 @@ async def register_corpus(
     read; the jobs read the others. The same name and source again is answered 200, with fresh counts; the same name
     with another source is a conflict.
     """
+    row, is_new = await register(request, service, outside, caller)
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return CorpusAnswer.of(row)
+
+
+async def register(request: CorpusRequest, service: Service, outside: Outside, caller: Caller) -> tuple[Corpus, bool]:
+    """The row, and whether it is new. Raises RequestFault for text that cannot be read, Conflict for a name that is
+    taken, InfrastructureFault where a Hub or a disk does not answer."""
     lane, asked = outside.readings, request.path
     if asked is None:
         lane, asked = outside.calls, f"the Hub {service.settings.base_model_endpoint}"
     source, facts = await lane.run(caller.tenant_id, asked, lambda: _examine(service, caller, request))
-    row, is_new = await run_in_threadpool(_save, service, caller, source, facts, request.labels)
-    if not is_new:
-        response.status_code = status.HTTP_200_OK
-    return CorpusAnswer.of(row)
+    return await run_in_threadpool(_save, service, caller, source, facts, request.labels)
 
 
 def _examine(service: Service, caller: Caller, request: CorpusRequest) -> tuple[CorpusSource, CorpusFacts | None]:
@@ -178,5 +184,10 @@ def change_corpus(id: str, change: LabelChange, service: CurrentService, caller:
 @router.delete("/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 404, 409))
 def delete_corpus(id: str, service: CurrentService, caller: CurrentCaller) -> None:
     """Forget a corpus that no variant's recipe names. Its files stay where they are."""
+    forget(service, caller, id)
+
+
+def forget(service: Service, caller: Caller, id: str) -> None:
+    """Raises NotFound, or Conflict with who uses it."""
     with service.database.write() as session:
         deletion.delete_corpus(session, owned(session, Corpus, caller.tenant_id, id))

@@ -22,7 +22,7 @@ def allowed_path(text: str, settings: Settings, own: Sequence[str] | None = None
     path = Path(text)
     if not path.is_absolute():
         raise RequestFault(f"path {text!r} is relative.", field="path", way_out="Give an absolute path.")
-    roots = settings.allowed_roots if own is None else [Path(root).resolve() for root in own]
+    roots = roots_of(settings, own)
     allow = _ALLOW if own is None else _ALLOW_OWN
     try:
         real = path.resolve()
@@ -35,6 +35,11 @@ def allowed_path(text: str, settings: Settings, own: Sequence[str] | None = None
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise RequestFault(f"path {text!r} cannot be read: {error}.", field="path") from error
     return real
+
+
+def roots_of(settings: Settings, own: Sequence[str] | None = None) -> list[Path]:
+    """The folders that a tenant may register from: its `own`, if the operator gave it some."""
+    return settings.allowed_roots if own is None else [Path(root).resolve() for root in own]
 
 
 def _too_many(text: str) -> RequestFault:

@@ -10,7 +10,7 @@ from publisher.api.authentication import Caller, CurrentCaller
 from publisher.api.base_models_schema import facts_of
 from publisher.api.errors import documented
 from publisher.api.plans_schema import PlanAnswer, PlannedWorker, PlanRequest, Refusal
-from publisher.api.service import CurrentService
+from publisher.api.service import CurrentService, Service
 from publisher.api.variant_checks import check_recipe
 from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import RequestFault
@@ -31,14 +31,19 @@ UNMEASURED_SPEED = 1e11
 def plan_variant(request: PlanRequest, service: CurrentService, caller: CurrentCaller) -> PlanAnswer:
     """Plan a variant: parameters, bytes, memory, minutes per stage, workers that hold it. Nothing is created."""
     with service.database.read() as session:
-        facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
-        notes = _of_corpora(session, caller.tenant_id, request.recipe)
-        refused = _refused(session, caller, facts, request.recipe)
-        worker = latest_worker(session)
-        speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
-        if worker:
-            speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
-        fleet = live_fleet(session, service.settings.lease_seconds)
+        return plan_of(session, service, caller, request)
+
+
+def plan_of(session: Session, service: Service, caller: Caller, request: PlanRequest) -> PlanAnswer:
+    """Raises NotFound for a base model of somebody else, RequestFault for a recipe that leaves nothing of a layer."""
+    facts = facts_of(owned(session, BaseModel, caller.tenant_id, request.base_model_id))
+    notes = _of_corpora(session, caller.tenant_id, request.recipe)
+    refused = _refused(session, caller, facts, request.recipe)
+    worker = latest_worker(session)
+    speed, fp32_speed = UNMEASURED_SPEED, UNMEASURED_SPEED
+    if worker:
+        speed, fp32_speed = worker.flops_per_second, worker.fp32_flops_per_second
+    fleet = live_fleet(session, service.settings.lease_seconds)
     planned = make_plan(
         facts.geometry,
         request.recipe,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from publisher.api.variants_schema import PublishRequest, VariantRequest
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model.facts import BaseModelFacts
 from publisher.corpus.facts import CorpusFacts
-from publisher.corpus.needs import check_amount, text_needs
+from publisher.corpus.needs import TextNeed, check_amount, text_needs
 from publisher.errors import InfrastructureFault, RequestFault
 from publisher.hub.faults import Forbidden
 from publisher.hub.names import RepositoryId
@@ -37,12 +37,11 @@ def check_variant(
 
     `kept`: nobody deletes base model and corpora until the transaction ends.
     """
-    check_repo_id(request.publish.repo_id)
-    _check_publishing(session, service, caller, request.publish)
+    check_publishing(session, service, caller, request.publish)
     base = owned(session, BaseModel, caller.tenant_id, request.base_model_id, kept=kept)
     facts = base_models_schema.facts_of(base)
     check_recipe(session, caller, facts, request.recipe, kept=kept)
-    _check_room(session, service, caller, facts, request.recipe)
+    check_room(session, service, caller, facts, request.recipe)
     return base
 
 
@@ -50,19 +49,32 @@ def check_recipe(
     session: Session, caller: Caller, facts: BaseModelFacts, recipe: Recipe, *, kept: bool = False
 ) -> None:
     """Raises RequestFault, naming the field, for a recipe that could only fail on this base model. `kept` as above."""
-    pruned_parameters(facts.geometry, recipe.pruning)  # refuses what cannot be pruned so
-    _check_tokenizer(facts, recipe)
-    _check_text(session, caller, recipe, kept=kept)
+    for fault in recipe_faults(session, caller, facts, recipe, kept=kept):
+        raise fault
 
 
-def _check_room(session: Session, service: Service, caller: Caller, facts: BaseModelFacts, recipe: Recipe) -> None:
+def recipe_faults(
+    session: Session, caller: Caller, facts: BaseModelFacts, recipe: Recipe, *, kept: bool = False
+) -> Iterator[RequestFault]:
+    """Everything that such a recipe would be refused for, one after the other."""
+    try:
+        pruned_parameters(facts.geometry, recipe.pruning)  # refuses what cannot be pruned so
+        _check_tokenizer(facts, recipe)
+    except RequestFault as fault:
+        yield fault
+    yield from _text_faults(session, caller, recipe, kept=kept)
+
+
+def check_room(session: Session, service: Service, caller: Caller, facts: BaseModelFacts, recipe: Recipe) -> None:
     """Whether what is to be published fits into the tenant's part of the embedded Hub, as far as can be planned."""
     if service.hub is not None and limit_of(session, caller.tenant_id, STORED_BYTES) is not None:
         planned = published_bytes(facts.geometry, recipe, base_bytes=facts.bytes)
         refuse_over_storage(session, caller.tenant_id, {"the checkpoint": planned})
 
 
-def _check_publishing(session: Session, service: Service, caller: Caller, publish: PublishRequest) -> None:
+def check_publishing(session: Session, service: Service, caller: Caller, publish: PublishRequest) -> None:
+    """Raises RequestFault for a name or namespace that cannot be had, InfrastructureFault without a token for it."""
+    check_repo_id(publish.repo_id)
     if hub_credentials.find(session, caller.tenant_id) is not None:
         return  # the job asks the tenant's Hub before it computes
     if service.hub is not None:
@@ -98,28 +110,35 @@ def _check_tokenizer(facts: BaseModelFacts, recipe: Recipe) -> None:
         )
 
 
-def _check_text(session: Session, caller: Caller, recipe: Recipe, *, kept: bool) -> None:
+def _text_faults(session: Session, caller: Caller, recipe: Recipe, *, kept: bool) -> Iterator[RequestFault]:
     rows = corpora_by_name(session, caller.tenant_id, recipe.corpus_names(), kept=kept)
     facts = {name: corpora_schema.facts_of(row) for name, row in rows.items()}
     for need in text_needs(recipe):
-        if need.corpus not in facts:
-            known = corpus_names(session, caller.tenant_id)
-            raise RequestFault(
-                f"there is no corpus {need.corpus!r}.",
-                field=need.field,
-                way_out=f"Registered: {', '.join(known)}." if known else "Register it with POST /v1/corpora.",
-            )
-        found = facts[need.corpus]
-        if found is not None:  # nobody has counted a dataset's documents: the stages do
-            check_amount(need, found)
-    _check_certificate(recipe, facts)
+        try:
+            _check_need(session, caller, need, facts)
+        except RequestFault as fault:
+            yield fault
+    yield from _certificate_faults(recipe, facts)
 
 
-def _check_certificate(recipe: Recipe, facts: Mapping[str, CorpusFacts | None]) -> None:
+def _check_need(session: Session, caller: Caller, need: TextNeed, facts: Mapping[str, CorpusFacts | None]) -> None:
+    if need.corpus not in facts:
+        known = corpus_names(session, caller.tenant_id)
+        raise RequestFault(
+            f"there is no corpus {need.corpus!r}.",
+            field=need.field,
+            way_out=f"Registered: {', '.join(known)}." if known else "Register it with POST /v1/corpora.",
+        )
+    found = facts[need.corpus]
+    if found is not None:  # nobody has counted a dataset's documents: the stages do
+        check_amount(need, found)
+
+
+def _certificate_faults(recipe: Recipe, facts: Mapping[str, CorpusFacts | None]) -> Iterator[RequestFault]:
     """A certificate that can only be inconclusive, where nothing is published without one that passes."""
     if recipe.evaluation is None or recipe.evaluation.require_certificate is not True:
         return
     corpus = recipe.evaluation.corpora[0]
-    found = facts[corpus]
+    found = facts.get(corpus)
     for note in certificate_notes(recipe, corpus, found.held_out_documents) if found else ():
-        raise RequestFault(f"{note}.", field="recipe.evaluation.require_certificate", way_out=MORE_DOCUMENTS)
+        yield RequestFault(f"{note}.", field="recipe.evaluation.require_certificate", way_out=MORE_DOCUMENTS)

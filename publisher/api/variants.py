@@ -53,6 +53,19 @@ def create_variant(
 
     Whatever can be checked is checked before anything is created. Follow `job.id` at `/v1/jobs/{id}/events`.
     """
+    answer, is_new = make(service, caller, request, key)
+    if not is_new:
+        response.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def make(
+    service: Service, caller: Caller, request: VariantRequest, key: str | None = None
+) -> tuple[VariantAnswer, bool]:
+    """The variant with its queued job, and whether it is new: False where a request with this `key` made it before.
+
+    Raises RequestFault for a request that could only fail, QuotaExceeded, and Conflict for a key of another request.
+    """
     try:
         answer, sent = _create(service, caller, request, key)
     except IntegrityError:
@@ -62,11 +75,9 @@ def create_variant(
             if found is None:
                 raise
             answer, sent = VariantAnswer.of(found), None
-    if sent is None:
-        response.headers["Idempotency-Replayed"] = "true"
-    else:
+    if sent is not None:
         service.dispatcher.hand_over(*sent)
-    return answer
+    return answer, sent is not None
 
 
 def _create(

@@ -64,7 +64,16 @@ class Visitor:
     @property
     def may_act(self) -> bool:
         """Whether they may do anything to jobs: pages offer it only then."""
-        return Scope.VARIANTS_WRITE in self.caller.rights
+        return self.may(Scope.VARIANTS_WRITE)
+
+    @property
+    def may_register(self) -> bool:
+        """Whether base models and corpora."""
+        return self.may(Scope.MODELS_WRITE)
+
+    def may(self, scope: Scope) -> bool:
+        """Whether they have a right: pages offer what needs it only then."""
+        return scope in self.caller.rights
 
     @property
     def csrf(self) -> str:
@@ -171,14 +180,9 @@ def sending_visitor(request: Request, service: CurrentService, someone: SignedIn
 SendingVisitor = Annotated[Visitor, Depends(sending_visitor)]
 
 
-def acting_visitor(someone: SendingVisitor) -> Visitor:
-    """The sender of a form that does something to a job. Raises MayOnlyLook, or MissingScope for a key."""
-    if someone.person_id is not None and not someone.may_act:
-        raise MayOnlyLook(f"As {someone.described} you may look, not change.", way_out="Ask an admin of the tenant.")
-    require(Scope.VARIANTS_WRITE, someone.caller.rights)
-    return someone
-
-
-ActingVisitor = Annotated[Visitor, Depends(acting_visitor)]
+ActingVisitor = Annotated[Visitor, Depends(sending_with(Scope.VARIANTS_WRITE))]
 Administrator = Annotated[Visitor, Depends(looking_with(Scope.ADMIN))]
 SendingAdministrator = Annotated[Visitor, Depends(sending_with(Scope.ADMIN))]
+RegistrarLooking = Annotated[Visitor, Depends(looking_with(Scope.MODELS_WRITE))]
+RegisteringVisitor = Annotated[Visitor, Depends(sending_with(Scope.MODELS_WRITE))]
+PlanningVisitor = Annotated[Visitor, Depends(sending_with(Scope.MODELS_READ))]

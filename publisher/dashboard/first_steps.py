@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from publisher.store.namespaces import namespaces_of
-from publisher.store.resources import corpus_names, newest_base_model
+from publisher.store.resources import corpus_names, newest_base_model, newest_corpus
 
 _EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EXAMPLE_NAMESPACE = "my-org"
@@ -17,21 +17,27 @@ _EXAMPLE_NAMESPACE = "my-org"
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """`register` and `order` are shell commands; `order` names the newest base model if there is one."""
+    """What is there already: the newest of each. `register`, `text` and `order` are shell commands."""
 
     base_model_id: str | None
     base_model_name: str | None
+    corpus_id: str | None
+    corpus_name: str | None
     register: str
+    text: str
     order: str
 
 
 def first_steps(session: Session, tenant_id: str, public_url: str) -> FirstSteps:
     """For the tenant's newest base model, if any."""
-    model = newest_base_model(session, tenant_id)
+    model, corpus = newest_base_model(session, tenant_id), newest_corpus(session, tenant_id)
     return FirstSteps(
         base_model_id=model.id if model else None,
         base_model_name=model.repo_id if model else None,
+        corpus_id=corpus.id if corpus else None,
+        corpus_name=corpus.name if corpus else None,
         register=curl(f"{public_url}/v1/base-models", {"repo_id": _EXAMPLE_MODEL}),
+        text=curl(f"{public_url}/v1/corpora", {"name": "my-text", "path": "/corpora/my-text.jsonl"}),
         order=order_command(session, tenant_id, public_url, model.id if model else "base_…"),
     )
 

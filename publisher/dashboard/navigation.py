@@ -28,6 +28,7 @@ SECTIONS = (
     Section("/variants", "Variants"),
     Section("/sweeps", "Sweeps"),
     Section("/base-models", "Base models"),
+    Section("/corpora", "Corpora"),
     Section("/settings", "Settings", opens_to=frozenset({Scope.ADMIN, Scope.HUB_READ})),
 )
 

@@ -9,12 +9,14 @@ from publisher.dashboard import (
     audit,
     base_models,
     compare,
+    corpora,
     families,
     hub_credentials,
     job_page,
     jobs,
     members,
     oidc,
+    order,
     overview,
     quotas,
     repositories,
@@ -37,8 +39,21 @@ def create_dashboard() -> APIRouter:
     """Routes to include in an application that keeps a publisher.api.service.Service as `app.state.service`."""
     router = APIRouter(include_in_schema=False, max_body_size=MAX_FORM)
     router.add_api_route("/", start, methods=["GET"])
-    results = (variants, variant_deletion, compare, sweeps)
-    for resource in (static, sign_in, oidc, tenants, overview, jobs, job_page, base_models, families, *results):
+    # what is new has an address among those of what is there: it comes first
+    results = (order, variants, variant_deletion, compare, sweeps)
+    for resource in (
+        static,
+        sign_in,
+        oidc,
+        tenants,
+        overview,
+        jobs,
+        job_page,
+        base_models,
+        corpora,
+        families,
+        *results,
+    ):
         router.include_router(resource.router)
     for page in (settings, api_keys, webhooks, hub_credentials, repositories, members, quotas, audit):
         router.include_router(page.router)

@@ -12,7 +12,7 @@ from publisher.api import variants as api
 from publisher.api.outside import CurrentOutside
 from publisher.api.service import CurrentService, Service
 from publisher.api.variants import PublicationFate
-from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor, acting_visitor
+from publisher.dashboard.access import ActingVisitor, CurrentVisitor, Visitor, entitled
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.errors import NotFound, PublisherError
 from publisher.keys.scopes import Scope
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/variants", route_class=PageRoute)
 
 @router.get("/{id}/delete")
 def ask(id: str, service: CurrentService, visitor: CurrentVisitor) -> HTMLResponse:
-    acting_visitor(visitor)
+    entitled(visitor, Scope.VARIANTS_WRITE)
     return _form(id, service, visitor)
 
 

@@ -54,12 +54,17 @@ def take_turn(session: Session, tenant_id: str, of: str = "jobs", *, wait: bool 
 
 def refuse_over_queue(session: Session, tenant_id: str) -> None:
     """QuotaExceeded where one more queued job would be more than the tenant may have. Before any other lock."""
-    most = limit_of(session, tenant_id, JOBS_QUEUED)
-    if most is None:
+    if limit_of(session, tenant_id, JOBS_QUEUED) is None:
         return
     take_turn(session, tenant_id)
-    queued = queued_jobs(session, tenant_id)
-    if queued >= most:
+    refuse_full_queue(session, tenant_id)
+
+
+def refuse_full_queue(session: Session, tenant_id: str) -> None:
+    """The same as things stand, for whoever only wants to know: somebody else may take the last place meanwhile."""
+    most = limit_of(session, tenant_id, JOBS_QUEUED)
+    queued = 0 if most is None else queued_jobs(session, tenant_id)
+    if most is not None and queued >= most:
         raise QuotaExceeded(
             f"{queued} of your jobs wait in the queue; {JOBS_QUEUED.name} allows {most}.",
             way_out="Wait until some have started, cancel some, or ask the service's operator for more.",

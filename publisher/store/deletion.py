@@ -60,7 +60,7 @@ def delete_base_model(session: Session, row: BaseModel) -> None:
 def delete_corpus(session: Session, row: Corpus) -> None:
     """Conflict if a variant's recipe names it: its name would come to mean another text."""
     hold(session, row)  # requests that are about to name it wait, and find it gone
-    refuse_used(f"corpus {row.name}", _variants_that_name(session, row))
+    refuse_used(f"corpus {row.name}", [variant.id for variant in variants_that_name(session, row)])
     record(session, "corpus.delete", row.id, tenant_id=row.tenant_id, name=row.name)
     _delete_labelled(session, row)
 
@@ -86,18 +86,19 @@ def refuse_used(what: str, variants: Sequence[str]) -> None:
     )
 
 
-def _variants_that_name(session: Session, corpus: Corpus) -> list[str]:
+def variants_that_name(session: Session, corpus: Corpus) -> list[Variant]:
     """At most one more than are named. The database looks for the name anywhere in the recipe's text, its fields are
     looked at here."""
     naming = cast(Variant.recipe, Text).contains(f'"{corpus.name}"', autoescape=True)
     rows = select(Variant).where(Variant.tenant_id == corpus.tenant_id, naming).order_by(Variant.id)
-    found: list[str] = []
-    with session.scalars(rows.options(load_only(Variant.recipe, Variant.recipe_version))) as read:
+    light = load_only(Variant.recipe, Variant.recipe_version, Variant.publish_repo_id)
+    found: list[Variant] = []
+    with session.scalars(rows.options(light)) as read:
         for row in read.yield_per(100):
             recipe = recipe_of(row)
             # of a recipe that cannot be read nobody knows what it does with the name
             if not isinstance(recipe, Recipe) or corpus.name in recipe.corpus_names():
-                found.append(row.id)
+                found.append(row)
             if len(found) > MOST_NAMED:
                 break
     return found

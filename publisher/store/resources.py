@@ -79,6 +79,10 @@ def base_model_names(session: Session, tenant_id: str, limit: int = 200) -> dict
     return {id: name if times[name] == 1 else f"{name} @ {revision[:7]}" for id, name, revision in found}
 
 
+def newest_corpus(session: Session, tenant_id: str) -> Corpus | None:
+    return session.scalar(readable_by(tenant_id, Corpus).order_by(Corpus.id.desc()).limit(1))
+
+
 def made_from(session: Session, tenant_id: str, base_model_id: str, limit: int) -> Sequence[Variant]:
     """The newest of the tenant's variants of this base model, with their jobs."""
     made = readable_by(tenant_id, Variant).where(Variant.base_model_id == base_model_id)

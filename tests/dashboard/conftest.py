@@ -32,6 +32,14 @@ class RunningDashboard:
     database: Database
     fan_out: FanOut
     service: Service
+    data: Path
+
+    @property
+    def corpora(self) -> Path:
+        """A folder that text may be registered from."""
+        folder = self.data / "corpora"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def streams(self) -> int:
         """How many are open."""
@@ -76,7 +84,7 @@ def serve(data: Path, port: int = 0, **changes: Any) -> Iterator[RunningDashboar
     thread.start()
     try:
         httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
-        yield RunningDashboard(url, app.state.service.database, app.state.fan_out, app.state.service)
+        yield RunningDashboard(url, app.state.service.database, app.state.fan_out, app.state.service, settings.data_dir)
     finally:
         server.should_exit = True
         thread.join()

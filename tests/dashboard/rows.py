@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from publisher.base_model.facts import BaseModelFacts
+from publisher.corpus.facts import count
+from publisher.corpus.source import CorpusSource
 from publisher.families.describe import describe
 from publisher.jobs import events, leases, service, transitions
 from publisher.jobs.events import NewEvent
@@ -15,7 +18,7 @@ from publisher.jobs.transitions import Blame, Failure, PublishedFile, RetryPolic
 from publisher.recipe import Recipe
 from publisher.store import keys
 from publisher.store.database import Database
-from publisher.store.models import BaseModel, Variant
+from publisher.store.models import BaseModel, Corpus, Variant
 from publisher.store.states import EventKind
 from tests.manifest import contents
 
@@ -78,6 +81,20 @@ class Account:
                 repo_id=repo_id,
                 revision=facts.revision,
                 facts=facts.model_dump(mode="json"),
+            )
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def corpus(self, name: str, path: Path, **source: Any) -> str:
+        """Of files, counted."""
+        made = CorpusSource(name=name, path=path, **source)
+        with self.database.write() as session:
+            row = Corpus(
+                tenant_id=self.tenant_id,
+                name=name,
+                source=made.model_dump(mode="json"),
+                facts=count(made).model_dump(),
             )
             session.add(row)
             session.flush()

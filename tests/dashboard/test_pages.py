@@ -47,7 +47,7 @@ def test_empty_pages_say_what_to_do(browser: httpx.Client) -> None:
 def test_command_on_an_empty_page_works_as_it_stands(account: Account, browser: httpx.Client) -> None:
     base = account.base_model()
     source = unescape(browser.get("/jobs").text)
-    command = re.findall(r"<code>(curl.*?)</code>", source, re.DOTALL)[0]
+    command = re.findall(r"<code>(curl [^\s]*/v1/variants .*?)</code>", source, re.DOTALL)[0]
     words = shlex.split(command.replace("\\\n", "").replace("my-org", account.name))
     address, body = words[1], json.loads(words[-1])
     assert body["base_model_id"] == base
