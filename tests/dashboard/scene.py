@@ -48,10 +48,16 @@ PAGES: Mapping[str, str] = {
     "/jobs/{queued}": "/jobs/{id}",
     "/base-models": "/base-models",
     "/base-models/{base}": "/base-models/{id}",
+    "/base-models/new": "/base-models/new",
+    "/corpora": "/corpora",
+    "/corpora/{corpus}": "/corpora/{id}",
+    "/corpora/new": "/corpora/new",
     "/families": "/families",
     "/variants": "/variants",
     "/variants/{variant}": "/variants/{id}",
     "/variants/{planned}": "/variants/{id}",
+    "/variants/new": "/variants/new",
+    "/variants/new?like={variant}": "/variants/new",
     "/variants/{variant}/delete": "/variants/{id}/delete",
     "/compare?v={variant}&v={other}&v={planned}": "/compare",
     "/sweeps": "/sweeps",
@@ -110,6 +116,7 @@ def furnish(dashboard: RunningDashboard) -> Scene:
         "other": done["succeeded"].variant_id,
         "planned": done["queued"].variant_id,
         "sweep": sweep_id(swept[0]),
+        "corpus": _corpus(dashboard, account),
         "webhook": add_webhook(account),
         "repository": str(repository.id),
     }
@@ -144,6 +151,13 @@ def add_commit(repository: Repository, title: str, **files: str) -> str:
         content = text.encode()
         operations.append(AddFile(path, CommittedFile.regular(content, repository.blobs.put(content))))
     return repository.commit(Change("main", title, "", "lab", tuple(operations))).id
+
+
+def _corpus(dashboard: RunningDashboard, account: Account) -> str:
+    """The text that the recipes of the jobs name."""
+    path = dashboard.corpora / f"{account.name}.jsonl"
+    path.write_text("".join(f'{{"text": "Document {number} of the classics."}}\n' for number in range(40)))
+    return account.corpus("classics", path)
 
 
 def _keys(account: Account) -> None:
