@@ -121,7 +121,7 @@ def _learnt(seconds: Sequence[float]) -> Span:
 
 def of_stages(expected: StageSpans, stages: Mapping[str, Any]) -> Span:
     """Of all that is not over yet, as if none of it had begun."""
-    return sum((span for stage, span in expected.items() if not _is_over(stages.get(stage))), NOTHING)
+    return sum((span for stage, span in expected.items() if not is_over(stages.get(stage))), NOTHING)
 
 
 def left_of(
@@ -197,7 +197,8 @@ def _unspent(expected: Span, spent: float) -> Span:
     return Span(low, likely, max(expected.high - spent, likely + 0.5 * over))
 
 
-def _is_over(said: Mapping[str, Any] | None) -> bool:
+def is_over(said: Mapping[str, Any] | None) -> bool:
+    """Whether a job that says this of a stage is through with it."""
     return said is not None and said.get("state") in {"finished", "reused"}
 
 

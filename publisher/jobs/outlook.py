@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, func, or_, select
@@ -14,16 +15,18 @@ from sqlalchemy.orm import Session
 from publisher.base_model.facts import BaseModelFacts
 from publisher.errors import PublisherError
 from publisher.jobs.fleet import Fleet, live_fleet
-from publisher.jobs.forecast import Left, StageSpans, Turn, learn, left_of, of_stages, planned, start_of
+from publisher.jobs.forecast import Left, StageSpans, Turn, is_over, learn, left_of, of_stages, planned, start_of
 from publisher.jobs.progress import read_progress, stage_began
 from publisher.jobs.shapes import read_needs
 from publisher.jobs.turns import due
 from publisher.plan.plan import make_plan
+from publisher.recipe.stages import planned_stages
 from publisher.recipe.stored import stored_recipe
 from publisher.store.database import clock
 from publisher.store.models import Job, Worker
 from publisher.store.resources import latest_worker
 from publisher.store.states import ACTIVE, JobState
+from publisher.store.variant_content import Unreadable, recipe_of
 
 #: earlier jobs that are learnt from, the newest
 _EARLIER = 10
@@ -102,6 +105,7 @@ class _View:
     now: float
     fleet: Fleet
     _expected: dict[str | None, StageSpans] = field(default_factory=dict)
+    _asked: dict[str | None, frozenset[str] | None] = field(default_factory=dict)
     _suitable: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _plans: int = 0
 
@@ -110,11 +114,20 @@ class _View:
             self._suitable[job.needs_digest] = self.fleet.suitable_ids(read_needs(job.needs))
         return self._suitable[job.needs_digest]
 
+    def asked(self, job: Job) -> frozenset[str] | None:
+        if job.likeness not in self._asked:
+            self._asked[job.likeness] = _asked(job)
+        return self._asked[job.likeness]
+
     def seconds(self, job: Job) -> float | None:
-        return of_stages(self.expected(job), {}).likely or None
+        expected = self.expected(job)
+        return None if _lacks(self.asked(job), expected, {}) else of_stages(expected, {}).likely or None
 
     def left(self, job: Job, *, closely: bool = True) -> Left | None:
-        """`closely`: with what its stage told last, which takes a look at its events."""
+        """None where of a stage that is still to come nothing is known. `closely`: with what its stage told last, which
+        takes a look at its events."""
+        if _lacks(self.asked(job), self.expected(job), job.stages):
+            return None
         began = stage_began(self.session, job) if closely else None
         progress = read_progress(self.session, job, began) if began else None
         return left_of(
@@ -127,9 +140,12 @@ class _View:
         )
 
     def expected(self, job: Job) -> StageSpans:
-        """Learnt from earlier jobs, or else as planned on the speed of a worker; empty: nothing is known."""
+        """Learnt from earlier jobs, or else as planned on the speed of a worker: those that shared a calibration teach
+        nothing of how long one takes. Empty: nothing is known."""
         if job.likeness not in self._expected:
-            self._expected[job.likeness] = self._learnt(job) or self._planned(job)
+            learnt = self._learnt(job)
+            lacks = _lacks(self.asked(job), learnt, {})
+            self._expected[job.likeness] = {**self._planned(job), **learnt} if lacks else learnt
         return self._expected[job.likeness]
 
     def _learnt(self, job: Job) -> StageSpans:
@@ -168,7 +184,19 @@ class _View:
 
 def expected_before(session: Session, job: Job) -> StageSpans:
     """What was to be expected of a job's stages by those before it, or as planned; empty: nothing is known."""
-    return _learnt(session, job, Job.id < job.id) or _planned(session, job)
+    learnt = _learnt(session, job, Job.id < job.id)
+    return {**_planned(session, job), **learnt} if _lacks(_asked(job), learnt, {}) else learnt
+
+
+def _asked(job: Job) -> frozenset[str] | None:
+    """The stages that its recipe asks for; None where that cannot be read."""
+    recipe = recipe_of(job.variant)
+    return None if isinstance(recipe, Unreadable) else frozenset(planned_stages(recipe, publishes=True))
+
+
+def _lacks(asked: frozenset[str] | None, expected: StageSpans, stages: Mapping[str, Any]) -> bool:
+    """Whether nothing is known of a stage that is asked for and not over by `stages`, a job's; or of any."""
+    return not expected if asked is None else any(not is_over(stages.get(stage)) for stage in asked - set(expected))
 
 
 def _learnt(session: Session, job: Job, which: ColumnElement[bool]) -> StageSpans:

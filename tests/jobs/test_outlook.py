@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import update
 
@@ -9,13 +11,17 @@ from publisher.jobs import leases, service, transitions
 from publisher.jobs.events import NewEvent
 from publisher.jobs.outlook import Outlook, outlook, outlooks
 from publisher.plan.sizes import GIB
+from publisher.recipe.stages import Stage
 from publisher.store.database import Database
 from publisher.store.models import BaseModel, Job, Variant
 from publisher.store.states import EventKind
 from tests.dashboard.rows import FACTS, RECIPE
 from tests.jobs import rows
 
-STAGES = {"fetch": {"state": "finished", "seconds": 100.0}, "align": {"state": "finished", "seconds": 500.0}}
+STAGES = {
+    stage.value: {"state": "finished", "seconds": {Stage.FETCH: 100.0, Stage.ALIGN: 500.0}.get(stage, 0.0)}
+    for stage in Stage
+}
 
 
 def seen(database: Database, job_id: str) -> Outlook:
@@ -23,12 +29,12 @@ def seen(database: Database, job_id: str) -> Outlook:
         return outlook(session, session.get_one(Job, job_id), 30)
 
 
-def have_taken(database: Database, likeness: str) -> None:
+def have_taken(database: Database, likeness: str, stages: dict[str, Any] = STAGES) -> None:
     """An earlier job of this kind."""
     job_id = rows.add_job(database)
     lease = rows.claim(database, job_id)
     with database.write() as session:
-        leases.report(session, lease, [], "align", STAGES)
+        leases.report(session, lease, [], "align", stages)
         transitions.succeed(session, lease, {}, {}, [])
         session.execute(update(Job).where(Job.id == job_id).values(likeness=likeness))
 
@@ -57,7 +63,7 @@ def test_start_and_end_follow_from_what_earlier_jobs_took(database: Database) ->
     alike(database, "llama", running, first, second)
     lease = rows.claim(database, running, "w")
     with database.write() as session:
-        leases.report(session, lease, [], "align", STAGES | {"align": {"state": "started"}})
+        leases.report(session, lease, [], "align", {"fetch": STAGES["fetch"], "align": {"state": "started"}})
         session.execute(update(Job).where(Job.id == running).values(started_at=Job.started_at - 300))
     now = rows.now(database)
     ends = now + 500 - 200
@@ -112,6 +118,27 @@ def test_what_nobody_has_made_yet_is_expected_as_planned_on_the_measured_speed(d
     fast = seen(database, job_id)
     assert fast.end is not None
     assert fast.end < slow.end
+
+
+def _of_a_readable_recipe(database: Database) -> str:
+    variant = rows.add_variant(database)
+    with database.write() as session:
+        session.execute(update(BaseModel).values(facts=FACTS.model_dump(mode="json")))
+        session.execute(update(Variant).values(recipe=RECIPE.model_dump(mode="json")))
+        return service.enqueue(session, session.get_one(Variant, variant.id)).id
+
+
+def test_a_stage_that_earlier_jobs_never_made_is_expected_as_planned_or_not_at_all(database: Database) -> None:
+    have_taken(database, "shared", {stage: STAGES[stage] for stage in ("fetch", "align")})
+    running = _of_a_readable_recipe(database)
+    alike(database, "shared", running)
+    rows.claim(database, running, "w")
+    assert seen(database, running).share is None, "nobody knows how long the others take"
+    rows.add_worker(database, "w", 80 * GIB)
+    found = seen(database, running)
+    assert found.stages["align"].likely == 500
+    assert found.stages["evaluate"].likely > 0
+    assert found.share is not None
 
 
 def test_where_nothing_is_known_nothing_is_said(database: Database) -> None:
