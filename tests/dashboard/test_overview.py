@@ -40,11 +40,11 @@ def waits(account: Account, work: Work, kind: WaitKind, way_out: str | None) -> 
         transitions.wait(session, work.lease, Waiting(kind, "the Hub answered 503.", "publish", way_out), 90)
 
 
-def add_worker(account: Account, id: str, *, seen_ago: float = 0.0) -> None:
+def add_worker(account: Account, id: str, *, seen_ago: float = 0.0, queues: list[str] | None = None) -> None:
     with account.database.write() as session:
         speeds = {"flops_per_second": 1e14, "fp32_flops_per_second": 1e13}
         held = {"device": "cuda:0 H200", "kind": "gpu", "memory_bytes": 80 * 2**30, "free_disk_bytes": 2**40}
-        session.merge(Worker(id=id, seen_at=clock(session) - seen_ago, devices=2, **speeds, **held))
+        session.merge(Worker(id=id, seen_at=clock(session) - seen_ago, devices=2, queues=queues, **speeds, **held))
 
 
 def test_start_page_of_an_empty_installation_says_the_first_steps(browser: httpx.Client) -> None:
@@ -134,9 +134,11 @@ def test_another_tenants_jobs_are_not_told(dashboard: RunningDashboard, account:
     assert part(page, "summary") == "Overview Cancelled 1"
 
 
-def test_silent_worker_is_away(account: Account, browser: httpx.Client) -> None:
+def test_silent_worker_is_away_and_a_restricted_one_says_what_it_takes(account: Account, browser: httpx.Client) -> None:
     add_worker(account, "gpu-lost", seen_ago=9000)
+    add_worker(account, "gpu-small", queues=["cpu", "4"])
     account.job()
+    assert "gpu-small idle cuda:0 H200 only jobs of cpu, 4" in part(look(browser, "/overview"), "workers")
     assert re.search(r"gpu-lost away .* 2 h ago|gpu-lost away .* 3 h ago", part(look(browser, "/overview"), "workers"))
 
 
