@@ -187,6 +187,17 @@ def test_text_that_went_away_is_told_on_the_corpus_s_page(
     assert "Document 0" not in page
 
 
+def test_paths_are_offered_only_where_they_may_be_read(
+    dashboard: RunningDashboard, account: Account, browser: httpx.Client
+) -> None:
+    for address in ("/base-models/new", "/corpora/new"):
+        assert str(dashboard.corpora.resolve()) in browser.get(address).text
+    with dashboard.database.write() as session:
+        session.get_one(Tenant, account.tenant_id).local_roots = []
+    for address in ("/base-models/new", "/corpora/new"):
+        assert 'name="path"' not in browser.get(address).text
+
+
 # --- a new variant
 
 
