@@ -77,7 +77,7 @@ def _rounded(seconds: float, scale_of: float, rounding: Callable[[float], int]) 
 #: seconds that are rounded to, seconds of the unit, its name, and up to how many seconds it is used
 _LEFT = (
     (1, 1, "s", 20),
-    (5, 1, "s", 120),
+    (5, 1, "s", 90),
     (60, 60, "min", 120 * 60),
     (3600, 3600, "h", 72 * 3600),
     (86400, 86400, "d", inf),

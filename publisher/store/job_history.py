@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, literal_column, select
@@ -21,13 +21,6 @@ _IS_STEP = JobEvent.kind.in_([literal_column(f"'{kind.value}'") for kind in _STE
 def _is(kind: EventKind) -> ColumnElement[bool]:
     exactly = JobEvent.kind == literal_column(f"'{kind.value}'")
     return and_(_IS_STEP, exactly) if kind in _STEPS else exactly
-
-
-def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: int) -> list[JobEvent]:
-    """All events of these kinds with a number up to `until`, oldest first."""
-    wanted = _IS_STEP if set(kinds) == set(_STEPS) else JobEvent.kind.in_(kinds)
-    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, wanted)
-    return list(session.scalars(statement.order_by(JobEvent.seq)))
 
 
 def has_computed(session: Session, job_id: str) -> bool:

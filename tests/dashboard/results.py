@@ -104,12 +104,24 @@ def publish(
     base_model_id: str | None = None,
 ) -> Work:
     """A variant whose job has published `files` to the embedded Hub."""
+    work = account.job(f"{account.name}/{name}", base_model_id, recipe).start()
+    return publish_as(dashboard, account, work, name, files, manifest)
+
+
+def publish_as(
+    dashboard: RunningDashboard,
+    account: Account,
+    work: Work,
+    name: str,
+    files: Mapping[str, bytes],
+    manifest: dict[str, Any] | None = None,
+) -> Work:
+    """What the worker that has this job does at its end."""
     hub = HfApi(endpoint=f"{dashboard.url}/hub", token=account.key)
     repo = hub.create_repo(f"{hub.whoami()['name']}/{name}").repo_id
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
     commit = hub.create_commit(repo, operations, commit_message="Publish").oid
     published = [PublishedFile(path, len(it), hashlib.sha256(it).hexdigest()) for path, it in sorted(files.items())]
-    work = account.job(repo, base_model_id, recipe).start()
     return work.succeed(
         measured() if manifest is None else manifest,
         published,
