@@ -74,20 +74,25 @@ def test_certificate_has_to_pass_where_that_can_be_told() -> None:
     assert presets.best_carry_over(GROUNDS["a book"])["evaluation"]["require_certificate"] == "unless_failed"
 
 
-@pytest.mark.parametrize("gib", [1.2, 1.4, 1.6])
-def test_card_holds_what_was_made_for_it_and_no_less_pruned_one(gib: float) -> None:
-    large = of_layers(600)
-    recipe = presets.fits_a_card(large, gib)
-    ratio = recipe["pruning"]["ratio"]
-    assert plan_of(large, recipe).memory.train_lora <= gib * GIB
-    if ratio > 0.2:
-        less = recipe | {"pruning": recipe["pruning"] | {"ratio": round(ratio - 0.05, 2)}}
-        assert plan_of(large, less).memory.train_lora > gib * GIB
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
+def test_card_gets_the_least_pruned_that_it_holds(ratio: float) -> None:
+    ground = GROUNDS["enough"]
+    taken = plan_of(ground, presets.best_carry_over(ground, ratio)).memory.train_lora
+    assert presets.fits_a_card(ground, taken / GIB)["pruning"]["ratio"] == ratio
+    assert presets.fits_a_card(ground, (taken - 1) / GIB)["pruning"]["ratio"] == round(ratio + 0.05, 2)
+
+
+def test_embeddings_are_in_4_bits_where_pruning_is_not_enough() -> None:
+    ground = GROUNDS["no text"]
+    least = plan_of(ground, presets.best_carry_over(ground, 0.95)).memory.train_lora
+    recipe = presets.fits_a_card(ground, (least - 1) / GIB)
+    assert recipe["quantization"] == {"include_embeddings": True}
+    assert plan_of(ground, recipe).memory.train_lora < least
 
 
 def test_card_that_holds_nothing_is_refused_with_what_it_takes() -> None:
-    with pytest.raises(RequestFault, match=r"LoRA takes \d+\.\d GiB at least") as refused:
-        presets.fits_a_card(of_layers(600), 0.1)
+    with pytest.raises(RequestFault, match=r"LoRA takes \d+\.\d MiB at least") as refused:
+        presets.fits_a_card(GROUNDS["no text"], 0.1)
     assert refused.value.field == "gib"
 
 
