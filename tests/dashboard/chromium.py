@@ -75,7 +75,13 @@ class Chromium:
         self._call("POST", f"/element/{self._find(selector)}/value", {"text": text})
 
     def click(self, selector: str) -> None:
-        self._call("POST", f"/element/{self._find(selector)}/click")
+        """Once more where the page has just taken that part of itself anew."""
+        try:
+            self._call("POST", f"/element/{self._find(selector)}/click")
+        except AssertionError as error:
+            if "stale element" not in str(error):
+                raise
+            self._call("POST", f"/element/{self._find(selector)}/click")
 
     def accept_question(self) -> None:
         self._call("POST", "/alert/accept")

@@ -87,7 +87,7 @@ def test_from_an_order_to_a_download_and_nobody_else_sees_it(window: Chromium, d
     page.wait_for(f"{STATE} === 'succeeded'")
 
     # the result, and another like it
-    page.click(".notice.good a[href^='/variants/']")
+    page.click(".result a[href^='/variants/']")
     page.wait_for("location.pathname.startsWith('/variants/var_')")
     assert page.text("h1") == f"{account.name}/first"
     page.click("a[href*='like=']")
