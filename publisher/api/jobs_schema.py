@@ -46,7 +46,9 @@ class JobAnswer(BaseModel):
     variant_id: str = Field(description="what it makes")
     state: JobState = Field(description="where it stands")
     stage: str | None = Field(description="the one that runs, or ran last")
-    stages: dict[str, Any] = Field(description="stage → its state, seconds and peak_memory in bytes")
+    stages: dict[str, Any] = Field(
+        description="stage → its state; seconds and peak_memory in bytes, or `at`, since when it runs"
+    )
     attempt: int = Field(description="tries so far")
     worker: str | None = Field(description="who runs it, or ran it last")
     failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
@@ -130,7 +132,9 @@ class AttemptAnswer(BaseModel):
     outcome: AttemptOutcome | None = Field(description="null while it runs")
     failure: FailureAnswer | None = Field(description="why it failed; null unless it did")
     waiting: WaitingAnswer | None = Field(description="what it came to wait for")
-    stages: dict[str, Any] = Field(description="stage → its state, seconds and peak_memory in bytes")
+    stages: dict[str, Any] = Field(
+        description="stage → its state; seconds and peak_memory in bytes, or `at`, since when it runs"
+    )
     first_event: int = Field(description="number of its first event")
     last_event: int = Field(description="number of its last event so far")
 

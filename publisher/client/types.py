@@ -163,7 +163,7 @@ class AttemptAnswer(TypedDict):
     failure: FailureAnswer | None
     #: what it came to wait for
     waiting: WaitingAnswer | None
-    #: stage → its state, seconds and peak_memory in bytes
+    #: stage → its state; seconds and peak_memory in bytes, or `at`, since when it runs
     stages: Mapping[str, Any]
     #: number of its first event
     first_event: int
@@ -537,7 +537,7 @@ class JobAnswer(TypedDict):
     state: JobState
     #: the one that runs, or ran last
     stage: str | None
-    #: stage → its state, seconds and peak_memory in bytes
+    #: stage → its state; seconds and peak_memory in bytes, or `at`, since when it runs
     stages: Mapping[str, Any]
     #: tries so far
     attempt: int
@@ -584,7 +584,7 @@ class JobDetail(TypedDict):
     state: JobState
     #: the one that runs, or ran last
     stage: str | None
-    #: stage → its state, seconds and peak_memory in bytes
+    #: stage → its state; seconds and peak_memory in bytes, or `at`, since when it runs
     stages: Mapping[str, Any]
     #: tries so far
     attempt: int

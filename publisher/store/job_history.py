@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy import literal_column, select
 from sqlalchemy.orm import Session
 
@@ -11,12 +9,6 @@ from publisher.errors import NotFound
 from publisher.recipe.stages import Stage
 from publisher.store.models import JobAttempt, JobEvent
 from publisher.store.states import EventKind
-
-
-def of_kinds(session: Session, job_id: str, kinds: Sequence[EventKind], until: int) -> list[JobEvent]:
-    """All events of these kinds with a number up to `until`, oldest first."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq <= until, JobEvent.kind.in_(kinds))
-    return list(session.scalars(statement.order_by(JobEvent.seq)))
 
 
 def has_computed(session: Session, job_id: str) -> bool:

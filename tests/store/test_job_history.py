@@ -20,14 +20,6 @@ def test_last_of_a_kind_are_the_newest_oldest_first(database: Database, limit: i
     assert [event.data["message"] for event in found] == lines
 
 
-def test_events_of_kinds_leave_out_the_rest_and_what_came_later(database: Database) -> None:
-    log = NewEvent(EventKind.LOG, {"message": "x"})
-    job_id = report(database, log, metric("loss", 1, 1.0), log)
-    with database.read() as session:
-        found = job_history.of_kinds(session, job_id, [EventKind.STATE, EventKind.LOG], 4)
-    assert [(event.seq, event.kind) for event in found] == [(1, "state"), (2, "state"), (3, "log")]
-
-
 def test_first_progress_is_of_the_unit_and_after_the_number(database: Database) -> None:
     def progress(done: int, unit: str, stage: str = "align") -> NewEvent:
         return NewEvent(EventKind.PROGRESS, {"stage": stage, "done": done, "total": 9, "unit": unit})
