@@ -18,6 +18,7 @@ from publisher.dashboard.access import CurrentVisitor
 from publisher.dashboard.answers import PageRoute, page
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.job_rows import Entry
+from publisher.dashboard.presentation import percent
 from publisher.jobs import census
 from publisher.jobs.census import Group
 from publisher.jobs.outlook import Outlook, outlooks
@@ -52,6 +53,11 @@ class Running:
     entry: Entry
     outlook: Outlook
     speed: float | None
+
+    @property
+    def percent(self) -> float | None:
+        """Of the whole job's time; of its stage where nothing tells how long the others take."""
+        return self.entry.percent if self.outlook.share is None else percent(self.outlook.share)
 
 
 @dataclass(frozen=True)
