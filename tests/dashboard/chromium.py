@@ -109,6 +109,10 @@ class Chromium:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._devtools("Emulation.setEmulatedMedia", {"features": features})
 
+    def slow_down(self, times: float) -> None:
+        """As a machine whose processor is so many times slower."""
+        self._devtools("Emulation.setCPUThrottlingRate", {"rate": times})
+
     def screenshot(self, path: Path, highest: int | None = None) -> None:
         """The whole page, however long, or its first `highest` CSS pixels."""
         options: dict[str, Any] = {"captureBeyondViewport": True}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.dashboard.chromium import Chromium, chromium
 from tests.dashboard.conftest import RunningDashboard, serve
+from tests.dashboard.results import sweep, sweep_id
 from tests.dashboard.rows import OUT_OF_DISK, Account, progress
 from tests.dashboard.test_browser import aligning, enter
 from tests.dashboard.test_pages import hostile_job
@@ -86,40 +87,67 @@ def test_overview_follows(
     assert page.problems() == []
 
 
-def test_page_says_that_the_service_is_away_until_it_is_back(hurried: Chromium, tmp_path: Path) -> None:
-    page = hurried
+def open_live(page: Chromium, dashboard: RunningDashboard, account: Account) -> dict[str, str]:
+    """Every page that follows, each in a tab of its own; its path by its tab. They do not wait for long."""
+    running, swept = aligning(account), sweep(dashboard, account)
+    tabs = {}
+    for path in ("/overview", "/jobs?state=running", f"/jobs/{running.job_id}", f"/sweeps/{sweep_id(swept[0])}"):
+        page.tab = page.add_tab()
+        page.before_every_page(HURRY)
+        page.open(dashboard.url + path)
+        assert page.run("document.querySelector('#connection').hidden"), path
+        tabs[page.tab] = path
+    return tabs
+
+
+def close(page: Chromium, tabs: Iterable[str], first: str) -> None:
+    for tab in tabs:
+        page.tab = tab
+        page.problems()
+        page.close_tab(then=first)
+
+
+def test_every_live_page_says_that_the_service_is_away_until_it_is_back(window: Chromium, tmp_path: Path) -> None:
+    page, first = window, window.tab
     with serve(tmp_path) as dashboard:
         account = dashboard.account()
         enter(page, dashboard, account)
-        aligning(account)
-        page.open(f"{dashboard.url}/jobs")
-        assert page.run("document.querySelector('#connection').hidden")
-    page.wait_for(f"document.querySelector('{NOTICE}')?.innerText.startsWith('Not connected since')")
-    took = page.text("[data-since]")
-    page.run("window.seconds = 0")
-    page.wait_for("window.seconds >= 2")
-    assert page.text("[data-since]") == took
+        tabs = open_live(page, dashboard, account)
+    counting = {}
+    for tab in tabs:
+        page.tab = tab
+        page.wait_for(f"document.querySelector('{NOTICE}')?.innerText.startsWith('Not connected since')")
+        counting[tab] = page.run("document.querySelector('[data-since]')?.innerText ?? null")
+        page.run("window.seconds = 0")
+    for tab in tabs:
+        page.tab = tab
+        page.wait_for("window.seconds >= 2")
+        assert page.run("document.querySelector('[data-since]')?.innerText ?? null") == counting[tab]
     with serve(tmp_path, int(dashboard.url.rpartition(":")[2])):
-        page.wait_for("document.querySelector('#connection').hidden")
-        page.wait_for(f"document.querySelector('[data-since]').innerText !== '{took}'")
-    page.problems()
+        for tab in tabs:
+            page.tab = tab
+            page.wait_for("document.querySelector('#connection').hidden")
+            if counting[tab] is not None:
+                page.wait_for(f"document.querySelector('[data-since]').innerText !== '{counting[tab]}'")
+    close(page, tabs, first)
 
 
-def test_page_says_that_the_session_is_over(signed_in: Chromium, dashboard: RunningDashboard, account: Account) -> None:
-    account.job()
+def test_every_live_page_says_that_the_session_is_over(
+    signed_in: Chromium, dashboard: RunningDashboard, account: Account
+) -> None:
     page, first = signed_in, signed_in.tab
-    page.open(f"{dashboard.url}/jobs?state=queued")
-    other = page.add_tab()
-    page.tab = other
-    page.open(f"{dashboard.url}/overview")
+    tabs = open_live(page, dashboard, account)
+    page.tab = first
+    page.open(f"{dashboard.url}/families")
     page.click(".who button")
     page.wait_for("location.pathname === '/login'")
-    page.close_tab(then=first)
-    page.wait_for(f"document.querySelector('{NOTICE}')?.innerText.startsWith('You are signed out')")
-    page.click("#connection a")
-    page.wait_for("location.pathname === '/login'")
-    assert page.run("document.querySelector('[name=next]').value") == "/jobs?state=queued"
-    page.problems()
+    for tab, path in tabs.items():
+        page.tab = tab
+        page.wait_for(f"document.querySelector('{NOTICE}')?.innerText.startsWith('You are signed out')")
+        page.click("#connection a")
+        page.wait_for("location.pathname === '/login'")
+        assert page.run("document.querySelector('[name=next]').value") == path
+    close(page, tabs, first)
 
 
 @pytest.mark.parametrize("width", [320, 360, 1280])
