@@ -59,7 +59,9 @@ lint:
 types:
 	$(BIN)/mypy
 
-# two processes of one thread each, for the 2 cores that the tests are written for; in the order of tests/conftest.py
+# two processes of one thread each, for the 2 cores that the tests are written for; in the order of tests/conftest.py;
+# pictures of every page of the dashboard are left in build/dashboard
+unit: export DASHBOARD_SCREENSHOTS ?= build/dashboard
 unit:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
