@@ -13,14 +13,16 @@ from statistics import median
 from typing import Any
 
 #: factor each way within which a plan's seconds are taken to be true: it knows products of matrices, not what else a
-#: stage does or who else computes; twelve small jobs on two busy cores took 0.6 to 4 times as long
-PLANNED = 4.0
+#: stage does or who else computes. Stages of twelve small jobs on two busy cores took 0.6 to 4 times as long, but short
+#: ones most: beside OVERHEAD this factor holds them all
+PLANNED = 2.5
 #: the same of seconds that one or two earlier jobs took, who say little of how much they differ
 FEW_EARLIER = 1.8
 #: earlier jobs from which their own spread counts, and the least that is made of it
 ENOUGH, LEAST = 3, 1.3
-#: seconds that a stage takes beside what its plan counts: a process that reads its libraries, a Hub that answers
-OVERHEAD = 4.0
+#: seconds that a stage takes beside what its plan counts, likely and at most: a process that reads its libraries, a
+#: Hub that answers
+OVERHEAD, MOST_OVERHEAD = 2.0, 20.0
 #: share of a phase after which its own speed is all that counts
 MEASURED = 0.25
 #: share of its own time that a stage may take on after its last report: it writes what it made
@@ -92,7 +94,7 @@ class Left:
 def planned(seconds: Mapping[str, float]) -> StageSpans:
     """A plan's seconds, as wide as plans are wrong."""
     return {
-        stage: Span(likely / PLANNED, likely + OVERHEAD / 2, likely * PLANNED + OVERHEAD)
+        stage: Span(likely / PLANNED, likely + OVERHEAD, likely * PLANNED + MOST_OVERHEAD)
         for stage, likely in seconds.items()
     }
 

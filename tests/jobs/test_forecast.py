@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from publisher.jobs.forecast import (
-    OVERHEAD,
+    MOST_OVERHEAD,
     PLANNED,
     Phase,
     Span,
@@ -46,8 +46,8 @@ def test_what_earlier_jobs_took_is_as_wide_as_they_differ() -> None:
 
 def test_a_plan_is_wide_and_counts_what_it_does_not_know() -> None:
     long, short = (planned({"align": seconds})["align"] for seconds in (3600.0, 0.1))
-    assert (long.low, long.high) == (3600 / PLANNED, 3600 * PLANNED + OVERHEAD)
-    assert short.high > OVERHEAD
+    assert (long.low, long.high) == (3600 / PLANNED, 3600 * PLANNED + MOST_OVERHEAD)
+    assert short.high > MOST_OVERHEAD
 
 
 def exactly(**seconds: float) -> dict[str, Span]:
