@@ -198,6 +198,16 @@ class Comparison:
         found = ["They are of different base models."] if len(bases) > 1 else []
         if len(corpora) > 1:
             found.append(f"Their certificates are of different texts, whose perplexities differ: {', '.join(corpora)}.")
+        measured = {
+            (each.budget.model_dump_json(), tuple(sorted(report.held_out_tokens.items())))
+            for report in (item.numbers.evaluation for item in self.given if item.numbers and item.numbers.evaluation)
+            if (each := report.certificate)
+        }
+        if len(measured) > 1:
+            found.append(
+                "They were not measured alike: the LoRAs of their certificates were trained differently long, or more "
+                "text was scored. Gains beside each other say little then; the recipes below say what differs."
+            )
         return found
 
     @property

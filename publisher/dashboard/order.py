@@ -39,7 +39,7 @@ from publisher.store.database import clock
 from publisher.store.models import BaseModel, Variant
 from publisher.store.namespaces import namespaces_of
 from publisher.store.paging import newest_first
-from publisher.store.resources import corpus_names, newest_base_model
+from publisher.store.resources import corpus_names, newest_base_model, takes_over_from
 from publisher.store.tenancy import owned, readable_by
 from publisher.store.variant_content import recipe_of
 
@@ -75,7 +75,7 @@ def _fits(ground: Ground, draft: Draft) -> dict[str, Any]:
 
 
 PRESETS = (
-    Preset("fits", "Fits my card", "as little is pruned as has to be for LoRA training to fit, in 4 bits", _fits),
+    Preset("fits", "Fits my card", "as little is pruned as LoRA training takes to fit, in 4 bits; at least 0.2", _fits),
     Preset(
         "paper",
         "The paper's",
@@ -251,6 +251,7 @@ def _show(
         presets=PRESETS,
         plan=plan,
         kept=None if plan is None else kept_per_layer(plan),
+        there=takes_over_from(session, visitor.tenant_id, draft.texts["publish.repo_id"].strip()),
         command=curl(f"{service.settings.public_url}/v1/variants", _request_of(draft)),
     )
 

@@ -200,7 +200,9 @@ def _lacks(asked: frozenset[str] | None, expected: StageSpans, stages: Mapping[s
 
 
 def _learnt(session: Session, job: Job, which: ColumnElement[bool]) -> StageSpans:
-    alike = select(Job.stages).where(Job.likeness == job.likeness, Job.state == JobState.SUCCEEDED, which)
+    # of a job that was taken up again its stages are only what was left of them
+    whole = Job.lease_token == 1
+    alike = select(Job.stages).where(Job.likeness == job.likeness, Job.state == JobState.SUCCEEDED, whole, which)
     return learn(session.scalars(alike.order_by(Job.id.desc()).limit(_EARLIER)))
 
 

@@ -34,6 +34,12 @@ def published_to(session: Session, tenant_id: str, repo_id: str) -> list[Variant
     return list(session.scalars(there))
 
 
+def takes_over_from(session: Session, tenant_id: str, repo_id: str) -> Variant | None:
+    """The newest of the tenant's variants that goes to this repository, published or not."""
+    there = readable_by(tenant_id, Variant).where(Variant.publish_repo_id == repo_id)
+    return session.scalar(there.order_by(Variant.id.desc()).limit(1).options(_WITHOUT_CONTENT))
+
+
 def variants_in(session: Session, tenant_id: str, repo_ids: Iterable[str]) -> list[Variant]:
     """The tenant's variants that were published to repositories of these names, the newest first; without their
     manifests, which are large."""

@@ -16,6 +16,7 @@ from tests.dashboard.results import measured, smaller, sweep, sweep_id
 from tests.dashboard.rows import OUT_OF_DISK, RECIPE, Account, Work
 from tests.dashboard.test_pages import HOSTILE, look
 from tests.dashboard.test_variant_page import delete, key_with
+from tests.manifest import contents
 
 
 @pytest.fixture
@@ -85,6 +86,13 @@ def test_a_column_s_head_turns_its_order_round_and_keeps_the_rest(browser: httpx
     assert "sort=-bytes" in link[1]
     assert "x=bytes" in link[1]
     assert order(look(browser, link[1])) == ["planned", "v0", "v1", "v2"]
+
+
+def test_what_was_not_measured_alike_is_told(account: Account, browser: httpx.Client, works: list[Work]) -> None:
+    report = contents.evaluation() | {"held_out_tokens": {"novel": 2048}}
+    shorter = account.job("org/shorter").start().succeed(measured(evaluation=report))
+    assert "They were not measured alike" not in look(browser, address(works))
+    assert "They were not measured alike" in look(browser, address([works[0], shorter]))
 
 
 def test_only_what_recipes_differ_in_is_told(browser: httpx.Client, works: list[Work]) -> None:

@@ -104,7 +104,7 @@ def test_stages_stand_beside_what_was_expected_of_them(account: Account, browser
     page = look(browser, f"/jobs/{work.job_id}")
     assert row_of(page, "fetch")[2:] == ["50 s", "1 min 40 s (55 s to 3 min)", "1.0 GiB"]
     assert row_of(page, "calibrate")[2] == "1 min 15 s"
-    assert re.fullmatch(r"3\.0 GiB \(.* planned\)", row_of(page, "calibrate")[4])
+    assert re.fullmatch(r"3\.0 GiB \(.* planned for tensors\)", row_of(page, "calibrate")[4])
     assert row_of(page, "publish")[2] == "–"
 
 

@@ -239,6 +239,14 @@ def test_plan_follows_the_fields_and_so_do_json_and_command(base_model: str, bro
     assert json.dumps(shown["quantization"]) in page.partition("curl ")[2]
 
 
+def test_name_that_another_variant_goes_to_is_told(account: Account, base_model: str, browser: httpx.Client) -> None:
+    name = f"{account.name}/taken"
+    other = account.job(name, base_model)
+    page = folded(send(browser, fill(browser) | {"publish.repo_id": name}))
+    assert f'Another variant goes to this repository: <a href="/variants/{other.variant_id}">{name}</a>' in page
+    assert "Another variant goes" not in folded(send(browser, fill(browser) | {"publish.repo_id": f"{name}-2"}))
+
+
 def test_edited_json_fills_the_fields(base_model: str, browser: httpx.Client) -> None:
     pasted = {"pruning": {"ratio": 0.3, "criterion": "random", "round_to": 64}, "seed": 5}
     answer = send(browser, fill(browser) | {"json": json.dumps(pasted), "recipe.pruning.ratio": "0.9"})

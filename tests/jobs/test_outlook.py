@@ -141,6 +141,17 @@ def test_a_stage_that_earlier_jobs_never_made_is_expected_as_planned_or_not_at_a
     assert found.share is not None
 
 
+def test_nothing_is_learnt_from_a_job_that_was_taken_up_again(database: Database) -> None:
+    """Its stages are what was left of them."""
+    rows.add_worker(database, "w", 80 * GIB)
+    have_taken(database, "again")
+    with database.write() as session:
+        session.execute(update(Job).values(lease_token=2))
+    queued = rows.add_sized_job(database, GIB)
+    alike(database, "again", queued)
+    assert seen(database, queued).end is None
+
+
 def test_where_nothing_is_known_nothing_is_said(database: Database) -> None:
     job_id = rows.add_sized_job(database, GIB)
     assert seen(database, job_id) == Outlook(position=1, missing="no worker is running")

@@ -51,6 +51,8 @@ async function reckon() {
   advance(percent);
 }
 setInterval(reckon, ASK_SECONDS * 1000);
+// the bar of the stage that runs
+setInterval(() => { if (!document.hidden && $("#whole")) want("timeline"); }, 6 * ASK_SECONDS * 1000);
 if ($("#whole")) advance($("#whole").value);
 
 // --- charts
