@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -76,7 +76,7 @@ def error_page(request: Request, fault: PublisherError) -> HTMLResponse:
 
 def _send_to_sign_in(request: Request, fault: SignedOut) -> Response:
     if request.method != "GET":
-        return see_other("/login")
+        return see_other(_login_from(request))
     if "text/event-stream" in request.headers.get("accept", ""):
         # an event source would follow a redirect and choke on the page
         return PlainTextResponse(str(fault), status_code=fault.status)
@@ -85,6 +85,16 @@ def _send_to_sign_in(request: Request, fault: SignedOut) -> Response:
         return page("arrived.html")
     query = f"?{request.url.query}" if request.url.query else ""
     return see_other(f"/login?{urlencode({'next': request.url.path + query})}")
+
+
+def _login_from(request: Request) -> str:
+    """The sign-in page, with the way back to the page of ours that the form stood on."""
+    try:
+        came_from = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return "/login"
+    is_ours = came_from.netloc == request.url.netloc and came_from.path.startswith("/")
+    return f"/login?{urlencode({'next': came_from.path})}" if is_ours else "/login"
 
 
 def see_other(address: str) -> RedirectResponse:

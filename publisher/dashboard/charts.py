@@ -124,12 +124,12 @@ def draw(
     series: Mapping[str, Sequence[Point]], totals: Mapping[str, int | None] | None = None, *, growing: bool
 ) -> Chart | None:
     """A chart of series of points (step, value) in order of their steps, MOST_POINTS or fewer each; None if none of
-    them is finite.
+    them can be drawn.
 
     It reaches to the last step that is to come. Where nobody knows it, `growing` leaves room to the right, so that new
     points rarely need new axes.
     """
-    finite = {name: [point for point in points if isfinite(point[1])] for name, points in series.items()}
+    finite = {name: [point for point in points if _is_drawable(point[1])] for name, points in series.items()}
     shown = {name: points for name, points in finite.items() if points}
     if not shown:
         return None
@@ -149,6 +149,11 @@ def draw(
         x_ticks=[Tick(x(step), f"{step:,.0f}") for step in steps if x.low <= step <= x.high],
         y_ticks=[Tick(y(height), number(height)) for height in heights],
     )
+
+
+def _is_drawable(value: float) -> bool:
+    """Whether axes can be reckoned around it in floats; beyond, as with what is not finite, nothing is to be seen."""
+    return isfinite(value) and (value == 0 or _SMALLEST < abs(value) < _LARGEST)
 
 
 def _steps(
@@ -180,6 +185,8 @@ def _line(name: str, points: Sequence[Point], x: Scale, y: Scale, *, named: bool
     )
 
 
+#: of what is drawn: differences, ticks and tenths of it are floats, too
+_SMALLEST, _LARGEST = 1e-250, 1e250
 #: values this close, relative to their size, are one: between them no step is left that floats can count
 _SAME = 1e-9
 
@@ -193,7 +200,8 @@ def nice_ticks(low: float, high: float, *, whole: bool = False, count: int = 5) 
     step = _nice_step((high - low) / (count - 1))
     if whole:
         step = max(1.0, step)
-    return [round(index * step, 12) for index in range(floor(low / step), ceil(high / step) + 1)]
+    digits = max(0, 2 - floor(log10(step)))
+    return [round(index * step, digits) for index in range(floor(low / step), ceil(high / step) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -32,10 +32,10 @@ class Gains:
     def of(
         cls, corpus: str, values: Sequence[float | None], retained: float | None, gain: PairedDifference | None
     ) -> Self | None:
-        """Of a row of VariantNumbers.certificate_rows; None where one of both perplexities is not known."""
+        """Of a row of VariantNumbers.certificate_rows; None where one of both perplexities is not known, or is none."""
         base, recovered, direct = values
-        if base is None or recovered is None:
-            return None
+        if base is None or recovered is None or any(value is not None and value < 1 for value in values):
+            return None  # no model's: a perplexity is 1 or more
         said = f"{corpus}: perplexity {perplexity(base)} alone, {perplexity(recovered)} with the recovered adapter"
         return cls(
             corpus=corpus,

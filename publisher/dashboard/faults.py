@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -42,7 +43,7 @@ class Faults:
 
     def at(self, place: str) -> list[Fault]:
         """Those of a field, or of a group as a whole; what is wrong within a field counts as its own."""
-        return [fault for fault in self.found if self.place_of(fault) == place]
+        return self._by_place.get(place, [])
 
     @property
     def elsewhere(self) -> list[Fault]:
@@ -51,10 +52,21 @@ class Faults:
 
     def place_of(self, fault: Fault) -> str:
         """The field or group whose path begins the fault's; "" if there is none."""
-        path = fault.field or ""
-        while path and path not in self.places:
-            path = path.rpartition(".")[0]
-        return path
+        # names within a field may be long and full of dots: no place lies deeper than these steps
+        steps = (fault.field or "").split(".", self._depth)[: self._depth]
+        paths = (".".join(steps[:count]) for count in range(len(steps), 0, -1))
+        return next((path for path in paths if path in self.places), "")
+
+    @cached_property
+    def _depth(self) -> int:
+        return 1 + max((place.count(".") for place in self.places), default=0)
+
+    @cached_property
+    def _by_place(self) -> dict[str, list[Fault]]:
+        found: dict[str, list[Fault]] = {}
+        for fault in self.found:
+            found.setdefault(self.place_of(fault), []).append(fault)
+        return found
 
 
 def of_model(error: ValidationError) -> Iterator[Fault]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 from publisher.api.service import Service
 from publisher.architecture.masks_file import FILE_NAME, KeptUnits, read_kept_units
 from publisher.architecture.structure import Unit
 from publisher.dashboard.heat_map import HeatMap, draw_heat_map
 from publisher.dashboard.published_files import content_of, is_here
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, RequestFault
 from publisher.hub.reading import StoredContent
 from publisher.manifest.manifest import Manifest, Widths
 from publisher.manifest.reports import Publication
 
 #: bytes of a masks file that are read for a page: of 70B parameters it has about 9 MB
 MOST_BYTES = 2**25
+#: of a model that somebody has: the largest have some hundred layers, and 53,248 neurons in each
+_MOST_LAYERS, _MOST_UNITS = 2048, 2**20
 #: stretches of a row: more than a screen's pixels allow look the same
 _MOST_CELLS = 128
 #: files whose maps are kept in memory, at some 100 KB
@@ -99,8 +102,22 @@ def _maps(service: Service, publication: Publication) -> tuple[HeatMap, ...] | N
 def _drawn(content: StoredContent) -> tuple[HeatMap, ...]:
     """Contents of one sha256 are equal, so that a commit's masks are read once, whoever looks."""
     whole = content.read()
-    found = read_kept_units(len(whole), lambda start, end: whole[start:end])
+    try:
+        found = read_kept_units(len(whole), lambda start, end: whole[start:end])
+    except (OverflowError, RecursionError) as error:
+        raise RequestFault(f"{FILE_NAME} is not of this format: {error}.") from error
+    if found is not None:
+        _refuse_giants(found)
     return () if found is None else tuple(_map(found, unit) for unit in Unit if _lost(found, unit))
+
+
+def _refuse_giants(found: KeptUnits) -> None:
+    """A few bytes can say that a model has any number of layers and units, each of which would be looked at."""
+    kinds = set(found.kind_of)
+    if not all(0 <= kind < len(found.kinds) for kind in kinds) or len(found.kind_of) > _MOST_LAYERS:
+        raise RequestFault(f"{FILE_NAME} has layers of no kind, or more than {_MOST_LAYERS}.")
+    if any(count < 0 or count > _MOST_UNITS for kind in found.kinds for count in kind.units.values()):
+        raise RequestFault(f"{FILE_NAME} has a layer of more than {_MOST_UNITS} units.")
 
 
 def _lost(found: KeptUnits, unit: Unit) -> bool:
@@ -121,11 +138,14 @@ def _shares(kept: Sequence[int], full: int, cells: int) -> list[float]:
     """Of each of `cells` stretches of a layer's indices, the share that stayed."""
     if not full:
         return []
-    counts, sizes = [0] * cells, [0] * cells
+    if len(kept) == full:
+        return [1.0] * cells
+    counts = [0] * cells
     for index in kept:
         counts[index * cells // full] += 1
-    for index in range(full):
-        sizes[index * cells // full] += 1
+    # stretch `cell` begins at the first index for which index * cells // full is it
+    begins = [-(-cell * full // cells) for cell in range(cells + 1)]
+    sizes = [end - begin for begin, end in pairwise(begins)]
     return [count / size if size else 0.0 for count, size in zip(counts, sizes, strict=True)]
 
 

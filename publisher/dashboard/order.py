@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ from publisher.api.variant_checks import check_publishing, check_room, recipe_fa
 from publisher.api.variants_schema import PublishRequest, VariantRequest
 from publisher.dashboard import draft as drafts
 from publisher.dashboard import presets
-from publisher.dashboard.access import CurrentVisitor, PlanningVisitor, Visitor, entitled
+from publisher.dashboard.access import CurrentVisitor, ForeignForm, SignedIn, Visitor, entitled, sessions_of
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.draft import Draft
 from publisher.dashboard.faults import Fault, Faults, raised_by
@@ -30,6 +30,7 @@ from publisher.dashboard.first_steps import curl
 from publisher.dashboard.form_fields import without_defaults
 from publisher.dashboard.plan_view import kept_per_layer
 from publisher.dashboard.presets import Ground
+from publisher.dashboard.session import SESSION_COOKIE
 from publisher.dashboard.typed_form import TypedForm
 from publisher.errors import PublisherError, RequestFault
 from publisher.jobs.quotas import refuse_full_queue
@@ -52,6 +53,9 @@ _MOST_LISTED = 100
 _LONGEST_NAME = 96
 #: of a recipe on this base model; who pasted a thousand names has enough to read
 _MOST_FAULTS = 20
+
+
+_STALE = Fault(None, "this form was of another session: look through it, and send it again.")
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,14 @@ def new_variant(
 
 
 @router.post("", max_body_size=MAX_FORM)
-def order(service: CurrentService, visitor: PlanningVisitor, form: TypedForm) -> Response:
-    """`do`: `submit`, a preset's name, or anything else for a plan alone."""
+def order(request: Request, service: CurrentService, visitor: SignedIn, form: TypedForm) -> Response:
+    """`do`: `submit`, a preset's name, or anything else for a plan alone. A form of another session does nothing, but
+    comes back with what was typed: whoever had to sign in again in another tab has not lost it."""
+    entitled(visitor, Scope.MODELS_READ)
     draft, wanted = Draft.typed(form), str(form.get("do", "plan"))
+    if not sessions_of(service).is_genuine(str(form.get("csrf", "")), request.cookies.get(SESSION_COOKIE)):
+        with service.database.read() as session:
+            return _show(session, service, visitor, draft, [_STALE], answers=True, status=ForeignForm.status)
     preset = next((each for each in PRESETS if each.name == wanted), None)
     if wanted == "submit":
         entitled(visitor, Scope.VARIANTS_WRITE)
@@ -245,7 +254,7 @@ def _show(
         now=clock(session),
         draft=draft,
         groups=drafts.groups(),
-        faults=Faults.at_places(found, drafts.places()),
+        faults=Faults.at_places(found[:_MOST_FAULTS], drafts.places()),
         base_models=_listed(session, visitor, draft),
         corpora=corpus_names(session, visitor.tenant_id),
         presets=PRESETS,

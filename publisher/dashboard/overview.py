@@ -72,10 +72,12 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Failed:
-    """Jobs that failed of late at the same place with the same words; `job` is the newest of them."""
+    """Jobs that failed of late at the same place with the same words; `job` is the newest of them. `at_least`: older
+    ones may have, too, which were not looked at."""
 
     job: Job
     jobs: int
+    at_least: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ def failed(jobs: Sequence[Job], now: float) -> list[Failed]:
     for job in jobs:
         if job.failure and now - (job.finished_at or now) < REMEMBERED:
             alike.setdefault((job.failure.get("stage") or "", job.failure["message"]), []).append(job)
-    return [Failed(each[0], len(each)) for each in alike.values()][:FEW]
+    at_least = len(jobs) == LATELY
+    return [Failed(each[0], len(each), at_least) for each in alike.values()][:FEW]
 
 
 def machines(workers: Sequence[WorkerAnswer], live: Sequence[Job]) -> list[Machine]:

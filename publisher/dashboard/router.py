@@ -29,7 +29,9 @@ from publisher.dashboard import (
     variants,
     webhooks,
 )
-from publisher.dashboard.answers import see_other
+from publisher.dashboard.access import SignedIn
+from publisher.dashboard.answers import PageRoute, see_other
+from publisher.dashboard.navigation import sections
 
 #: bytes; the largest form holds a key and an address
 MAX_FORM = 16_384
@@ -37,7 +39,7 @@ MAX_FORM = 16_384
 
 def create_dashboard() -> APIRouter:
     """Routes to include in an application that keeps a publisher.api.service.Service as `app.state.service`."""
-    router = APIRouter(include_in_schema=False, max_body_size=MAX_FORM)
+    router = APIRouter(include_in_schema=False, max_body_size=MAX_FORM, route_class=PageRoute)
     router.add_api_route("/", start, methods=["GET"])
     # what is new has an address among those of what is there: it comes first
     results = (order, variants, variant_deletion, compare, sweeps)
@@ -61,5 +63,7 @@ def create_dashboard() -> APIRouter:
     return router
 
 
-def start() -> Response:
-    return see_other(sign_in.START)
+def start(visitor: SignedIn) -> Response:
+    """The first page that the visitor may open: a key that only reads a Hub has no overview."""
+    first = next(iter(sections(visitor)), None)
+    return see_other("/overview" if first is None else first.address)

@@ -20,7 +20,7 @@ from publisher.store.audit import record
 from publisher.store.origin import Subject
 from publisher.store.tenants import Suspended
 
-START = "/overview"
+START = "/"
 #: one message for every reason, so that nothing can be learned from it
 WRONG_KEY = "This API key is wrong, revoked or expired."
 STALE = "This form was open for too long, or cookies are blocked. Please try again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import inf, log10, nan
+from math import inf, isfinite, log10, nan
 
 import pytest
 from hypothesis import example, given
@@ -90,3 +90,12 @@ def test_numbers_have_four_digits(value: float, text: str) -> None:
 def test_amounts_are_in_their_unit() -> None:
     assert amount(12345, "tokens") == "12,345"
     assert amount(85301888, "bytes") == "81.4 MiB"
+
+
+@pytest.mark.parametrize(
+    "values", [[1e-13], [1e-14, 3e-14], [5e-324], [0.0, 5e-324], [1e308, -1e308], [1.8e308, -1.8e308], [0.0, 1e-13]]
+)
+def test_numbers_at_the_edge_of_floats_break_no_page(values: list[float]) -> None:
+    chart = draw({"kl": list(enumerate(values))}, growing=True)
+    if chart is not None:
+        assert all(isfinite(tick.at) for tick in (*chart.x_ticks, *chart.y_ticks))

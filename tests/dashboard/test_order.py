@@ -412,6 +412,27 @@ def test_forms_of_other_sites_do_nothing(base_model: str, browser: httpx.Client)
         assert answer.status_code == 403, address
 
 
+def test_form_of_an_earlier_session_makes_nothing_and_loses_nothing(
+    account: Account, base_model: str, browser: httpx.Client
+) -> None:
+    fields = fill(browser) | {"recipe.pruning.ratio": "0.35", "do": "submit"}
+    assert sign_in(browser, account.key).status_code == 303
+    answer = browser.post(NEW, data=fields)
+    assert answer.status_code == 403
+    assert "This form was of another session" in folded(answer)
+    assert "Nothing here yet" in look(browser, "/jobs")
+    again = form(answer, NEW)
+    assert again["recipe.pruning.ratio"] == "0.35"
+    assert again["csrf"] != fields["csrf"]
+    assert browser.post(NEW, data=again | {"do": "submit"}).headers["location"].startswith("/jobs/job_")
+
+
+def test_a_label_full_of_dots_costs_nothing(base_model: str, browser: httpx.Client) -> None:
+    """Which was walked through dot by dot, at every field: 60,000 of them took minutes."""
+    answer = send(browser, fill(browser) | {"labels": "a." * 60_000 + "/x=y"})
+    assert answer.status_code == 422
+
+
 def test_another_tenant_s_things_do_not_exist(
     files: Path, dashboard: RunningDashboard, account: Account, base_model: str
 ) -> None:

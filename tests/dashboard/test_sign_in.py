@@ -10,6 +10,7 @@ import pytest
 
 from publisher.dashboard.session import SESSION_COOKIE, Sessions
 from publisher.dashboard.sign_in import START
+from publisher.keys.scopes import Scope
 from publisher.settings import Settings
 from publisher.store import keys
 from publisher.store.audit import AuditFilters, entries
@@ -31,8 +32,15 @@ def test_key_opens_the_page_that_was_asked_for(dashboard: RunningDashboard, acco
         assert browser.get("/variants?cursor=var_9").status_code == 200
 
 
-def test_start_leads_to_jobs(browser: httpx.Client) -> None:
-    assert browser.get("/").headers["location"] == START
+def test_start_leads_to_the_first_page_that_a_key_may_open(dashboard: RunningDashboard, account: Account) -> None:
+    key = keys.new_key()
+    with account.database.write() as session:
+        keys.add_key(session, account.tenant_id, "Hub alone", key, scopes=[Scope.HUB_READ])
+    for each, first in ((account.key, "/overview"), (key, "/settings")):
+        with dashboard.browser() as browser:
+            assert browser.get("/").headers["location"] == "/login?next=%2F"
+            assert sign_in(browser, each).headers["location"] == START
+            assert browser.get(START).headers["location"] == first
 
 
 def test_wrong_key_is_refused_in_one_way(dashboard: RunningDashboard, account: Account) -> None:
@@ -136,7 +144,7 @@ def test_sign_in_form_of_another_site_is_refused(dashboard: RunningDashboard, ac
 )
 def test_sign_in_leads_to_no_other_site(dashboard: RunningDashboard, account: Account, address: str) -> None:
     with dashboard.browser() as browser:
-        assert 'name="next" value="/overview"' in browser.get("/login", params={"next": address}).text
+        assert 'name="next" value="/"' in browser.get("/login", params={"next": address}).text
         assert sign_in(browser, account.key, next=address).headers["location"] == START
 
 

@@ -26,8 +26,10 @@ async function plan() {
       isOld = false;
       await planOnce();
     } while (isOld);
-  } catch {
-    $("#plan-state").textContent = "The plan could not be made: press Plan to try again.";
+  } catch (error) {
+    // a redirect, to the sign-in page, is an error of fetch's own
+    $("#plan-state").textContent = error.status ? "The plan could not be made: press Plan to try again."
+      : "Not planned: the service is away, or you are signed out. Sign in in another tab, then press Plan here.";
   } finally {
     planning = false;
   }
@@ -37,18 +39,18 @@ async function planOnce() {
   const body = new URLSearchParams(new FormData(order)), byJson = $("#json-was").value === "json";
   body.set("do", "plan");
   const answer = await fetch(order.action, { method: "POST", body, redirect: "error", headers: { Accept: "text/html" } });
-  if (!answer.ok && answer.status !== 422) throw new Error(`HTTP ${answer.status}`);
+  if (!answer.ok && answer.status !== 422) throw Object.assign(new Error(`HTTP ${answer.status}`), { status: answer.status });
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (isOld) return; // it would undo what was typed meanwhile
-  for (const id of ["plan", "faults", "curl"]) take(id, fresh);
-  if (byJson) take("fields", fresh);
+  for (const id of ["plan", "faults", "curl"]) putInPlace(id, fresh);
+  if (byJson) putInPlace("fields", fresh);
   else $("#f-json").value = fresh.getElementById("f-json").value;
   $("#json-was").value = fresh.getElementById("json-was").value;
   for (const problem of document.querySelectorAll(".problem")) mark(problem, fresh.getElementById(problem.id));
   $("#plan-state").textContent = $("#faults").hidden ? "Planned." : $("#faults h2").textContent;
 }
 
-function take(id, fresh) {
+function putInPlace(id, fresh) {
   const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
   if (old.tagName === "DETAILS") next.open = old.open;
   if (id === "faults") next.removeAttribute("role"); // it is said once, by #plan-state, and not while somebody types
