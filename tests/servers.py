@@ -38,6 +38,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_pair() -> int:
+    """A free port whose next one is free, too: `publisher up` gives that to its Hub."""
+    while True:
+        first = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", first + 1))
+            except (OSError, OverflowError):
+                continue
+        return first
+
+
 def wait_until(reached: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
     """Poll until `reached()`; TimeoutError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from publisher.client.client import Client
 from tests.checkpoint.published import make_keys
 from tests.models import tiny_llama
+from tests.servers import free_pair
 
 KEY = "loram_end-to-end-test-key"
 WORDS = [
@@ -84,9 +84,7 @@ class Service:
 
 
 def start_service(data: Path) -> Service:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_pair()
     data.mkdir(parents=True, exist_ok=True)
     signing = data / "key.pem"
     environment = os.environ | {
