@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from publisher.api import base_models as api_base_models
 from publisher.api.base_models_schema import BaseModelAnswer, BaseModelRequest
-from publisher.api.local_paths import roots_of
 from publisher.api.outside import CurrentOutside
-from publisher.api.service import CurrentService, Service
+from publisher.api.service import CurrentService
 from publisher.base_model.files import is_legal
-from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, RegistrarLooking, Visitor
+from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, RegistrarLooking
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps, order_command
 from publisher.dashboard.listing import PAGE, Cursor, Listing, Number, Sort, Word, find
-from publisher.dashboard.typed_form import ModelForm, Section, TypedForm, faults_of
-from publisher.errors import PublisherError
+from publisher.dashboard.registration import Registration
+from publisher.dashboard.typed_form import ModelForm, Section, TypedForm
 from publisher.store import filters as filtered
 from publisher.store import orders
 from publisher.store.database import clock
@@ -39,7 +36,14 @@ _FOLDER = Section(
     "It is pinned by its content, and has to be there on every machine that runs workers.",
     ("path", "published_as"),
 )
-FORM = ModelForm(BaseModelRequest, (_HUB, _FOLDER, Section("To find it by", "", ("labels",))))
+REGISTRATION = Registration(
+    form=ModelForm(BaseModelRequest, (_HUB, _FOLDER, Section("To find it by", "", ("labels",)))),
+    start="/base-models",
+    word="Base models",
+    title="Register a base model",
+    busy="Looking at its files…",
+    of_folders=_FOLDER,
+)
 
 
 #: orders in words, for the form
@@ -82,46 +86,18 @@ def base_models(
 
 @router.get("/new")
 def form(service: CurrentService, visitor: RegistrarLooking) -> HTMLResponse:
-    return _form(service, visitor, {})
+    return REGISTRATION.shown(service, visitor)
 
 
 @router.post("/new")
 async def register(
     service: CurrentService, visitor: RegisteringVisitor, outside: CurrentOutside, typed: TypedForm
 ) -> Response:
-    texts = FORM.texts(typed)
-    try:
-        request = BaseModelRequest.model_validate(FORM.body(texts))
+    async def made(request: BaseModelRequest) -> str:
         row, _ = await api_base_models.register(request, service, outside, visitor.caller)
-    except (ValidationError, PublisherError) as error:
-        return await run_in_threadpool(_form, service, visitor, texts, error)
-    return see_other(f"/base-models/{row.id}")
+        return row.id
 
-
-def _form(
-    service: Service, visitor: Visitor, texts: dict[str, str], error: ValidationError | PublisherError | None = None
-) -> HTMLResponse:
-    found, status = faults_of(error) if error else ([], 200)
-    roots = roots_of(service.settings, visitor.caller.local_roots)
-    with service.database.read() as session:
-        now = clock(session)
-    return page(
-        "register.html",
-        visitor=visitor,
-        status=status,
-        now=now,
-        section="/base-models",
-        title="Register a base model",
-        address="/base-models/new",
-        back=("/base-models", "Base models"),
-        busy="Looking at its files…",
-        form_sections=[each for each in FORM.sections if each is not _FOLDER or roots],
-        fields=FORM.fields,
-        texts=texts,
-        faults=FORM.faults(found),
-        roots=roots,
-        required=set(),
-    )
+    return await REGISTRATION.answer(service, visitor, typed, made)
 
 
 @router.get("/{id}")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from publisher.api import corpora as api_corpora
 from publisher.api.corpora_schema import CorpusAnswer, CorpusRequest, source_of
-from publisher.api.local_paths import allowed_path, roots_of
+from publisher.api.local_paths import allowed_path
 from publisher.api.outside import CurrentOutside
 from publisher.api.service import CurrentService, Service
 from publisher.corpus.files import text_files
@@ -19,7 +17,8 @@ from publisher.dashboard.access import CurrentVisitor, RegisteringVisitor, Regis
 from publisher.dashboard.answers import PageRoute, page, see_other
 from publisher.dashboard.first_steps import first_steps
 from publisher.dashboard.listing import PAGE, Cursor
-from publisher.dashboard.typed_form import ModelForm, Section, TypedForm, faults_of
+from publisher.dashboard.registration import Registration
+from publisher.dashboard.typed_form import ModelForm, Section, TypedForm
 from publisher.errors import PublisherError
 from publisher.store.database import clock
 from publisher.store.deletion import MOST_NAMED, variants_that_name
@@ -42,7 +41,15 @@ _DATASET = Section(
 )
 _ABOVE = Section("", "", ("name",))
 _READING = Section("How it is read", "", ("text_field", "held_out_fraction", "labels"))
-FORM = ModelForm(CorpusRequest, (_ABOVE, _FILES, _DATASET, _READING))
+REGISTRATION = Registration(
+    form=ModelForm(CorpusRequest, (_ABOVE, _FILES, _DATASET, _READING)),
+    start="/corpora",
+    word="Corpora",
+    title="Register a corpus",
+    busy="Reading the text…",
+    of_folders=_FILES,
+    required=frozenset({"name"}),
+)
 
 
 @router.get("")
@@ -62,46 +69,18 @@ def corpora(service: CurrentService, visitor: CurrentVisitor, cursor: Cursor = N
 
 @router.get("/new")
 def form(service: CurrentService, visitor: RegistrarLooking) -> HTMLResponse:
-    return _form(service, visitor, {})
+    return REGISTRATION.shown(service, visitor)
 
 
 @router.post("/new")
 async def register(
     service: CurrentService, visitor: RegisteringVisitor, outside: CurrentOutside, typed: TypedForm
 ) -> Response:
-    texts = FORM.texts(typed)
-    try:
-        request = CorpusRequest.model_validate(FORM.body(texts))
+    async def made(request: CorpusRequest) -> str:
         row, _ = await api_corpora.register(request, service, outside, visitor.caller)
-    except (ValidationError, PublisherError) as error:
-        return await run_in_threadpool(_form, service, visitor, texts, error)
-    return see_other(f"/corpora/{row.id}")
+        return row.id
 
-
-def _form(
-    service: Service, visitor: Visitor, texts: dict[str, str], error: ValidationError | PublisherError | None = None
-) -> HTMLResponse:
-    found, status = faults_of(error) if error else ([], 200)
-    roots = roots_of(service.settings, visitor.caller.local_roots)
-    with service.database.read() as session:
-        now = clock(session)
-    return page(
-        "register.html",
-        visitor=visitor,
-        status=status,
-        now=now,
-        section="/corpora",
-        title="Register a corpus",
-        address="/corpora/new",
-        back=("/corpora", "Corpora"),
-        busy="Reading the text…",
-        form_sections=[each for each in FORM.sections if each is not _FILES or roots],
-        fields=FORM.fields,
-        texts=texts,
-        faults=FORM.faults(found),
-        roots=roots,
-        required={"name"},
-    )
+    return await REGISTRATION.answer(service, visitor, typed, made)
 
 
 @router.get("/{id}")

@@ -20,6 +20,7 @@ from publisher.api.service import Service
 from publisher.app import create_app
 from publisher.settings import Settings
 from publisher.store.database import Database
+from tests.dashboard.chromium import Chromium, chromium
 from tests.dashboard.rows import Account
 from tests.servers import listen
 
@@ -114,3 +115,11 @@ def browser(dashboard: RunningDashboard, account: Account) -> Iterator[httpx.Cli
     """Signed in."""
     with dashboard.signed_in(account) as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser's window as large as a laptop's; a file that wants another has a fixture of this name."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as window:
+        window.emulate(1280, 900)
+        yield window

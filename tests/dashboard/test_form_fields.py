@@ -47,7 +47,7 @@ def test_what_is_shown_at_once_is_in_the_form() -> None:
     assert sorted(shown) == sorted(FIELDS.keys() - {"base_model_id"})
 
 
-@pytest.mark.parametrize("form", [base_models.FORM, corpora.FORM])
+@pytest.mark.parametrize("form", [base_models.REGISTRATION.form, corpora.REGISTRATION.form])
 def test_every_field_has_its_place_in_a_section(form: corpora.ModelForm) -> None:
     assert sorted(name for section in form.sections for name in section.names) == sorted(form.fields)
     assert form.model in {BaseModelRequest, CorpusRequest}

@@ -9,7 +9,7 @@ import pytest
 
 from publisher.jobs.events import NewEvent
 from publisher.store.states import EventKind
-from tests.dashboard.chromium import Chromium, chromium
+from tests.dashboard.chromium import Chromium
 from tests.dashboard.conftest import RunningDashboard, serve
 from tests.dashboard.rows import OUT_OF_DISK, Account, Work, log, metric, progress, stage_event
 from tests.dashboard.test_browser import LINES, enter
@@ -19,13 +19,6 @@ STATE = "document.querySelector('#status').dataset.state"
 STEP = "document.querySelector('.steps [aria-current=step] .stage')?.textContent"
 SHARE = "document.querySelector('#whole').value"
 VISIBLE = "[...document.querySelectorAll('#log li:not([hidden]) span')].map(line => line.textContent)"
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as window:
-        window.emulate(1280, 900)
-        yield window
 
 
 @pytest.fixture

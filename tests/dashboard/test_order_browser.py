@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api.conftest import write_corpus
-from tests.dashboard.chromium import Chromium, chromium
+from tests.dashboard.chromium import Chromium
 from tests.dashboard.conftest import RunningDashboard
 from tests.dashboard.rows import Account
 from tests.dashboard.test_browser import enter
@@ -17,13 +15,6 @@ from tests.models import tiny_llama
 LAYERS = "document.querySelector('.layers').textContent"
 ENTER = "\ue007"
 JSON = "JSON.parse(document.querySelector('#f-json').value)"
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as window:
-        window.emulate(1280, 900)
-        yield window
 
 
 @pytest.fixture

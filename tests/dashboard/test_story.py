@@ -5,13 +5,9 @@ The worker's part is played by the functions that workers call, so that it waits
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from publisher.architecture.masks_file import FILE_NAME
 from tests.api.conftest import write_corpus
-from tests.dashboard.chromium import Chromium, chromium
+from tests.dashboard.chromium import Chromium
 from tests.dashboard.conftest import RunningDashboard
 from tests.dashboard.results import masks, publish_as, smaller
 from tests.dashboard.rows import Account, Work, log, metric, progress, stage_event
@@ -19,13 +15,6 @@ from tests.dashboard.test_browser import enter
 from tests.dashboard.test_order_browser import replace
 
 STATE = "document.querySelector('#status')?.dataset.state"
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as window:
-        window.emulate(1280, 900)
-        yield window
 
 
 def order(page: Chromium, account: Account, name: str) -> Work:
