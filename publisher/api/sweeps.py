@@ -97,8 +97,7 @@ def _create(
             session.add(row)
             session.flush()
             base = _keep(session, caller, wanted)
-            # within a millisecond ids have no order of their own
-            ids = [sorted(new_id(kind) for _ in wanted) for kind in ("var", "job")]
+            ids = [[new_id(kind) for _ in wanted] for kind in ("var", "job")]
             for one, variant_id, job_id in zip(wanted, *ids, strict=True):
                 variant = add_variant(session, caller, base, one, id=variant_id, sweep_id=row.id)
                 job_service.enqueue(session, variant, one.priority, job_id)

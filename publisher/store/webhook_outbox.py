@@ -48,10 +48,9 @@ def add(
     if not events:
         return []
     now = clock(session)
-    ids = sorted(new_id(WebhookDelivery.id_kind) for _ in deliveries)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "id": id,
+            "id": new_id(WebhookDelivery.id_kind),
             "tenant_id": event["tenant_id"],
             "webhook_id": webhook_id,
             "event_id": event["id"],
@@ -61,8 +60,8 @@ def add(
             "asked_at": now,
             "created_at": now,
         }
-        for id, (webhook_id, event) in zip(ids, deliveries, strict=True)
+        for webhook_id, event in deliveries
     ]
     session.execute(insert(WebhookEvent), list(events))
     session.execute(insert(WebhookDelivery), rows)
-    return ids
+    return [row["id"] for row in rows]

@@ -30,9 +30,9 @@ def write(session: Session, rows: Collection[Row]) -> None:
         return
     variants = _variants(session, {row["job_id"] for row in changes})
     new = [event for row in changes for event in _events(row, variants[row["job_id"]])]
-    # within a millisecond ids have no order of their own, and deliveries go out in theirs
-    for event, id in zip(new, sorted(new_id(WebhookEvent.id_kind) for _ in new), strict=True):
-        event["id"] = id
+    # deliveries go out in the order of their ids
+    for event in new:
+        event["id"] = new_id(WebhookEvent.id_kind)
     wanted = [(hook, event) for event in new for hook in hooks if _wants(hook, event)]
     webhook_outbox.add(session, _each_once(event for _, event in wanted), [(hook.id, event) for hook, event in wanted])
 

@@ -11,7 +11,7 @@ from publisher.jobs import service
 from publisher.store import filters, orders
 from publisher.store.database import Database
 from publisher.store.filters import Filters
-from publisher.store.models import BaseModel, Job, Variant, new_id
+from publisher.store.models import BaseModel, Job, Variant
 from publisher.store.paging import page_of
 from publisher.store.states import JobState
 from tests.store.rows import Owner, add_owner, add_variant
@@ -43,11 +43,8 @@ def rows(database: Database) -> Rows:
         session.delete(session.get_one(Job, owner.job))
         session.flush()
         session.delete(session.get_one(Variant, owner.variant))
-        # ids of one millisecond are in no order
         made = [add_variant(session, owner.tenant_id, owner.base_model) for _ in MADE]
-        made.sort(key=lambda variant: variant.id)
-        ids = sorted(new_id(Job.id_kind) for _ in MADE)
-        jobs = [service.enqueue(session, variant, id=id).id for variant, id in zip(made, ids, strict=True)]
+        jobs = [service.enqueue(session, variant).id for variant in made]
         names = [variant.id for variant in made]
         for variant, job, (name, reduction, verdict, state, begun, ended) in zip(names, jobs, MADE, strict=True):
             of_variant = update(Variant).where(Variant.id == variant)

@@ -28,7 +28,6 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
         with database.write() as session:
             session.add(Tenant(id=f"id of {tenant}", name=tenant))
             audit.record(session, action, f"{action}-1", tenant_id=f"id of {tenant}", words="Gewürz")
-        time.sleep(0.002)  # ids of one millisecond have no order
     return database
 
 
