@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.provider = create_provider(settings)
     app.state.shutdown = Shutdown()
     app.state.watchdog = Watchdog(service)
-    app.state.fan_out = FanOut(service.database)
+    app.state.fan_out = FanOut(service.database, settings.event_streams_per_tenant)
     app.state.monitoring = Monitoring()
     app.state.monitoring.observe(service, app.state.watchdog, app.state.fan_out, app.state.outside)
     add_handlers(app)

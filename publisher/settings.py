@@ -89,6 +89,9 @@ class Settings(WorkerSettings, WebhookSettings, JobSettings, SignInSettings, Bas
     )
     outside_calls: int = Field(default=16, ge=1, description="requests that ask a Hub or another process at once")
     outside_calls_per_tenant: int = Field(default=4, ge=1, description="of these, one tenant's at most; others wait")
+    event_streams_per_tenant: int = Field(
+        default=500, ge=1, description="event streams that one tenant has open at an API process; more are 429"
+    )
 
     quota_jobs_queued: int | None = Field(
         default=None,

@@ -49,7 +49,8 @@ class EventStream(StreamingResponse):
 def stream(
     request: Request, caller: Caller, source: Source, id: str, number: int, *, wanted: Wanted = everything
 ) -> EventStream:
-    """The `wanted` events of a feed, which the caller may see, after `number`."""
+    """The `wanted` events of a feed, which the caller may see, after `number`. Raises TooManyAtOnce."""
     fan_out = cast(FanOut, request.app.state.fan_out)
+    fan_out.refuse_crowd(caller.tenant_id)
     shutdown = cast(Shutdown, request.app.state.shutdown)
     return EventStream(shutdown.until(fan_out.follow(caller, source, id, number, wanted)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from publisher.api.authentication import Caller, still_allowed
 from publisher.api.event_sources import SOURCES, Entry, Position, Source
+from publisher.api.outside import TooManyAtOnce
 from publisher.store.database import Database
 
 _logger = logging.getLogger(__name__)
@@ -132,8 +133,9 @@ class Feed:
 class FanOut:
     """Lives in the event loop of one API process, from `start` to `stop`; `round` is what it does again and again."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, per_tenant: int) -> None:
         self._database = database
+        self._per_tenant, self._open = per_tenant, Counter[str]()
         self._feeds: dict[tuple[Source, str], Feed] = {}
         self._task: asyncio.Task[None] | None = None
         self._own_thread, self._threads = CapacityLimiter(1), CapacityLimiter(THREADS)
@@ -157,6 +159,15 @@ class FanOut:
         """Every stream that is open now ends as soon as it can; listeners may come again."""
         for listener in self.listeners:
             listener.end()
+
+    def refuse_crowd(self, tenant_id: str) -> None:
+        """Raises TooManyAtOnce for a tenant with as many streams as it may have. Those that come at the same moment
+        are let in together: it bounds what one tenant costs, and need not be exact."""
+        if self._open[tenant_id] >= self._per_tenant:
+            raise TooManyAtOnce(
+                f"{self._per_tenant} event streams of your tenant are open, as many as there may be.",
+                way_out="Close some: /v1/events tells of all jobs in one stream.",
+            )
 
     async def follow(
         self, caller: Caller, source: Source, id: str, number: int, wanted: Wanted = everything
@@ -185,9 +196,11 @@ class FanOut:
         feed = self._feeds.setdefault((source, id), Feed(source, id))
         listener = Listener(caller, feed, number)
         feed.listeners.add(listener)
+        self._open[caller.tenant_id] += 1
         try:
             yield listener
         finally:
+            self._open[caller.tenant_id] -= 1
             feed.listeners.remove(listener)
             if not feed.listeners:
                 del self._feeds[source, id]

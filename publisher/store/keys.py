@@ -129,6 +129,16 @@ def _oldest_active(session: Session, tenant_id: str) -> str | None:
     return session.scalar(select(func.min(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, *_works()))
 
 
+def made_by(session: Session, tenant_id: str, makers: Collection[str]) -> list[ApiKey]:
+    """Keys that work and that one of `makers`, ids of keys or memberships, made, or that a key made by them did; oldest
+    first."""
+    found, last = set[str](), set(makers)
+    while last:
+        last = set(session.scalars(select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.created_by.in_(last))))
+        found |= last
+    return list(session.scalars(select(ApiKey).where(ApiKey.id.in_(found), *_works()).order_by(ApiKey.id)))
+
+
 def revoke(session: Session, key: ApiKey) -> None:
     """Twice changes nothing. Others at once wait."""
     session.refresh(key, with_for_update=True)

@@ -44,7 +44,7 @@ class Watched:
         with database.write() as session:
             key = keys.add_key(session, self.tenant_id, "k", keys.new_key())
         self.caller = Caller(self.tenant_id, "t", key.id)
-        self.fan_out = FanOut(database)
+        self.fan_out = FanOut(database, 500)
 
     def say(self, *texts: str, lease: Lease | None = None) -> None:
         held = lease or self.lease

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,8 +15,9 @@ from publisher.jobs import leases
 from publisher.jobs.events import NewEvent
 from publisher.jobs.leases import Lease
 from publisher.store.states import EventKind
-from tests.api.conftest import Body, RunningApi, Tenant, created, refused
+from tests.api.conftest import Body, RunningApi, Tenant, created, refused, serve_api
 from tests.jobs.rows import claim, metric
+from tests.servers import wait_until
 
 
 @pytest.fixture
@@ -149,3 +152,24 @@ def test_a_revoked_key_stops_reading_streams_that_are_open(
             assert len(list(parse_events(one.iter_lines()))) == 6
             assert len(list(parse_events(other.iter_lines()))) == 2
         refused(short.get("/v1/events"), 401)
+
+
+def test_a_tenant_has_so_many_streams_open_and_no_more(tmp_path: Path) -> None:
+    with serve_api(tmp_path, event_streams_per_tenant=2) as api:
+        tenant, other = api.tenant(), api.tenant()
+        with tenant.client() as client, ExitStack() as streams:
+            begun = [streams.enter_context(client.stream("GET", "/v1/events")).iter_lines() for _ in range(2)]
+            for lines in begun:
+                next(lines)
+            answer = client.get("/v1/events")
+            assert "2 event streams of your tenant are open" in refused(answer, 429)
+            assert int(answer.headers["Retry-After"]) > 0
+            assert client.get("/v1/jobs").is_success
+            assert take(other, 0) == []
+        with tenant.client() as client:
+            wait_until(lambda: opens(client), "a stream that was closed to give back its place")
+
+
+def opens(client: httpx.Client) -> bool:
+    with client.stream("GET", "/v1/events") as response:
+        return response.is_success

@@ -10,10 +10,13 @@ from click.testing import CliRunner
 
 from publisher.client.main import cli
 from publisher.errors import NotFound
+from publisher.keys.text import new_key
 from publisher.people.identity import Identity
+from publisher.people.roles import Role
 from publisher.settings import settings
 from publisher.store import keys, members, migrate
 from publisher.store.database import Database
+from publisher.store.tenants import find_tenant
 
 Run = Callable[..., str]
 
@@ -72,3 +75,36 @@ def test_tenant_that_does_not_exist_is_named_with_where_they_are_listed(run: Run
 def test_roles_say_what_they_open(run: Run) -> None:
     said = run("add", "--help")
     assert all(word in said for word in ("viewer", "member", "admin", "look at everything"))
+
+
+@pytest.mark.parametrize("revoke", [False, True])
+def test_keys_that_who_leaves_has_made_are_named_and_end_if_asked(database: Database, run: Run, revoke: bool) -> None:
+    with database.write() as session:
+        tenant = find_tenant(session, "lab")
+        row = members.add(session, "lab", "ann@acme.example", Role.ADMIN)
+
+        def key(name: str, maker: str | None, expires_at: float | None = None) -> str:
+            made = keys.add_key(session, tenant.id, name, new_key(), maker, expires_at=expires_at)
+            return made.id
+
+        others = key("the operator's", None)
+        hers = key("hers", row.id)
+        by_hers = key("by hers", hers)
+        over = key("over", row.id, expires_at=1.0)
+    said = run("remove", "lab", "ann@acme.example", *(["--revoke-keys"] if revoke else []))
+    assert f"('hers'), which they made, {'is revoked' if revoke else 'goes on'}" in said
+    assert (f"publisher admin key revoke {by_hers}" in said) != revoke
+    assert "over" not in said
+    with database.read() as session:
+        works = {id for id in (others, hers, by_hers, over) if keys.active_key_and_tenant(session, id) is not None}
+    assert works == ({others} if revoke else {others, hers, by_hers})
+
+
+def test_the_last_key_that_can_make_others_stays_and_is_named(database: Database, run: Run) -> None:
+    with database.write() as session:
+        tenant = find_tenant(session, "lab")
+        row = members.add(session, "lab", "ann@acme.example", Role.ADMIN)
+        last = keys.add_key(session, tenant.id, "hers", new_key(), row.id).id
+    assert f"goes on: publisher admin key revoke {last}" in run("remove", "lab", "ann@acme.example", "--revoke-keys")
+    with database.read() as session:
+        assert keys.active_key_and_tenant(session, last) is not None

@@ -12,7 +12,7 @@ from rich.table import Table
 from publisher.client.admin.installation import installation
 from publisher.client.admin.place import data_option
 from publisher.people.roles import Role
-from publisher.store import members
+from publisher.store import keys, members
 from publisher.store.models import Membership
 
 _ROLES = "\n\n".join(["\b\nRoles:", *(f"{role:<8} {role.may}" for role in Role)]).replace("\n\n", "\n")
@@ -52,15 +52,22 @@ def add(tenant: str, who: str, role: str, data_dir: Path | None) -> None:
 @data_option
 @click.argument("tenant")
 @click.argument("who", metavar="EMAIL")
-def remove(tenant: str, who: str, data_dir: Path | None) -> None:
+@click.option("--revoke-keys", is_flag=True, help="end the API keys that they made as well, and those made with these")
+def remove(tenant: str, who: str, data_dir: Path | None, *, revoke_keys: bool) -> None:
     """End the membership of EMAIL, or of an id (mem_…), in TENANT.
 
     Their pages and streams end within a second or two, and no rule of PUBLISHER_OIDC_RULES lets them in again. API keys
-    that they hold go on: `publisher admin key` and DELETE /v1/api-keys/{id} are for these.
+    that they made go on, since machines may use them, and are named; --revoke-keys ends them as well, but for the last
+    one that can make others. Keys that others gave them are not known here.
     """
     with installation(data_dir) as at, at.database.write() as session:
         ended = members.remove(session, tenant, who)
+        made = keys.made_by(session, ended[0].tenant_id, [row.id for row in ended])
+        revoked = {key.id: revoke_keys and keys.revoke_unless_last(session, key) for key in made}
     click.echo(f"{who} is no member of {tenant} any more ({', '.join(row.id for row in ended)}).")
+    for key in made:
+        goes_on = f"goes on: publisher admin key revoke {key.id}"
+        click.echo(f"{key.prefix}… ({key.name!r}), which they made, {'is revoked' if revoked[key.id] else goes_on}")
 
 
 @member.command("list")
