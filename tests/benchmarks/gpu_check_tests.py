@@ -18,8 +18,8 @@ from typing import Any, TextIO
 import pytest
 
 TESTS = Path(__file__).parents[1]
-#: how a file says that it has tests marked so (tests/devices.py); which ones, pytest says
-_MARKED = re.compile(r"\bmark\.gpu\b|\beach_device\b|\bCUDA\b")
+#: how a file says that it has tests marked so; which ones, pytest says
+_MARKED = re.compile(r"^from tests\.devices import", re.MULTILINE)
 #: seconds for one test: the machine is lent for minutes
 _PATIENCE = 120
 _SAID = 2000

@@ -13,11 +13,11 @@ from publisher.errors import RequestFault
 from tests.benchmarks import gpu_check
 from tests.benchmarks.gpu_check_build import CORPORA, Made, real_demo
 from tests.benchmarks.gpu_check_compare import compare, said
-from tests.benchmarks.gpu_check_tests import marked_files, run_tests
+from tests.benchmarks.gpu_check_tests import TESTS, marked_files, run_tests
 
 NEURONS = "model.layers.3.neurons"
 
-TESTS = """
+SMALL = """
 import pytest
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -76,7 +76,7 @@ def test_other_inputs_are_named_first() -> None:
 
 
 def test_each_test_of_a_device_is_told_with_what_a_failure_said(tmp_path: Path) -> None:
-    (tmp_path / "test_small.py").write_text(TESTS)
+    (tmp_path / "test_small.py").write_text(SMALL)
     told: list[Mapping[str, Any]] = []
     assert run_tests("cpu", told.append, [tmp_path / "test_small.py"]) is False
     outcomes = {row["test"].partition("::")[2]: row["outcome"] for row in told}
@@ -87,7 +87,8 @@ def test_each_test_of_a_device_is_told_with_what_a_failure_said(tmp_path: Path) 
 def test_files_with_tests_of_a_gpu_are_found() -> None:
     found = {path.name for path in marked_files()}
     assert {"test_evaluate.py", "test_states.py"} < found
-    assert "test_overview.py" not in found
+    marking = {path.name for path in TESTS.rglob("test_*.py") if ".mark.gpu" in path.read_text()}
+    assert marking == {Path(__file__).name}, "what marks tests by itself is not found: use tests.devices"
 
 
 def test_text_that_is_missing_is_named_before_anything_is_made(tmp_path: Path) -> None:
