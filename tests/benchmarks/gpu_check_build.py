@@ -21,15 +21,20 @@ from publisher.checkpoint.masks import load_masks
 from publisher.client.demo import data
 from publisher.client.demo.recipe import RECIPE
 from publisher.errors import RequestFault
-from publisher.manifest.manifest import Manifest, record
+from publisher.manifest.evaluation import Certificate, EvaluationReport
+from publisher.manifest.manifest import AlignmentRecord, record
+from publisher.manifest.reports import AlignmentReport
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage
 from tests.models import tiny_llama
 from worker.stages.calibrate import IMPORTANCE
+from worker.stages.evaluate import REPORT
 from worker.storage.folder import RECORD
 
 #: what the recipe's text is called, in the order of its use
 CORPORA = ("classics", "python-docs", "novel")
+#: all that is measured; packaging draws plots, for which a bare machine has no package
+MADE = (Stage.FETCH, Stage.CALIBRATE, Stage.PRUNE, Stage.ALIGN, Stage.QUANTIZE, Stage.EVALUATE)
 Record = Callable[[Mapping[str, Any]], None]
 _POLL_SECONDS = 0.5
 
@@ -46,7 +51,7 @@ class Demo:
 class Made(BaseModel):
     """What a build came to, to be compared with another's.
 
-    `inputs`: file → sha256. `seconds` by stage; `peaks`: bytes while aligning and training, as the manifest has them;
+    `inputs`: file → sha256. `seconds` by stage; `peaks`: bytes while aligning and training, as the build reports them;
     `speeds`: tokens per second. `kept` indices and `scores` by layer and unit, the latter to six digits.
     `figures`: losses, perplexities and gains; None: there is none.
     """
@@ -107,7 +112,7 @@ def build(demo: Demo, work: Path, device: str, record_row: Record) -> Made:
     work.mkdir(parents=True, exist_ok=True)
     (work / "recipe.json").write_text(demo.recipe.model_dump_json())
     command = [sys.executable, "-m", "publisher.client.main", "build", str(demo.base), str(out)]
-    command += ["--recipe", str(work / "recipe.json"), "--device", device, "--work", str(stages)]
+    command += ["--recipe", str(work / "recipe.json"), "--device", device, "--work", str(stages), "--until", MADE[-1]]
     command += [part for name, path in demo.corpora.items() for part in ("--corpus", f"{name}={path}")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     told: set[str] = set()
@@ -120,7 +125,7 @@ def build(demo: Demo, work: Path, device: str, record_row: Record) -> Made:
     _tell_finished(stages, told, record_row)
     if process.wait():
         raise subprocess.CalledProcessError(process.returncode, command)
-    return _made(demo, out, stages)
+    return _made(demo, stages)
 
 
 def _tell_finished(stages: Path, told: set[str], record_row: Record) -> None:
@@ -131,19 +136,30 @@ def _tell_finished(stages: Path, told: set[str], record_row: Record) -> None:
             record_row({"stage": found["stage"], "seconds": found["seconds"]})
 
 
-def _made(demo: Demo, out: Path, stages: Path) -> Made:
-    manifest = Manifest.read(out)
-    masks = load_masks(out / MASKS)
+def _made(demo: Demo, stages: Path) -> Made:
+    evaluation = EvaluationReport.model_validate_json((_stage(stages, Stage.EVALUATE) / REPORT).read_bytes())
+    alignment = AlignmentReport.read(_stage(stages, Stage.ALIGN) / "alignment.json").summary()
+    certificate, masks = evaluation.certificate, load_masks(_stage(stages, Stage.PRUNE) / MASKS)
+    assert certificate is not None, "the recipe asks for one"
     return Made(
         inputs=_digests(demo),
-        seconds=manifest.stage_seconds,
-        peaks=dict(_peaks(manifest)),
-        speeds=dict(_speeds(manifest)),
+        seconds={stage: _seconds(_stage(stages, stage)) for stage in MADE},
+        peaks=dict(_peaks(alignment, certificate)),
+        speeds=dict(_speeds(alignment, certificate)),
         kept={f"{masks.prefix}{layer}.{unit}": list(kept) for (layer, unit), kept in masks.kept.items()},
-        scores=_scores(stages),
-        figures=dict(_figures(manifest)),
-        verdict=_certificate(manifest).verdict.value,
+        scores=_scores(_stage(stages, Stage.CALIBRATE)),
+        figures=dict(_figures(evaluation, alignment, certificate)),
+        verdict=certificate.verdict.value,
     )
+
+
+def _stage(stages: Path, stage: Stage) -> Path:
+    """The one that was made or used last: the folder may hold those of an older recipe."""
+    return max(stages.glob(f"{stage}-*"), key=lambda folder: (folder / RECORD).stat().st_mtime)
+
+
+def _seconds(stage: Path) -> float:
+    return float(json.loads((stage / RECORD).read_text())["seconds"])
 
 
 def _digests(demo: Demo) -> dict[str, str]:
@@ -151,52 +167,39 @@ def _digests(demo: Demo) -> dict[str, str]:
     return {path.name: record(path).sha256 for path in files}
 
 
-def _scores(stages: Path) -> dict[str, list[float]]:
-    """Of the one calibration that these stages have."""
-    (found,) = stages.glob(f"{Stage.CALIBRATE}-*/{IMPORTANCE}")
-    return {name: [float(f"{score:.6g}") for score in scores.tolist()] for name, scores in load_file(found).items()}
+def _scores(calibrated: Path) -> dict[str, list[float]]:
+    found = load_file(calibrated / IMPORTANCE)
+    return {name: [float(f"{score:.6g}") for score in scores.tolist()] for name, scores in found.items()}
 
 
-def _peaks(manifest: Manifest) -> Iterator[tuple[str, int]]:
-    alignment, certificate = manifest.alignment, _certificate(manifest)
-    if alignment is not None:
-        yield "align", alignment.peak_memory_bytes
-        if alignment.reconstruction is not None:
-            yield "reconstruction", alignment.reconstruction.peak_memory_bytes
+def _peaks(alignment: AlignmentRecord, certificate: Certificate) -> Iterator[tuple[str, int]]:
+    yield "align", alignment.peak_memory_bytes
+    if alignment.reconstruction is not None:
+        yield "reconstruction", alignment.reconstruction.peak_memory_bytes
     yield "probe", certificate.training.peak_memory_bytes
     if certificate.direct_training is not None:
         yield "direct", certificate.direct_training.peak_memory_bytes
 
 
-def _speeds(manifest: Manifest) -> Iterator[tuple[str, float]]:
-    certificate = _certificate(manifest)
-    if manifest.alignment is not None:
-        yield "align", manifest.alignment.tokens / manifest.alignment.seconds
+def _speeds(alignment: AlignmentRecord, certificate: Certificate) -> Iterator[tuple[str, float]]:
+    yield "align", alignment.tokens / alignment.seconds
     yield "probe", certificate.training.tokens / certificate.training.seconds
     if certificate.direct_training is not None:
         yield "direct", certificate.direct_training.tokens / certificate.direct_training.seconds
 
 
-def _figures(manifest: Manifest) -> Iterator[tuple[str, float | None]]:
-    certificate, alignment = _certificate(manifest), manifest.alignment
-    assert manifest.evaluation is not None
-    for form, value in manifest.evaluation.perplexity[certificate.corpus].model_dump().items():
+def _figures(
+    evaluation: EvaluationReport, alignment: AlignmentRecord, certificate: Certificate
+) -> Iterator[tuple[str, float | None]]:
+    for form, value in evaluation.perplexity[certificate.corpus].model_dump().items():
         yield f"perplexity, {form}", value
     yield "perplexity, recovered", certificate.recovered
     yield "perplexity, direct", certificate.direct
-    if alignment is not None:
-        yield "alignment's first loss", alignment.first_loss
-        yield "alignment's last loss", alignment.last_loss
-        if alignment.reconstruction is not None:
-            yield "reconstruction's error", alignment.reconstruction.error_after
+    yield "alignment's first loss", alignment.first_loss
+    yield "alignment's last loss", alignment.last_loss
+    if alignment.reconstruction is not None:
+        yield "reconstruction's error", alignment.reconstruction.error_after
     yield "gain retained", certificate.gain_retained
     found = certificate.differences[certificate.corpus]
     yield "gain, nats", found.mean
     yield "gain's standard error", found.standard_error
-
-
-def _certificate(manifest: Manifest) -> Any:
-    """The recipe asks for one."""
-    assert manifest.evaluation is not None
-    assert manifest.evaluation.certificate is not None
-    return manifest.evaluation.certificate
