@@ -4,7 +4,7 @@
 # make test-long   the tests that are marked long; before a change of the method or of a stage is done
 # make versions   loading, training and recovering on the oldest and newest transformers and PEFT; asks pip's index
 # make docs    the generated pages and the client's calls anew, from the code
-# make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
+# make gpu-check   the gpu tests and the demo's recipe on CUDA, with throughput and memory (CPU_RESULT=FILE compares)
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,12 +38,12 @@ test-setup: .venv/.test-setup
 	@sh tests/system-packages.sh
 	@touch $@
 
-# the gpu tests and the whole demo on a GPU: throughput and memory in its last lines
+# the gpu tests and the demo's recipe on a GPU: throughput and memory in its last lines; every result in check.json
 gpu-check: test-setup
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
 		{ echo "PyTorch sees no CUDA device. With a GPU here: make clean; make setup TORCH='torch>=2.13' gets a CUDA build."; exit 1; }
-	$(BIN)/python -m pytest -m gpu
-	@$(BIN)/publisher demo --device cuda --data data/gpu-check
+	@$(BIN)/python -m tests.benchmarks.gpu_check --work data/gpu-check --out data/gpu-check/check.json --device cuda \
+		$(if $(CPU_RESULT),--cpu-result $(CPU_RESULT))
 
 demo: setup
 	@$(BIN)/publisher demo $(if $(KEEP),--keep)

@@ -1,4 +1,7 @@
-"""Fixtures that many tests share: real databases and real brokers."""
+"""Fixtures that many tests share: real databases and real brokers, imported by those that use them.
+
+So tests marked `gpu` run on a machine that has nothing but what they compute with.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,36 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-import redis
 
-from publisher.settings import Settings
-from publisher.store import migrate
-from publisher.store.database import Database
-from tests import HOME, servers
+from tests import HOME
+
+if TYPE_CHECKING:
+    from publisher.settings import Settings
+    from publisher.store.database import Database
 
 #: folders whose files run whole jobs, for minutes: begun at last, one of them would leave the other process idle
 LONGEST_FIRST = ("docs", "e2e", "faults")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONGEST_FIRST)
+    _leave_out_gpu(config, items)
+
+
+def _leave_out_gpu(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are left out where there is none, rather than reported as skipped."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
 
 
 def pytest_unconfigure() -> None:
@@ -44,6 +60,8 @@ def _ordinary_umask() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server's maintenance database."""
+    from tests import servers
+
     with servers.postgresql() as url:
         yield url
 
@@ -51,6 +69,8 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis server that all tests share; tests that stop theirs start one of their own."""
+    from tests import servers
+
     with servers.redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
 
@@ -58,6 +78,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
     """The Redis server, emptied."""
+    import redis
+
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
@@ -72,6 +94,8 @@ def postgresql_url(postgresql_server: str) -> Iterator[str]:
 
 @contextmanager
 def postgresql_database(server: str, how: str = "") -> Iterator[str]:
+    import psycopg
+
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} {how}")
@@ -94,6 +118,8 @@ def empty_database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """To be copied: migrations take many times as long."""
+    from publisher.store import migrate
+
     path = tmp_path_factory.mktemp("migrated") / "publisher.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
@@ -102,6 +128,8 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_postgresql(postgresql_server: str) -> Iterator[str]:
     """A template's name: PostgreSQL copies it, as long as nobody is connected to it."""
+    from publisher.store import migrate
+
     with postgresql_database(postgresql_server) as url:
         migrate.upgrade(url)
         yield url.rpartition("/")[-1]
@@ -128,6 +156,8 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A migrated database of each kind."""
+    from publisher.store.database import Database
+
     database = Database(database_url)
     yield database
     database.close()
@@ -136,4 +166,6 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """The embedded form below a folder of the test, whatever the environment says."""
+    from publisher.settings import Settings
+
     return Settings(data_dir=tmp_path / "data", broker_url="filesystem://")

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from publisher.configuration.signing_key import ModelKey
 from publisher.corpus.source import CorpusSource
 from publisher.jobs.publishing import Intent
 from publisher.recipe import Alignment, Evaluation, Recipe
+
+if TYPE_CHECKING:
+    from publisher.configuration.signing_key import ModelKey
 
 
 @dataclass(frozen=True)

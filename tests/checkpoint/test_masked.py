@@ -18,6 +18,7 @@ from publisher.checkpoint.weight_masks import WeightMasks, pack
 from publisher.errors import RequestFault
 from tests.checkpoint.pruned import MASKS, make_pair, save_checkpoint
 from tests.checkpoint.sparse import random_model, write_masks, zero_pruned
+from tests.devices import each_device
 
 TOKENS = torch.arange(24).reshape(2, 12) % 64
 SIZES = {
@@ -50,8 +51,8 @@ def lora(model: PreTrainedModel, **config: Any) -> PeftModel:
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings), autocast_adapter_dtype=False)
 
 
-def masked_lora(checkpoint: Path, **config: Any) -> PeftModel:
-    model = lora(AutoModelForCausalLM.from_pretrained(checkpoint), **config)
+def masked_lora(checkpoint: Path, device: str = "cpu", **config: Any) -> PeftModel:
+    model = lora(AutoModelForCausalLM.from_pretrained(checkpoint).to(device), **config)
     mask_adapter(model, checkpoint)
     return model
 
@@ -62,7 +63,7 @@ def explicit_weights(tuned: PeftModel, masks: WeightMasks) -> dict[str, torch.Te
     for name, module in tuned.get_base_model().named_modules():
         if hasattr(module, "lora_A"):
             update = module.lora_B["default"].weight @ module.lora_A["default"].weight * module.scaling["default"]
-            mask = masks.mask(f"{name}.weight") if f"{name}.weight" in masks else 1
+            mask = masks.mask(f"{name}.weight").to(update.device) if f"{name}.weight" in masks else 1
             weights[f"{name}.weight"] = module.base_layer.weight + update * mask
     return weights
 
@@ -82,17 +83,20 @@ def test_gradients_of_the_product_are_exact() -> None:
         assert torch.autograd.gradcheck(lambda *tensors: masked_product(*tensors, packed), partly)
 
 
+@each_device
 @pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 5}}], ids=str)
-def test_logits_and_gradients_are_those_of_explicitly_masked_weights(checkpoint: Path, config: dict[str, Any]) -> None:
-    tuned, masks = masked_lora(checkpoint, **config), masks_of(checkpoint)
-    loss = tuned(input_ids=TOKENS, labels=TOKENS)
+def test_logits_and_gradients_are_those_of_explicitly_masked_weights(
+    checkpoint: Path, config: dict[str, Any], device: str
+) -> None:
+    tuned, masks, tokens = masked_lora(checkpoint, device, **config), masks_of(checkpoint), TOKENS.to(device)
+    loss = tuned(input_ids=tokens, labels=tokens)
     loss.loss.backward()
     found = gradients(tuned)
     tuned.zero_grad()
 
     weights = explicit_weights(tuned, masks)
-    plain = AutoModelForCausalLM.from_pretrained(checkpoint)
-    expected = functional_call(plain, weights, kwargs={"input_ids": TOKENS, "labels": TOKENS})
+    plain = AutoModelForCausalLM.from_pretrained(checkpoint).to(device)
+    expected = functional_call(plain, weights, kwargs={"input_ids": tokens, "labels": tokens})
     expected.loss.backward()
     torch.testing.assert_close(loss.logits, expected.logits, rtol=0, atol=1e-10)
     assert found.keys() == gradients(tuned).keys()

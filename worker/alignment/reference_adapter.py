@@ -90,19 +90,21 @@ class ReferenceAdapter:
         self._taken = int(tensors[f"{_STATE}taken"])
         if not self._untrained:
             self._start()
-            self._b = {name: tensors[f"{_STATE}{name}"] for name in self._weights}
+            self._b = {name: tensors[f"{_STATE}{name}"].to(weight.device) for name, weight in self._weights.items()}
 
     @property
     def _untrained(self) -> bool:
         return self._taken % self._steps == 0
 
     def _start(self) -> None:
-        """A as PEFT draws it, uniform within 1 / sqrt(in), and B zero; on the CPU, where chance is the same for all."""
+        """A as PEFT draws it, uniform within 1 / sqrt(in), and B zero; drawn on the CPU, where chance is the same for
+        all, and kept where the weight is, which every batch meets them at."""
         chance = torch.Generator().manual_seed(self._taken // self._steps)
         for name, weight in self._weights.items():
             rows, columns = weight.shape
-            self._a[name] = (2 * torch.rand(_RANK, columns, generator=chance) - 1) / columns**0.5
-            self._b[name] = torch.zeros(rows, _RANK)
+            drawn = (2 * torch.rand(_RANK, columns, generator=chance) - 1) / columns**0.5
+            self._a[name] = drawn.to(weight.device)
+            self._b[name] = torch.zeros(rows, _RANK, device=weight.device)
 
     def _recovered(self, name: str, part: str) -> Tensor:
         tensor = self._a[name] if part == "A" else self._b[name]

@@ -127,6 +127,11 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
+def is_of_this_kind(device: torch.device, state: TrainingState) -> bool:
+    """Whether training on `device` can go on from it: a CPU's lacks the GPU's generator, and counts steps elsewhere."""
+    return ("random.cuda" in state.tensors) == (device.type == "cuda")
+
+
 def restore_random_state(device: torch.device, tensors: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(tensors["random.cpu"])
     if device.type == "cuda":

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from huggingface_hub import get_token
@@ -15,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 from publisher.architecture.sparsity import pruned_parameters
 from publisher.base_model.facts import BaseModelFacts, inspect_folder, inspect_repository
 from publisher.client.extras import require
-from publisher.configuration.signing_key import ModelKey
 from publisher.errors import RequestFault
 from publisher.files.disk import full_disk_as_fault
 from publisher.files.faults import file_faults
@@ -33,6 +33,9 @@ from worker.stages.pipeline import run_pipeline, stages_of
 from worker.storage.collection import LARGER_DISK
 from worker.storage.folder import RECORD, empty
 from worker.storage.store import StageStore
+
+if TYPE_CHECKING:
+    from publisher.configuration.signing_key import ModelKey
 
 _WORK = ".stages"
 
@@ -65,6 +68,8 @@ def run(wanted: Wanted) -> None:
 def read_signing_key(path: Path) -> ModelKey:
     """Raises RequestFault for another file, MissingExtra where nothing here could sign with it."""
     require("sign")
+    from publisher.configuration.signing_key import ModelKey
+
     with file_faults(str(path), field=None):
         return ModelKey.read(path.read_text(encoding="ascii", errors="replace"), str(path))
 

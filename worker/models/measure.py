@@ -44,6 +44,7 @@ def current_peak(device: torch.device) -> int:
 
 def _reset(device: torch.device) -> None:
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call] # before its first use there are no counters to reset
         torch.cuda.reset_peak_memory_stats(device)
         return
     _return_freed_memory()

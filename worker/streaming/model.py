@@ -103,6 +103,7 @@ class LayerStream:
         """Within, embeddings, final norm and head stay; around several calls of `inputs` they are read once."""
         if not self._users_of_outside:
             self._placement.fill(self._names(None))
+            self._placement.handed_over(self._names(None))
         self._users_of_outside += 1
         try:
             yield
@@ -152,7 +153,7 @@ class LayerStream:
                 self._placement.empty(self._names(ahead[0], parameters_only=True))
         if ahead is None or ahead[0] != index:
             self._placement.fill(self._names(index))
-        self._placement.handed_over(self._names(index, parameters_only=True))
+        self._placement.handed_over(self._names(index))
 
     def _names(self, index: int | None, *, parameters_only: bool = False) -> list[str]:
         """Names in the skeleton of what a layer holds, or of what is outside of all layers."""

@@ -81,10 +81,14 @@ class Placement:
             module._parameters[leaf] = self._skeleton.get_parameter(self._tied[name])
 
     def handed_over(self, parameters: Iterable[str]) -> None:
-        """What was filled beside is used on the current stream now: its memory is not free before that is done."""
+        """What was filled is used on the current stream now: its memory is not free before that is done.
+
+        Whatever was filled needs it: on a GPU memory is the filling stream's, which reuses it at once when it is
+        emptied, while what the computation asked for may not have begun.
+        """
         if self._copies is not None:
             for name in parameters:
-                self._skeleton.get_parameter(name).record_stream(torch.cuda.current_stream(self._device))
+                _held(self._skeleton, name).record_stream(torch.cuda.current_stream(self._device))
 
     def empty(self, parameters: Iterable[str]) -> None:
         """Give their memory back."""
@@ -153,6 +157,13 @@ def _move_buffers(skeleton: nn.Module, device: torch.device) -> None:
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return module.get_submodule(path), leaf
+
+
+def _held(module: nn.Module, name: str) -> torch.Tensor:
+    """A parameter or buffer."""
+    owner, leaf = _owner(module, name)
+    tensor: torch.Tensor = getattr(owner, leaf)
+    return tensor
 
 
 def _tied_to(skeleton: PreTrainedModel, sources: Container[str]) -> dict[str, str]:

@@ -152,16 +152,18 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head: Head, chunk_loss: ChunkLoss, chunk_tokens: int) -> Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         losses = []
-        for start in range(0, len(hidden), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            logits = head.logits(hidden[chunk])
-            slope = None if gradient is None else head.slope(logits)
-            loss, by_logits = chunk_loss(chunk, logits, gradient is not None)
-            losses.append(loss)
-            if gradient is not None and by_logits is not None:
-                gradient[chunk] = head.by_hidden(by_logits, slope)
-        ctx.gradient = gradient
-        return torch.stack(losses).sum()
+        # types are chosen here: autocast would have the divergence, a sum of products, in bf16, three digits of it
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(hidden), chunk_tokens):
+                chunk = slice(start, start + chunk_tokens)
+                logits = head.logits(hidden[chunk])
+                slope = None if gradient is None else head.slope(logits)
+                loss, by_logits = chunk_loss(chunk, logits, gradient is not None)
+                losses.append(loss)
+                if gradient is not None and by_logits is not None:
+                    gradient[chunk] = head.by_hidden(by_logits, slope)
+            ctx.gradient = gradient
+            return torch.stack(losses).sum()
 
     @staticmethod
     def backward(ctx: Any, *by_loss: Tensor) -> tuple[Tensor | None, None, None, None]:

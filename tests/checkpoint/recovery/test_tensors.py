@@ -17,6 +17,7 @@ from tests.checkpoint.pruned import MASKS, lora, make_pair, save_checkpoint
 from tests.checkpoint.recovery.test_merging import prepared
 from tests.checkpoint.recovery.test_merging import trained as trained_sparse
 from tests.checkpoint.recovery.test_places import WEIGHTS, changed
+from tests.devices import each_device
 
 NAME = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
 Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -67,6 +68,15 @@ def test_strength_that_makes_alpha_infinite_is_refused(tmp_path: Path, folders: 
     checkpoint, adapter = folders
     with pytest.raises(RequestFault, match="no finite number"):
         recover_adapter(adapter, checkpoint, tmp_path / "out", strength=1e308)
+
+
+@each_device
+def test_tensors_are_recovered_where_they_are(folders: tuple[Path, Path], device: str) -> None:
+    state = {name: tensor for name, tensor in load_file(folders[1] / WEIGHTS).items() if ".lora_" in name}
+    found = recover_state({name: tensor.to(device) for name, tensor in state.items()}, MASKS)
+    for name, tensor in recover_state(state, MASKS).items():
+        assert found[name].device.type == device
+        assert torch.equal(found[name].cpu(), tensor)
 
 
 def with_zeros(*parts: str) -> Change:

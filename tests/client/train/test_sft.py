@@ -34,6 +34,7 @@ from publisher.client.train.sft import Trained
 from publisher.errors import RequestFault
 from tests.client.train import tiny
 from tests.client.train.tiny import CHATS, PAIRS, TEXTS, jsonl
+from tests.devices import each_device
 from tests.servers import wait_until
 
 SETTINGS = Settings(rank=4, alpha=8, steps=4, batch=2, accumulate=2, length=64, learning_rate=2e-2)
@@ -59,7 +60,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(checkpoint: Path, data: Path, output: Path, settings: Settings = SETTINGS, **options: Any) -> Trained:
     return sft.train(
         str(checkpoint), read_examples(data), output, settings, options.pop("shown", Lines(Console(quiet=True))),
-        save_every=2, device="cpu", **options,
+        save_every=2, device=options.pop("device", "cpu"), **options,
     )  # fmt: skip
 
 
@@ -75,14 +76,15 @@ def nf4_everywhere(folder: Path, checkpoint: Path, base: Path) -> Path:
     return tiny.four_bit(folder, checkpoint, include_embeddings=True, base=base)
 
 
+@each_device
 @pytest.mark.parametrize(
     "kind", [pytest.param(bfloat16, marks=pytest.mark.long), pytest.param(nf4, marks=pytest.mark.long), nf4_everywhere]
 )
 def test_loss_falls_and_the_adapter_comes_back_verified(
-    kind: Callable[[Path, Path, Path], Path], checkpoint: Path, base: Path, texts: Path, tmp_path: Path
+    kind: Callable[[Path, Path, Path], Path], checkpoint: Path, base: Path, texts: Path, tmp_path: Path, device: str
 ) -> None:
     trained_on = kind(tmp_path / "checkpoint", checkpoint, base)
-    trained = train(trained_on, texts, tmp_path / "out")
+    trained = train(trained_on, texts, tmp_path / "out", device=device)
     falls(trained)
     report = recover_adapter(trained.adapter, trained_on, tmp_path / "recovered", base_model=str(base))
     assert (report.provenance, report.merged, report.notes) == (Provenance.VERIFIED, False, ())

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from publisher.errors import InfrastructureFault, JobCancelled, RequestFault
 from publisher.recipe import Optimizer, PruningMethod
+from tests.devices import CUDA
 from tests.worker.alignment.builds import AS_SEVERAL_DEVICES, STEPS, prepare, request
 from worker.context import RecordingContext
 from worker.stages.align import stage as align
+from worker.stages.align.work import AlignWork
 
 TWO = ("cpu", "cpu")
 #: One row goes through a model at once, and two processes do not get as many.
@@ -111,6 +113,20 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, alignment: dict[str
     _assert_alike(_aligned(tmp_path, "one", (), **alignment), _aligned(tmp_path, "two", TWO, context, **alignment))
     assert context.fractions == pytest.approx([(step + 1) / STEPS for step in range(STEPS)])
     assert [step for name, step, _ in context.metrics if name == "loss"] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.long), CUDA])
+def test_one_process_of_its_own_trains_what_this_one_does(tmp_path: Path, device: str) -> None:
+    """What several GPUs do, on one: NCCL beside gloo, weights in parts, and states of their own."""
+    place, inputs = device if device == "cpu" else f"{device}:0", prepare(tmp_path, dropout=0.0)
+    alone = replace(request(tmp_path, stop="held_out", checks=1, **AS_SEVERAL_DEVICES), device=place)
+    align.run(alone, inputs, tmp_path / "alone", RecordingContext())
+    work = AlignWork(replace(alone, devices=(place,)), inputs, tmp_path / "out", RecordingContext())
+    work.state.mkdir(parents=True)
+    trained = work._train_on_devices(work.text(), save_seconds=0)
+    wanted = _report(tmp_path / "alone")["loss"]
+    assert trained.progress.losses == pytest.approx(wanted, rel={"cpu": 1e-4, "cuda": 1e-2}[device])
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
 
 
 def test_killed_or_cancelled_they_go_on_to_the_same_weights(tmp_path: Path) -> None:

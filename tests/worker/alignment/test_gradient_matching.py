@@ -16,6 +16,7 @@ from publisher.errors import JobCancelled, RequestFault
 from publisher.plan.choices import gradient_matching_of
 from publisher.plan.several import refuse_for_several
 from publisher.recipe import Recipe
+from tests.devices import each_device
 from tests.worker.alignment.builds import LENGTH, STEPS, CancellingContext, prepare, request
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.rounding import nf4_rounding
@@ -291,17 +292,17 @@ def _recipe(alignment: Mapping[str, object], pruning: Mapping[str, object] | Non
     )
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_as_on_a_cpu(tmp_path: Path) -> None:
+@each_device
+def test_gradients_are_those_of_a_cpu(tmp_path: Path, device: str) -> None:
     found = []
-    for device in ("cpu", "cuda"):
+    for place in ("cpu", device):
         model, base, masks = _models(tmp_path)
         terms = DistillationTerms()
-        matching = GradientMatching(model.to(device), base.to(device), masks, terms, WEIGHT, practice=2)
+        matching = GradientMatching(model.to(place), base.to(place), masks, terms, WEIGHT, practice=2)
         rounding = nf4_rounding(model, set(), matching.moved)
         for batch in (BATCH[:, :LENGTH], BATCH[:, LENGTH : 2 * LENGTH]):  # the second with a reference adapter on
             with rounding.rounded():
-                matched = matching.accumulate(batch.to(device), lambda: None)
+                matched = matching.accumulate(batch.to(place), lambda: None)
         found.append((matched, {name: gradient.cpu() for name, gradient in _gradients(model).items()}))
     assert found[0][0].cosine == pytest.approx(found[1][0].cosine, abs=0.01)
     for name, gradient in found[0][1].items():

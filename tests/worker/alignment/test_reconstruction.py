@@ -16,6 +16,7 @@ from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import Masks, load_masks, save_masks
 from publisher.errors import JobCancelled, RequestFault
 from publisher.recipe import Alignment, Recipe
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import LENGTH, STEPS, request
 from tests.worker.quantization.gptq import gptq
@@ -461,13 +462,13 @@ def test_single_weights_are_not_reconstructed(inputs: AlignInputs) -> None:
         )
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_the_same_comes_out(tmp_path: Path) -> None:
+@each_device
+def test_the_same_comes_out_as_on_a_cpu(tmp_path: Path, device: str) -> None:
     base = tiny_llama(tmp_path / "base")
     inputs, geometry = cut(base), read_geometry(base)
     masks = Masks(geometry.kinds, geometry.kind_of, KEPT, geometry.layer_prefix)
     solved(tmp_path / "cpu", inputs, masks)
-    solved(tmp_path / "cuda", inputs, masks, device="cuda")
-    found, wanted = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("cuda", "cpu"))
+    solved(tmp_path / "there", inputs, masks, device=device)
+    found, wanted = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("there", "cpu"))
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-2, atol=1e-3)

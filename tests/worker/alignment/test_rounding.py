@@ -17,6 +17,7 @@ from publisher.plan.align import AlignMemory
 from publisher.plan.several import refuse_for_several
 from publisher.recipe import Quantization, Recipe
 from publisher.recipe.stages import Stage
+from tests.devices import each_device
 from tests.worker.alignment.builds import inputs_in, prepare, request
 from worker.alignment.rounding import Rounding, nf4_rounding
 from worker.context import RecordingContext
@@ -171,7 +172,7 @@ def _recipe(alignment: Mapping[str, object], quantization: Mapping[str, str] | N
     )
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_weights_are_rounded_as_on_a_cpu() -> None:
+@each_device
+def test_weights_are_rounded_as_on_a_cpu(device: str) -> None:
     weight = torch.randn(96, 80, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(round_trip(weight.cuda()).cpu(), round_trip(weight), rtol=2**-7, atol=1e-3)
+    torch.testing.assert_close(round_trip(weight.to(device)).cpu(), round_trip(weight), rtol=2**-7, atol=1e-3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from publisher.manifest.evaluation import EvaluationReport
 from publisher.manifest.verdict import Verdict
 from publisher.recipe import STRENGTHS, Pruning, Recipe
 from publisher.recipe.stages import Stage
+from tests.devices import each_device
 from tests.models import TINY, byte_tokenizer, tiny_llama
 from tests.worker.stages.building import PRUNING, prose, request_for
 from worker.context import RecordingContext
@@ -58,8 +60,11 @@ def _evaluate(folder: Path, request: BuildRequest) -> tuple[dict[Stage, Path], E
     return folders, report, contexts[Stage.EVALUATE]
 
 
-def test_certificate_is_what_plain_peft_measures_on_the_base_model(tmp_path: Path) -> None:
-    request = _request(tmp_path)
+@each_device
+def test_certificate_is_what_plain_peft_measures_on_the_base_model(tmp_path: Path, device: str) -> None:
+    """All stages on the device; what is measured in bf16 there is measured anew in fp32 here."""
+    request = replace(_request(tmp_path), device=device)
+    near = {"cpu": 0, "cuda": 2e-2}[device]
     folders, report, context = _evaluate(tmp_path, request)
     certificate = report.certificate
     assert certificate is not None
@@ -67,10 +72,11 @@ def test_certificate_is_what_plain_peft_measures_on_the_base_model(tmp_path: Pat
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     windows = cut_windows(request.corpora["prose"].documents(Split.HELD_OUT), tokenizer, 32, 300)
-    assert certificate.base == report.perplexity["prose"].base == perplexity(base, windows, lambda _: None)
+    assert certificate.base == report.perplexity["prose"].base
+    assert certificate.base == pytest.approx(perplexity(base, windows, lambda _: None), rel=near)
     adapted = PeftModel.from_pretrained(base, folders[Stage.EVALUATE] / "probe").eval()
     measured = perplexity(adapted.get_base_model(), windows, lambda _: None)
-    assert certificate.recovered == pytest.approx(measured, rel=1e-6)
+    assert certificate.recovered == pytest.approx(measured, rel=max(near, 1e-6))
     assert certificate.recovered_perplexity == {"prose": certificate.recovered}
     assert certificate.improves
     assert certificate.gain > 1
@@ -323,12 +329,3 @@ def test_cancel_reaches_the_probe(tmp_path: Path) -> None:
             Stage.EVALUATE,
         )
     assert sum(name == "probe_loss" for name, _, _ in contexts[Stage.EVALUATE].metrics) == 1
-
-
-@pytest.mark.gpu
-def test_pipeline_runs_on_the_gpu(tmp_path: Path) -> None:
-    request = _request(tmp_path)
-    on_gpu = BuildRequest(base=request.base, recipe=request.recipe, corpora=request.corpora, device="cuda")
-    _, report, _ = _evaluate(tmp_path, on_gpu)
-    assert report.certificate is not None
-    assert report.certificate.improves

@@ -11,6 +11,7 @@ from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.recovery.methods.lora_placement import cut_tensor, recover_tensor
 from tests.checkpoint.pruned import MASKS, make_pair, save_checkpoint, zero_removed
 from tests.checkpoint.sparse import write_masks, zero_pruned
+from tests.devices import each_device
 from tests.models import tiny_llama
 from worker.evaluation.fidelity import compare_gradients, gradient_fidelity, lora_gradients, random_adapters
 from worker.models.causal import load_causal
@@ -51,11 +52,13 @@ def test_gradient_by_b_is_that_by_the_weight_times_a(base: Path, tokens: Tensor)
         torch.testing.assert_close(gradient, 2 * expected, rtol=1e-3, atol=1e-5)  # PEFT scales by alpha / rank = 2
 
 
-def test_model_that_lost_nothing_has_fidelity_one(base: Path, tokens: Tensor) -> None:
-    found = gradient_fidelity(base, base, WHOLE, tokens)
-    assert found.mean == pytest.approx(1)
-    assert found.whole == pytest.approx(1)
-    assert found.layers == pytest.approx([1, 1, 1, 1])
+@each_device
+def test_model_that_lost_nothing_has_fidelity_one(base: Path, tokens: Tensor, device: str) -> None:
+    found = gradient_fidelity(base, base, WHOLE, tokens, device=device)
+    near = {"cpu": 1e-6, "cuda": 1e-3}[device]
+    assert found.mean == pytest.approx(1, abs=near)
+    assert found.whole == pytest.approx(1, abs=near)
+    assert found.layers == pytest.approx([1, 1, 1, 1], abs=near)
 
 
 def test_another_random_model_has_fidelity_near_zero(tmp_path: Path, tokens: Tensor) -> None:

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from publisher.architecture.geometry import Geometry
 from publisher.recipe import ProbeBudget
+from tests.devices import each_device
 from tests.models import tiny_llama
-from worker.evaluation.lora_memory import kept_values, lora_memory
+from worker.evaluation.lora_memory import _OF_KEPT, kept_values, lora_memory
 from worker.models.causal import load_causal
 from worker.models.head import head_of
+from worker.models.measure import compute_dtype
 from worker.probe.probe import with_lora
 from worker.streaming.weights import read_geometry
 from worker.training.batch_loss import NextToken
@@ -25,9 +27,9 @@ WIDE: dict[str, Any] = {
 }
 
 
-def _saved_values(folder: Path, tokens: Tensor) -> int:
-    """What autograd keeps of one forward pass, parameters apart."""
-    adapter = with_lora(load_causal(folder, "cpu"), 8)
+def _saved_bytes(folder: Path, tokens: Tensor, device: str = "cpu") -> int:
+    """What autograd keeps of one forward pass, parameters apart, computed as in training."""
+    adapter = with_lora(load_causal(folder, device), 8)
     parameters = {parameter.untyped_storage().data_ptr() for parameter in adapter.parameters()}
     saved: dict[int, Tensor] = {}
 
@@ -36,9 +38,10 @@ def _saved_values(folder: Path, tokens: Tensor) -> int:
             saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        NextToken(head_of(adapter.get_base_model()))(adapter.get_base_model(), tokens)
-    return sum(tensor.untyped_storage().nbytes() // 4 for tensor in saved.values())
+    autocast = torch.autocast(device, compute_dtype(device), enabled=device == "cuda")
+    with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        NextToken(head_of(adapter.get_base_model()))(adapter.get_base_model(), tokens.to(device))
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 @pytest.fixture
@@ -49,9 +52,18 @@ def models(tmp_path: Path) -> list[Path]:
 
 def test_values_kept_for_the_way_back_are_those_that_autograd_keeps(models: list[Path]) -> None:
     tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(0))
-    two, four = (_saved_values(folder, tokens) for folder in models)
-    of_two_layers = kept_values(read_geometry(models[1])) - kept_values(read_geometry(models[0]))
+    two, four = (_saved_bytes(folder, tokens) for folder in models)
+    of_two_layers = 4 * (kept_values(read_geometry(models[1])) - kept_values(read_geometry(models[0])))
     assert (four - two) / tokens.numel() == pytest.approx(of_two_layers, rel=0.1)
+
+
+@each_device
+def test_the_estimate_has_room_for_what_each_layer_keeps(models: list[Path], device: str) -> None:
+    tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(0))
+    two, four = (_saved_bytes(folder, tokens, device) for folder in models)
+    values = kept_values(read_geometry(models[1])) - kept_values(read_geometry(models[0]))
+    estimated = tokens.numel() * values * compute_dtype(device).itemsize * _OF_KEPT[device]
+    assert 0 < four - two < estimated
 
 
 def test_estimate_grows_with_what_training_holds(models: list[Path]) -> None:

@@ -3,16 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.devices import each_device
 from worker.models.measure import measure_flops, peak_memory
 
 MIB = 2**20
 
 
-def test_peak_memory_sees_what_was_freed_again() -> None:
-    with peak_memory("cpu") as before:
+@each_device
+def test_peak_memory_sees_what_was_freed_again(device: str) -> None:
+    with peak_memory(device) as before:
         pass
-    with peak_memory("cpu") as during:
-        torch.ones(64 * MIB, dtype=torch.uint8).sum()
+    with peak_memory(device) as during:
+        torch.ones(64 * MIB, dtype=torch.uint8, device=device).sum()
     assert during.bytes - before.bytes > 48 * MIB
 
 
@@ -30,12 +32,6 @@ def test_peak_memory_is_known_after_a_failure() -> None:
     assert peak.bytes > 0
 
 
-def test_flops_are_those_of_a_computer() -> None:
-    assert 1e8 < measure_flops("cpu", seconds=0.05) < 1e16
-
-
-@pytest.mark.gpu
-def test_peak_memory_on_the_gpu_counts_tensors() -> None:
-    with peak_memory("cuda") as peak:
-        torch.ones(64 * MIB, dtype=torch.uint8, device="cuda").sum()
-    assert peak.bytes >= 64 * MIB
+@each_device
+def test_flops_are_those_of_a_computer(device: str) -> None:
+    assert 1e8 < measure_flops(device, seconds=0.05) < 1e16

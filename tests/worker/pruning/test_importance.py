@@ -16,6 +16,7 @@ from publisher.architecture.geometry import Geometry
 from publisher.architecture.structure import Unit
 from publisher.errors import RequestFault
 from publisher.families.introspection import geometry_of
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
 from worker.pruning.importance import magnitude_importance, random_importance, weigh_by_norms
@@ -142,23 +143,25 @@ def wanda_by_hand(folder: Path) -> dict[str, Tensor]:
     return {f"{name}.weight": model.get_submodule(name).weight.abs() * norm for name, norm in norms.items()}
 
 
-def streamed_wanda(folder: Path) -> dict[str, Tensor]:
+def streamed_wanda(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
     scratch = folder / "scratch"
     scratch.mkdir()
-    stream, geometry = LayerStream(folder, "cpu"), geometry_in(folder)
+    stream, geometry = LayerStream(folder, device), geometry_in(folder)
     return sums_by_inputs(stream, geometry, SEQUENCES, weigh_by_norms, scratch=scratch, report=lambda done, total: None)
 
 
-def test_wanda_is_weight_times_input_norm_summed_over_the_unit(tmp_path: Path) -> None:
+@each_device
+def test_wanda_is_weight_times_input_norm_summed_over_the_unit(tmp_path: Path, device: str) -> None:
     base = tiny_llama(tmp_path)
     products = {name: value.detach() for name, value in wanda_by_hand(base).items()}
-    assert_equals_by_hand(streamed_wanda(base), products, rel=1e-4)
+    assert_equals_by_hand(streamed_wanda(base, device), products, rel={"cpu": 1e-4, "cuda": 1e-3}[device])
 
 
+@each_device
 @pytest.mark.parametrize("family", FAMILIES)
-def test_wanda_scores_every_unit_of_every_family(tmp_path: Path, family: str) -> None:
+def test_wanda_scores_every_unit_of_every_family(tmp_path: Path, family: str, device: str) -> None:
     base = save_tiny(family, tmp_path)
-    assert_scores_every_unit(geometry_in(base), streamed_wanda(base))
+    assert_scores_every_unit(geometry_in(base), streamed_wanda(base, device))
 
 
 def test_wanda_of_an_expert_takes_the_tokens_that_were_sent_to_it(tmp_path: Path) -> None:

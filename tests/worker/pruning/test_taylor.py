@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from publisher.errors import RequestFault
 from publisher.families.introspection import geometry_of
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
+from worker.models.measure import compute_dtype
 from worker.pruning.taylor import loss_gradient, taylor_importance
 from worker.streaming.model import LayerStream
 from worker.streaming.weights import read_config
@@ -54,23 +56,34 @@ def by_hand(folder: Path) -> dict[str, Tensor]:
     return scores
 
 
-def streamed(folder: Path, scratch: Path, **options: int) -> dict[str, Tensor]:
+def streamed(
+    folder: Path, scratch: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, **options: int
+) -> dict[str, Tensor]:
     scratch.mkdir()
-    geometry = geometry_of(read_config(folder))
-    return taylor_importance(
-        LayerStream(folder, "cpu"), geometry, SEQUENCES, scratch=scratch, report=lambda done, total: None, **options
-    )
+    geometry, stream = geometry_of(read_config(folder)), LayerStream(folder, device, dtype)
+    return taylor_importance(stream, geometry, SEQUENCES, scratch=scratch, report=lambda done, total: None, **options)
 
 
+@each_device
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("activation_bytes", [2**30, 1], ids=["one pass", "pass per sequence"])
-def test_streamed_scores_are_those_of_a_full_backward_pass(tmp_path: Path, family: str, activation_bytes: int) -> None:
+def test_streamed_scores_are_those_of_a_full_backward_pass(
+    tmp_path: Path, family: str, activation_bytes: int, device: str
+) -> None:
     folder = save_tiny(family, tmp_path / "base")
-    found, wanted = streamed(folder, tmp_path / "scratch", activation_bytes=activation_bytes), by_hand(folder)
+    found, wanted = streamed(folder, tmp_path / "scratch", device, activation_bytes=activation_bytes), by_hand(folder)
     assert found.keys() == wanted.keys()
     for key, scores in wanted.items():
         assert scores.abs().sum() > 0, key
-        torch.testing.assert_close(found[key], scores, rtol=1e-4, atol=1e-12)
+        torch.testing.assert_close(found[key], scores, rtol={"cpu": 1e-4, "cuda": 2e-3}[device], atol=1e-12)
+
+
+@each_device
+def test_scores_in_the_type_that_a_device_computes_in_are_in_the_same_order(tmp_path: Path, device: str) -> None:
+    folder = save_tiny("llama", tmp_path / "base", dtype=torch.bfloat16)
+    found, wanted = streamed(folder, tmp_path / "scratch", device, compute_dtype(device)), by_hand(folder)
+    for key, scores in wanted.items():
+        assert torch.corrcoef(torch.stack([found[key], scores]))[0, 1] > 0.99, key
 
 
 def test_weights_stored_in_bf16_score_as_in_fp32(tmp_path: Path) -> None:

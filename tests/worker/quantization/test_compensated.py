@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.devices import each_device
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
 from tests.worker.quantization.gptq import gptq
 from worker.numerics.inverse_hessian import NotPositiveDefinite
@@ -21,12 +22,15 @@ def damped_hessian(inputs: int) -> Tensor:
     return damped(hessian_of(correlated_inputs(600, inputs)))
 
 
+@each_device
 @pytest.mark.parametrize("inputs", [64, 100, 296], ids=["one block a row", "blocks across rows", "several sweeps"])
-def test_equals_the_papers_equations(inputs: int) -> None:
+def test_equals_the_papers_equations(inputs: int, device: str) -> None:
     weights, hessian = [matrix(24, inputs), matrix(7, inputs).flip(1)], damped_hessian(inputs)
-    found = compensated(weights, hessian.clone())
+    found = compensated([weight.to(device) for weight in weights], hessian.clone().to(device))
     for weight, rounded in zip(weights, found, strict=True):
-        torch.testing.assert_close(rounded.double(), gptq(weight, hessian), rtol=0, atol=0)
+        same = rounded.double().cpu() == gptq(weight, hessian)
+        # from a weight that falls to the other side of a tie, others behind it differ
+        assert same.double().mean() >= {"cpu": 1.0, "cuda": 0.95}[device]
 
 
 def test_rounding_it_costs_less_of_what_the_matrix_puts_out() -> None:

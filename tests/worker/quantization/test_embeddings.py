@@ -15,11 +15,13 @@ from transformers import AutoModelForCausalLM, Ernie4_5_MoeConfig, Ernie4_5_MoeF
 import publisher.checkpoint  # noqa: F401 - embeddings in 4 bits
 from publisher.loading.four_bit_everywhere import FourBitEverywhereConfig
 from publisher.loading.four_bit_modules import FourBitTable, dense, rows_of
+from tests.devices import each_device
 from tests.models import TINY, tiny_llama
 from tests.worker.quantization.test_streamed import assert_same, tensors
 from tests.worker.streaming.families import save_tiny
 from worker.models.causal import hidden_states
 from worker.models.head import head_of
+from worker.models.measure import compute_dtype
 from worker.quantization.nf4 import load_published, quantize_nf4, quantize_whole
 
 TOKENS = torch.arange(24).view(2, 12)
@@ -92,13 +94,15 @@ def test_streamed_files_are_those_that_loading_and_saving_makes(base: Path, quan
     assert_same(tensors(quantized), tensors(tmp_path / "whole"))
 
 
+@each_device
 @torch.no_grad()
-def test_it_computes_with_the_dequantized_weights(base: Path, quantized: Path) -> None:
-    published = load_published(quantized, "cpu")
+def test_it_computes_with_the_dequantized_weights(base: Path, quantized: Path, device: str) -> None:
+    published = load_published(quantized, device)
     dense = dense_twin(published, base)
-    found, wanted = published(TOKENS).logits, dense(TOKENS).logits
-    assert found.dtype == torch.float32
-    assert (found - wanted).abs().max() <= 5e-3 * wanted.abs().max()
+    found, wanted = published(TOKENS.to(device)).logits, dense(TOKENS).logits
+    assert found.dtype == compute_dtype(device)
+    near = {"cpu": 5e-3, "cuda": 4e-2}[device]  # eight bits of a number there
+    assert (found.cpu() - wanted).abs().max() <= near * wanted.abs().max()
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from publisher.plan.plan import make_plan
 from publisher.plan.sizes import NF4_TABLES
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.quantization.test_embeddings import dense_twin
 from tests.worker.stages.building import PRUNING, prose, request_for
@@ -36,12 +37,13 @@ TOKENS = torch.arange(5 * 24).view(5, 24) % 250
 V_PROJ = "model.layers.{}.self_attn.v_proj"
 
 
+@each_device
 @torch.no_grad()
-def test_errors_are_those_of_the_whole_model_s_hidden_states(tmp_path: Path) -> None:
+def test_errors_are_those_of_the_whole_model_s_hidden_states(tmp_path: Path, device: str) -> None:
     base = tiny_llama(tmp_path / "base", dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     names = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    found = rounding_errors(LayerStream(base, "cpu"), TOKENS, names - {V_PROJ.format(0) + ".weight"}, scratch=tmp_path)
+    found = rounding_errors(LayerStream(base, device), TOKENS, names - {V_PROJ.format(0) + ".weight"}, scratch=tmp_path)
     assert found.keys() == names - {"lm_head.weight", V_PROJ.format(0) + ".weight"}
     for name, error in found.items():
         layer, weight = int(name.split(".")[2]), model.get_parameter(name)
@@ -54,7 +56,9 @@ def test_errors_are_those_of_the_whole_model_s_hidden_states(tmp_path: Path) -> 
         handle.remove()
         before, after = (output.double() for output in outputs)
         apart, size = (after - before).square().sum(-1), before.square().sum(-1)
-        assert error == pytest.approx(float((apart / size).mean() + apart.sum() / size.sum()), rel=1e-3)
+        assert error == pytest.approx(
+            float((apart / size).mean() + apart.sum() / size.sum()), rel={"cpu": 1e-3, "cuda": 2e-2}[device]
+        )
 
 
 def test_the_worst_for_their_size_stay_as_far_as_they_fit() -> None:

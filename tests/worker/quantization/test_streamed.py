@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from publisher.errors import JobCancelled
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
 from worker.context import RecordingContext
@@ -35,9 +36,9 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-def both_ways(model: Path, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    quantize_nf4(model, folder / "streamed", "cpu")
-    quantize_whole(model, folder / "whole", "cpu")
+def both_ways(model: Path, folder: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    quantize_nf4(model, folder / "streamed", device)
+    quantize_whole(model, folder / "whole", device)
     return tensors(folder / "streamed"), tensors(folder / "whole")
 
 
@@ -48,7 +49,8 @@ def test_every_tensor_is_the_one_that_transformers_writes(family: str, dtype: to
     assert_same(*both_ways(save_tiny(family, tmp_path / "base", dtype=dtype), tmp_path))
 
 
-def test_widths_that_no_block_divides_and_layers_that_differ(tmp_path: Path) -> None:
+@each_device
+def test_widths_that_no_block_divides_and_layers_that_differ(tmp_path: Path, device: str) -> None:
     odd = tiny_llama(
         tmp_path / "base",
         hidden_size=40,
@@ -57,13 +59,25 @@ def test_widths_that_no_block_divides_and_layers_that_differ(tmp_path: Path) -> 
         head_dim=10,
         per_layer_config={"1": {"intermediate_size": 33}},
     )
-    assert_same(*both_ways(odd, tmp_path))
+    assert_same(*both_ways(odd, tmp_path, device))
 
 
-def test_weights_of_many_blocks(tmp_path: Path) -> None:
+@each_device
+def test_the_bytes_are_a_cpus_but_for_ties(tmp_path: Path, device: str) -> None:
+    model = tiny_llama(tmp_path / "base", hidden_size=128, intermediate_size=320, head_dim=32)
+    for name, on in (("cpu", "cpu"), ("there", device)):
+        quantize_nf4(model, tmp_path / name, on)
+    wanted, found = (tensors(tmp_path / name) for name in ("cpu", "there"))
+    for name, tensor in wanted.items():
+        same = (found[name] == tensor).double().mean()
+        assert same > 0.99, name
+
+
+@each_device
+def test_weights_of_many_blocks(tmp_path: Path, device: str) -> None:
     """A matrix that is read in several pieces, of rows that no quantization block divides."""
     wide = tiny_llama(tmp_path / "base", hidden_size=1032, intermediate_size=5003, num_hidden_layers=1, head_dim=8)
-    found, wanted = both_ways(wide, tmp_path)
+    found, wanted = both_ways(wide, tmp_path, device)
     assert_same(found, wanted)
     assert found["model.layers.0.mlp.down_proj.weight"].shape == (1032 * 5003 // 2, 1)
 

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import torch
 
+from tests.devices import each_device
 from tests.worker.streaming.families import save_tiny
 from worker.streaming.capture import call_layer
 from worker.streaming.hidden import CalibrationStates
 from worker.streaming.model import LayerStream
 
 
+@each_device
 @torch.no_grad()
-def test_states_in_a_file_are_those_in_memory(tmp_path: Path) -> None:
-    stream = LayerStream(save_tiny("gemma3", tmp_path / "base"), "cpu")
+def test_states_in_a_file_are_those_in_memory(tmp_path: Path, device: str) -> None:
+    stream = LayerStream(save_tiny("gemma3", tmp_path / "base"), device)
     sequences = torch.randint(1, 320, (7, 700), generator=torch.Generator().manual_seed(0))
     in_memory = CalibrationStates(stream, sequences, tmp_path)
     in_file = CalibrationStates(stream, sequences, tmp_path, most_in_memory=0)

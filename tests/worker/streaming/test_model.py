@@ -10,23 +10,45 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from publisher.errors import RequestFault
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.streaming.families import FAMILIES, save_tiny
 from worker.streaming.capture import call_layer
 from worker.streaming.model import LayerStream
 
 TOKENS = torch.randint(0, 320, (3, 17), generator=torch.Generator().manual_seed(1))
+#: of a GPU's fp32 and a CPU's
+NEAR = {"cpu": 1e-5, "cuda": 1e-4}
 
 
+@each_device
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("stored", "max_shard_size"), [(torch.float32, "5GB"), (torch.bfloat16, "20KB")])
 def test_streamed_logits_are_the_models_own(
-    tmp_path: Path, family: str, stored: torch.dtype, max_shard_size: str
+    tmp_path: Path, family: str, stored: torch.dtype, max_shard_size: str, device: str
 ) -> None:
     folder = save_tiny(family, tmp_path, dtype=stored, max_shard_size=max_shard_size)
     with torch.no_grad():
         own = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(TOKENS).logits
-    torch.testing.assert_close(LayerStream(folder, "cpu").streamed_logits(TOKENS), own, rtol=1e-5, atol=1e-5)
+    stream = LayerStream(folder, device)
+    for _ in range(2):  # the second time in memory that was used before
+        found = stream.streamed_logits(TOKENS).cpu()
+        torch.testing.assert_close(found, own, rtol=NEAR[device], atol=NEAR[device])
+
+
+@each_device
+def test_weights_that_are_emptied_are_not_overwritten_before_they_were_used(tmp_path: Path, device: str) -> None:
+    """On a GPU the computation may lag behind those who ask for it: here by a second."""
+    stream = LayerStream(tiny_llama(tmp_path, vocab_size=4096, hidden_size=256), device)
+    wanted = stream.inputs(TOKENS).hidden.clone()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda._sleep(2_000_000_000)  # cycles
+    found = stream.inputs(TOKENS).hidden
+    for index in range(stream.layers):
+        with stream.layer(index, ahead=index + 1):
+            pass
+    assert torch.equal(found, wanted)
 
 
 def test_head_gives_the_logits_of_chosen_positions_and_gradients(tmp_path: Path) -> None:
@@ -134,15 +156,3 @@ def test_layers_of_different_widths_stream_too(tmp_path: Path) -> None:
     with torch.no_grad():
         own = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(TOKENS).logits
     torch.testing.assert_close(LayerStream(folder, "cpu").streamed_logits(TOKENS), own, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
-def test_streamed_logits_on_the_gpu_are_the_models_own(tmp_path: Path, family: str) -> None:
-    folder = save_tiny(family, tmp_path, max_shard_size="20KB")
-    with torch.no_grad():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to("cuda").eval()
-        own = model(TOKENS.cuda()).logits
-    stream = LayerStream(folder, "cuda")
-    for _ in range(3):
-        torch.testing.assert_close(stream.streamed_logits(TOKENS), own, rtol=1e-4, atol=1e-4)

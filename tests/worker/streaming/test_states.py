@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.devices import each_device
 from worker.streaming.states import IN_MEMORY, StateStore
 
 
+@each_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("total", [IN_MEMORY, IN_MEMORY + 1], ids=["memory", "disk"])
-def test_states_come_back(tmp_path: Path, total: int, dtype: torch.dtype) -> None:
-    store = StateStore(tmp_path, total, torch.device("cpu"))
-    first, second = torch.randn(2, 3, 5).to(dtype), torch.randn(4, 3, 5).to(dtype)
+def test_states_come_back(tmp_path: Path, total: int, dtype: torch.dtype, device: str) -> None:
+    store = StateStore(tmp_path, total, torch.device(device))
+    first, second = (torch.randn(rows, 3, 5).to(device, dtype) for rows in (2, 4))
     store.put("a", first)
     store.put("b", second.transpose(0, 1))
     assert torch.equal(store.get("a"), first)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.devices import each_device
 from worker.models.head import Head
 from worker.training.objective import (
     NO_LABEL,
@@ -104,6 +105,22 @@ def test_loss_passes_gradcheck(head: Head) -> None:
 def test_bf16_products_keep_the_loss_in_fp32() -> None:
     states, head = TEACHER_STATES.bfloat16(), TEACHER_HEAD.to(torch.bfloat16)
     assert next_token_loss(states, head, torch.zeros(TOKENS, dtype=torch.int32)).dtype == torch.float32
+
+
+@each_device
+@pytest.mark.parametrize("kind", ["whole vocabulary", "likeliest tokens"])
+def test_autocast_rounds_no_divergence(device: str, kind: str) -> None:
+    """Training and held-out text are measured within autocast on a GPU: bf16 has three digits of a loss."""
+    head = Head(WEIGHT.bfloat16().to(device))
+    states = (TEACHER_STATES[:, :HIDDEN] / 4).to(device, torch.bfloat16).requires_grad_()
+    base = WholeVocabulary(TEACHER_STATES.to(device, torch.bfloat16), Head(TEACHER_HEAD.weight.bfloat16().to(device)))
+    likeliest = base.head.logits(base.hidden).log_softmax(-1).topk(5)
+    teacher = base if kind == "whole vocabulary" else LikeliestTokens(likeliest.indices, likeliest.values)
+    wanted = _with_gradient(distillation_loss(states, head, teacher), states)
+    with torch.autocast(device, torch.bfloat16):
+        found = distillation_loss(states, head, teacher)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(_with_gradient(found, states), wanted, rtol=1e-6, atol=0)
 
 
 @HEADS

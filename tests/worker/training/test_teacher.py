@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from tests.devices import each_device
 from tests.models import tiny_llama
 from tests.worker.alignment.builds import prepare, request
 from worker.context import RecordingContext
@@ -28,12 +29,12 @@ K = 7
 class Loading:
     """Counts how often the base model is asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.times = folder, 0
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.folder, self.device, self.times = folder, device, 0
 
     def __call__(self) -> PreTrainedModel:
         self.times += 1
-        return load_causal(self.folder, "cpu")
+        return load_causal(self.folder, self.device, torch.float32)
 
 
 @pytest.fixture
@@ -51,17 +52,21 @@ def said(base: KeptBase, tokens: Tensor) -> LikeliestTokens:
 
 def assert_are_likeliest(found: LikeliestTokens, tokens: Tensor, model: PreTrainedModel, temperature: float) -> None:
     with torch.no_grad():
-        wanted = (model(tokens).logits / temperature).log_softmax(-1).flatten(0, 1).topk(K)
+        wanted = (model(tokens.to(model.device)).logits / temperature).log_softmax(-1).flatten(0, 1).topk(K)
     assert torch.equal(found.indices.long(), wanted.indices)
     torch.testing.assert_close(found.log_probabilities.float(), wanted.values, rtol=1e-3, atol=1e-3)
 
 
+@each_device
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_kept_tokens_are_the_models_likeliest(tmp_path: Path, loading: Loading, temperature: float) -> None:
+def test_kept_tokens_are_the_models_likeliest(
+    tmp_path: Path, loading: Loading, temperature: float, device: str
+) -> None:
+    loading.device = device
     kept = KeptTokens(text(), K, temperature)
     base = KeptBase(kept, tmp_path / "kept", loading)
     for _ in range(2):  # computed, then read
-        assert_are_likeliest(said(base, text()[2:4]), text()[2:4], loading(), temperature)
+        assert_are_likeliest(said(base, text()[2:4].to(device)), text()[2:4], loading(), temperature)
 
 
 def test_the_base_model_is_asked_once_for_each_sequence_by_all_who_share_the_file(

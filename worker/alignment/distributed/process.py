@@ -124,8 +124,8 @@ def _joined(place: Place, work: Work[T], pipe: Connection) -> T | None:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-        if sys.platform == "linux":  # all are on this machine, and nobody else is to join
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if sys.platform == "linux":  # all are on this machine, and nobody else is to join
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # gloo beside NCCL: what is agreed on are numbers on the CPU
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     meeting = f"file://{place.meeting.absolute()}"

@@ -29,6 +29,7 @@ from worker.alignment.distributed.tensors import gathered
 from worker.alignment.state import (
     TrainingProgress,
     TrainingState,
+    is_of_this_kind,
     load_state,
     save_state,
     save_tensors,
@@ -107,8 +108,8 @@ class Several:
                 log(f"The training state that is there is of {there}: alignment starts over on {self.size}.")
             return None
         state = load_state(self._part(file, parts.progress.steps))
-        if self.any(state is None):
-            log("The training state that is there is damaged: alignment starts over.")
+        if self.any(state is None or not is_of_this_kind(self.device, state)):
+            log("The training state that is there is damaged, or of another kind of device: alignment starts over.")
             return None
         assert state is not None, "all have theirs"
         return TrainingState(state.tensors, parts.progress, state.layout)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from worker.alignment.state import (
     TrainingState,
+    is_of_this_kind,
     load_state,
     save_state,
     save_tensors,
@@ -98,6 +99,9 @@ class Alone:
         state = load_state(file)
         if state is None and file.with_name(PARTS).exists():
             log("The training state that is there is of several devices: alignment starts over on one.")
+        if state is not None and not is_of_this_kind(self.device, state):
+            log("The training state that is there is of another kind of device: alignment starts over.")
+            return None
         return state
 
     def save_weights(self, file: Path, model: PreTrainedModel) -> None:

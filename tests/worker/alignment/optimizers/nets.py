@@ -37,7 +37,9 @@ def train(net: Net, optimizer: TorchOptimizer, steps: range) -> list[float]:
     losses = []
     for step in steps:
         generator = torch.Generator().manual_seed(step % 4)
+        device = net.up.weight.device
         tokens, wanted = torch.randint(300, (32,), generator=generator), torch.randn(32, 96, generator=generator)
+        tokens, wanted = tokens.to(device), wanted.to(device)
         optimizer.zero_grad()
         loss = (net(tokens) - wanted).square().mean()
         loss.backward()

@@ -7,15 +7,18 @@ import torch
 from safetensors import safe_open
 
 from publisher.recipe import Optimizer
+from tests.devices import each_device
 from tests.worker.alignment.optimizers.nets import Net, alignment, train
 from worker.alignment.optimizers import make_optimizer
 from worker.alignment.optimizers.state import pack_state, unpack_state
-from worker.alignment.state import save_tensors
+from worker.alignment.state import random_state, restore_random_state, save_tensors
 
 
+@each_device
 @pytest.mark.parametrize("name", list(Optimizer))
-def test_a_state_from_a_file_steps_to_the_same_bits(tmp_path: Path, name: Optimizer) -> None:
-    first, second = Net(), Net(seed=1)
+def test_a_state_from_a_file_steps_to_the_same_bits(tmp_path: Path, name: Optimizer, device: str) -> None:
+    """And random projections to the same numbers: on a GPU they are drawn there."""
+    first, second = Net().to(device), Net(seed=1).to(device)
     optimizer = make_optimizer(first, alignment(name))
     train(first, optimizer, range(5))
     tensors, layout = pack_state(optimizer)
@@ -25,9 +28,9 @@ def test_a_state_from_a_file_steps_to_the_same_bits(tmp_path: Path, name: Optimi
     with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         unpack_state(again, stored, file.metadata()["layout"])
-    random = torch.get_rng_state()
+    random = random_state(torch.device(device))
     losses = train(first, optimizer, range(5, 9))
-    torch.set_rng_state(random)
+    restore_random_state(torch.device(device), random)
     assert train(second, again, range(5, 9)) == losses
     for left, right in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(left, right)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from publisher.recipe import Pruning
+from tests.devices import each_device
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
 from worker.pruning.unstructured.criteria import by_magnitude, by_wanda
 from worker.pruning.unstructured.sparsegpt import by_sparsegpt
@@ -31,15 +32,26 @@ CRITERIA = pytest.mark.parametrize("criterion", [magnitude, wanda, sparsegpt])
 PATTERNS = pytest.mark.parametrize("pattern", [SemiStructured(2, 4), SemiStructured(4, 8)])
 
 
+@each_device
 @CRITERIA
 @pytest.mark.parametrize("ratio", [0.01, 0.29, 0.5, 0.58, 0.9])
-def test_every_criterion_keeps_the_count_of_the_plan(criterion: Criterion, ratio: float) -> None:
-    weight = matrix(7, 200, dtype=torch.bfloat16)
-    pruned = criterion(weight, correlated_inputs(400, 200), Unstructured(ratio))
+def test_every_criterion_keeps_the_count_of_the_plan(criterion: Criterion, ratio: float, device: str) -> None:
+    weight = matrix(7, 200, dtype=torch.bfloat16).to(device)
+    pruned = criterion(weight, correlated_inputs(400, 200).to(device), Unstructured(ratio))
     assert int(pruned.kept.sum()) == 7 * (200 - int(200 * ratio))
     assert pruned.weight.dtype == torch.bfloat16
     assert (pruned.weight[~pruned.kept] == 0).all()
     assert not pruned.weight[~pruned.kept].signbit().any()
+
+
+@each_device
+@pytest.mark.parametrize("sparsity", [Unstructured(0.5), SemiStructured(2, 4)])
+@pytest.mark.parametrize("criterion", [magnitude, wanda])
+def test_of_equal_scores_the_same_stay_on_every_device(criterion: Criterion, sparsity: Sparsity, device: str) -> None:
+    """Weights of a few values only, as those in bf16 nearly are; inputs of one size, so that scores are equal, too."""
+    weight, inputs = (matrix(33, 136) * 2).round() / 2, torch.ones(16, 136, dtype=torch.float64)
+    found = criterion(weight.to(device), inputs.to(device), sparsity)
+    assert torch.equal(found.kept.cpu(), criterion(weight, inputs, sparsity).kept)
 
 
 @CRITERIA

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.devices import each_device
 from tests.worker.pruning.unstructured.layers import correlated_inputs, hessian_of, matrix
 from worker.numerics.inverse_hessian import NotPositiveDefinite
 from worker.pruning.unstructured.sparsegpt import BLOCK, by_sparsegpt
@@ -40,13 +41,14 @@ def _chosen(scores: Tensor, sparsity: Sparsity, start: int, stop: int) -> Tensor
     return scores > scores.flatten().sort().values[removed - 1]
 
 
+@each_device
 @pytest.mark.parametrize("sparsity", [Unstructured(0.5), Unstructured(0.3), SemiStructured(2, 4), SemiStructured(4, 8)])
-def test_equals_the_papers_algorithm(sparsity: Sparsity) -> None:
+def test_equals_the_papers_algorithm(sparsity: Sparsity, device: str) -> None:
     weight, hessian = matrix(24, 2 * BLOCK + 40), hessian_of(correlated_inputs(600, 2 * BLOCK + 40))
     expected, expected_kept = algorithm_1(weight, hessian, sparsity)
-    pruned = by_sparsegpt([weight], hessian.clone(), sparsity)[0]
-    assert torch.equal(pruned.kept, expected_kept)
-    torch.testing.assert_close(pruned.weight, expected, rtol=0, atol=1e-9)
+    pruned = by_sparsegpt([weight.to(device)], hessian.clone().to(device), sparsity)[0]
+    assert torch.equal(pruned.kept.cpu(), expected_kept)
+    torch.testing.assert_close(pruned.weight.cpu(), expected, rtol=0, atol=1e-9)
 
 
 def test_what_is_left_is_the_least_squares_fit_when_the_first_columns_go() -> None:

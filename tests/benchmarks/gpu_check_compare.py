@@ -1,0 +1,102 @@
+"""Whether a build on a GPU gave what the same recipe gives on a CPU, up to ties and rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from tests.benchmarks.gpu_check_build import Made
+
+#: Standard errors of the gain's difference that count as noise.
+NOISE = 2.0
+_GAIN, _ERROR = "gain, nats", "gain's standard error"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one layer's heads or neurons.
+
+    `equal`: share of the kept ones that both kept. `furthest`: of those that only one kept, the largest distance of
+    the score from the least that the CPU kept, relative to it; 0 where there are none, and a tie is nearly 0. `scores`:
+    median relative difference of the scores, which is how near the devices compute.
+    """
+
+    where: str
+    kept: int
+    equal: float
+    furthest: float
+    scores: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`inputs`: files that were not the same, which makes all else worthless. `figures`: name → (here, on the CPU)."""
+
+    inputs: list[str]
+    layers: list[Agreement]
+    figures: dict[str, tuple[float | None, float | None]]
+    within_noise: bool
+
+    @property
+    def equal(self) -> float:
+        """Share of all kept units that both kept."""
+        kept = sum(layer.kept for layer in self.layers)
+        return sum(layer.equal * layer.kept for layer in self.layers) / kept if kept else 1.0
+
+
+def compare(found: Made, wanted: Made) -> Comparison:
+    """`wanted` is the CPU's."""
+    names = sorted(found.kept.keys() | wanted.kept.keys())
+    return Comparison(
+        inputs=[name for name in wanted.inputs if found.inputs.get(name) != wanted.inputs[name]],
+        layers=[_agreement(name, found, wanted) for name in names],
+        figures={name: (found.figures.get(name), value) for name, value in wanted.figures.items()},
+        within_noise=found.verdict == wanted.verdict and _gains_agree(found, wanted),
+    )
+
+
+def said(comparison: Comparison) -> Iterator[str]:
+    """Lines for people."""
+    if comparison.inputs:
+        yield f"NOT THE SAME INPUTS: {', '.join(comparison.inputs)}"
+    yield f"kept units that both kept: {comparison.equal:.4%}"
+    for layer in comparison.layers:
+        if layer.equal < 1:
+            yield (
+                f"  {layer.where}: {layer.equal:.4%} of {layer.kept}; others' scores at most {layer.furthest:.2e} from "
+                f"the cut, scores {layer.scores:.2e} apart (median)"
+            )
+    for name, (here, there) in comparison.figures.items():
+        yield f"  {name:24} {_number(here):>10} on the CPU {_number(there):>10}"
+    verdict = "within" if comparison.within_noise else "NOT WITHIN"
+    yield f"gain and verdict {verdict} {NOISE:g} standard errors of the CPU's"
+
+
+def _agreement(name: str, found: Made, wanted: Made) -> Agreement:
+    here, there = set(found.kept.get(name, [])), set(wanted.kept.get(name, []))
+    scores, others = wanted.scores[name], found.scores[name]
+    here, there = here or set(range(len(others))), there or set(range(len(scores)))  # one of both pruned none of them
+    cut = min(scores[unit] for unit in there)
+    return Agreement(
+        where=name,
+        kept=len(there),
+        equal=len(here & there) / max(len(here), len(there)),
+        furthest=max((_relative(scores[unit], cut) for unit in here ^ there), default=0.0),
+        scores=median(_relative(one, other) for one, other in zip(others, scores, strict=True)),
+    )
+
+
+def _relative(value: float, wanted: float) -> float:
+    return abs(value - wanted) / abs(wanted) if wanted else float(value != wanted)
+
+
+def _gains_agree(found: Made, wanted: Made) -> bool:
+    """Both measured the same documents, so that this allows more than there should be."""
+    errors = [made.figures[_ERROR] or 0.0 for made in (found, wanted)]
+    here, there = (made.figures[_GAIN] or 0.0 for made in (found, wanted))
+    return abs(here - there) <= NOISE * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
