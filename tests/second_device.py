@@ -62,13 +62,10 @@ def second_device() -> Iterator[torch.device]:
     loading = patch.object(safetensors.torch, "safe_open", _Opened)
     eager = torch._dynamo.config.patch(disable=True)
     one_thread = torch.autograd.set_multithreading_enabled(False)  # else an error within it ends the process
-    swapping = torch.__future__.get_swap_module_params_on_conversion()
-    torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay themselves, as they do with CUDA
     try:
         with generators, pinning, loading, eager, one_thread:
             yield torch.device(NAME, 0)
     finally:
-        torch.__future__.set_swap_module_params_on_conversion(swapping)
         _device.present = False
 
 
@@ -306,9 +303,14 @@ def _kernel(op: Any, *args: Any, **kwargs: Any) -> Any:
     if operation.name in _BY_HAND:
         return _BY_HAND[operation.name](*args)
     growing = {name: torch.empty(0, dtype=given[name].dtype) for name in operation.outs if not given[name].numel()}
-    args = tuple(_tensor_if(tensor, _each(_on_cpu, value)) for tensor, value in zip(operation.takes_tensor, args))
+    args = tuple(
+        _tensor_if(tensor, _each(_on_cpu, value)) for tensor, value in zip(operation.takes_tensor, args, strict=False)
+    )
     kwargs = {name: _each(_on_cpu, value) for name, value in kwargs.items()}
-    with _chance_of(operation, given):
+    if operation.draws:
+        with _chance_of(given.get("generator")):
+            found = op(*args, **kwargs | growing)
+    else:
         found = op(*args, **kwargs | growing)
     for name, grown in growing.items():
         given[name].data = _from_cpu(grown)
@@ -337,10 +339,18 @@ def _resized(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor
 
 
+def _laid_over(tensor: Tensor, source: Any, *where: Any) -> Tensor:
+    """`Tensor.set_` with a storage, which copies of storages use; whoever holds the storage holds its memory."""
+    memory = torch._C._construct_storage_from_data_pointer(source.data_ptr(), CPU, source.nbytes())
+    tensor.data = _from_cpu(torch.empty(0, dtype=tensor.dtype).set_(memory, *where))
+    return tensor
+
+
 #: what the CPU has no kernel for, and what changes more than values
 _BY_HAND: dict[str, Callable[..., Any]] = {
     "_copy_from": _copied,
     "resize_": _resized,
+    "set_": _laid_over,
     "record_stream": lambda tensor, stream: None,
 }
 
@@ -362,12 +372,11 @@ def _refuse_mixed(operation: _Operation, given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _chance_of(operation: _Operation, given: dict[str, Any]) -> Iterator[None]:
+def _chance_of(generator: torch.Generator | None) -> Iterator[None]:
     """Numbers that are drawn without a generator come from the device's own."""
-    generator = given.get("generator")
     if generator is not None and generator._cdata not in _generators:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
-    if generator is not None or not operation.draws:
+    if generator is not None:
         yield
         return
     before = torch.get_rng_state()
