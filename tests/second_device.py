@@ -13,7 +13,10 @@ the name away, computes, and gives it back.
 Refused as CUDA refuses: tensors of two devices in one operation, but for single numbers (no axes) of the CPU beside
 tensors of the device, where each value is computed from its own, and for indices; generators of the other device;
 `numpy()`. Allowed are copies. What it cannot show: kernels' own limits and rounding, that something is slow, that two
-streams ran into each other.
+streams ran into each other. `Module.to` makes new parameters, where with CUDA they stay themselves.
+
+An error in the middle of `backward` ends the process (PyTorch 2.13, for devices that are made in Python): pytest's
+stack then shows which `backward` of which test it was, and stderr what met.
 
 Once in a process PyTorch knows the device, for as long as the process lives; outside of `second_device` it says that
 none is there.
@@ -22,6 +25,7 @@ none is there.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -61,7 +65,7 @@ def second_device() -> Iterator[torch.device]:
     pinning = patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor.clone())
     loading = patch.object(safetensors.torch, "safe_open", _Opened)
     eager = torch._dynamo.config.patch(disable=True)
-    one_thread = torch.autograd.set_multithreading_enabled(False)  # else an error within it ends the process
+    one_thread = torch.autograd.set_multithreading_enabled(False)  # stacks then begin in the test
     try:
         with generators, pinning, loading, eager, one_thread:
             yield torch.device(NAME, 0)
@@ -365,10 +369,11 @@ def _refuse_mixed(operation: _Operation, given: dict[str, Any]) -> None:
             if not isinstance(tensor, Tensor) or is_elsewhere(tensor):
                 continue
             if tensor.dim() or argument in operation.written or not operation.takes_numbers:
-                raise RuntimeError(
-                    f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
-                    f"{tensor.device}! ({operation.schema.name}: {argument})"
-                )
+                words = f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
+                words += f"{tensor.device}! ({operation.schema.name}: {argument})"
+                if torch._C._current_autograd_node() is not None:
+                    print(words, file=sys.stderr, flush=True)  # the process may end here, see above
+                raise RuntimeError(words)
 
 
 @contextmanager
