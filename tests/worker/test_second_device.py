@@ -1,4 +1,4 @@
-"""The whole pipeline on a device whose tensors refuse to meet the CPU's (tests/second_device.py).
+"""The whole pipeline on a device whose tensors refuse to meet the CPU's (tests/second_device).
 
 What fails here with "Expected all tensors to be on the same device" would fail on the first GPU.
 """

@@ -1,4 +1,4 @@
-"""`sft` on a device whose tensors refuse to meet the CPU's (tests/second_device.py)."""
+"""`sft` on a device whose tensors refuse to meet the CPU's (tests/second_device)."""
 
 from __future__ import annotations
 
