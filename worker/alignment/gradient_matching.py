@@ -29,6 +29,7 @@ from publisher.checkpoint.recovery.methods.lora_placement import cut_matrix
 from worker.alignment.reference_adapter import ReferenceAdapter
 from worker.alignment.state import random_state, restore_random_state
 from worker.models.causal import hidden_states
+from worker.models.device import is_gpu
 from worker.models.head import head_of
 from worker.models.measure import compute_dtype
 from worker.probe.probe import linear_layers
@@ -123,7 +124,7 @@ class GradientMatching:
                 pause()
                 dtype = compute_dtype(tokens.device)
                 with (
-                    torch.autocast(tokens.device.type, dtype, enabled=tokens.device.type == "cuda"),
+                    torch.autocast(tokens.device.type, dtype, enabled=is_gpu(tokens.device)),
                     states_between(self._base, layers) as found,
                 ):
                     hidden = hidden_states(self._base, tokens)

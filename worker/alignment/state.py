@@ -16,9 +16,11 @@ from torch.optim import Optimizer
 
 from worker.alignment.distributed.tensors import own_part, parted_like
 from worker.alignment.optimizers.state import pack_state, unpack_state
+from worker.models.device import is_gpu, module_of
 
 _PROGRESS, _LAYOUT = "progress", "optimizer"
 _WEIGHTS = "weights."
+_RANDOM = "random."
 
 
 class Check(BaseModel):
@@ -123,16 +125,21 @@ def restore_training(model: nn.Module, optimizer: Optimizer, state: TrainingStat
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """The generators that dropout and random projections draw from."""
-    states = {"random.cpu": torch.get_rng_state()}
-    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    states = {_of(torch.device("cpu")): torch.get_rng_state()}
+    return states | ({_of(device): module_of(device).get_rng_state(device)} if is_gpu(device) else {})
 
 
 def is_of_this_kind(device: torch.device, state: TrainingState) -> bool:
     """Whether training on `device` can go on from it: a CPU's lacks the GPU's generator, and counts steps elsewhere."""
-    return ("random.cuda" in state.tensors) == (device.type == "cuda")
+    generators = {name for name in state.tensors if name.startswith(_RANDOM)}
+    return generators == random_state(device).keys()
 
 
 def restore_random_state(device: torch.device, tensors: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    torch.set_rng_state(tensors[_of(torch.device("cpu"))])
+    if is_gpu(device):
+        module_of(device).set_rng_state(tensors[_of(device)], device)
+
+
+def _of(device: torch.device) -> str:
+    return f"{_RANDOM}{device.type}"

@@ -7,6 +7,7 @@ import torch
 from publisher.architecture.geometry import Geometry
 from publisher.architecture.sparsity import is_projection
 from publisher.recipe import ProbeBudget
+from worker.models.device import is_gpu
 from worker.models.measure import compute_dtype
 from worker.training.batch_loss import rows_at_once
 from worker.training.objective import LOGITS_AT_ONCE
@@ -18,9 +19,9 @@ _LOGIT_BUFFERS = 3
 _OUTPUTS_KEPT = 2
 #: Of that, with what is made on the way and what the allocator holds on to. SmolLM2-135M on the CPU: 2,961 MiB
 #: estimated, 2,831 measured. CUDA's allocator wastes less.
-_OF_KEPT = {"cpu": 3.0, "cuda": 1.25}
+_OF_KEPT, _OF_KEPT_ON_GPU = 3.0, 1.25
 #: The process itself, with its libraries; a GPU's memory holds none of it.
-_PROCESS = {"cpu": 2**29, "cuda": 0}
+_PROCESS = 2**29
 
 
 def lora_memory(geometry: Geometry, budget: ProbeBudget, device: torch.device) -> int:
@@ -30,10 +31,10 @@ def lora_memory(geometry: Geometry, budget: ProbeBudget, device: torch.device) -
     tokens = rows_at_once(device, budget.sequence_length) * budget.sequence_length
     sides, _ = _projections(geometry)
     return (
-        _PROCESS[device.type]
+        (0 if is_gpu(device) else _PROCESS)
         + geometry.parameters() * width
         + budget.rank * sides * 4 * _FP32
-        + int(tokens * kept_values(geometry) * width * _OF_KEPT[device.type])
+        + int(tokens * kept_values(geometry) * width * (_OF_KEPT_ON_GPU if is_gpu(device) else _OF_KEPT))
         + _LOGIT_BUFFERS * LOGITS_AT_ONCE * _FP32
     )
 

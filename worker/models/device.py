@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
@@ -20,21 +21,34 @@ class Device:
     memory: int
 
 
+def is_gpu(device: torch.device | str) -> bool:
+    """Whether it has memory and a queue of its own: CUDA, or any other accelerator that torch knows."""
+    return torch.device(device).type != "cpu"
+
+
+def module_of(device: torch.device | str) -> ModuleType:
+    """Where torch keeps a GPU's streams, memory and random state: `torch.cuda` for CUDA."""
+    module: ModuleType = torch.get_device_module(torch.device(device))
+    return module
+
+
 def choose_device(setting: str) -> Device:
     """The device that `setting` names (PUBLISHER_WORKER_DEVICE or --device); `auto`: the first GPU, or else the CPU.
 
     Raises InfrastructureFault if it is not there.
     """
-    available = torch.cuda.device_count()
-    if setting == "cpu" or (setting == "auto" and not available):
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.device_count()):
         return Device("cpu", platform.processor() or platform.machine(), _physical_memory())
     device = torch.device("cuda" if setting == "auto" else setting)
+    available = module_of(device).device_count()
     if (device.index or 0) >= available:
         way_out = (
             "Choose auto, cpu, or a device that is there (PUBLISHER_WORKER_DEVICE or _DEVICES, --device or --devices)."
         )
-        raise InfrastructureFault(f"there is no {setting}: this machine has {available} CUDA devices.", way_out=way_out)
-    properties = torch.cuda.get_device_properties(device)
+        raise InfrastructureFault(
+            f"there is no {setting}: this machine has {available} {device.type.upper()} devices.", way_out=way_out
+        )
+    properties = module_of(device).get_device_properties(device)
     return Device(str(device), str(properties.name), int(properties.total_memory))
 
 

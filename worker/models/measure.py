@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from worker.models.device import is_gpu, module_of
+
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK_RSS = "5"
 
@@ -39,13 +41,13 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
 
 def current_peak(device: torch.device) -> int:
     """Bytes at the peak since the last `peak_memory` began."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_resident_bytes()
+    return int(module_of(device).max_memory_allocated(device)) if is_gpu(device) else _peak_resident_bytes()
 
 
 def _reset(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call] # before its first use there are no counters to reset
-        torch.cuda.reset_peak_memory_stats(device)
+    if is_gpu(device):
+        torch.empty(1, device=device)  # before a GPU's first use there are no counters to reset
+        module_of(device).reset_peak_memory_stats(device)
         return
     _return_freed_memory()
     try:
@@ -80,7 +82,7 @@ def measure_flops(device: torch.device | str, dtype: torch.dtype | None = None, 
     Square matrices: 768 wide on the CPU, 4096 on a GPU, which is what the layers of the models there look like.
     """
     device = torch.device(device)
-    size = 4096 if device.type == "cuda" else 768
+    size = 4096 if is_gpu(device) else 768
     left = torch.randn(size, size, device=device).to(dtype or compute_dtype(device))
     out = torch.empty_like(left)
     torch.mm(left, left, out=out)
@@ -101,10 +103,10 @@ def compute_dtype(device: torch.device | str) -> torch.dtype:
     Measured on two cores of a Xeon with AVX-512 BF16 but no AMX, (1024, 576) by (576, 1536): 276 GFLOP/s in
     fp32, 141 in bf16.
     """
-    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    return torch.bfloat16 if is_gpu(device) else torch.float32
 
 
 def synchronize(device: torch.device) -> None:
     """Wait for the GPU, so that a clock that is read next is right."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if is_gpu(device):
+        module_of(device).synchronize(device)

@@ -31,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 import publisher.checkpoint  # noqa: F401 - teaches transformers layers of different widths
 from publisher.errors import UnsupportedModel
 from publisher.files.reading import BASE, reading
+from worker.models.device import is_gpu
 from worker.streaming.capture import LayerInputs, Recorder, call_layer, standing_in
 from worker.streaming.casting import cast_in_use
 from worker.streaming.files import TensorFiles
@@ -66,7 +67,7 @@ class LayerStream:
         self._placement = Placement(self.skeleton, TensorFiles.open(folder), self.device, dtype, as_stored)
         self._users_of_outside = 0
         self._ahead: tuple[int, Future[None]] | None = None
-        self._reader = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
+        self._reader = ThreadPoolExecutor(1) if is_gpu(self.device) else None
         self._layers_return_tuples = self._find_out_what_layers_return()
 
     @property

@@ -22,6 +22,7 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 
 from publisher.errors import RequestFault
+from worker.models.device import is_gpu, module_of
 from worker.streaming.files import TensorFiles
 
 
@@ -47,7 +48,8 @@ class Placement:
         self._refuse_missing()
         self._keep_stored_types()
         self._empty = dict(skeleton.named_parameters(remove_duplicate=False))
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._gpu = module_of(device)
+        self._copies = self._gpu.Stream(device) if is_gpu(device) else None
         _move_buffers(skeleton, device)
 
     @property
@@ -71,7 +73,7 @@ class Placement:
         """
         wanted = set(parameters)
         self._convert(sorted({name for each in wanted for name in self.stored(each)}))
-        with torch.cuda.stream(self._copies):
+        with self._gpu.stream(self._copies):
             for name in wanted - self._tied.keys():
                 self._settle(name)
         if self._copies is not None:
@@ -88,7 +90,7 @@ class Placement:
         """
         if self._copies is not None:
             for name in parameters:
-                _held(self._skeleton, name).record_stream(torch.cuda.current_stream(self._device))
+                _held(self._skeleton, name).record_stream(self._gpu.current_stream(self._device))
 
     def empty(self, parameters: Iterable[str]) -> None:
         """Give their memory back."""

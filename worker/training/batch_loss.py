@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from worker.models.causal import hidden_states
+from worker.models.device import is_gpu
 from worker.models.head import Head
 from worker.models.measure import compute_dtype
 from worker.training.objective import (
@@ -26,7 +27,7 @@ from worker.training.teacher import BaseModel, states_between
 
 #: Tokens that go through a model at once. On two CPU cores 512 are as fast per token as 1,024, and take about 2 seconds
 #: for a model of 135 M parameters, which is how long a cancel may wait; a GPU is busy with 8,192.
-_TOKENS_AT_ONCE = {"cpu": 512, "cuda": 8192}
+_TOKENS_AT_ONCE, _ON_GPU = 512, 8192
 #: Layers whose hidden states are compared: the base model's of all 80 layers of a large one would take gigabytes.
 _COMPARED_LAYERS = 8
 
@@ -109,7 +110,7 @@ def _next_tokens(tokens: Tensor) -> Tensor:
 
 def rows_at_once(device: torch.device, length: int) -> int:
     """How many sequences of `length` tokens go through a model at once."""
-    return max(1, _TOKENS_AT_ONCE[device.type] // length)
+    return max(1, (_ON_GPU if is_gpu(device) else _TOKENS_AT_ONCE) // length)
 
 
 def accumulate_gradients(
@@ -162,7 +163,7 @@ def accumulate_share(model: PreTrainedModel, batch_loss: BatchLoss, share: Share
 def _backward(model: PreTrainedModel, batch_loss: BatchLoss, tokens: Tensor, positions: float) -> Tensor:
     """Divided by `positions`; by infinitely many it has no effect."""
     device = tokens.device
-    with torch.autocast(device.type, compute_dtype(device), enabled=device.type == "cuda"):
+    with torch.autocast(device.type, compute_dtype(device), enabled=is_gpu(device)):
         loss = batch_loss(model, tokens) / positions
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from publisher.corpus.source import Split
 from publisher.errors import RequestFault
 from publisher.recipe.parts import split_by_weight
+from worker.models.device import is_gpu
 from worker.models.measure import compute_dtype
 from worker.text.packing import WeightedSource, pack_tokens
 from worker.training.batch_loss import BatchLoss, rows_at_once
@@ -28,7 +29,7 @@ def mean_loss(model: PreTrainedModel, batch_loss: BatchLoss, sequences: Tensor, 
         total = 0.0
         for part in torch.split(sequences, rows_at_once(device, sequences.shape[1])):
             pause()
-            with torch.autocast(device.type, compute_dtype(device), enabled=device.type == "cuda"):
+            with torch.autocast(device.type, compute_dtype(device), enabled=is_gpu(device)):
                 total += float(batch_loss(model, part.to(device)))
         return total / batch_loss.positions(sequences)
     finally:

@@ -28,6 +28,7 @@ from worker.alignment.state import Check, TrainingProgress, restore_weights, sav
 from worker.alignment.trainable import AllWeights, LowRank
 from worker.alignment.training import Training
 from worker.context import StageContext
+from worker.models.device import is_gpu, module_of
 from worker.models.measure import compute_dtype, peak_memory
 from worker.probe.text import ProbeText
 from worker.request import BuildRequest
@@ -158,8 +159,8 @@ class AlignWork:
     def _train_on_devices(self, text: Text, save_seconds: float) -> Trained:
         """The processes leave the weights in a file, which becomes a model here, on the CPU: it may not fit a GPU."""
         save_tensors(self.state / _TEXT, text.tensors())
-        if self.setup.device.type == "cuda":
-            torch.cuda.empty_cache()  # what earlier stages left is in the way of the process that gets this device
+        if is_gpu(self.setup.device):  # what earlier stages left is in the way of the process that gets this device
+            module_of(self.setup.device).empty_cache()
         work = _OnDevice(replace(self.request, publish=None), self.inputs, self.output, save_seconds)
         trained = run_on_devices(work, self.request.devices, self.state, self.context)
         if text.probe is None:
