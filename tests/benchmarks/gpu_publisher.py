@@ -36,8 +36,8 @@ from publisher.corpus.source import CorpusSource
 from publisher.families.describe import describe
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage
-from tests.benchmarks.gpu_lora import MIB, device_name, write_results
 from tests.benchmarks.gpu_models import LLAMA_2_7B, TINY, write_random
+from tests.benchmarks.gpu_report import MIB, device_name, write_results
 from tests.benchmarks.sides import asked_side, resident, run_module
 from worker.context import RecordingContext
 from worker.request import BaseModelSource, BuildRequest
