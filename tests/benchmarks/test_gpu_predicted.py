@@ -14,7 +14,7 @@ from tests.benchmarks.gpu_lora import training_step, with_lora
 from tests.benchmarks.gpu_models import TINY, geometry_of, widths_at, write_random
 from tests.benchmarks.gpu_predicted import Counting, Predicted, predict
 
-CONFIG = TINY | {"num_hidden_layers": 2}
+CONFIG = TINY | {"num_hidden_layers": 1}
 LAYERS, HIDDEN = CONFIG["num_hidden_layers"], CONFIG["hidden_size"]
 CASE = Case("none", "small", "small", CONFIG, None, length=96, micro=2)
 PLAIN = replace(CASE, four_bit=False, checkpointing=False)
@@ -41,7 +41,7 @@ def attention(case: Case) -> float:
     return LAYERS * (forwards + 2.5) * 4 * case.micro * HIDDEN * case.length**2
 
 
-@pytest.mark.parametrize("case", [CASE, PLAIN, replace(PLAIN, autocast=True)], ids=["nf4", "bf16", "autocast"])
+@pytest.mark.parametrize("case", [CASE, replace(PLAIN, autocast=True)], ids=["nf4", "autocast"])
 def test_a_step_needs_what_was_predicted(case: Case, tmp_path: Path) -> None:
     found, real = predict(case), counted(case, tmp_path)
     assert found.operations - attention(case) == pytest.approx(real.operations, rel=1e-6)
@@ -49,7 +49,7 @@ def test_a_step_needs_what_was_predicted(case: Case, tmp_path: Path) -> None:
 
 
 def test_a_pruned_model_is_predicted_to_hold_what_its_files_have(tmp_path: Path) -> None:
-    case = replace(CASE, widths=widths_at(geometry_of(CONFIG), 0.5, protect_first=0, protect_last=1))
+    case = replace(CASE, widths=widths_at(geometry_of(CONFIG), 0.5, protect_first=0, protect_last=0))
     write_random(tmp_path, case.config, "cpu", widths=case.widths, four_bit=True)
     files = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     found = predict(case)
