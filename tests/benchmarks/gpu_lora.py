@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import publisher.checkpoint  # noqa: F401  lets transformers load layers of different widths
 from tests.benchmarks.sides import asked_side, resident, run_module
 
-MIB = 2**20
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Setup:
     """`micro` sequences of `length` tokens at once, `micros` of them a step. `checkpointing`: activations are computed
-    again in the backward pass."""
+    again in the backward pass. `autocast`: in bf16, as a Trainer trains with `bf16=True`."""
 
     model: str
     device: str
@@ -40,6 +39,7 @@ class Setup:
     steps: int = 8
     rank: int = 8
     checkpointing: bool = True
+    autocast: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def _train(setup: Setup) -> Trained:
     _synchronize(setup.device)
     load_seconds, loaded = time.perf_counter() - begun, _allocated(setup.device)
     parameters = _parameters(model)
-    adapted = _with_lora(model, setup)
-    step = _step_of(adapted, model.config.vocab_size, setup)
+    step = training_step(with_lora(model, setup), setup, _random_tokens(model.config.vocab_size, setup))
     seconds = [_timed(step, setup.device) for _ in range(_WARM_UP + setup.steps)][_WARM_UP:]
     tokens = setup.length * setup.micro * setup.micros
     return Trained(
@@ -85,7 +84,8 @@ def _train(setup: Setup) -> Trained:
     )
 
 
-def _with_lora(model: PreTrainedModel, setup: Setup) -> nn.Module:
+def with_lora(model: PreTrainedModel, setup: Setup) -> nn.Module:
+    """As a user makes it, on all linear layers."""
     linear = {name.rpartition(".")[2] for name, one in model.base_model.named_modules() if isinstance(one, nn.Linear)}
     lora = LoraConfig(task_type="CAUSAL_LM", r=setup.rank, lora_alpha=2 * setup.rank, target_modules=sorted(linear))
     adapted: Any = get_peft_model(model, lora)  # of a class of its own for each task
@@ -96,21 +96,29 @@ def _with_lora(model: PreTrainedModel, setup: Setup) -> nn.Module:
     return adapted
 
 
-def _step_of(model: nn.Module, vocabulary: int, setup: Setup) -> Callable[[], None]:
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
-    generator = torch.Generator(setup.device).manual_seed(1)
+def training_step(
+    model: nn.Module, setup: Setup, draw: Callable[[], Tensor], *, fused: bool = True
+) -> Callable[[], None]:
+    """One optimizer step by AdamW on what `draw` gives, (micro, length) each time."""
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], fused=fused)
+    device = torch.device(setup.device).type
 
     def step() -> None:
         for _ in range(setup.micros):
-            shape = (setup.micro, setup.length)
-            tokens = torch.randint(0, vocabulary, shape, generator=generator, device=setup.device)
-            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            tokens = draw()
+            with torch.autocast(device, torch.bfloat16) if setup.autocast else nullcontext():
+                loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
             (loss / setup.micros).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def _random_tokens(vocabulary: int, setup: Setup) -> Callable[[], Tensor]:
+    generator = torch.Generator(setup.device).manual_seed(1)
+    shape = (setup.micro, setup.length)
+    return lambda: torch.randint(0, vocabulary, shape, generator=generator, device=setup.device)
 
 
 def _timed(step: Callable[[], None], device: str) -> float:
@@ -143,21 +151,6 @@ def _peak(device: str) -> int:
 
 def _reserved(device: str) -> int:
     return torch.cuda.max_memory_reserved(device) if device.startswith("cuda") else resident("VmHWM")
-
-
-# --- what the benchmarks share
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
-
-
-def write_results(path: Path | None, benchmark: str, device: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """As they come: a machine that is taken away leaves what was measured until then."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        told = {"benchmark": benchmark, "device": device_name(device), "torch": torch.__version__, "rows": rows}
-        path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def main() -> None:

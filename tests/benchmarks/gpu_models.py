@@ -103,12 +103,19 @@ def write_random(
     shapes = geometry.tensor_shapes(widths)
     if not (folder / INDEX_FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        narrower = pruned_config(raw, geometry, widths) if widths else raw
-        quantized = {"dtype": "bfloat16", "quantization_config": NF4.to_dict()} if four_bit else {}
-        (folder / "config.json").write_text(json.dumps(with_notice(narrower | quantized)))
+        write_config(folder, config, widths=widths, four_bit=four_bit)
         byte_tokenizer().save_pretrained(folder)
         _write_weights(folder, geometry, shapes, device, four_bit=four_bit)
     return geometry.parameters(widths)
+
+
+def write_config(
+    folder: Path, config: Mapping[str, Any], *, widths: Sequence[LayerWidths] | None = None, four_bit: bool = False
+) -> None:
+    raw = _raw(config)
+    narrower = pruned_config(raw, describe(raw), widths) if widths else raw
+    quantized = {"dtype": "bfloat16", "quantization_config": NF4.to_dict()} if four_bit else {}
+    (folder / "config.json").write_text(json.dumps(with_notice(narrower | quantized)))
 
 
 def _raw(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,26 @@
-"""The publisher's side: seconds, memory and tokens per second of each stage, on a device.
+"""The publisher's side: seconds, memory and tokens per second of each stage, on a device, and what stands beside them.
 
-    python -m tests.benchmarks.gpu_publisher --work FOLDER --out FILE [--device cuda] [--sizes 1B 7B] [--tiny]
+    python -m tests.benchmarks.gpu_publisher --work FOLDER --out FILE [--device cuda] [--sizes 1B 3B 7B] [--tiny]
+        [--llm-compressor PYTHON] [--no-sides]
 
-Random weights of TinyLlama-1.1B's and LLaMA-2-7B's widths, in bf16; what weights are does not change what stages cost.
-Every build is a process of its own, with stages of its own, deleted when it is measured:
+Random weights of TinyLlama-1.1B's, Sheared-LLaMA-2.7B's and LLaMA-2-7B's widths, in bf16; what weights are does not
+change what stages cost. Every build is a process of its own, with stages of its own, deleted when it is measured:
 
 - pruning by Taylor, and of single weights by Wanda and SparseGPT, as far as prune;
 - alignment by next token, by distillation alone, and with gradient matching, after reconstruction, whose seconds are
-  within align's; then NF4.
+  said as well; then NF4.
+
+Beside them (gpu_publisher_sides.py): alignment's loop and a plain Trainer, which train the pruned model by next token
+on the same batches; Taylor and one forward and backward of the whole model; and llm-compressor's Wanda, SparseGPT and
+GPTQ by the Python of an environment that has it. Trainer and Taylor's sides are timed without loading the model.
+
+"waits" is the share of its time in which a stage stood still for data: of align, for its batches; of the others, for
+weights or hidden states out of files. The GPU may still have had work meanwhile, so it is a bound from above.
 
 MFU counts 6 operations a weight and token of the pruned model alone, at 989 TFLOP/s (H100, H200): what distillation and
-gradient matching do besides lowers it, and shows as time. Goals: distillation with gradient matching at most twice the
-time of next token; MFU of next token at least 35 %; 7B pruned and reconstructed within ten minutes. Beside a plain
-Trainer: tests.benchmarks.align_speed, on the same device.
-
-The least time, from the arithmetic alone: Taylor's 32 sequences of 512 tokens on 7B take 6 operations a weight and
-token, 0.7 s, and reading 13.5 GB twice; aligning 1B at 0.5 by 131,072 tokens 0.5 s, 7B 2.7 s.
+gradient matching do besides lowers it, and shows as time. Floors are the least time of an H200 for the arithmetic and
+for AdamW's reading and writing (`floor_of`). Gradient matching computes the pruned model in fp32, which an H200 does at
+67 TFLOP/s: by the arithmetic its step cannot take twice the time of next token's there, but 30 times.
 """
 
 from __future__ import annotations
@@ -23,10 +28,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -36,15 +45,19 @@ from publisher.corpus.source import CorpusSource
 from publisher.families.describe import describe
 from publisher.recipe import Recipe
 from publisher.recipe.stages import Stage
-from tests.benchmarks.gpu_lora import MIB, device_name, write_results
 from tests.benchmarks.gpu_models import LLAMA_2_7B, TINY, write_random
+from tests.benchmarks.gpu_publisher_goals import floor_of, judge, tokens_per_second
+from tests.benchmarks.gpu_publisher_sides import Sides
+from tests.benchmarks.gpu_report import MIB, PEAK_FLOPS, Goals, device_name, parser, write_results
 from tests.benchmarks.sides import asked_side, resident, run_module
 from worker.context import RecordingContext
 from worker.request import BaseModelSource, BuildRequest
+from worker.stages.align.stage import REPORT
 from worker.stages.pipeline import run_pipeline
 from worker.storage.store import StageStore
+from worker.streaming.model import LayerStream
+from worker.streaming.states import StateStore
 
-PEAK_FLOPS = 989e12
 ONE_B: dict[str, Any] = LLAMA_2_7B | {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -52,6 +65,16 @@ ONE_B: dict[str, Any] = LLAMA_2_7B | {
     "num_key_value_heads": 4,
     "num_hidden_layers": 22,
 }
+
+THREE_B = LLAMA_2_7B | {
+    "hidden_size": 2560,
+    "intermediate_size": 6912,
+    "num_attention_heads": 20,
+    "num_key_value_heads": 20,
+}
+SIZES = {"1B": ONE_B, "3B": THREE_B, "7B": LLAMA_2_7B}
+#: the recipe whose pruned model the sides train
+_KEPT = "taylor"
 
 
 @dataclass(frozen=True)
@@ -85,10 +108,11 @@ class Lengths:
 
 @dataclass
 class Watch:
-    """Seconds and peaks of the stages of one build, from one stage's beginning to the next."""
+    """Seconds, peaks and waiting of the stages of one build, from one stage's beginning to the next."""
 
     device: str
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    waited: float = 0.0
     _running: str | None = None
     _since: float = 0.0
 
@@ -97,11 +121,30 @@ class Watch:
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         if self._running is not None:
-            self.stages[self._running] = {"seconds": now - self._since, "peak": self._peak()}
+            seconds = now - self._since
+            self.stages[self._running] = {"seconds": seconds, "peak": self._peak(), "waits": self.waited / seconds}
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._running, self._since = stage, time.perf_counter()
+        self._running, self._since, self.waited = stage, time.perf_counter(), 0.0
         return RecordingContext()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within, whatever waits for a layer's weights, or for hidden states out of files, is counted."""
+        with ExitStack() as stack:
+            for owner, name in ((LayerStream, "_fetch"), (StateStore, "get")):
+                stack.enter_context(mock.patch.object(owner, name, self._timed(getattr(owner, name))))
+            yield
+
+    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return work(*given)
+            finally:
+                self.waited += time.perf_counter() - begun
+
+        return timed
 
     def _peak(self) -> int:
         return torch.cuda.max_memory_allocated(self.device) if self.device.startswith("cuda") else resident("VmHWM")
@@ -110,29 +153,73 @@ class Watch:
 def main() -> None:
     options = _options()
     lengths = Lengths(samples=4, sequence=32, batch=128, tokens=1024) if options.tiny else Lengths()
-    models = {"tiny": TINY} if options.tiny else {"1B": ONE_B, "7B": LLAMA_2_7B}
     rows: list[dict[str, Any]] = []
     print(f"{device_name(options.device)}, torch {torch.__version__}; {lengths}")
-    for name in models if options.tiny else options.sizes:
+    for name in ["tiny"] if options.tiny else options.sizes:
         base = options.work / f"{name}-base"
-        write_random(base, models[name], options.device)
-        text = _text(options.work / "text.jsonl", lengths.tokens)
-        for kind, recipe in lengths.recipes().items():
-            asked = {"base": str(base), "text": str(text), "recipe": recipe, "device": options.device}
-            found = json.loads(run_module("tests.benchmarks.gpu_publisher", asked, threads=options.threads))
-            rows.append({"model": name, "recipe": kind} | found)
-            print(f"{name:5} {kind:18} {_line(found, lengths.tokens)}", flush=True)
+        write_random(base, TINY if options.tiny else SIZES[name], options.device)
+        for row in [*_built(base, lengths, options), *([] if options.no_sides else _beside(base, lengths, options))]:
+            rows.append({"model": name} | row)
+            print(f"{name:5} {row['recipe']:24} {_line(row, lengths.tokens)}", flush=True)
             write_results(options.out, "publisher", options.device, rows)
+        judge(name, {row["recipe"]: row for row in rows if row["model"] == name}, lengths.tokens, Goals(options.tiny))
 
 
-def _line(found: dict[str, Any], tokens: int) -> str:
+def _built(base: Path, lengths: Lengths, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    text = _text(options.work / "text.jsonl", lengths.tokens)
+    for kind, recipe in lengths.recipes().items():
+        asked = {"base": str(base), "text": str(text), "recipe": recipe, "device": options.device}
+        keep = {"keep": str(_pruned(base))} if kind == _KEPT and not options.no_sides else {}
+        yield {"recipe": kind} | _tried(
+            lambda asked=asked | keep: json.loads(  # type: ignore[misc]
+                run_module("tests.benchmarks.gpu_publisher", asked, threads=options.threads)
+            )
+        )
+
+
+def _beside(base: Path, lengths: Lengths, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    sides = Sides(
+        base,
+        _pruned(base),
+        options.device,
+        options.threads,
+        lengths.samples,
+        lengths.sequence,
+        lengths.batch // lengths.sequence,
+        lengths.tokens // lengths.batch,
+        options.llm_compressor,
+    )
+    for name in sides.names:
+        yield {"recipe": name} | _tried(lambda name=name: asdict(sides.run(name)))  # type: ignore[misc]
+    shutil.rmtree(_pruned(base), ignore_errors=True)
+
+
+def _pruned(base: Path) -> Path:
+    return base.with_name(f"{base.name}-pruned")
+
+
+def _tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a process found; one that failed, for lack of memory perhaps, has said why on stderr."""
+    try:
+        return work()
+    except (subprocess.CalledProcessError, SystemExit) as fault:
+        return {"refused": str(fault).partition("\n")[0][:200]}
+
+
+def _line(row: dict[str, Any], tokens: int) -> str:
+    if "refused" in row:
+        return f"failed: {row['refused']}"
+    if "stages" not in row:
+        return f"{row['seconds']:.1f} s {row['peak'] / MIB:,.0f} MiB"
     parts = [
-        f"{stage} {said['seconds']:.1f} s {said['peak'] / MIB:,.0f} MiB" for stage, said in found["stages"].items()
+        f"{stage} {said['seconds']:.1f} s {said['peak'] / MIB:,.0f} MiB, waits {said['waits']:.1%}"
+        for stage, said in row["stages"].items()
     ]
-    if "align" in found["stages"]:
-        speed = tokens / found["stages"]["align"]["seconds"]
-        parts.append(f"{speed:,.0f} tokens/s, MFU {6 * found['parameters'] * speed / PEAK_FLOPS:.1%}")
-    return "; ".join(parts)
+    if speed := tokens_per_second(row):
+        parts.append(f"reconstruction {row['reconstruction']:.1f} s")
+        parts.append(f"{speed:,.0f} tokens/s, MFU {6 * row['parameters'] * speed / PEAK_FLOPS:.1%}")
+    least = floor_of(row, tokens)
+    return "; ".join([*parts, *([f"floor {least:.2f} s"] if least else [])])
 
 
 def _text(path: Path, tokens: int) -> Path:
@@ -152,7 +239,8 @@ def _text(path: Path, tokens: int) -> Path:
 
 
 def build(asked: dict[str, Any]) -> dict[str, Any]:
-    """One recipe as far as it leads: to prune, or by alignment to the 4-bit files."""
+    """One recipe as far as it leads: to prune, or by alignment to the 4-bit files; `keep`: where the pruned model is
+    left."""
     defaults = {"alignment": None, "evaluation": None, "quantization": {"scheme": "nf4"}}
     recipe = Recipe.model_validate(defaults | asked["recipe"])
     base, text = Path(asked["base"]), Path(asked["text"])
@@ -166,23 +254,37 @@ def build(asked: dict[str, Any]) -> dict[str, Any]:
     folder, watch = base.parent / "stages", Watch(asked["device"])
     until = Stage.PRUNE if recipe.alignment is None else Stage.QUANTIZE
     try:
-        run_pipeline(request, StageStore(folder), lambda stage: watch.begin(stage.value), until)
-        watch.begin(None)
+        with watch.reading():
+            found = run_pipeline(request, StageStore(folder), lambda stage: watch.begin(stage.value), until)
+            watch.begin(None)
+        told = _of_alignment(watch, found.get(Stage.ALIGN))
+        if "keep" in asked:
+            shutil.rmtree(asked["keep"], ignore_errors=True)
+            shutil.move(found[Stage.PRUNE] / "model", asked["keep"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     geometry = describe(json.loads((base / "config.json").read_text()))
-    return {"stages": watch.stages, "parameters": geometry.parameters(pruned_widths(geometry, recipe.pruning))}
+    parameters = geometry.parameters(pruned_widths(geometry, recipe.pruning))
+    return {"stages": watch.stages, "parameters": parameters, "base_parameters": geometry.parameters(), **told}
+
+
+def _of_alignment(watch: Watch, folder: Path | None) -> dict[str, float]:
+    """What the stage says of itself: seconds of its steps and of reconstruction; its share of waiting is of steps."""
+    if folder is None:
+        return {}
+    said = json.loads((folder / REPORT).read_text())
+    watch.stages[Stage.ALIGN.value]["waits"] = said["data_wait_share"]
+    reconstruction = (said["reconstruction"] or {}).get("seconds", 0.0)
+    return {"training": said["seconds"], "tokens": said["tokens"], "reconstruction": reconstruction}
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--sizes", nargs="+", default=["1B", "7B"], choices=["1B", "7B"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tiny", action="store_true")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--sizes", nargs="+", default=["1B", "7B"], choices=list(SIZES))
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--llm-compressor", help="the Python of an environment that has it")
+    options.add_argument("--no-sides", action="store_true")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

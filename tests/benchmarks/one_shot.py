@@ -83,7 +83,7 @@ def _run(side: str, criterion: str, output: Path, options: argparse.Namespace) -
     }
     if side == "ours":
         return run_side("tests.benchmarks.one_shot", arguments, options.threads)
-    return _theirs(arguments, options)
+    return llm_compressor(options.compressor_python, arguments, options.threads)
 
 
 def _options() -> argparse.Namespace:
@@ -122,9 +122,10 @@ def _recipe(criterion: str, samples: int = 1, length: int = 8) -> Pruning:
     )
 
 
-def _theirs(arguments: dict[str, str], options: argparse.Namespace) -> Cost:
-    command = [options.compressor_python, "-m", "tests.benchmarks.one_shot_llm_compressor", json.dumps(arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+def llm_compressor(python: str, arguments: dict[str, str], threads: int) -> Cost:
+    """What one_shot_llm_compressor takes by another environment's `python`. Raises SystemExit if it fails."""
+    command = [python, "-m", "tests.benchmarks.one_shot_llm_compressor", json.dumps(arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     log = Path(arguments["output"]) / "log.txt"
     with log.open("w") as errors:
         run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)

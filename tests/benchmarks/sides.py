@@ -21,7 +21,7 @@ _MIB = 2**20
 class Cost:
     """`seconds` by the side's own clock, `cpu_seconds` of all its threads, which count when something runs beside.
 
-    `peak` and `before` are resident bytes: at the most, and before the work.
+    `peak` and `before` are bytes, at the most and before the work: resident, on a GPU of the allocator.
     """
 
     seconds: float
@@ -57,12 +57,20 @@ def asked_side() -> dict[str, Any] | None:
     return json.loads(sys.argv[1]) if is_side else None
 
 
-def report_side(work: Callable[[], object]) -> None:
-    """Do `work`, and print what it took."""
-    before, cpu, start = resident("VmRSS"), time.process_time(), time.perf_counter()
+def report_side(work: Callable[[], object], device: str = "cpu") -> None:
+    """Do `work` on `device`, and print what it took."""
+    before = _on_gpu(device, torch.cuda.memory_allocated) or resident("VmRSS")
+    _on_gpu(device, torch.cuda.reset_peak_memory_stats)
+    cpu, start = time.process_time(), time.perf_counter()
     work()
-    cost = Cost(time.perf_counter() - start, time.process_time() - cpu, resident("VmHWM"), before)
-    print(json.dumps(asdict(cost)))
+    _on_gpu(device, torch.cuda.synchronize)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    peak = _on_gpu(device, torch.cuda.max_memory_allocated) or resident("VmHWM")
+    print(json.dumps(asdict(Cost(seconds, cpu_seconds, peak, before))))
+
+
+def _on_gpu(device: str, ask: Callable[[str], int | None]) -> int | None:
+    return ask(device) if device.startswith("cuda") else None
 
 
 def resident(counter: str) -> int:

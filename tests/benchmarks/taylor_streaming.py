@@ -4,7 +4,7 @@
 
 The target is a ratio of at most 1.5: doing each layer's forward twice costs a third. The time of the in-memory side
 leaves out loading and scoring; that of the streaming side has both. CPU
-time is shown as well, for machines that do something else beside. Both sides have the same samples, fp32, two threads;
+time is shown as well, for machines that do something else beside. Both sides have the same samples and two threads;
 runs alternate and medians count.
 """
 
@@ -24,6 +24,7 @@ from publisher.families.introspection import geometry_of
 from tests.benchmarks.random_models import random_llama
 from tests.benchmarks.sides import Cost, asked_side, report_side, run_side, sequences
 from worker.models.head import head_of
+from worker.models.measure import compute_dtype
 from worker.pruning.scores import is_scored
 from worker.pruning.taylor import taylor_importance
 from worker.streaming.model import LayerStream
@@ -52,7 +53,7 @@ def main() -> None:
     costs: dict[str, list[Cost]] = {"in memory": [], "streaming": []}
     for _ in range(options.runs):
         for side, found in costs.items():
-            found.append(run_side("tests.benchmarks.taylor_streaming", {"side": side, "base": str(base)}))
+            found.append(compared(side, base, SAMPLES, LENGTH, "cpu"))
             print(f"{side:10} {found[-1]}", flush=True)
     for clock in ("seconds", "cpu_seconds"):
         whole, streamed = (statistics.median(getattr(cost, clock) for cost in found) for found in costs.values())
@@ -62,9 +63,17 @@ def main() -> None:
         )
 
 
-def in_memory(base: Path) -> None:
+def compared(side: str, base: Path, samples: int, length: int, device: str, threads: int = 2) -> Cost:
+    """`side`: "in memory" or "streaming"; each in the type that `device` computes in."""
+    asked = {"side": side, "base": str(base), "samples": samples, "length": length, "device": device}
+    return run_side("tests.benchmarks.taylor_streaming", asked, threads)
+
+
+def in_memory(base: Path, tokens: Tensor, device: str) -> None:
     """One forward and backward of all samples, for gradients of what Taylor scores."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval().requires_grad_(False)
+    dtype = compute_dtype(device)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, device_map={"": device}).eval()
+    model.requires_grad_(False)
     geometry = geometry_of(read_config(base))
     for layer in range(geometry.layers):
         for name, spec in geometry.kind(layer).parameters.items():
@@ -72,27 +81,24 @@ def in_memory(base: Path) -> None:
                 model.get_parameter(f"{geometry.layer_prefix}{layer}.{name}").requires_grad_()
     for parameter in model.parameters():
         parameter.sum()  # read from disk before the clock starts
-    tokens = sequences(SAMPLES, LENGTH, SIZES["vocab_size"])
-    report_side(lambda: _forward_and_backward(model, tokens))
+    report_side(lambda: _forward_and_backward(model, tokens.to(device)), device)
 
 
 def _forward_and_backward(model: Any, tokens: Tensor) -> None:
     objective = NextToken(head_of(model))
     for batch in torch.split(tokens, _BATCH):
-        torch.autograd.backward(objective(model, batch) / objective.positions(tokens))
+        (objective(model, batch) / objective.positions(tokens)).backward()
 
 
-def streaming(base: Path) -> None:
+def streaming(base: Path, tokens: Tensor, device: str) -> None:
     geometry = geometry_of(read_config(base))
-    tokens = sequences(SAMPLES, LENGTH, SIZES["vocab_size"])
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            taylor_importance(
-                LayerStream(base, "cpu"), geometry, tokens, scratch=Path(scratch), report=lambda done, total: None
-            )
+            stream = LayerStream(base, device, compute_dtype(device))
+            taylor_importance(stream, geometry, tokens, scratch=Path(scratch), report=lambda done, total: None)
 
-    report_side(work)
+    report_side(work, device)
 
 
 if __name__ == "__main__":
@@ -100,4 +106,6 @@ if __name__ == "__main__":
     if side is None:
         main()
     else:
-        {"in memory": in_memory, "streaming": streaming}[side["side"]](Path(side["base"]))
+        base = Path(side["base"])
+        tokens = sequences(side["samples"], side["length"], read_config(base)["vocab_size"])
+        {"in memory": in_memory, "streaming": streaming}[side["side"]](base, tokens, side["device"])
