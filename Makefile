@@ -2,7 +2,7 @@
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests: at most 25 minutes on 2 cores
 # make test-long   the tests that are marked long; before a change of the method or of a stage is done
-# make versions   loading, training and recovering on the oldest and newest transformers and PEFT; asks pip's index
+# make versions   loading, training and recovering on the oldest and newest transformers and PEFT, and the oldest PyTorch; asks pip's index
 # make wheels PYTHON_VERSION=3.12   a folder of wheels for a machine without network (docs/gpus.md); asks pip's index
 # make docs    the generated pages and the client's calls anew, from the code
 # make gpu-check   the gpu tests and the demo on CUDA, with throughput and memory
@@ -69,7 +69,7 @@ unit:
 test-long: test-setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
-# data/versions takes 160 MB for each of four environments
+# data/versions takes 160 MB for each of four environments; a fifth has the oldest PyTorch, 4.5 GB where that is a CUDA build
 versions: test-setup
 	$(BIN)/python -m tests.versions.run
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ PACKAGE = "loram-publisher"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "publisher", "worker", "migrations")
 #: names of manylinux before they had glibc's version in them
 _OLDER = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+_LISTED = re.compile(r"(?P<name>[\w.-]+)(==(?P<version>\S+))?")
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,10 @@ def _serves(version: str | None, needed: Requirement) -> bool:
 
 
 def listed(file: Path | None) -> dict[str, str | None]:
-    """What is there: PyTorch, and what the file lists as `name==version`."""
+    """What is there: PyTorch, and what the file lists as `name==version`, or as a name alone: whatever version."""
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
-    pairs = [line.strip().split("==") for line in lines if line.count("==") == 1]
-    return {"torch": None} | {canonicalize_name(name): version for name, version in pairs}
+    pairs = [_LISTED.fullmatch(line.strip()) for line in lines]
+    return {"torch": None} | {canonicalize_name(pair["name"]): pair["version"] for pair in pairs if pair}
 
 
 def collect(own: Path, extras: frozenset[str], there: Mapping[str, str | None], target: Target) -> dict[str, str]:
@@ -181,7 +183,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--glibc", type=int, default=28, help="2.X: what `ldd --version` says there; PyTorch's own needs 28"
     )
-    parser.add_argument("--there", type=Path, help="file of name==version lines: what is there besides PyTorch")
+    parser.add_argument(
+        "--there", type=Path, help="file of lines name==version, or name: what is there besides PyTorch"
+    )
     parser.add_argument(
         "--to", type=Path, default=ROOT / "build" / "wheels", help="the folder; wheels in it are replaced"
     )

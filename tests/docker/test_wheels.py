@@ -80,10 +80,12 @@ def test_wheels_for_an_older_glibc_serve_and_for_a_newer_one_do_not() -> None:
     assert all(parse_tag(f"cp312-cp312-{name}") for name in platforms)
 
 
-def test_list_of_what_is_there_is_pips_own(tmp_path: Path) -> None:
+def test_what_is_there_is_listed_as_pip_lists_it_or_by_names(tmp_path: Path) -> None:
     listing = tmp_path / "there.txt"
-    listing.write_text("Jinja2==3.1.6\ntorch==2.11.0+cu130\ntyping_extensions==4.16.0\n-e git+https://x@y#egg=z\n")
-    expected = {"jinja2": "3.1.6", "torch": "2.11.0+cu130", "typing-extensions": "4.16.0"}
+    listing.write_text(
+        "Jinja2==3.1.6\ntorch==2.11.0+cu130\ntyping_extensions==4.16.0\nnumpy\n-e git+https://x@y#egg=z\n"
+    )
+    expected = {"jinja2": "3.1.6", "torch": "2.11.0+cu130", "typing-extensions": "4.16.0", "numpy": None}
     assert wheels.listed(listing) == expected
     assert wheels.listed(None) == {"torch": None}
 
