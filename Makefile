@@ -2,7 +2,8 @@
 # make demo    the product's main job on a real model (KEEP=1 leaves the service running)
 # make test    lint, types, tests: at most 25 minutes on 2 cores
 # make test-long   the tests that are marked long; before a change of the method or of a stage is done
-# make versions   loading, training and recovering on the oldest and newest transformers and PEFT; asks pip's index
+# make versions   loading, training and recovering on the oldest and newest transformers and PEFT, and the oldest PyTorch; asks pip's index
+# make wheels PYTHON_VERSION=3.12   a folder of wheels for a machine without network (docs/gpus.md); asks pip's index
 # make docs    the generated pages and the client's calls anew, from the code
 # make gpu-check   the gpu tests and the demo's recipe on CUDA, with throughput and memory (CPU_RESULT=FILE compares)
 # make bench   speed and memory of pruning, both sides in one run (tests/benchmarks has more, with arguments)
@@ -11,7 +12,7 @@ BIN := .venv/bin
 # What pip gets for PyTorch; options may follow: TORCH="torch --index-url …" for a build of your choice
 TORCH ?= torch==2.13.0
 
-.PHONY: setup test-setup gpu-check demo test test-long versions lint types unit docs bench clean
+.PHONY: setup test-setup gpu-check demo test test-long versions wheels lint types unit docs bench clean
 
 setup: .venv/.setup
 test-setup: .venv/.test-setup
@@ -41,7 +42,7 @@ test-setup: .venv/.test-setup
 # the gpu tests and the demo's recipe on a GPU: throughput and memory in its last lines; every result in check.json
 gpu-check: test-setup
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
-		{ echo "PyTorch sees no CUDA device. With a GPU here: make clean; make setup TORCH='torch>=2.13' gets a CUDA build."; exit 1; }
+		{ echo "PyTorch sees no CUDA device. With a GPU here: make clean; make setup TORCH='torch>=2.11' gets a CUDA build."; exit 1; }
 	@$(BIN)/python -m tests.benchmarks.gpu_check --work data/gpu-check --out data/gpu-check/check.json --device cuda \
 		$(if $(CPU_RESULT),--cpu-result $(CPU_RESULT))
 
@@ -68,9 +69,18 @@ unit:
 test-long: test-setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
-# data/versions takes 160 MB for each of four environments
+# data/versions takes 160 MB for each of four environments; a fifth has the oldest PyTorch, 4.5 GB where that is a CUDA build
 versions: test-setup
 	$(BIN)/python -m tests.versions.run
+
+# EXTRAS: the package's, with commas between; THERE: a file with what the machine has, besides PyTorch; WHEELS: the folder
+EXTRAS ?= train
+WHEELS ?= build/wheels
+wheels:
+	@test -n "$(PYTHON_VERSION)" || { echo "which Python has the machine? make wheels PYTHON_VERSION=3.12"; exit 1; }
+	@test -x build/pip/bin/python || $(PYTHON) -m venv build/pip
+	@build/pip/bin/python -m pip install --quiet 'pip>=23.2' packaging
+	@build/pip/bin/python docker/wheels.py --python $(PYTHON_VERSION) --extras $(EXTRAS) --to $(WHEELS) $(if $(THERE),--there $(THERE))
 
 docs: setup
 	@$(BIN)/python -m publisher.reference docs

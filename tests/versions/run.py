@@ -1,10 +1,11 @@
-"""What a downstream user may have installed: the oldest and the newest transformers and PEFT, each with each.
+"""What a downstream user may have installed: the oldest and the newest transformers and PEFT, each with each; PyTorch.
 
     make versions               # a virtual environment for each pair below data/versions, and the tests of TESTS there
     python -m tests.versions.run --write        # and its table into docs/loading.md
 
 Each environment sees the packages of the one that this runs in (torch, pytest), and has transformers, PEFT and what
-they ask for of its own. What is installed comes from the index that pip is set up for.
+they ask for of its own; one has the oldest PyTorch, and takes all else from there. What is installed comes from the
+index that pip is set up for.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ PAIRS = (
     Pair("oldest-transformers", ("transformers==5.15.0", "peft", "huggingface_hub==1.31.0")),
     Pair("oldest-peft", ("transformers", "peft==0.18.0")),
     Pair("newest", ("transformers", "peft")),
+    Pair("oldest-torch", ("torch==2.11.0",)),
 )
 
 
@@ -107,13 +109,12 @@ def _output(python: Path, *arguments: str) -> str:
 
 
 def table(outcomes: list[Outcome]) -> Iterator[str]:
-    python, torch = sys.version.split()[0], outcomes[0].versions["torch"]
-    yield f"Run {datetime.now(UTC):%Y-%m-%d} with torch {torch}, Python {python}:"
+    yield f"Run {datetime.now(UTC):%Y-%m-%d} with Python {sys.version.split()[0]}:"
     yield ""
-    yield "| transformers | PEFT | huggingface_hub | tests | left out |"
-    yield "|---|---|---|---|---|"
+    yield "| transformers | PEFT | huggingface_hub | torch | tests | left out |"
+    yield "|---|---|---|---|---|---|"
     for each in outcomes:
-        cells = [each.versions[name] for name in ("transformers", "peft", "huggingface_hub")]
+        cells = [each.versions[name] for name in ("transformers", "peft", "huggingface_hub", "torch")]
         yield f"| {' | '.join([*cells, each.result, str(each.left_out)])} |"
 
 
