@@ -1,10 +1,12 @@
 """All that is measured on a GPU, one benchmark after the other, each within its time: tables and JSON in one folder.
 
     python -m tests.benchmarks.gpu_all --work FOLDER --out FOLDER [--parts headline …] [--minutes 9] [--tiny]
+        [--predicted predicted.json] [--cpu-result cpu.json --model FOLDER --corpora FOLDER]
 
 For a card that is to be had for a while only. What a benchmark printed is in OUT/NAME.txt, its figures are in
 OUT/NAME.json, both as they come: one that takes longer than `--minutes` is ended, and what it had measured stays. What
-it wrote below WORK is deleted before the next one begins. Exit code 1 if one failed or was ended.
+it wrote below WORK is deleted before the next one begins: 64 GiB of disk hold any of them. `--predicted` and
+`--cpu-result` are what gpu_predicted and gpu_check wrote on a CPU. Exit code 1 if one failed or was ended.
 """
 
 from __future__ import annotations
@@ -25,10 +27,13 @@ import torch
 #: by how much they say about the project's claims, the one that does so first
 PARTS: dict[str, tuple[str, ...]] = {
     "headline": ("gpu_headline", "--whole"),
+    "check": ("gpu_check",),
     "table8": ("gpu_table8",),
     "user": ("gpu_user",),
     "publisher": ("gpu_publisher",),
 }
+#: options that are handed on, to whom
+_OF_CHECK, _OF_OTHERS = ("cpu_result", "model", "corpora"), ("predicted",)
 #: seconds in which one that is ended may write what it has
 _GRACE = 10.0
 
@@ -60,6 +65,8 @@ def _run(part: str, options: argparse.Namespace) -> Ended:
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *more, "--work", str(work)]
     command += ["--out", str(options.out / f"{part}.json"), "--device", options.device]
     command += ["--tiny"] if options.tiny else []
+    for name in _OF_CHECK if part == "check" else _OF_OTHERS:
+        command += [f"--{name.replace('_', '-')}", str(value)] if (value := getattr(options, name)) else []
     print(f"{part}: {free(options.work)} of disk free", flush=True)
     try:
         word = _watched(command, options.out / f"{part}.txt", 60 * options.minutes)
@@ -115,6 +122,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.0, help="of each part, at most")
     parser.add_argument("--tiny", action="store_true")
+    for name in (*_OF_CHECK, *_OF_OTHERS):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path)
     return parser.parse_args()
 
 

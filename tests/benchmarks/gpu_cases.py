@@ -54,9 +54,13 @@ class Case:
             autocast=self.autocast,
         )
 
+    def folder(self, work: Path) -> Path:
+        """Of its model's files."""
+        return work / self.model.replace(" ", "-").replace(",", "")
+
     def written(self, work: Path, device: str, steps: int) -> Setup:
-        """Its model's files are in a folder of `work`, made unless they are there."""
-        folder = work / self.model.replace(" ", "-").replace(",", "")
+        """Its model's files are in its folder, made unless they are there."""
+        folder = self.folder(work)
         write_random(folder, self.config, device, widths=self.widths, four_bit=self.four_bit)
         return self.setup(str(folder), device, steps)
 

@@ -28,7 +28,7 @@ import torch
 from tests.benchmarks.gpu_check_build import Made, build, real_demo, tiny_demo
 from tests.benchmarks.gpu_check_compare import compare, said
 from tests.benchmarks.gpu_check_tests import run_tests
-from tests.benchmarks.gpu_lora import MIB, device_name
+from tests.benchmarks.gpu_report import MIB, device_name
 
 
 class Results:
