@@ -132,7 +132,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 def is_of_this_kind(device: torch.device, state: TrainingState) -> bool:
     """Whether training on `device` can go on from it: a CPU's lacks the GPU's generator, and counts steps elsewhere."""
     generators = {name for name in state.tensors if name.startswith(_RANDOM)}
-    return generators == random_state(device).keys()
+    return generators == {_of(torch.device("cpu")), _of(device)}
 
 
 def restore_random_state(device: torch.device, tensors: Mapping[str, Tensor]) -> None:

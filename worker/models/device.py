@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -30,6 +32,18 @@ def module_of(device: torch.device | str) -> ModuleType:
     """Where torch keeps a GPU's streams, memory and random state: `torch.cuda` for CUDA."""
     module: ModuleType = torch.get_device_module(torch.device(device))
     return module
+
+
+@contextmanager
+def fp32_products(device: torch.device | str) -> Iterator[None]:
+    """Matrix products of fp32 within: exact on a CPU, and on a GPU by TF32, which rounds what is multiplied to 10 bits
+    of mantissa and adds up in fp32. An H200 does 67 TFLOP/s exactly and 494 so (NVIDIA's data sheet)."""
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if is_gpu(device) else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 def choose_device(setting: str) -> Device:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from worker.models.device import is_gpu, module_of
+from worker.models.device import fp32_products, is_gpu, module_of
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK_RSS = "5"
@@ -79,11 +79,17 @@ def _peak_resident_bytes() -> int:
 def measure_flops(device: torch.device | str, dtype: torch.dtype | None = None, seconds: float = 0.3) -> float:
     """Floating-point operations per second of a matrix product in the dtype that this device computes in.
 
-    Square matrices: 768 wide on the CPU, 4096 on a GPU, which is what the layers of the models there look like.
+    Square matrices: 768 wide on the CPU, 4096 on a GPU, which is what the layers of the models there look like. Of
+    fp32 as gradient matching computes it: `fp32_products`.
     """
     device = torch.device(device)
+    with fp32_products(device):
+        return _fastest(device, dtype or compute_dtype(device), seconds)
+
+
+def _fastest(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     size = 4096 if is_gpu(device) else 768
-    left = torch.randn(size, size, device=device).to(dtype or compute_dtype(device))
+    left = torch.randn(size, size, device=device).to(dtype)
     out = torch.empty_like(left)
     torch.mm(left, left, out=out)
     synchronize(device)
