@@ -134,9 +134,15 @@ def made_by(session: Session, tenant_id: str, makers: Collection[str]) -> list[A
     first."""
     found, last = set[str](), set(makers)
     while last:
-        last = set(session.scalars(select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.created_by.in_(last))))
+        made = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.created_by.in_(last))
+        last = set(session.scalars(made)) - found
         found |= last
     return list(session.scalars(select(ApiKey).where(ApiKey.id.in_(found), *_works()).order_by(ApiKey.id)))
+
+
+def hand_over(session: Session, before: str, after: str) -> None:
+    """What one membership made counts as made by the one that takes its place."""
+    session.execute(update(ApiKey).where(ApiKey.created_by == before).values(created_by=after))
 
 
 def revoke(session: Session, key: ApiKey) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 from publisher.errors import NotFound, RequestFault
 from publisher.people.identity import Identity, normal_email, printed
 from publisher.people.roles import Role
+from publisher.store import keys
 from publisher.store.audit import record
 from publisher.store.database import clock
 from publisher.store.models import Membership, Person, Tenant
@@ -81,6 +82,7 @@ def _note(session: Session, person: Person | None, someone: Identity) -> Person:
 def _take_up(session: Session, invitation: Membership, person: Person) -> None:
     before = _in_tenant(session, invitation.tenant_id, person.id)
     if before is not None:  # by a rule, or by an older address of theirs: the operator's word is the newer one
+        keys.hand_over(session, before.id, invitation.id)
         session.delete(before)
         session.flush()
     invitation.person_id = person.id
@@ -140,17 +142,21 @@ def _begin_anew(session: Session, tenant_id: str, address: str | None, ended: Se
         session.delete(before)
     session.flush()
     session.add(row)
+    session.flush()
+    for before in ended:
+        keys.hand_over(session, before.id, row.id)
     return row
 
 
-def remove(session: Session, tenant_name: str, who: str) -> list[Membership]:
+def remove(session: Session, tenant_name: str, who: str, *, also_ended: bool = False) -> list[Membership]:
     """End the memberships of an address, or the one with this id: their sessions end within a second, and no rule lets
-    them in again. Raises NotFound."""
+    them in again. `also_ended`: gives those that had ended before as well. Raises NotFound."""
     tenant = find_tenant(session, tenant_name)
-    rows = [row for row in _found(session, tenant.id, normal_email(who) or printed(who)) if row.ended_at is None]
+    known = _found(session, tenant.id, normal_email(who) or printed(who))
+    rows = [row for row in known if also_ended or row.ended_at is None]
     if not rows:
         raise NotFound(f"{who} is no member of {tenant_name!r}.", way_out="publisher admin member list names them all.")
-    for row in rows:
+    for row in (row for row in rows if row.ended_at is None):
         row.ended_at = clock(session)
         record(session, "member.remove", row.id, tenant_id=tenant.id)
     return rows

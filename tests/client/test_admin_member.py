@@ -105,6 +105,21 @@ def test_the_last_key_that_can_make_others_stays_and_is_named(database: Database
         tenant = find_tenant(session, "lab")
         row = members.add(session, "lab", "ann@acme.example", Role.ADMIN)
         last = keys.add_key(session, tenant.id, "hers", new_key(), row.id).id
-    assert f"goes on: publisher admin key revoke {last}" in run("remove", "lab", "ann@acme.example", "--revoke-keys")
+    assert f"goes on as the last that can make others: publisher admin key revoke {last}" in run(
+        "remove", "lab", "ann@acme.example", "--revoke-keys"
+    )
     with database.read() as session:
         assert keys.active_key_and_tenant(session, last) is not None
+
+
+def test_keys_of_an_earlier_stay_end_as_well(database: Database, run: Run) -> None:
+    with database.write() as session:
+        row = members.add(session, "lab", "ann@acme.example", Role.ADMIN)
+        keys.add_key(session, row.tenant_id, "the operator's", new_key())
+        first = keys.add_key(session, row.tenant_id, "hers", new_key(), row.id).id
+    assert "goes on" in run("remove", "lab", "ann@acme.example")
+    run("add", "lab", "ann@acme.example")
+    run("remove", "lab", "ann@acme.example")
+    assert "is revoked" in run("remove", "lab", "ann@acme.example", "--revoke-keys")
+    with database.read() as session:
+        assert keys.active_key_and_tenant(session, first) is None

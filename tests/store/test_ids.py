@@ -17,11 +17,19 @@ def test_ids_of_one_millisecond_are_in_the_order_in_which_they_were_made(monkeyp
     assert {len(id) for id in ids} == {len("job_") + 22}
 
 
-def test_ids_go_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([2_000_000_000.0, 1_999_999_000.0, 2_000_000_000.001])
+def test_ids_go_on_when_the_clock_is_set_back_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([2_000_000_000.0, 1_999_999_995.0, 2_000_000_000.001])
     monkeypatch.setattr(time, "time", lambda: next(times))
     ids = [new_id("job") for _ in range(3)]
     assert ids == sorted(set(ids))
+
+
+def test_a_clock_that_was_years_ahead_once_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([3_000_000_000.0, 2_000_000_000.0, 2_000_000_000.0])
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    ahead, *after = (new_id("job") for _ in range(3))
+    assert after == sorted(set(after))
+    assert ahead > after[-1]
 
 
 def test_threads_never_make_the_same_id() -> None:

@@ -61,12 +61,13 @@ def remove(tenant: str, who: str, data_dir: Path | None, *, revoke_keys: bool) -
     one that can make others. Keys that others gave them are not known here.
     """
     with installation(data_dir) as at, at.database.write() as session:
-        ended = members.remove(session, tenant, who)
+        ended = members.remove(session, tenant, who, also_ended=revoke_keys)
         made = keys.made_by(session, ended[0].tenant_id, [row.id for row in ended])
         revoked = {key.id: revoke_keys and keys.revoke_unless_last(session, key) for key in made}
     click.echo(f"{who} is no member of {tenant} any more ({', '.join(row.id for row in ended)}).")
     for key in made:
-        goes_on = f"goes on: publisher admin key revoke {key.id}"
+        why = " as the last that can make others" if revoke_keys else ""
+        goes_on = f"goes on{why}: publisher admin key revoke {key.id}"
         click.echo(f"{key.prefix}… ({key.name!r}), which they made, {'is revoked' if revoked[key.id] else goes_on}")
 
 

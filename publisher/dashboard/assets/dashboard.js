@@ -219,14 +219,16 @@ document.addEventListener("submit", (event) => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
-// --- what a form asks for is asked once, however often its button is pressed
+// --- what a form asks for is asked once, however often its button is pressed; whoever stops a request and is still
+// here after a while may send it again
+const AGAIN = 10_000, sent = new WeakMap();
 addEventListener("submit", (event) => {
   if (event.defaultPrevented || event.target.method !== "post") return;
-  if (event.target.dataset.sent) event.preventDefault();
-  event.target.dataset.sent = "yes";
+  if (performance.now() - (sent.get(event.target) ?? -AGAIN) < AGAIN) event.preventDefault();
+  else sent.set(event.target, performance.now());
 });
 addEventListener("pageshow", () => {
-  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  for (const form of document.forms) sent.delete(form);
 });
 
 // --- nor by a reload of the page that answered it

@@ -77,11 +77,9 @@ if (order) {
   });
 }
 
-// --- a form whose answer takes its time says so, and is sent once
+// --- a form whose answer takes its time says so
 for (const form of document.querySelectorAll("form[data-busy]")) {
-  form.addEventListener("submit", (event) => {
-    if (form.dataset.sent) { event.preventDefault(); return; }
-    form.dataset.sent = "yes";
+  form.addEventListener("submit", () => {
     const state = $("[role=status]", form);
     if (state) state.textContent = form.dataset.busy;
   });

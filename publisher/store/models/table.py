@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -13,23 +14,32 @@ from sqlalchemy.orm import DeclarativeBase
 
 from publisher.store.states import DeliveryState, JobState
 
+#: milliseconds that a clock may be set back; after more it was wrong before, and is not followed
+_SET_BACK = 10_000
+
 
 class _Numbers:
     """Those of ids: milliseconds and 40 random bits, each larger than the one before."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self._last = 0
         self._one_at_a_time = threading.Lock()
 
     def next(self) -> int:
         with self._one_at_a_time:
             fresh = (int(time.time() * 1000) << 40) | secrets.randbits(40)
-            # not by one: another process, in the same millisecond, counts on from a number of its own
-            self._last = fresh if fresh > self._last else self._last + 1 + secrets.randbits(16)
-            return self._last
+            if 0 <= self._last - fresh < _SET_BACK << 40:
+                # not by one: another process, in the same millisecond, counts on from a number of its own
+                fresh = self._last + 1 + secrets.randbits(16)
+            self._last = fresh
+            return fresh
 
 
 _NUMBERS = _Numbers()
+os.register_at_fork(after_in_child=_NUMBERS.begin)  # else both would count on alike
 
 
 def new_id(prefix: str) -> str:

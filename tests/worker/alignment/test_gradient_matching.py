@@ -17,9 +17,7 @@ from publisher.plan.choices import gradient_matching_of
 from publisher.plan.several import refuse_for_several
 from publisher.recipe import Recipe
 from tests.devices import each_device
-from tests.tf32 import Tf32
 from tests.worker.alignment.builds import LENGTH, STEPS, CancellingContext, prepare, request
-from worker.alignment import gradient_matching
 from worker.alignment.gradient_matching import GradientMatching
 from worker.alignment.rounding import nf4_rounding
 from worker.alignment.state import load_state
@@ -86,25 +84,6 @@ def test_it_is_the_gradient_of_distillation_and_of_the_distance(
         for each in ([gradients[name] - wanted[name] for name in wanted], wanted.values())
     )
     assert error < 0.05 * length
-
-
-def test_with_products_rounded_as_a_gpu_rounds_them_it_is_nearly_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = _of_one_batch(tmp_path)
-    with Tf32():
-        too_small = _of_one_batch(tmp_path)
-        monkeypatch.setattr(gradient_matching, "relative_step", lambda device: 1e-4)
-        found = _of_one_batch(tmp_path)
-    assert functional.cosine_similarity(found, exact, 0) > 0.95
-    assert functional.cosine_similarity(too_small, exact, 0) < functional.cosine_similarity(found, exact, 0)
-
-
-def _of_one_batch(folder: Path) -> Tensor:
-    """The gradient of matching alone: a weight that leaves nothing of the words."""
-    model, base, masks = _models(folder)
-    GradientMatching(model, base, masks, DistillationTerms(), 1e4).accumulate(BATCH[:1], lambda: None)
-    return torch.cat([gradient.flatten() for gradient in _gradients(model).values()])
 
 
 def _cosine(model: PreTrainedModel, base: PreTrainedModel, batch: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from publisher.architecture.geometry import Geometry
 from publisher.recipe import ProbeBudget
 from tests.devices import each_device
 from tests.models import tiny_llama
-from worker.evaluation.lora_memory import _OF_KEPT, kept_values, lora_memory
+from worker.evaluation.lora_memory import kept_values, lora_memory, of_kept
 from worker.models.causal import load_causal
 from worker.models.head import head_of
 from worker.models.measure import compute_dtype
@@ -62,7 +62,7 @@ def test_the_estimate_has_room_for_what_each_layer_keeps(models: list[Path], dev
     tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(0))
     two, four = (_saved_bytes(folder, tokens, device) for folder in models)
     values = kept_values(read_geometry(models[1])) - kept_values(read_geometry(models[0]))
-    estimated = tokens.numel() * values * compute_dtype(device).itemsize * _OF_KEPT[device]
+    estimated = tokens.numel() * values * compute_dtype(device).itemsize * of_kept(device)
     assert 0 < four - two < estimated
 
 
