@@ -24,8 +24,10 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -223,10 +225,13 @@ def _package_with(extras: frozenset[str]) -> str:
 
 
 def _pip(command: str, *arguments: str) -> None:
-    # what pip says is not caught: it tries an index that is away for minutes, and says so meanwhile
-    done = subprocess.run([sys.executable, "-m", "pip", "--quiet", command, *arguments], check=False)
+    # its errors are shown as they come: it tries an index that is away for minutes, and says so meanwhile
+    done = subprocess.run([sys.executable, "-m", "pip", command, *arguments], check=False, stdout=subprocess.PIPE)
     if done.returncode:
-        sys.exit(f"`pip {command}` failed, and says why above; the folder is as it was")
+        # which requirements do not go together is no error to pip, but among what it tells of its work
+        _, caused, conflict = done.stdout.decode(errors="replace").partition("The conflict is caused by:")
+        reason = caused + conflict.partition("To fix this")[0].rstrip() + "\n" if caused else ""
+        sys.exit(f"{reason}`pip {command}` failed, and says why above; the folder is as it was")
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -270,18 +275,25 @@ def python_version(asked: str) -> str:
     version = _PYTHON.fullmatch(asked.strip())
     if not version:
         sys.exit(f"Python {asked!r}: a version like 3.12 is needed (no wheels are made for free-threaded ones, 3.13t)")
+    needed = _project()["requires-python"]
+    if not SpecifierSet(needed).contains(version["minor"]):
+        sys.exit(f"Python {asked}: the package needs {needed}")
     return version["minor"]
 
 
 def known_extras(asked: str) -> frozenset[str]:
     """Those between commas, each one of the package's."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    there_are = {canonicalize_name(name) for name in project["optional-dependencies"]}
+    there_are = {canonicalize_name(name) for name in _project()["optional-dependencies"]}
     extras = frozenset(canonicalize_name(name.strip()) for name in asked.split(",") if name.strip())
     if extras - there_are:
         unknown = ", ".join(sorted(extras - there_are))
         sys.exit(f"the package has no extra {unknown}; there are {', '.join(sorted(there_are))}")
     return extras
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
 
 
 def _options() -> argparse.Namespace:

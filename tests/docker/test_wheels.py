@@ -74,7 +74,7 @@ def test_the_package_itself_is_carried_with_what_it_asks_for_where_it_is_there_a
 def test_a_pytorch_of_nvidias_containers_serves_as_the_release_that_it_precedes() -> None:
     assert carried("train", torch="2.11.0a0+nv25.12") == ALL_OF_TRAIN
     for too_old in ("2.10.0a0+nv25.10", "2.11.0a0"):
-        with pytest.raises(SystemExit, match="is there, and torch>=2.11 is needed"):
+        with pytest.raises(SystemExit, match=r"is there, and torch>=2\.11 is needed"):
             carried("train", torch=too_old)
 
 
@@ -96,6 +96,8 @@ def test_python_is_named_by_its_version() -> None:
     for wrong in ("3.13t", "3", "newest", "3.x"):
         with pytest.raises(SystemExit, match=r"a version like 3\.12 is needed"):
             wheels.python_version(wrong)
+    with pytest.raises(SystemExit, match=r"3\.9: the package needs >=3\.11"):
+        wheels.python_version("3.9")
 
 
 def test_extras_are_the_packages_or_none() -> None:
@@ -203,7 +205,7 @@ def test_another_run_replaces_what_the_one_before_wrote_and_nothing_else(make: C
 def test_wheels_from_elsewhere_are_refused_and_stay(make: Callable[..., Path]) -> None:
     folder = make(extras="")
     foreign = made(folder, "foreign")
-    with pytest.raises(SystemExit, match="no record of writing .foreign-1.0-py3-none-any.whl"):
+    with pytest.raises(SystemExit, match=r"no record of writing .foreign-1\.0-py3-none-any\.whl"):
         make(extras="train")
     assert foreign.exists()
     assert names(folder) == {"foreign", "loram_publisher", "near"}
@@ -219,6 +221,12 @@ def test_where_pip_fails_it_says_why_and_the_folder_stays(
     assert "No matching distribution found for near" in capfd.readouterr().err
     assert names(folder) == {"loram_publisher", "near", "deep"}
     assert [path.name for path in folder.parent.iterdir()] == ["wheels"]
+
+
+def test_what_does_not_go_together_is_named(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "build", lambda folder: made(folder, "loram-publisher", "torch>=99"))
+    with pytest.raises(SystemExit, match=r"loram-publisher 1\.0 depends on torch>=99[\s\S]*`pip install` failed"):
+        make(extras="")
 
 
 def test_an_upgrade_beside_nvidias_pytorch_says_how_it_installs(
