@@ -17,11 +17,15 @@ TORCH ?= torch==2.13.0
 setup: .venv/.setup
 test-setup: .venv/.test-setup
 
-.venv/.setup: pyproject.toml
+define python-serves
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+endef
+
+.venv/.setup: pyproject.toml
+	$(python-serves)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing PyTorch, then the rest (a few minutes, once)"
 	@$(BIN)/python -m pip install $(TORCH)
@@ -73,14 +77,16 @@ test-long: test-setup
 versions: test-setup
 	$(BIN)/python -m tests.versions.run
 
-# EXTRAS: the package's, with commas between; THERE: a file with what the machine has, besides PyTorch; WHEELS: the folder
+# EXTRAS: the package's, with commas between, or none at all (EXTRAS=); THERE: a file with what the machine has, besides
+# PyTorch; WHEELS: the folder
 EXTRAS ?= train
 WHEELS ?= build/wheels
 wheels:
 	@test -n "$(PYTHON_VERSION)" || { echo "which Python has the machine? make wheels PYTHON_VERSION=3.12"; exit 1; }
+	$(python-serves)
 	@test -x build/pip/bin/python || $(PYTHON) -m venv build/pip
 	@build/pip/bin/python -m pip install --quiet 'pip>=23.2' packaging
-	@build/pip/bin/python docker/wheels.py --python $(PYTHON_VERSION) --extras $(EXTRAS) --to $(WHEELS) $(if $(THERE),--there $(THERE))
+	@build/pip/bin/python docker/wheels.py --python="$(PYTHON_VERSION)" --extras="$(EXTRAS)" --to="$(WHEELS)" $(if $(THERE),--there="$(THERE)")
 
 docs: setup
 	@$(BIN)/python -m publisher.reference docs

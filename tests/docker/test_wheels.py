@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from zipfile import ZipFile
@@ -64,6 +65,46 @@ def test_what_is_there_and_too_old_is_carried() -> None:
 def test_a_pytorch_that_is_too_old_is_said() -> None:
     with pytest.raises(SystemExit, match=r"torch 2.10.0 is there, and torch>=2.11 is needed"):
         carried("train", torch="2.10.0")
+
+
+def test_the_package_itself_is_carried_with_what_it_asks_for_where_it_is_there_already() -> None:
+    assert carried("train", **{"loram-publisher": "0.1"}) == ALL_OF_TRAIN
+
+
+def test_a_pytorch_of_nvidias_containers_serves_as_the_release_that_it_precedes() -> None:
+    assert carried("train", torch="2.11.0a0+nv25.12") == ALL_OF_TRAIN
+    for too_old in ("2.10.0a0+nv25.10", "2.11.0a0"):
+        with pytest.raises(SystemExit, match=r"is there, and torch>=2\.11 is needed"):
+            carried("train", torch=too_old)
+
+
+def test_pip_refuses_that_pytorch_and_takes_the_next_and_any_release() -> None:
+    def refused(version: str | None) -> bool:
+        return bool(wheels.refused_by_pip(FOUND.values(), frozenset(), {"torch": version}, THERE))
+
+    assert refused("2.11.0a0+nv25.12")
+    assert not any(map(refused, ("2.12.0a0+nv26.1", "2.11.0+cu130", None)))
+
+
+def test_other_packages_serve_as_pip_sees_it() -> None:
+    assert carried("train", near="1.0a0+nv25.12") == ALL_OF_TRAIN
+    assert carried("train", near="no-version") == ALL_OF_TRAIN
+
+
+def test_python_is_named_by_its_version() -> None:
+    assert wheels.python_version("3.12") == wheels.python_version("3.12.4") == "3.12"
+    for wrong in ("3.13t", "3", "newest", "3.x"):
+        with pytest.raises(SystemExit, match=r"a version like 3\.12 is needed"):
+            wheels.python_version(wrong)
+    with pytest.raises(SystemExit, match=r"3\.9: the package needs >=3\.11"):
+        wheels.python_version("3.9")
+
+
+def test_extras_are_the_packages_or_none() -> None:
+    assert wheels.known_extras("") == frozenset()
+    assert wheels.known_extras("train, lm_eval") == {"train", "lm-eval"}
+    with pytest.raises(SystemExit, match=r"no extra trian; there are demo, .*train"):
+        wheels.known_extras("sign,trian")
 
 
 def test_what_pip_left_out_for_the_python_that_it_runs_on_is_named() -> None:
@@ -128,3 +169,73 @@ def test_folder_installs_without_an_index_where_pytorch_is(tmp_path: Path, monke
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
     subprocess.run([*command, *map(str, folder.glob("*.whl"))], check=True)
     assert {path.name for path in (tmp_path / "site").iterdir()} >= {"deep-1.0.dist-info", "near-1.0.dist-info"}
+
+
+@pytest.fixture
+def make(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs the program on a package that is built elsewhere: setuptools is not on the index."""
+
+    def build(folder: Path) -> Path:
+        return made(folder, "loram-publisher", "torch", "near", "deep; extra == 'train'")
+
+    def run(**options: str) -> Path:
+        folder = tmp_path / "made" / "wheels"
+        asked = {"python": "3.12", "to": str(folder), **options}
+        monkeypatch.setattr(sys, "argv", ["wheels.py", *(f"--{name}={value}" for name, value in asked.items())])
+        wheels.main()
+        return folder
+
+    monkeypatch.setattr(wheels, "build", build)
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name.split("-")[0] for path in folder.glob("*.whl")}
+
+
+def test_another_run_replaces_what_the_one_before_wrote_and_nothing_else(make: Callable[..., Path]) -> None:
+    folder = make(extras="train")
+    assert names(folder) == {"loram_publisher", "near", "deep"}
+    (folder / "notes.txt").write_text("mine")
+    assert names(make(extras="")) == {"loram_publisher", "near"}
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in folder.parent.iterdir()] == ["wheels"]
+
+
+def test_wheels_from_elsewhere_are_refused_and_stay(make: Callable[..., Path]) -> None:
+    folder = make(extras="")
+    foreign = made(folder, "foreign")
+    with pytest.raises(SystemExit, match=r"no record of writing .foreign-1\.0-py3-none-any\.whl"):
+        make(extras="train")
+    assert foreign.exists()
+    assert names(folder) == {"foreign", "loram_publisher", "near"}
+
+
+def test_where_pip_fails_it_says_why_and_the_folder_stays(
+    make: Callable[..., Path], index: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(extras="train")
+    next(index.glob("near-*.whl")).unlink()
+    with pytest.raises(SystemExit, match="`pip install` failed"):
+        make(extras="")
+    assert "No matching distribution found for near" in capfd.readouterr().err
+    assert names(folder) == {"loram_publisher", "near", "deep"}
+    assert [path.name for path in folder.parent.iterdir()] == ["wheels"]
+
+
+def test_what_does_not_go_together_is_named(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "build", lambda folder: made(folder, "loram-publisher", "torch>=99"))
+    with pytest.raises(SystemExit, match=r"loram-publisher 1\.0 depends on torch>=99[\s\S]*`pip install` failed"):
+        make(extras="")
+
+
+def test_an_upgrade_beside_nvidias_pytorch_says_how_it_installs(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there.txt"
+    there.write_text("loram-publisher==1.0\nnear==1.0\ntorch==1.0a0+nv25.12\n")
+    assert names(make(extras="train", there=str(there))) == {"loram_publisher", "deep"}
+    assert "--no-deps --target" not in capsys.readouterr().out
+    monkeypatch.setattr(wheels, "build", lambda folder: made(folder, "loram-publisher", "torch>=1.0"))
+    make(extras="", there=str(there))
+    assert "torch 1.0a0+nv25.12 serves, but pip sorts it before torch>=1.0" in capsys.readouterr().out
