@@ -3,9 +3,10 @@
     python -m tests.benchmarks.matching_precision --stages FOLDER --text FILE.jsonl [--skip 0] [--tokens 256]
 
 `--stages` is a build's (`publisher build … --work FOLDER`, or gpu_check's WORK/cpu/stages): its base model, the pruned
-one and the aligned one. `--skip`: documents of the text before the two batches. Products of the pruned model's linear layers, forward and backward, are of numbers with
-so many bits of mantissa: 23 is fp32, 10 TF32, 7 bf16; "7 + 7" is the sum of three products of bf16 parts. Compared
-with the central difference in fp32, and, to tell what it matters, with another batch of the same size.
+one and the aligned one. `--skip`: documents of the text before the two batches. Products of the pruned model's linear
+layers, forward and backward, are of numbers with so many bits of mantissa: 23 is fp32, 10 TF32, 7 bf16; "7 + 7" is the
+sum of three products of bf16 parts. Compared with the central difference in fp32, and, to tell what it matters, with
+another batch of the same size.
 """
 
 from __future__ import annotations
