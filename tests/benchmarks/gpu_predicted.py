@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -213,6 +214,7 @@ def _empty(entry: Entry) -> Tensor:
 
 def main() -> None:
     asked = _options()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' would bury the table
     rows: list[dict[str, Any]] = []
     note = f"; {TINY_SAYS}" if asked.tiny else ""
     print(f"predicted, not measured: torch {torch.__version__}, {torch.device('meta')} tensors{note}")

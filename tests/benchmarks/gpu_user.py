@@ -112,7 +112,7 @@ def _say_differences(found: list[dict[str, Any]]) -> None:
         print(f"  width {each['width']:5}, tokens {each['tokens']:3}: {each['of_largest']:.1e}{wrong}")
     wrongs = sum(not each["of_largest"] < ROUNDING for each in found)  # nan is wrong
     verdict = f"{wrongs} of {len(found)} are WRONG" if wrongs else "4-bit rows of every width are read rightly"
-    print(f"{'not all' if wrongs else 'all'} within {ROUNDING:.0%}: {verdict}", flush=True)
+    print(f"{'not all' if wrongs else 'all'} within {100 * ROUNDING:g} %: {verdict}", flush=True)
 
 
 def _heading(device: str) -> str:

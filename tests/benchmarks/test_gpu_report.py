@@ -1,4 +1,4 @@
-"""What the benchmarks for a GPU share: a device that is not there is refused, and figures that are not there are said."""
+"""What the benchmarks for a GPU share: a device that is not there is refused, a figure that is not there is a dash."""
 
 from __future__ import annotations
 
