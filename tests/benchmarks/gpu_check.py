@@ -7,9 +7,11 @@
 `--device cpu` the same command makes the result of a CPU, which `--cpu-result` then reads. Model and text are those
 that `make setup` installs; a machine without them gets `--model` and `--corpora` (data/demo/corpora after `publisher
 demo --prepare`). `--only build` leaves the tests out, `--only tests` all else. `--tiny`: the same stages of a random
-model, in about a minute on a CPU.
+model; on a CPU about three minutes, with `--only build` one.
 
-Ends with status 1 if a test failed, the build did, or the comparison shows more than noise.
+Ends with status 1 if a test failed, the build did, or the comparison shows more than noise. Model and text are compared
+with those of `--cpu-result` before the build, which is left out if they differ. Status 2, before anything runs: there
+is no such device, or `--cpu-result` holds no finished build.
 """
 
 from __future__ import annotations
@@ -23,21 +25,19 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-import torch
-
-from tests.benchmarks.gpu_check_build import Made, build, real_demo, tiny_demo
-from tests.benchmarks.gpu_check_compare import compare, said
+from tests.benchmarks.gpu_check_build import Demo, Made, build, digests, real_demo, tiny_demo
+from tests.benchmarks.gpu_check_compare import compare, other_inputs, said, said_inputs
 from tests.benchmarks.gpu_check_tests import run_tests
-from tests.benchmarks.gpu_report import MIB, device_name
+from tests.benchmarks.gpu_report import MIB, TINY_SAYS, add_device, head, refuse, title
 
 
 class Results:
     """Rows, printed, and kept in `out`, which is whole after each."""
 
-    def __init__(self, out: Path | None, device: str) -> None:
+    def __init__(self, out: Path | None, device: str, *, tiny: bool) -> None:
         self._out, self._rows = out, list[Mapping[str, Any]]()
-        self._head = {"benchmark": "check", "device": device_name(device), "torch": torch.__version__}
-        print(f"{self._head['device']}, torch {torch.__version__}", flush=True)
+        self._head = head("check", device, tiny=tiny)
+        print(title(device, tiny=tiny), flush=True)
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._rows.append(row)
@@ -53,13 +53,15 @@ class Results:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    results = Results(options.out, options.device)
+    wanted = None if options.cpu_result is None else _wanted(options.cpu_result)
+    results = Results(options.out, options.device, tiny=options.tiny)
     good = True
     if options.only != "build":
         good = run_tests(options.device, results.add, options.tests)
     if options.only != "tests":
-        good &= _build_and_compare(options, results)
-    print("all is well" if good else "SOMETHING IS WRONG: see above", flush=True)
+        good &= _build_and_compare(options, wanted, results)
+    note = f" ({TINY_SAYS})" if options.tiny else ""
+    print(("all is well" if good else "SOMETHING IS WRONG: see above") + note, flush=True)
     return 0 if good else 1
 
 
@@ -71,9 +73,20 @@ def read_made(path: Path) -> Made:
     raise ValueError(f"{path} holds no finished build")
 
 
-def _build_and_compare(options: argparse.Namespace, results: Results) -> bool:
-    wanted = None if options.cpu_result is None else read_made(options.cpu_result)
+def _wanted(path: Path) -> Made:
+    """What the CPU's build came to; else one sentence, and exit code 2."""
+    try:
+        return read_made(path)
+    except OSError as fault:
+        refuse(f"--cpu-result {path} cannot be read: {fault.strerror}.")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        refuse(f"--cpu-result {path} holds no finished build: give what gpu_check --device cpu --out wrote, all of it.")
+
+
+def _build_and_compare(options: argparse.Namespace, wanted: Made | None, results: Results) -> bool:
     demo = tiny_demo(options.work) if options.tiny else real_demo(options.work, options.model, options.corpora)
+    if wanted is not None and not _same_inputs(demo, wanted, results):
+        return False
     device = options.device.replace(":", "-")
     try:
         made = build(demo, options.work / (f"tiny-{device}" if options.tiny else device), options.device, results.add)
@@ -87,7 +100,16 @@ def _build_and_compare(options: argparse.Namespace, results: Results) -> bool:
     comparison = compare(made, wanted)
     results.add({"comparison": asdict(comparison) | {"equal": comparison.equal}})
     print(*said(comparison), sep="\n", flush=True)
-    return comparison.within_noise and not comparison.inputs
+    return comparison.within_noise and not comparison.inputs and not comparison.lacking
+
+
+def _same_inputs(demo: Demo, wanted: Made, results: Results) -> bool:
+    """Asked before the build, which would be worth nothing beside the CPU's."""
+    others = other_inputs(digests(demo), wanted.inputs)
+    if others:
+        results.add({"build": "not begun", "inputs": others})
+        print(said_inputs(others), "nothing is built; without --cpu-result it is", sep="\n", flush=True)
+    return not others
 
 
 def _print(made: Made) -> None:
@@ -105,7 +127,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--corpora", type=Path)
     parser.add_argument("--cpu-result", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--only", choices=["tests", "build"])
     parser.add_argument("--tests", type=Path, nargs="+", default=(), help="files, instead of all that have such tests")
     parser.add_argument("--tiny", action="store_true")

@@ -114,7 +114,7 @@ def build(demo: Demo, work: Path, device: str, record_row: Record) -> Made:
     command = [sys.executable, "-m", "publisher.client.main", "build", str(demo.base), str(out)]
     command += ["--recipe", str(work / "recipe.json"), "--device", device, "--work", str(stages), "--until", MADE[-1]]
     command += [part for name, path in demo.corpora.items() for part in ("--corpus", f"{name}={path}")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment())
     told: set[str] = set()
     try:
         while process.poll() is None:
@@ -126,6 +126,12 @@ def build(demo: Demo, work: Path, device: str, record_row: Record) -> Made:
     if process.wait():
         raise subprocess.CalledProcessError(process.returncode, command)
     return _made(demo, stages)
+
+
+def _environment() -> dict[str, str]:
+    """Offline; and what will change in libraries is not said among the results."""
+    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
+    return os.environ | {"HF_HUB_OFFLINE": "1"} | quiet
 
 
 def _tell_finished(stages: Path, told: set[str], record_row: Record) -> None:
@@ -142,7 +148,7 @@ def _made(demo: Demo, stages: Path) -> Made:
     certificate, masks = evaluation.certificate, load_masks(_stage(stages, Stage.PRUNE) / MASKS)
     assert certificate is not None, "the recipe asks for one"
     return Made(
-        inputs=_digests(demo),
+        inputs=digests(demo),
         seconds={stage: _seconds(_stage(stages, stage)) for stage in MADE},
         peaks=dict(_peaks(alignment, certificate)),
         speeds=dict(_speeds(alignment, certificate)),
@@ -162,7 +168,8 @@ def _seconds(stage: Path) -> float:
     return float(json.loads((stage / RECORD).read_text())["seconds"])
 
 
-def _digests(demo: Demo) -> dict[str, str]:
+def digests(demo: Demo) -> dict[str, str]:
+    """File → sha256 of all that a build reads."""
     files = [*sorted(demo.base.glob("*.safetensors")), *demo.corpora.values()]
     return {path.name: record(path).sha256 for path in files}
 

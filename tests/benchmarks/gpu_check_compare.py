@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -31,9 +31,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`inputs`: files that were not the same, which makes all else worthless. `figures`: name → (here, on the CPU)."""
+    """`inputs`: files that were not the same, which makes all else worthless. `lacking`: what cannot be compared, since
+    one side has no such heads or neurons, or another number. `figures`: name → (here, on the CPU)."""
 
     inputs: list[str]
+    lacking: list[str]
     layers: list[Agreement]
     figures: dict[str, tuple[float | None, float | None]]
     within_noise: bool
@@ -48,18 +50,30 @@ class Comparison:
 def compare(found: Made, wanted: Made) -> Comparison:
     """`wanted` is the CPU's."""
     names = sorted(found.kept.keys() | wanted.kept.keys())
+    lacking = {name: said for name in names if (said := _lacking(found.scores.get(name), wanted.scores.get(name)))}
     return Comparison(
-        inputs=[name for name in wanted.inputs if found.inputs.get(name) != wanted.inputs[name]],
-        layers=[_agreement(name, found, wanted) for name in names],
+        inputs=other_inputs(found.inputs, wanted.inputs),
+        lacking=[f"{name}: {said}" for name, said in lacking.items()],
+        layers=[_agreement(name, found, wanted) for name in names if name not in lacking],
         figures={name: (found.figures.get(name), value) for name, value in wanted.figures.items()},
         within_noise=found.verdict == wanted.verdict and _gains_agree(found, wanted),
     )
 
 
+def other_inputs(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """Files of which one side has another or none, by their sha256."""
+    return [name for name in wanted | found if found.get(name) != wanted.get(name)]
+
+
+def said_inputs(names: list[str]) -> str:
+    return f"NOT THE SAME INPUTS: {', '.join(names)}"
+
+
 def said(comparison: Comparison) -> Iterator[str]:
     """Lines for people."""
     if comparison.inputs:
-        yield f"NOT THE SAME INPUTS: {', '.join(comparison.inputs)}"
+        yield said_inputs(comparison.inputs)
+    yield from (f"NOT COMPARED: {each}" for each in comparison.lacking)
     yield f"kept units that both kept: {comparison.equal:.4%}"
     for layer in comparison.layers:
         if layer.equal < 1:
@@ -67,10 +81,20 @@ def said(comparison: Comparison) -> Iterator[str]:
                 f"  {layer.where}: {layer.equal:.4%} of {layer.kept}; others' scores at most {layer.furthest:.2e} from "
                 f"the cut, scores {layer.scores:.2e} apart (median)"
             )
+    yield f"  {'':24} {'this run':>10} {'CPU result':>10}"
     for name, (here, there) in comparison.figures.items():
-        yield f"  {name:24} {_number(here):>10} on the CPU {_number(there):>10}"
+        yield f"  {name:24} {_number(here):>10} {_number(there):>10}"
     verdict = "within" if comparison.within_noise else "NOT WITHIN"
     yield f"gain and verdict {verdict} {NOISE:g} standard errors of the CPU's"
+
+
+def _lacking(here: list[float] | None, there: list[float] | None) -> str | None:
+    """Why their scores cannot be compared, if so."""
+    if not here or not there:
+        return (
+            "scores are only in the CPU's result" if there else "scores are only in this run" if here else "no scores"
+        )
+    return None if len(here) == len(there) else f"{len(here)} in this run, {len(there)} in the CPU's result"
 
 
 def _agreement(name: str, found: Made, wanted: Made) -> Agreement:
@@ -93,8 +117,8 @@ def _relative(value: float, wanted: float) -> float:
 
 def _gains_agree(found: Made, wanted: Made) -> bool:
     """Both measured the same documents, so that this allows more than there should be."""
-    errors = [made.figures[_ERROR] or 0.0 for made in (found, wanted)]
-    here, there = (made.figures[_GAIN] or 0.0 for made in (found, wanted))
+    errors = [made.figures.get(_ERROR) or 0.0 for made in (found, wanted)]
+    here, there = (made.figures.get(_GAIN) or 0.0 for made in (found, wanted))
     return abs(here - there) <= NOISE * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
 
 

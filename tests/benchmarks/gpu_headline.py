@@ -19,12 +19,10 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-import torch
-
 from tests.benchmarks.gpu_cases import Case
 from tests.benchmarks.gpu_lora import Trained, train_lora
 from tests.benchmarks.gpu_models import LLAMA_2_70B, LLAMA_31_70B, TINY, geometry_of, varied, widths_at
-from tests.benchmarks.gpu_report import MIB, Goals, device_name, parser, predictions, write_results
+from tests.benchmarks.gpu_report import Goals, in_mib, parser, peak_heading, predictions, title, write_results
 
 RATIO, GOAL_GIB = 0.85, 20
 
@@ -45,17 +43,17 @@ def cases(tiny: bool) -> list[Case]:
 
 def main() -> None:
     options = _options()
-    predicted = predictions(options.predicted)
+    predicted = predictions(options.predicted, tiny=options.tiny)
     rows: list[dict[str, Any]] = []
-    print(f"{device_name(options.device)}, torch {torch.__version__}; LoRA r=8 on all linear layers, NF4, batch 1")
-    print(f"{'':34} {'weights':>15} {'peak MiB':>9} {'predicted':>9} {'tokens/s':>9} {'step s':>7} {'floor s':>8}")
+    print(f"{title(options.device, tiny=options.tiny)}; LoRA r=8 on all linear layers, NF4, batch 1")
+    print(_heading(options.device), flush=True)
     asked = [case for case in cases(options.tiny) if case.widths is not None or options.whole]
     for case, after in zip_longest(asked, asked[1:]):
         trained = train_lora(case.written(options.work, options.device, options.steps))
-        guess = predicted.get(("headline", case.name), {}).get("peak", 0)
+        guess = predicted.peak("headline", case.name)
         rows.append({"model": case.name, "whole": case.widths is None, "predicted": guess} | asdict(trained))
         print(_line(case, trained, guess), flush=True)
-        write_results(options.out, "headline", options.device, rows)
+        write_results(options.out, "headline", options.device, rows, tiny=options.tiny)
         if after is None or after.model != case.model:
             shutil.rmtree(case.folder(options.work))
     _judge(rows, Goals(options.tiny))
@@ -69,17 +67,24 @@ def _judge(rows: list[dict[str, Any]], goals: Goals) -> None:
         goals.say("highest peak of the pruned, GiB", max(row["peak"] for row in pruned) / 2**30, most=GOAL_GIB)
 
 
-def _line(case: Case, trained: Trained, predicted: int) -> str:
+def _heading(device: str) -> str:
+    return (
+        f"{'':34} {'weights':>15} {peak_heading(device):>11} {'predicted':>9} {'tokens/s':>9} {'step s':>7} "
+        f"{'floor s':>8}"
+    )
+
+
+def _line(case: Case, trained: Trained, predicted: int | None) -> str:
     if trained.refused:
         return f"{case.name:34} {trained.refused}"
     return (
-        f"{case.name:34} {trained.parameters:15,} {trained.peak / MIB:9,.0f} {predicted / MIB:9,.0f} "
+        f"{case.name:34} {trained.parameters:15,} {in_mib(trained.peak):>11} {in_mib(predicted):>9} "
         f"{trained.tokens_per_second:9,.0f} {trained.seconds:7.3f} {case.floor:8.3f}"
     )
 
 
 def _options() -> argparse.Namespace:
-    options = parser(__doc__)
+    options = parser(__doc__, predicted=True)
     options.add_argument("--steps", type=int, default=8)
     options.add_argument("--whole", action="store_true")
     return options.parse_args()

@@ -5,7 +5,8 @@
 The very step that gpu_lora times runs on tensors without contents ("meta"): transformers, PEFT, bitsandbytes and AdamW
 ask for the memory that they always ask for, and all that is alive at once is added up; operations are PyTorch's own
 count of every matrix product and attention. A 70B takes a minute and no memory. The others print it beside what they
-measure (`--predicted predicted.json`).
+measure (`--predicted predicted.json`). Of gpu_user's 7B, whole and pruned, a batch of one sequence is predicted as
+well, which gpu_user does not run.
 
 Attention is the flash kernel's, as on a GPU. Not counted is what kernels take inside (cuBLAS: up to 32 MiB), and the
 allocator's own loss by fragments: what it reserves is more.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,13 +43,20 @@ from tests.benchmarks import gpu_headline, gpu_table8, gpu_user
 from tests.benchmarks.gpu_cases import Case
 from tests.benchmarks.gpu_lora import training_step, with_lora
 from tests.benchmarks.gpu_models import write_config
-from tests.benchmarks.gpu_report import MIB, PEAK_FLOPS, write_results
+from tests.benchmarks.gpu_report import MIB, PEAK_FLOPS, TINY_SAYS, write_results
 from worker.quantization.packing import BLOCK, NESTED_BLOCK, packed_entries
+
+
+def _of_user(tiny: bool) -> list[Case]:
+    """And its first two, base and pruned, by one sequence instead of its micro-batch."""
+    found = gpu_user.cases(tiny)
+    return [*found, *(replace(case, name=f"{case.name}, batch 1", micro=1) for case in found[:2])]
+
 
 _CASES: dict[str, Callable[[bool], list[Case]]] = {
     "headline": gpu_headline.cases,
     "table8": gpu_table8.cases,
-    "user": gpu_user.cases,
+    "user": _of_user,
 }
 _TYPES = {"U8": torch.uint8, "F32": torch.float32}
 
@@ -205,8 +214,10 @@ def _empty(entry: Entry) -> Tensor:
 
 def main() -> None:
     asked = _options()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' would bury the table
     rows: list[dict[str, Any]] = []
-    print(f"predicted, not measured: torch {torch.__version__}, {torch.device('meta')} tensors")
+    note = f"; {TINY_SAYS}" if asked.tiny else ""
+    print(f"predicted, not measured: torch {torch.__version__}, {torch.device('meta')} tensors{note}")
     print(f"{'':42} {'loaded MiB':>10} {'peak MiB':>9} {'TFLOP':>8} {'step s ≥':>8} {'floor s':>8}")
     for name in asked.only:
         for case in _CASES[name](asked.tiny):
@@ -218,7 +229,7 @@ def main() -> None:
                 f"{found.operations / PEAK_FLOPS:8.3f} {case.floor:8.3f}   ({time.perf_counter() - begun:.0f} s)",
                 flush=True,
             )
-            write_results(asked.out, "predicted", "cpu", rows)
+            write_results(asked.out, "predicted", "cpu", rows, tiny=asked.tiny)
 
 
 def _options() -> argparse.Namespace:

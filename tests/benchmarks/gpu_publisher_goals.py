@@ -8,8 +8,8 @@ from typing import Any
 from tests.benchmarks.gpu_publisher_sides import IN_MEMORY, NEXT_TOKEN, STREAMING, TRAINER
 from tests.benchmarks.gpu_report import PEAK_FLOPS, Goals, floor
 
-#: of an H200 in fp32, without TF32, by its data sheet; in units of bf16 operations
-_FP32 = PEAK_FLOPS / 67e12
+#: of an H200 (and H100) in TF32, dense, by its data sheet; in units of bf16 operations
+_TF32 = PEAK_FLOPS / 494.5e12
 #: bytes of AdamW a weight and step: fp32 weight and two moments read and written, the gradient read and clipped
 _ADAMW = 6 * 4 + 3 * 4
 
@@ -26,7 +26,7 @@ def floor_of(row: Mapping[str, Any], tokens: int, batch: int = 8192) -> float | 
 
     2 operations a weight and token forward and 4 backward. By next token the pruned model goes through that once, by
     distillation the base model forward as well; matching gradients takes the base model backward, too, and the pruned
-    model twice, in fp32.
+    model twice, in TF32.
     """
     if not row.get("training"):
         return None
@@ -34,7 +34,7 @@ def floor_of(row: Mapping[str, Any], tokens: int, batch: int = 8192) -> float | 
     operations = {
         "next token": 6 * pruned,
         "distillation": 6 * pruned + 2 * base,
-        "gradient matching": 2 * 6 * pruned * _FP32 + 6 * base,
+        "gradient matching": 2 * 6 * pruned * _TF32 + 6 * base,
     }[row["recipe"]]
     return floor(operations, row["parameters"] * _ADAMW * max(1, tokens // batch))
 
@@ -43,7 +43,7 @@ def judge(name: str, rows: Rows, tokens: int, goals: Goals) -> None:
     """`rows` of one model by recipe or side."""
     whole: Rows = {recipe: {} if "refused" in row else row for recipe, row in rows.items()}
     _trainer(name, whole, goals)
-    _alignment(name, whole, goals)
+    _alignment(name, whole, tokens, goals)
     _pruning(name, whole, goals)
 
 
@@ -58,7 +58,7 @@ def _trainer(name: str, rows: Rows, goals: Goals) -> None:
     goals.say(f"{name}: peak by next token, of the Trainer's", ours["peak"] / theirs["peak"], most=0.5)
 
 
-def _alignment(name: str, rows: Rows, goals: Goals) -> None:
+def _alignment(name: str, rows: Rows, tokens: int, goals: Goals) -> None:
     plain, matched = rows.get("next token"), rows.get("gradient matching")
     if not plain or not matched:
         goals.missing(f"{name}: gradient matching beside next token")
@@ -67,7 +67,9 @@ def _alignment(name: str, rows: Rows, goals: Goals) -> None:
     if name != "7B":
         goals.say(f"{name}: MFU by next token", 6 * plain["parameters"] * speed / PEAK_FLOPS, least=0.35)
     step = speed / (tokens_per_second(matched) or 1.0)
-    goals.say(f"{name}: time of a step with gradient matching, of next token's", step, most=2)
+    floors = floor_of(matched, tokens), floor_of(plain, tokens)
+    possible = floors[0] / floors[1] if floors[0] and floors[1] else None
+    goals.say(f"{name}: time of a step with gradient matching, of next token's", step, most=2, possible=possible)
 
 
 def _pruning(name: str, rows: Rows, goals: Goals) -> None:

@@ -7,7 +7,7 @@ bf16 with random weights of LLaMA-2's widths, length 512, batch 128 in micro-bat
 (the paper's 51,661 MiB for the 13B are its weights, 26 GB, and what their activations take). Each once as PEFT has it,
 which casts what every adapter reads to fp32 and keeps it for the backward pass, and once under bf16 autocast, as a
 Trainer with `bf16=True` and `publisher train` do. Fewer than the paper's 1,024 samples are run, and the latency scaled;
-throughput is of the steps alone. Rounds alternate the sides, medians count.
+throughput is of the steps alone. Rounds alternate the sides; each run is printed as it ends, medians count.
 
 The paper, on an A100: 29,799 / 30,517 / 51,661 MiB; 147.86 / 134.27 / 206.07 s; 6.93 / 7.63 / 4.97 samples a second.
 Goals: peak at most 0.577 of the 13B's, throughput at least 1.39 times the 13B's.
@@ -22,12 +22,19 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-import torch
-
 from tests.benchmarks.gpu_cases import Case
 from tests.benchmarks.gpu_lora import Trained, train_lora
 from tests.benchmarks.gpu_models import LLAMA_2_7B, LLAMA_2_13B, TINY, geometry_of, widths_at
-from tests.benchmarks.gpu_report import MIB, Goals, device_name, parser, predictions, write_results
+from tests.benchmarks.gpu_report import (
+    Goals,
+    Predictions,
+    in_mib,
+    parser,
+    peak_heading,
+    predictions,
+    title,
+    write_results,
+)
 
 RATIO, MEMORY_GOAL, SPEED_GOAL = 0.65, 0.577, 1.39
 SAMPLES, BATCH, MICRO, LENGTH = 1024, 128, 4, 512
@@ -60,57 +67,65 @@ def cases(tiny: bool) -> list[Case]:
 
 def main() -> None:
     options = _options()
-    asked = cases(options.tiny)
-    print(f"{device_name(options.device)}, torch {torch.__version__}; r=8, bf16, {asked[0].tokens} tokens a step")
+    asked, predicted = cases(options.tiny), predictions(options.predicted, tiny=options.tiny)
+    print(f"{title(options.device, tiny=options.tiny)}; r=8, bf16, {asked[0].tokens} tokens a step")
+    print(_heading(options.device), flush=True)
     found: dict[str, list[Trained]] = {case.name: [] for case in asked}
     rows: list[dict[str, Any]] = []
     for _ in range(options.rounds):
         for case in asked:
             steps = max(1, options.samples // (case.micro * case.micros))
-            found[case.name].append(train_lora(case.written(options.work, options.device, steps)))
-            rows.append({"model": case.name} | asdict(found[case.name][-1]))
-            write_results(options.out, "table8", options.device, rows)
-    figures = _report(asked, found, predictions(options.predicted))
+            trained = train_lora(case.written(options.work, options.device, steps))
+            found[case.name].append(trained)
+            rows.append({"model": case.name, "predicted": predicted.peak("table8", case.name)} | asdict(trained))
+            print(_line(case, [trained], predicted), flush=True)
+            write_results(options.out, "table8", options.device, rows, tiny=options.tiny)
+    print(f"medians:\n{_heading(options.device)}")
+    print(*(_line(case, found[case.name], predicted) for case in asked), sep="\n", flush=True)
     for kind in KINDS:
-        _judge(figures, kind, Goals(options.tiny))
+        _judge(asked, found, kind, Goals(options.tiny))
 
 
-def _report(
-    asked: list[Case], found: dict[str, list[Trained]], predicted: dict[tuple[str, str], dict[str, Any]]
-) -> dict[str, tuple[float, float]]:
-    """Prints a row of the table for each; returns its peak in bytes and samples a second."""
-    print(
-        f"{'':30} {'weights':>15} {'peak MiB':>9} {'predicted':>9} {f'{SAMPLES} samples s':>15} {'floor s':>8} "
-        f"{'samples/s':>10}"
+def _heading(device: str) -> str:
+    return (
+        f"{'':30} {'weights':>15} {peak_heading(device):>11} {'predicted':>9} {f'{SAMPLES} samples s':>15} "
+        f"{'floor s':>8} {'samples/s':>10}"
     )
-    figures = {}
-    for case in asked:
-        runs, batch = found[case.name], case.micro * case.micros
-        if refused := next((run.refused for run in runs if run.refused), None):
-            print(f"{case.name:30} {refused}")
-            continue
-        peak, speed = median(run.peak for run in runs), batch / median(run.seconds for run in runs)
-        figures[case.name] = peak, speed
-        guess = predicted.get(("table8", case.name), {}).get("peak", 0)
-        print(
-            f"{case.name:30} {runs[0].parameters:15,} {peak / MIB:9,.0f} {guess / MIB:9,.0f} {SAMPLES / speed:15.1f} "
-            f"{case.floor * SAMPLES / batch:8.2f} {speed:10.2f}"
-        )
-    return figures
 
 
-def _judge(figures: dict[str, tuple[float, float]], kind: str, goals: Goals) -> None:
+def _line(case: Case, runs: list[Trained], predicted: Predictions) -> str:
+    """A row of the table, of the runs' medians."""
+    if refused := _refused(runs):
+        return f"{case.name:30} {refused}"
+    peak, speed = _figures(case, runs)
+    return (
+        f"{case.name:30} {runs[0].parameters:15,} {in_mib(peak):>11} {in_mib(predicted.peak('table8', case.name)):>9} "
+        f"{SAMPLES / speed:15.1f} {case.floor * SAMPLES / (case.micro * case.micros):8.2f} {speed:10.2f}"
+    )
+
+
+def _refused(runs: list[Trained]) -> str | None:
+    return next((run.refused for run in runs if run.refused), None)
+
+
+def _figures(case: Case, runs: list[Trained]) -> tuple[float, float]:
+    """Bytes at the peak, and samples a second."""
+    return median(run.peak for run in runs), case.micro * case.micros / median(run.seconds for run in runs)
+
+
+def _judge(asked: list[Case], found: dict[str, list[Trained]], kind: str, goals: Goals) -> None:
     pruned, full = f"{PRUNED}{kind}", f"{FULL}{kind}"
-    if pruned not in figures or full not in figures:
+    if _refused(found[pruned]) or _refused(found[full]):
         goals.missing(f"{pruned} beside {full}")
         return
+    figures = {case.name: _figures(case, found[case.name]) for case in asked if case.name in (pruned, full)}
     (peak, speed), (full_peak, full_speed) = figures[pruned], figures[full]
     goals.say(f"peak of {pruned}, of the 13B's", peak / full_peak, most=MEMORY_GOAL)
     goals.say(f"throughput of {pruned}, of the 13B's", speed / full_speed, least=SPEED_GOAL)
 
 
 def _options() -> argparse.Namespace:
-    options = parser(__doc__)
+    options = parser(__doc__, predicted=True)
     options.add_argument("--samples", type=int, default=BATCH)
     options.add_argument("--rounds", type=int, default=3)
     return options.parse_args()

@@ -44,6 +44,7 @@ def run_module(module: str, arguments: Mapping[str, object], threads: int = 2) -
     environment = os.environ | {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning"),  # they would bury the tables
         "TOKENIZERS_PARALLELISM": "false",
     }
     command = [sys.executable, "-m", module, json.dumps(dict(arguments))]

@@ -75,6 +75,51 @@ def test_other_inputs_are_named_first() -> None:
     assert next(said(compare(found, made([0])))) == "NOT THE SAME INPUTS: model.safetensors"
 
 
+def test_layers_that_one_side_lacks_are_said() -> None:
+    other = made([0]).model_copy(update={"kept": {"model.layers.9.neurons": [0]}, "scores": {}})
+    comparison = compare(other, made([0]))
+    assert comparison.lacking == [
+        f"{NEURONS}: scores are only in the CPU's result",
+        "model.layers.9.neurons: no scores",
+    ]
+    smaller = made([0], scores=[1.0, 2.0])
+    assert f"NOT COMPARED: {NEURONS}: 2 in this run, 5 in the CPU's result" in said(compare(smaller, made([0])))
+
+
+def test_the_comparison_says_whose_figures_are_in_which_column() -> None:
+    lines = list(said(compare(made([0], gain=0.11), made([0]))))
+    heading = next(number for number, line in enumerate(lines) if "CPU result" in line)
+    assert lines[heading].split() == ["this", "run", "CPU", "result"]
+    assert lines[heading + 1].split() == ["gain,", "nats", "0.1100", "0.1000"]
+
+
+@pytest.mark.parametrize("text", [None, "", '{"rows": [{"ma', "[]", '{"rows": []}', '{"rows": [{"made": {}}]}'])
+def test_a_result_of_a_cpu_that_is_missing_or_damaged_is_said_before_anything_runs(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cpu.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main(["--work", str(tmp_path), "--device", "cpu", "--tiny", "--cpu-result", str(path)])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"--cpu-result {path} ")
+    assert told.err.count("\n") == 1
+
+
+def test_nothing_is_built_of_other_inputs_than_the_cpu_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cpu, out = tmp_path / "cpu.json", tmp_path / "out.json"
+    cpu.write_text(json.dumps({"rows": [{"made": made([0]).model_dump()}]}))
+    arguments = ["--work", str(tmp_path), "--device", "cpu", "--tiny", "--only", "build", "--out", str(out)]
+    assert gpu_check.main([*arguments, "--cpu-result", str(cpu)]) == 1
+    assert "NOT THE SAME INPUTS: model.safetensors, classics.jsonl" in capsys.readouterr().out
+    told = json.loads(out.read_text())
+    assert told["tiny"] is True
+    assert [row["build"] for row in told["rows"]] == ["not begun"]
+
+
 def test_each_test_of_a_device_is_told_with_what_a_failure_said(tmp_path: Path) -> None:
     (tmp_path / "test_small.py").write_text(SMALL)
     told: list[Mapping[str, Any]] = []
