@@ -25,7 +25,7 @@ from io import RawIOBase
 from pathlib import Path
 from threading import Thread
 
-import torch
+from tests.benchmarks.gpu_report import add_device
 
 #: by how much they say about the project's claims, the one that does so first
 PARTS: dict[str, tuple[str, ...]] = {
@@ -142,7 +142,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.0, help="of each part, at most")
     parser.add_argument("--tiny", action="store_true")

@@ -54,12 +54,13 @@ class Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     wanted = None if options.cpu_result is None else _wanted(options.cpu_result)
+    demo = None if options.only == "tests" else _demo(options)
     results = Results(options.out, options.device, tiny=options.tiny)
     good = True
     if options.only != "build":
         good = run_tests(options.device, results.add, options.tests)
-    if options.only != "tests":
-        good &= _build_and_compare(options, wanted, results)
+    if demo is not None:
+        good &= _build_and_compare(options, demo, wanted, results)
     note = f" ({TINY_SAYS})" if options.tiny else ""
     print(("all is well" if good else "SOMETHING IS WRONG: see above") + note, flush=True)
     return 0 if good else 1
@@ -83,8 +84,15 @@ def _wanted(path: Path) -> Made:
         refuse(f"--cpu-result {path} holds no finished build: give what gpu_check --device cpu --out wrote, all of it.")
 
 
-def _build_and_compare(options: argparse.Namespace, wanted: Made | None, results: Results) -> bool:
-    demo = tiny_demo(options.work) if options.tiny else real_demo(options.work, options.model, options.corpora)
+def _demo(options: argparse.Namespace) -> Demo:
+    """Model and text, before anything runs; if they are not there, a sentence, and exit code 2."""
+    try:
+        return tiny_demo(options.work) if options.tiny else real_demo(options.work, options.model, options.corpora)
+    except RequestFault as fault:
+        refuse(f"{fault.message} {fault.way_out}")
+
+
+def _build_and_compare(options: argparse.Namespace, demo: Demo, wanted: Made | None, results: Results) -> bool:
     if wanted is not None and not _same_inputs(demo, wanted, results):
         return False
     device = options.device.replace(":", "-")
@@ -98,7 +106,9 @@ def _build_and_compare(options: argparse.Namespace, wanted: Made | None, results
     if wanted is None:
         return True
     comparison = compare(made, wanted)
-    results.add({"comparison": asdict(comparison) | {"equal": comparison.equal}})
+    results.add(
+        {"comparison": asdict(comparison) | {"equal": comparison.equal, "within_noise": comparison.within_noise}}
+    )
     print(*said(comparison), sep="\n", flush=True)
     return comparison.within_noise and not comparison.inputs and not comparison.lacking
 

@@ -70,6 +70,29 @@ def test_a_gain_is_within_two_standard_errors_of_the_difference_or_not(gain: flo
     assert ("NOT WITHIN" in "\n".join(said(comparison))) is not within
 
 
+@pytest.mark.parametrize(
+    ("kept", "figures", "said_of"),
+    [
+        ([0, 1, 4], {}, "50% from the cut"),
+        ([0, 1, 2], {"perplexity, published": 60.0}, "perplexity, published: 60.0000, on the CPU 50.0000"),
+        ([0, 1, 2], {"alignment's last loss": float("nan")}, "alignment's last loss: nan"),
+        ([0, 1, 2], {"gain, nats": None}, "gain, nats: none"),
+        ([0, 1, 2], {"gain's standard error": 1e9, "gain, nats": 0.5}, "gain, nats: 0.5000"),
+    ],
+)
+def test_what_is_more_than_rounding_and_noise_is_named(
+    kept: list[int], figures: dict[str, float | None], said_of: str
+) -> None:
+    wanted = made([0, 1, 2])
+    wanted = wanted.model_copy(
+        update={"figures": wanted.figures | {"perplexity, published": 50.0, "alignment's last loss": 2.0}}
+    )
+    found = wanted.model_copy(update={"kept": {NEURONS: kept}, "figures": wanted.figures | figures})
+    assert compare(wanted, wanted).within_noise
+    (beyond,) = compare(found, wanted).beyond
+    assert said_of in beyond
+
+
 def test_other_inputs_are_named_first() -> None:
     found = made([0]).model_copy(update={"inputs": {"model.safetensors": "b"}})
     assert next(said(compare(found, made([0])))) == "NOT THE SAME INPUTS: model.safetensors"
