@@ -25,6 +25,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
+from publisher.errors import RequestFault
 from tests.benchmarks.gpu_check_build import Demo, Made, build, digests, real_demo, tiny_demo
 from tests.benchmarks.gpu_check_compare import compare, other_inputs, said, said_inputs
 from tests.benchmarks.gpu_check_tests import run_tests

@@ -135,9 +135,10 @@ def _other_units(layers: list[Agreement]) -> Iterator[str]:
 
 def _other_figures(figures: Mapping[str, tuple[float | None, float | None]]) -> Iterator[str]:
     for name, (here, there) in figures.items():
-        if (name.startswith("perplexity") or name.endswith("loss")) and there is not None:
-            if here is None or not _relative(here, there) <= APART:  # NaN is beyond, too
-                yield f"{name}: {_number(here)}, on the CPU {_number(there)}"
+        if there is None or not (name.startswith("perplexity") or name.endswith("loss")):
+            continue
+        if here is None or not _relative(here, there) <= APART:  # NaN is beyond, too
+            yield f"{name}: {_number(here)}, on the CPU {_number(there)}"
 
 
 def _other_gain(found: Made, wanted: Made) -> Iterator[str]:
