@@ -2,5 +2,7 @@
 
 import logging
 
-# bitsandbytes says in every process, when it is imported, that it found no kernels from elsewhere for the CPU
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# as worker and publisher.checkpoint do, which a side may import after bitsandbytes, or not have at all
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward from kernels-community" not in record.getMessage()
+)

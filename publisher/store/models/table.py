@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from publisher.store.states import DeliveryState, JobState
 
+_clock = time.time
 #: milliseconds that a clock may be set back; after more it was wrong before, and is not followed
 _SET_BACK = 10_000
 
@@ -30,7 +31,7 @@ class _Numbers:
 
     def next(self) -> int:
         with self._one_at_a_time:
-            fresh = (int(time.time() * 1000) << 40) | secrets.randbits(40)
+            fresh = (int(_clock() * 1000) << 40) | secrets.randbits(40)
             if 0 <= self._last - fresh < _SET_BACK << 40:
                 # not by one: another process, in the same millisecond, counts on from a number of its own
                 fresh = self._last + 1 + secrets.randbits(16)
