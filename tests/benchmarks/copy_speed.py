@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,7 @@ def main() -> None:
     }
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     for pause in PAUSES:
-        found: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(options.runs):
-            for name, side in sides.items():
-                seconds(side, options.work)
-                time.sleep(pause)
-                found[name].append(seconds(side, options.work))
+        found = alternate(sides, options.work, options.runs, pause)
         print(f"{pause} s after memory was freed")
         show(found, size)
 
@@ -76,6 +71,20 @@ def show(found: dict[str, list[float]], size: int) -> None:
     for name, median in medians.items():
         speed = f"{size / median / 2**20:6,.0f} MiB/s, {medians['cp'] / median:.2f} of cp's speed"
         print(f"{name:10} {median:5.2f} s ({min(found[name]):.2f} to {max(found[name]):.2f}), {speed}")
+
+
+def alternate(
+    sides: Mapping[str, Callable[[Path], object]], work: Path, runs: int, pause: float = 0
+) -> dict[str, list[float]]:
+    """Seconds of each side. Before each timed run the same side runs once untimed, so that each finds the same free
+    memory, and `pause` seconds pass."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs):
+        for name, side in sides.items():
+            seconds(side, work)
+            time.sleep(pause)
+            found[name].append(seconds(side, work))
+    return found
 
 
 def seconds(side: Callable[[Path], object], work: Path) -> float:

@@ -18,12 +18,11 @@ The least time of a step on an H200 times 8, from the arithmetic (gpu_cases.py):
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from functools import partial
 from statistics import median
-from typing import Any
 
 from tests.benchmarks.gpu_cases import Case
-from tests.benchmarks.gpu_lora import Trained, train_lora
+from tests.benchmarks.gpu_lora import Trained
 from tests.benchmarks.gpu_models import LLAMA_2_7B, LLAMA_2_13B, TINY, geometry_of, widths_at
 from tests.benchmarks.gpu_report import (
     Goals,
@@ -33,8 +32,8 @@ from tests.benchmarks.gpu_report import (
     peak_heading,
     predictions,
     title,
-    write_results,
 )
+from tests.benchmarks.gpu_rounds import Found, alternated, refused
 
 RATIO, MEMORY_GOAL, SPEED_GOAL = 0.65, 0.577, 1.39
 SAMPLES, BATCH, MICRO, LENGTH = 1024, 128, 4, 512
@@ -69,19 +68,9 @@ def main() -> None:
     options = _options()
     asked, predicted = cases(options.tiny), predictions(options.predicted, tiny=options.tiny)
     print(f"{title(options.device, tiny=options.tiny)}; r=8, bf16, {asked[0].tokens} tokens a step")
-    print(_heading(options.device), flush=True)
-    found: dict[str, list[Trained]] = {case.name: [] for case in asked}
-    rows: list[dict[str, Any]] = []
-    for _ in range(options.rounds):
-        for case in asked:
-            steps = max(1, options.samples // (case.micro * case.micros))
-            trained = train_lora(case.written(options.work, options.device, steps))
-            found[case.name].append(trained)
-            rows.append({"model": case.name, "predicted": predicted.peak("table8", case.name)} | asdict(trained))
-            print(_line(case, [trained], predicted), flush=True)
-            write_results(options.out, "table8", options.device, rows, tiny=options.tiny)
-    print(f"medians:\n{_heading(options.device)}")
-    print(*(_line(case, found[case.name], predicted) for case in asked), sep="\n", flush=True)
+    steps = max(1, options.samples // (asked[0].micro * asked[0].micros))  # every case has the same batch
+    heading, line = _heading(options.device), partial(_line, predicted)
+    found = alternated(asked, options, predicted, steps=steps, heading=heading, line=line)
     for kind in KINDS:
         _judge(asked, found, kind, Goals(options.tiny))
 
@@ -93,10 +82,10 @@ def _heading(device: str) -> str:
     )
 
 
-def _line(case: Case, runs: list[Trained], predicted: Predictions) -> str:
+def _line(predicted: Predictions, case: Case, runs: list[Trained]) -> str:
     """A row of the table, of the runs' medians."""
-    if refused := _refused(runs):
-        return f"{case.name:30} {refused}"
+    if why := refused(runs):
+        return f"{case.name:30} {why}"
     peak, speed = _figures(case, runs)
     return (
         f"{case.name:30} {runs[0].parameters:15,} {in_mib(peak):>11} {in_mib(predicted.peak('table8', case.name)):>9} "
@@ -104,18 +93,14 @@ def _line(case: Case, runs: list[Trained], predicted: Predictions) -> str:
     )
 
 
-def _refused(runs: list[Trained]) -> str | None:
-    return next((run.refused for run in runs if run.refused), None)
-
-
 def _figures(case: Case, runs: list[Trained]) -> tuple[float, float]:
     """Bytes at the peak, and samples a second."""
     return median(run.peak for run in runs), case.micro * case.micros / median(run.seconds for run in runs)
 
 
-def _judge(asked: list[Case], found: dict[str, list[Trained]], kind: str, goals: Goals) -> None:
+def _judge(asked: list[Case], found: Found, kind: str, goals: Goals) -> None:
     pruned, full = f"{PRUNED}{kind}", f"{FULL}{kind}"
-    if _refused(found[pruned]) or _refused(found[full]):
+    if refused(found[pruned]) or refused(found[full]):
         goals.missing(f"{pruned} beside {full}")
         return
     figures = {case.name: _figures(case, found[case.name]) for case in asked if case.name in (pruned, full)}

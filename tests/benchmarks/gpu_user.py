@@ -18,7 +18,8 @@ The least time of a step of 2,048 tokens on an H200, from the arithmetic (gpu_ca
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch.nn import functional
 
 from publisher.architecture.geometry import LayerWidths
 from tests.benchmarks.gpu_cases import Case
-from tests.benchmarks.gpu_lora import Trained, train_lora
+from tests.benchmarks.gpu_lora import Trained
 from tests.benchmarks.gpu_models import LLAMA_2_7B, TINY, geometry_of, varied, widths_at
 from tests.benchmarks.gpu_report import (
     Goals,
@@ -41,6 +42,7 @@ from tests.benchmarks.gpu_report import (
     title,
     write_results,
 )
+from tests.benchmarks.gpu_rounds import Found, alternated, refused
 
 RATIO = 0.5
 WIDTHS = (64, 96, 100, 537, 1533, 4096, 5471)
@@ -72,17 +74,8 @@ def main() -> None:
     _say_differences(differences)
     rows: list[dict[str, Any]] = [{"difference": each} for each in differences]
     write_results(options.out, "user", options.device, rows, tiny=options.tiny)
-    print(_heading(options.device), flush=True)
-    found: dict[str, list[Trained]] = {case.name: [] for case in asked}
-    for _ in range(options.rounds):
-        for case in asked:
-            trained = train_lora(case.written(options.work, options.device, options.steps))
-            found[case.name].append(trained)
-            rows.append({"model": case.name, "predicted": predicted.peak("user", case.name)} | asdict(trained))
-            print(_line(case, [trained], predicted), flush=True)
-            write_results(options.out, "user", options.device, rows, tiny=options.tiny)
-    print(f"medians:\n{_heading(options.device)}")
-    print(*(_line(case, found[case.name], predicted) for case in asked), sep="\n", flush=True)
+    heading, line = _heading(options.device), partial(_line, predicted)
+    found = alternated(asked, options, predicted, steps=options.steps, heading=heading, line=line, before=rows)
     _judge(found, Goals(options.tiny))
 
 
@@ -122,10 +115,10 @@ def _heading(device: str) -> str:
     )
 
 
-def _line(case: Case, runs: list[Trained], predicted: Predictions) -> str:
+def _line(predicted: Predictions, case: Case, runs: list[Trained]) -> str:
     """A row of the table, of the runs' medians."""
-    if refused := _refused(runs):
-        return f"{case.name:24} {refused}"
+    if why := refused(runs):
+        return f"{case.name:24} {why}"
     return (
         f"{case.name:24} {runs[0].parameters:14,} {in_mib(_peak(runs)):>11} "
         f"{in_mib(predicted.peak('user', case.name)):>9} "
@@ -133,16 +126,12 @@ def _line(case: Case, runs: list[Trained], predicted: Predictions) -> str:
     )
 
 
-def _refused(runs: list[Trained]) -> str | None:
-    return next((run.refused for run in runs if run.refused), None)
-
-
-def _judge(found: dict[str, list[Trained]], goals: Goals) -> None:
+def _judge(found: Found, goals: Goals) -> None:
     base = found[BASE]
     for name, runs in found.items():
         if name == BASE:
             continue
-        if _refused(base) or _refused(runs):
+        if refused(base) or refused(runs):
             goals.missing(f"{name} beside the base")
             continue
         share = runs[0].parameters / base[0].parameters

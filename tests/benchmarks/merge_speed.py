@@ -23,7 +23,7 @@ from publisher.checkpoint.recovery import merge_folder
 from publisher.checkpoint.recovery.merge_adapter import merge_adapter
 from publisher.checkpoint.weight_masks import WeightMasks, WeightMaskWriter
 from publisher.weights.folder import StoredWeights
-from tests.benchmarks.copy_speed import SIZES, seconds, show
+from tests.benchmarks.copy_speed import SIZES, alternate, show
 from tests.benchmarks.random_models import random_llama
 
 
@@ -42,11 +42,7 @@ def main() -> None:
         "merge": lambda output: merge_adapter(base, adapter, output / "merged"),
         "masked": lambda output: merge_folder(adapter, output / "merged", masks, base),
     }
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.runs):
-        for name, side in sides.items():
-            seconds(side, options.work)
-            found[name].append(seconds(side, options.work))
+    found = alternate(sides, options.work, options.runs)
     show(found, sum(path.stat().st_size for path in base.glob("*.safetensors")))
 
 

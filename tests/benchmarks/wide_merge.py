@@ -27,7 +27,7 @@ from publisher.architecture.structure import Unit
 from publisher.checkpoint.masks import Masks
 from publisher.checkpoint.recovery import recover_folder
 from publisher.checkpoint.recovery.merge_adapter import merge_adapter
-from tests.benchmarks.copy_speed import seconds, show
+from tests.benchmarks.copy_speed import alternate, show
 from tests.benchmarks.gpu_models import LLAMA_2_70B, TINY, geometry_of, widths_at, write_random
 from tests.benchmarks.gpu_report import Goals
 
@@ -41,11 +41,7 @@ def main() -> None:
     base = options.work / "base"
     write_random(base, config, "cpu")
     sides = sides_of(base, config, options.work)
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.runs):
-        for name, side in sides.items():
-            seconds(side, options.work)
-            found[name].append(seconds(side, options.work))
+    found = alternate(sides, options.work, options.runs)
     show(found, sum(path.stat().st_size for path in base.glob("*.safetensors")))
     Goals(options.tiny).say("speed of merge, of cp's", median(found["cp"]) / median(found["merge"]), least=TARGET)
 

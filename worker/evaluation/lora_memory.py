@@ -20,15 +20,13 @@ _OUTPUTS_KEPT = 2
 #: Of that, with what is made on the way and what the allocator holds on to. SmolLM2-135M on the CPU: 2,961 MiB
 #: estimated, 2,831 measured. CUDA's allocator wastes less.
 _OF_KEPT, _OF_KEPT_ON_GPU = 3.0, 1.25
+#: The process itself, with its libraries; a GPU's memory holds none of it.
+_PROCESS = 2**29
 
 
 def of_kept(device: torch.device | str) -> float:
     """What training takes of the values that it keeps for the way back."""
     return _OF_KEPT_ON_GPU if is_gpu(device) else _OF_KEPT
-
-
-#: The process itself, with its libraries; a GPU's memory holds none of it.
-_PROCESS = 2**29
 
 
 def lora_memory(geometry: Geometry, budget: ProbeBudget, device: torch.device) -> int:
