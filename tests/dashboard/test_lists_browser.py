@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.dashboard.chromium import Chromium, chromium
@@ -130,6 +131,23 @@ def test_every_live_page_says_that_the_service_is_away_until_it_is_back(window: 
             if counting[tab] is not None:
                 page.wait_for(f"document.querySelector('[data-since]').innerText !== '{counting[tab]}'")
     close(page, tabs, first)
+
+
+def test_a_page_that_has_no_stream_left_says_so_and_goes_on_when_one_is_free(hurried: Chromium, tmp_path: Path) -> None:
+    page = hurried
+    with serve(tmp_path, event_streams_per_tenant=1) as dashboard:
+        account = dashboard.account()
+        aligning(account)
+        enter(page, dashboard, account)
+        page.open(f"{dashboard.url}/families")
+        key = {"Authorization": f"Bearer {account.key}"}
+        with httpx.Client(base_url=dashboard.url, headers=key) as client, client.stream("GET", "/v1/events") as other:
+            lines = other.iter_lines()
+            next(lines)
+            page.open(f"{dashboard.url}/jobs")
+            page.wait_for(f"document.querySelector('{NOTICE}')?.innerText.includes('too many pages and event streams')")
+        page.wait_for("document.querySelector('#connection').hidden")
+        page.problems()
 
 
 def test_every_live_page_says_that_the_session_is_over(

@@ -129,7 +129,7 @@ async function want(...ids) {
 const away = (() => {
   const PATIENCE = 10000;
   const gone = { stream: null, page: null };
-  let timer = null, ended = false;
+  let timer = null, ended = false, crowded = false;
   const since = () => {
     const times = Object.values(gone).filter((at) => at !== null);
     return times.length ? Math.min(...times) : null;
@@ -141,7 +141,9 @@ const away = (() => {
   };
   const tell = () => {
     const at = HOURS.format(new Date(since() * 1000));
-    say(`Not connected since ${at}: what you see is of then. It goes on by itself as soon as the service answers.`);
+    say(crowded
+      ? `Not kept up to date since ${at}: too many pages and event streams of your tenant are open. It goes on by itself as soon as some are closed.`
+      : `Not connected since ${at}: what you see is of then. It goes on by itself as soon as the service answers.`);
   };
   const set = (what, isGone) => {
     if (ended) return;
@@ -156,7 +158,12 @@ const away = (() => {
     [link.href, link.textContent] = [location.pathname + location.search, what];
     say(why, link, " to go on.");
   };
-  return { since, end, stream: (isGone) => set("stream", isGone), page: (isGone) => set("page", isGone) };
+  const stream = (isGone, isCrowded = isGone && crowded) => {
+    crowded = isCrowded;  // known a moment after it is gone, for who asked why
+    set("stream", isGone);
+    if (!$("#connection")?.hidden && since() !== null && !ended) tell();
+  };
+  return { since, end, stream, page: (isGone) => set("page", isGone) };
 })();
 
 // --- what happens, from the one stream of all tabs (live.js) or, where tabs cannot share, from a stream of this page
@@ -164,7 +171,7 @@ function follow({ after, job, hear: tell }) {
   const { session, live } = document.body.dataset;
   const hear = (what) => {
     if (what.signedOut) { away.end("You are signed out: what you see is not kept up to date. ", "Sign in"); return; }
-    away.stream(Boolean(what.away));
+    away.stream(Boolean(what.away), what.crowded);
     if (!what.away) tell(what);
   };
   const page = { after, job, hear };

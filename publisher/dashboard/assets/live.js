@@ -55,7 +55,10 @@ class LiveStream {
     answer?.body?.cancel();
     if (source !== this.#source) return;
     if (answer?.status === 401) this.#say({ signedOut: true });
-    else this.#again = setTimeout(() => this.#connect(), PAUSE);
+    else {
+      this.#say({ away: true, crowded: answer?.status === 429 });
+      this.#again = setTimeout(() => this.#connect(), PAUSE);
+    }
   }
 
   #address() {
